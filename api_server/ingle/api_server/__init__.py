@@ -1,0 +1,1 @@
+"""The unprivileged gRPC server: it holds state, runs the start-step pipeline and starts the VMMs."""

@@ -1,0 +1,88 @@
+"""The one error tree. Every failure a caller can see is an IngleError with a reason a program can switch on.
+
+    IngleError
+    ├── InvalidArgument      the request is wrong; nothing was changed
+    ├── NotFound             a reference stands for nothing
+    ├── Conflict             right, but not in the present state
+    ├── HostProblem          the host lacks something
+    ├── BadFile              a file given to ingle is not what it should be
+    ├── ToolFailed           a tool or the VMM failed
+    └── GuestError           the guest's agent failed or could not do it
+"""
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Names as in `ingle.v1.ErrorReason`, without its prefix; a contract test holds the two together."""
+
+    INVALID_ARGUMENT = 1
+    BAD_VERSION = 2
+    UNKNOWN_METHOD = 3
+    MESSAGE_TOO_LARGE = 4
+    PEER_REFUSED = 5
+    VM_NOT_FOUND = 10
+    IMAGE_NOT_FOUND = 11
+    KERNEL_NOT_FOUND = 12
+    OPERATION_NOT_FOUND = 13
+    AMBIGUOUS_REFERENCE = 14
+    NAME_TAKEN = 20
+    WRONG_STATE = 21
+    IN_USE = 22
+    OPERATION_CANCELLED = 23
+    SERVER_STOPPING = 24
+    DEPENDENCY_MISSING = 30
+    DISK_FULL = 31
+    PATH_TOO_LONG = 32
+    IMAGE_INVALID = 40
+    KERNEL_INVALID = 41
+    TOOL_FAILED = 50
+    VMM_FAILED = 51
+    GUEST_UNREACHABLE = 52
+    GUEST_PROTOCOL = 53
+    COMMAND_NOT_FOUND = 60
+    COMMAND_NOT_EXECUTABLE = 61
+    GUEST_USER_NOT_FOUND = 62
+    GUEST_DIRECTORY_NOT_FOUND = 63
+    INTERNAL = 99
+
+
+class IngleError(Exception):
+    """What failed and why (`message`), what to type instead (`remedy`, may be empty), and `reason` for programs."""
+
+    def __init__(self, reason: Reason, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.remedy = remedy
+
+
+class InvalidArgument(IngleError):
+    """The request is wrong in itself. Raised before anything changes."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(Reason.INVALID_ARGUMENT, message, remedy)
+
+
+class NotFound(IngleError):
+    """A name or id stands for nothing (or, AMBIGUOUS_REFERENCE, for several things)."""
+
+
+class Conflict(IngleError):
+    """The request is right, but the present state forbids it."""
+
+
+class HostProblem(IngleError):
+    """The host lacks a program, space, or a short enough path."""
+
+
+class BadFile(IngleError):
+    """An image or kernel file is not what it should be."""
+
+
+class ToolFailed(IngleError):
+    """A tool or the VMM ended badly; the message holds the end of its stderr."""
+
+
+class GuestError(IngleError):
+    """The guest could not be reached, broke the protocol, or could not start a command."""

@@ -1,0 +1,118 @@
+"""One VMM process per VM: how it is prepared, started, found again, and ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ingle.api_server.model.guest import AgentEndpoint
+from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
+
+
+@dataclass(frozen=True, slots=True)
+class VmPaths:
+    """Everything on disk that belongs to one VM; nothing else does.
+
+    `state` holds what outlives a boot, `runtime` (0700) the sockets and the boot secrets of one."""
+
+    state: Path
+    runtime: Path
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest wrote to its serial console."""
+        return self.state / "console.log"
+
+    @property
+    def vmm_log(self) -> Path:
+        """The VMM's stderr."""
+        return self.state / "vmm.log"
+
+    @property
+    def control_socket(self) -> Path:
+        """QMP, or Firecracker's API."""
+        return self.runtime / "vmm.sock"
+
+    @property
+    def initramfs(self) -> Path:
+        """Agent, modules and boot configuration; removed once the VMM has read it."""
+        return self.runtime / "initramfs"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """What a VMM is started with."""
+
+    vm: Vm
+    paths: VmPaths
+    vmlinux: Path
+    root_disk: Path
+    acceleration: Acceleration
+    token: bytes
+
+
+class Vmm(Protocol):
+    """A live VMM process. It outlives this object and the server."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def start_time(self) -> int:
+        """Clock ticks since boot: with the pid, one process for ever."""
+
+    @property
+    def agent(self) -> AgentEndpoint:
+        """Where the guest's agent can be reached."""
+
+    async def boot(self) -> None:
+        """Let the virtual CPUs run."""
+
+    async def ready(self) -> None:
+        """Return when the guest says that its agent listens, or when it is worth a try anyway (at the latest after a
+        second). A hint: guest code may lie. Raises ToolFailed(VMM_FAILED) when the VMM is gone."""
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs."""
+
+    async def resume(self) -> None:
+        """Let them go on."""
+
+    def signal(self, signal: int) -> None:
+        """Send a signal; a process that is gone already is fine."""
+
+    async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
+        """Whether the process was reaped or is seen to be gone within the time."""
+
+    async def close(self) -> None:
+        """Let go of connections. The process lives on."""
+
+
+class Engine(Protocol):
+    """A kind of VMM."""
+
+    @property
+    def name(self) -> str:
+        """As in `Vm.engine`."""
+
+    async def acceleration(self, wish: Acceleration, kernel: Kernel) -> Acceleration:
+        """KVM or TCG. AUTO and KVM probe by booting `kernel`, once per kernel and host boot.
+
+        Raises HostProblem when the wish is KVM and that does not work."""
+
+    def check(self, paths: VmPaths) -> None:
+        """Raise HostProblem when a VM with these paths can't be started here: program missing, socket path too long."""
+
+    async def launch(self, plan: LaunchPlan) -> Vmm:
+        """Start the process, in its own session, stopped before the first guest instruction.
+
+        Raises ToolFailed(VMM_FAILED) with the end of its stderr. Cancelling leaves no process."""
+
+    async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
+        """Take over a VMM that an earlier server started, if exactly that process still lives and answers."""
+
+    async def kill_all(self, paths: VmPaths) -> None:
+        """Kill whatever VMM processes belong to these paths, recorded or not, and wait until they are gone."""
+
+    async def version(self) -> str:
+        """As the VMM prints it. Raises HostProblem(DEPENDENCY_MISSING) with an install hint."""

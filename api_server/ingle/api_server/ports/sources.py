@@ -1,0 +1,77 @@
+"""Where images and kernels come from, and where they are kept."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+Report = Callable[[str, float | None], None]
+"""Progress for a person: what is being done, and how much of it (0 to 1, None when that can't be known)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """Something that can be pulled."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFacts:
+    """What was found out while unpacking a kernel."""
+
+    release: str
+    modules: tuple[str, ...]
+
+
+class ImageSource(Protocol):
+    """Makes root file systems. Everything is written below `into`, an empty directory of the caller's; the result is
+    `into/rootfs.ext4`. Cancelling kills the tools and waits for them.
+
+    Raises BadFile(IMAGE_INVALID), HostProblem (missing tool, disk full), ToolFailed."""
+
+    def catalog(self) -> tuple[CatalogEntry, ...]:
+        """Names that `pull` knows."""
+
+    async def pull(self, name: str, into: Path, report: Report) -> None:
+        """Make the catalog's `name`."""
+
+    async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
+        """Take a tar archive (any usual compression), an ext4 image, or a directory."""
+
+
+class KernelSource(Protocol):
+    """Makes kernels: `into/vmlinux`, an uncompressed ELF, and `into/modules/NN-name.ko` in load order.
+
+    Raises BadFile(KERNEL_INVALID), HostProblem, ToolFailed."""
+
+    def catalog(self) -> tuple[CatalogEntry, ...]:
+        """Names that `pull` knows."""
+
+    async def pull(self, name: str, into: Path, report: Report) -> KernelFacts:
+        """Make the catalog's `name`."""
+
+    async def convert(self, kernel: Path, modules: Path | None, into: Path, report: Report) -> KernelFacts:
+        """Take a vmlinux or bzImage, and its lib/modules/RELEASE directory."""
+
+
+class Library(Protocol):
+    """A content-addressed directory: <root>/<id>/… is complete or absent, whatever kills the server."""
+
+    def path(self, item_id: str) -> Path:
+        """The directory of an item."""
+
+    def workspace(self, op_id: str) -> AbstractAsyncContextManager[Path]:
+        """An empty directory on the library's file system; gone when the context is left, if it was not published."""
+
+    async def publish(self, workspace: Path) -> str:
+        """Hash what is in the workspace (SHA-256, relative names and contents), sync it, and rename it to its id in
+        one step. Answers the id; when that is there already, the workspace is dropped. A single file is its own hash."""
+
+    async def remove(self, item_id: str) -> None:
+        """Delete an item: renamed aside first, so that nobody sees half of one. Absent is fine."""
+
+    async def sweep(self) -> None:
+        """Remove workspaces and half-removed items a dead server left; only for start-up."""
