@@ -1,0 +1,1 @@
+"""Implementations of the ports. An adapter never imports another; `main` wires them."""

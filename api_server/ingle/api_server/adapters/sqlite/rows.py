@@ -1,0 +1,201 @@
+"""Rows to model values and back. Columns are named after the fields they hold."""
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ingle.api_server.model.errors import Reason
+from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState, Stage
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, VmState
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+SELECT_VMS = """
+    SELECT vms.*, pid, start_time, running.acceleration AS running_acceleration, started_at, boot_id
+    FROM vms LEFT JOIN running ON running.vm_id = vms.id
+"""
+SELECT_IMAGES = """
+    SELECT images.*, (SELECT json_group_array(name) FROM image_names WHERE image_id = images.id) AS names FROM images
+"""
+SELECT_KERNELS = """
+    SELECT kernels.*, (SELECT json_group_array(name) FROM kernel_names WHERE kernel_id = kernels.id) AS names FROM kernels
+"""
+
+
+def micros(time: datetime) -> int:
+    """As the tables hold times. Exact: a float could not hold it."""
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def time_of(value: int) -> datetime:
+    """The inverse of micros."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+def vm_of(row: sqlite3.Row) -> Vm:
+    """A row of SELECT_VMS."""
+    running = None
+    if row["pid"] is not None:
+        running = Running(
+            pid=row["pid"],
+            start_time=row["start_time"],
+            acceleration=Acceleration(row["running_acceleration"]),
+            started_at=time_of(row["started_at"]),
+            boot_id=row["boot_id"],
+        )
+    return Vm(
+        id=row["id"],
+        name=row["name"],
+        state=VmState(row["state"]),
+        image_id=row["image_id"],
+        image_name=row["image_name"],
+        kernel_id=row["kernel_id"],
+        kernel_name=row["kernel_name"],
+        engine=row["engine"],
+        acceleration=Acceleration(row["acceleration"]),
+        disk_backend=row["disk_backend"],
+        vcpus=row["vcpus"],
+        memory_bytes=row["memory_bytes"],
+        disk_bytes=row["disk_bytes"],
+        created_at=time_of(row["created_at"]),
+        env=json.loads(row["env"]),
+        error=row["error"],
+        running=running,
+    )
+
+
+def vm_columns(vm: Vm) -> dict[str, Any]:
+    """The columns of `vms` that a Vm knows: all but the token."""
+    return {
+        "id": vm.id,
+        "name": vm.name,
+        "state": vm.state.value,
+        "image_id": vm.image_id,
+        "image_name": vm.image_name,
+        "kernel_id": vm.kernel_id,
+        "kernel_name": vm.kernel_name,
+        "engine": vm.engine,
+        "acceleration": vm.acceleration.value,
+        "disk_backend": vm.disk_backend,
+        "vcpus": vm.vcpus,
+        "memory_bytes": vm.memory_bytes,
+        "disk_bytes": vm.disk_bytes,
+        "created_at": micros(vm.created_at),
+        "env": json.dumps(dict(vm.env)),
+        "error": vm.error,
+    }
+
+
+def running_columns(vm_id: str, running: Running) -> dict[str, Any]:
+    """The columns of `running`."""
+    return {
+        "vm_id": vm_id,
+        "pid": running.pid,
+        "start_time": running.start_time,
+        "acceleration": running.acceleration.value,
+        "started_at": micros(running.started_at),
+        "boot_id": running.boot_id,
+    }
+
+
+def image_of(row: sqlite3.Row) -> Image:
+    """A row of SELECT_IMAGES."""
+    return Image(
+        id=row["id"],
+        names=tuple(sorted(json.loads(row["names"]))),
+        size_bytes=row["size_bytes"],
+        created_at=time_of(row["created_at"]),
+        source=row["source"],
+    )
+
+
+def image_columns(image: Image) -> dict[str, Any]:
+    """The columns of `images`."""
+    return {
+        "id": image.id,
+        "size_bytes": image.size_bytes,
+        "created_at": micros(image.created_at),
+        "source": image.source,
+    }
+
+
+def kernel_of(row: sqlite3.Row) -> Kernel:
+    """A row of SELECT_KERNELS."""
+    return Kernel(
+        id=row["id"],
+        names=tuple(sorted(json.loads(row["names"]))),
+        release=row["release"],
+        size_bytes=row["size_bytes"],
+        modules=tuple(json.loads(row["modules"])),
+        created_at=time_of(row["created_at"]),
+        source=row["source"],
+    )
+
+
+def kernel_columns(kernel: Kernel) -> dict[str, Any]:
+    """The columns of `kernels`."""
+    return {
+        "id": kernel.id,
+        "release": kernel.release,
+        "size_bytes": kernel.size_bytes,
+        "modules": json.dumps(kernel.modules),
+        "created_at": micros(kernel.created_at),
+        "source": kernel.source,
+    }
+
+
+def operation_of(row: sqlite3.Row) -> Operation:
+    """A row of `operations`."""
+    failure = None
+    if row["reason"] is not None:
+        failure = Failure(Reason[row["reason"]], row["message"], row["remedy"])
+    return Operation(
+        id=row["id"],
+        kind=OperationKind[row["kind"]],
+        state=OperationState[row["state"]],
+        created_at=time_of(row["created_at"]),
+        finished_at=None if row["finished_at"] is None else time_of(row["finished_at"]),
+        target_id=row["target_id"],
+        stages=tuple(_stage_of(item) for item in json.loads(row["stages"])),
+        failure=failure,
+    )
+
+
+def operation_columns(operation: Operation) -> dict[str, Any]:
+    """The columns of `operations`."""
+    failure = operation.failure
+    return {
+        "id": operation.id,
+        "kind": operation.kind.name,
+        "state": operation.state.name,
+        "created_at": micros(operation.created_at),
+        "finished_at": None if operation.finished_at is None else micros(operation.finished_at),
+        "target_id": operation.target_id,
+        "stages": json.dumps([_stage_columns(stage) for stage in operation.stages]),
+        "reason": failure and failure.reason.name,
+        "message": failure and failure.message,
+        "remedy": failure and failure.remedy,
+    }
+
+
+def _stage_of(item: dict[str, Any]) -> Stage:
+    ended = item["finished_at"]
+    return Stage(
+        name=item["name"],
+        text=item["text"],
+        started_at=time_of(item["started_at"]),
+        finished_at=None if ended is None else time_of(ended),
+        fraction=item["fraction"],
+    )
+
+
+def _stage_columns(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "text": stage.text,
+        "started_at": micros(stage.started_at),
+        "finished_at": None if stage.finished_at is None else micros(stage.finished_at),
+        "fraction": stage.fraction,
+    }

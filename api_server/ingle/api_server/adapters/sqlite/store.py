@@ -1,0 +1,361 @@
+"""The store over aiosqlite: one connection that writes, under a lock; one that reads and never waits for it (WAL).
+
+Every public method is one transaction. A call that is cancelled either happened as a whole or not at all.
+"""
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from ingle.api_server.adapters.sqlite import rows
+from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
+from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
+from ingle.api_server.model.operation import Operation
+from ingle.api_server.model.vm import Image, Kernel, Running, Vm, VmState, check_move
+from ingle.api_server.ports.store import JournalEntry
+
+_HEX = re.compile(r"[0-9a-f]+")
+_BUSY_SECONDS = 5.0
+_KEPT_OPERATIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How references to one kind of thing are resolved and told."""
+
+    noun: str
+    missing: Reason
+    resolve: str
+    list_command: str
+
+
+# ?1 is the reference, ?2 the end of the range of ids it is a prefix of (or '' when it can't be one).
+_PREFIX = "UNION SELECT id, 1 FROM {table} WHERE ?2 != '' AND id >= ?1 AND id < ?2 LIMIT 3"
+_VM = _Kind(
+    "VM",
+    Reason.VM_NOT_FOUND,
+    "SELECT id, 0 AS rank FROM vms WHERE id = ?1 OR name = ?1 " + _PREFIX.format(table="vms"),
+    "ingle vm list",
+)
+_IMAGE = _Kind(
+    "image",
+    Reason.IMAGE_NOT_FOUND,
+    "SELECT image_id AS id, 0 AS rank FROM image_names WHERE name = ?1 " + _PREFIX.format(table="images"),
+    "ingle image list",
+)
+_KERNEL = _Kind(
+    "kernel",
+    Reason.KERNEL_NOT_FOUND,
+    "SELECT kernel_id AS id, 0 AS rank FROM kernel_names WHERE name = ?1 " + _PREFIX.format(table="kernels"),
+    "ingle kernel list",
+)
+
+
+class SqliteStore:
+    """Implements ports.store.Store. Use as an async context manager: entering opens, migrates and checks the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+        self._writer: aiosqlite.Connection
+        self._reader: aiosqlite.Connection
+
+    async def __aenter__(self) -> "SqliteStore":
+        self._writer = await _open(self._path, read_only=False)
+        try:
+            await _migrate(self._writer, self._path)
+            self._reader = await _open(self._path, read_only=True)
+        except BaseException:
+            await self._writer.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+    # -- VMs
+
+    async def insert_vm(self, vm: Vm, token: bytes) -> None:
+        async with self._transaction() as db:
+            try:
+                await _insert(db, "vms", {**rows.vm_columns(vm), "token": token})
+            except sqlite3.IntegrityError as error:
+                raise _why_not(error, vm) from None
+
+    async def update_vm(self, vm: Vm) -> None:
+        columns = rows.vm_columns(vm)
+        del columns["state"], columns["error"]
+        async with self._transaction() as db:
+            try:
+                await db.execute(_update("vms", columns), columns)
+            except sqlite3.IntegrityError as error:
+                raise _why_not(error, vm) from None
+
+    async def move_vm(self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "") -> Vm:
+        async with self._transaction() as db:
+            vm = await _one_vm(db, vm_id)
+            check_move(vm.name, vm.state, state)
+            await db.execute("UPDATE vms SET state = ?, error = ? WHERE id = ?", (state.value, error, vm_id))
+            if state not in {VmState.RUNNING, VmState.STOPPING}:
+                await db.execute("DELETE FROM running WHERE vm_id = ?", (vm_id,))
+            elif running is not None:
+                await _insert(db, "running", rows.running_columns(vm_id, running))
+            return await _one_vm(db, vm_id)
+
+    async def delete_vm(self, vm_id: str) -> None:
+        async with self._transaction() as db:
+            await db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+
+    async def vm(self, reference: str) -> Vm:
+        return await _one_vm(self._reader, await self._resolve(_VM, reference))
+
+    async def vms(self) -> list[Vm]:
+        found = await self._reader.execute_fetchall(rows.SELECT_VMS + " ORDER BY created_at, id")
+        return [rows.vm_of(row) for row in found]
+
+    async def vm_token(self, vm_id: str) -> bytes:
+        row = await _fetch_one(self._reader, "SELECT token FROM vms WHERE id = ?", vm_id)
+        if row is None:
+            raise _not_found(_VM, vm_id)
+        return bytes(row["token"])
+
+    # -- images
+
+    async def add_image(self, image: Image, name: str) -> Image:
+        async with self._transaction() as db:
+            await _insert(db, "images", rows.image_columns(image), or_ignore=True)
+            await db.execute("INSERT OR REPLACE INTO image_names (name, image_id) VALUES (?, ?)", (name, image.id))
+            row = await _fetch_one(db, rows.SELECT_IMAGES + " WHERE id = ?", image.id)
+            assert row is not None
+            return rows.image_of(row)
+
+    async def image(self, reference: str) -> Image:
+        image_id = await self._resolve(_IMAGE, reference)
+        row = await _fetch_one(self._reader, rows.SELECT_IMAGES + " WHERE id = ?", image_id)
+        if row is None:
+            raise _not_found(_IMAGE, reference)
+        return rows.image_of(row)
+
+    async def images(self) -> list[Image]:
+        found = await self._reader.execute_fetchall(rows.SELECT_IMAGES + " ORDER BY created_at, id")
+        return [rows.image_of(row) for row in found]
+
+    async def delete_image(self, image_id: str) -> None:
+        await self._delete_unused("images", "image", image_id)
+
+    # -- kernels
+
+    async def add_kernel(self, kernel: Kernel, name: str) -> Kernel:
+        async with self._transaction() as db:
+            await _insert(db, "kernels", rows.kernel_columns(kernel), or_ignore=True)
+            await db.execute("INSERT OR REPLACE INTO kernel_names (name, kernel_id) VALUES (?, ?)", (name, kernel.id))
+            row = await _fetch_one(db, rows.SELECT_KERNELS + " WHERE id = ?", kernel.id)
+            assert row is not None
+            return rows.kernel_of(row)
+
+    async def kernel(self, reference: str) -> Kernel:
+        kernel_id = await self._resolve(_KERNEL, reference)
+        row = await _fetch_one(self._reader, rows.SELECT_KERNELS + " WHERE id = ?", kernel_id)
+        if row is None:
+            raise _not_found(_KERNEL, reference)
+        return rows.kernel_of(row)
+
+    async def kernels(self) -> list[Kernel]:
+        found = await self._reader.execute_fetchall(rows.SELECT_KERNELS + " ORDER BY created_at, id")
+        return [rows.kernel_of(row) for row in found]
+
+    async def delete_kernel(self, kernel_id: str) -> None:
+        await self._delete_unused("kernels", "kernel", kernel_id)
+
+    # -- operations
+
+    async def save_operation(self, operation: Operation) -> None:
+        async with self._transaction() as db:
+            await _insert(db, "operations", rows.operation_columns(operation), or_replace=True)
+
+    async def operation(self, op_id: str) -> Operation:
+        row = await _fetch_one(self._reader, "SELECT * FROM operations WHERE id = ?", op_id)
+        if row is None:
+            raise NotFound(Reason.OPERATION_NOT_FOUND, f"no operation {op_id!r}", "ingle operation list")
+        return rows.operation_of(row)
+
+    async def operations(self, limit: int) -> list[Operation]:
+        found = await self._reader.execute_fetchall(
+            "SELECT * FROM operations ORDER BY created_at DESC, rowid DESC LIMIT ?", (limit,)
+        )
+        return [rows.operation_of(row) for row in found]
+
+    # -- the journal
+
+    async def intend(self, entry: JournalEntry) -> None:
+        async with self._transaction() as db:
+            await db.execute(
+                "INSERT INTO journal (op_id, vm_id, step) VALUES (?, ?, ?)", (entry.op_id, entry.vm_id, entry.step)
+            )
+
+    async def forget(self, entry: JournalEntry) -> None:
+        async with self._transaction() as db:
+            await db.execute("DELETE FROM journal WHERE op_id = ? AND step = ?", (entry.op_id, entry.step))
+
+    async def close(self, op_id: str) -> None:
+        async with self._transaction() as db:
+            await db.execute("DELETE FROM journal WHERE op_id = ?", (op_id,))
+
+    async def open_entries(self) -> list[JournalEntry]:
+        found = await self._reader.execute_fetchall("SELECT op_id, vm_id, step FROM journal ORDER BY seq")
+        return [JournalEntry(row["op_id"], row["vm_id"], row["step"]) for row in found]
+
+    # -- shared by the above
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        async with self._lock:
+            try:
+                await self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                await self._writer.execute("COMMIT")
+            except BaseException as error:
+                # A cancelled COMMIT may have been carried out: then there is nothing to roll back, and that is right.
+                await asyncio.shield(self._writer.rollback())
+                if isinstance(error, sqlite3.OperationalError):
+                    raise _translated(error, self._path) from error
+                raise
+
+    async def _resolve(self, kind: _Kind, reference: str) -> str:
+        end = reference + "g" if _HEX.fullmatch(reference) else ""
+        found = list(await self._reader.execute_fetchall(kind.resolve, (reference, end)))
+        exact = {row["id"] for row in found if row["rank"] == 0}
+        # A whole id or a name wins over being the prefix of some other id.
+        ids = exact if len(exact) == 1 else {row["id"] for row in found}
+        if not ids:
+            raise _not_found(kind, reference)
+        if len(ids) > 1:
+            raise NotFound(
+                Reason.AMBIGUOUS_REFERENCE,
+                f"{reference!r} stands for several {kind.noun}s: {', '.join(sorted(i[:12] for i in ids))}…",
+                "use more of the id, or the name",
+            )
+        return str(ids.pop())
+
+    async def _delete_unused(self, table: str, noun: str, item_id: str) -> None:
+        async with self._transaction() as db:
+            users = list(await db.execute_fetchall(f"SELECT name FROM vms WHERE {noun}_id = ?", (item_id,)))  # noqa: S608
+            if users:
+                names = ", ".join(row["name"] for row in users)
+                raise Conflict(
+                    Reason.IN_USE, f"{noun} {item_id[:12]} is used by {names}", f"ingle vm delete {users[0]['name']}"
+                )
+            await db.execute(f"DELETE FROM {table} WHERE id = ?", (item_id,))  # noqa: S608
+
+
+def check_database(path: Path) -> str:
+    """Open an existing database read-only and answer what a doctor says about it. Raises HostProblem."""
+    try:
+        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            (count,) = db.execute("SELECT count(*) FROM vms").fetchone() if version else (0,)
+    except sqlite3.Error as error:
+        raise HostProblem(
+            Reason.INTERNAL, f"{path} can't be read as a database: {error}", f"move {path} away, or restore it"
+        ) from None
+    _check_version(version, path)
+    if verdict != "ok":
+        raise HostProblem(Reason.INTERNAL, f"{path} is damaged: {verdict}", f"move {path} away, or restore it")
+    return f"schema {version} of {len(MIGRATIONS)}, {count} VMs"
+
+
+async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
+    uri = path.as_uri() + ("?mode=ro" if read_only else "")
+    try:
+        db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+    except sqlite3.Error as error:
+        raise _translated(error, path) from error
+    db.row_factory = sqlite3.Row
+    try:
+        await db.execute("PRAGMA foreign_keys = ON")
+        if not read_only:
+            await db.execute("PRAGMA journal_mode = WAL")
+            await db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as error:
+        await db.close()
+        raise _translated(error, path) from error
+    return db
+
+
+async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
+    row = await _fetch_one(db, "PRAGMA user_version")
+    assert row is not None
+    _check_version(row[0], path)
+    for version in range(row[0], len(MIGRATIONS)):
+        await db.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
+    await db.execute(
+        "DELETE FROM operations WHERE id NOT IN (SELECT id FROM operations ORDER BY created_at DESC LIMIT ?)",
+        (_KEPT_OPERATIONS,),
+    )
+
+
+def _check_version(version: int, path: Path) -> None:
+    if version > len(MIGRATIONS):
+        raise HostProblem(
+            Reason.BAD_VERSION,
+            f"{path} was written by a newer ingle (schema {version}; this one knows {len(MIGRATIONS)})",
+            "upgrade ingle",
+        )
+
+
+def _translated(error: sqlite3.Error, path: Path) -> IngleError:
+    if error.sqlite_errorname in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
+        return HostProblem(Reason.DISK_FULL, f"no space to write {path}", f"free some space on {path.parent}")
+    return HostProblem(Reason.INTERNAL, f"database {path}: {error}", "ingle doctor")
+
+
+def _not_found(kind: _Kind, reference: str) -> NotFound:
+    return NotFound(kind.missing, f"no {kind.noun} {reference!r}", kind.list_command)
+
+
+def _why_not(error: sqlite3.IntegrityError, vm: Vm) -> IngleError:
+    if "vms.name" in str(error):
+        return Conflict(Reason.NAME_TAKEN, f"there is a VM named {vm.name!r} already", f"ingle vm show {vm.name}")
+    if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
+        return NotFound(Reason.IMAGE_NOT_FOUND, "the image or kernel was deleted meanwhile", "ingle image list")
+    return HostProblem(Reason.INTERNAL, f"VM {vm.name!r} can't be stored: {error}")
+
+
+async def _one_vm(db: aiosqlite.Connection, vm_id: str) -> Vm:
+    row = await _fetch_one(db, rows.SELECT_VMS + " WHERE id = ?", vm_id)
+    if row is None:
+        raise _not_found(_VM, vm_id)
+    return rows.vm_of(row)
+
+
+async def _fetch_one(db: aiosqlite.Connection, sql: str, *parameters: object) -> sqlite3.Row | None:
+    async with db.execute(sql, parameters) as cursor:
+        return await cursor.fetchone()
+
+
+async def _insert(
+    db: aiosqlite.Connection,
+    table: str,
+    columns: Mapping[str, Any],
+    *,
+    or_ignore: bool = False,
+    or_replace: bool = False,
+) -> None:
+    verb = "INSERT OR IGNORE" if or_ignore else "INSERT OR REPLACE" if or_replace else "INSERT"
+    names = ", ".join(columns)
+    places = ", ".join(f":{name}" for name in columns)
+    await db.execute(f"{verb} INTO {table} ({names}) VALUES ({places})", dict(columns))
+
+
+def _update(table: str, columns: Mapping[str, Any]) -> str:
+    changes = ", ".join(f"{name} = :{name}" for name in columns if name != "id")
+    return f"UPDATE {table} SET {changes} WHERE id = :id"  # noqa: S608

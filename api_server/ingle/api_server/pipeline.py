@@ -1,0 +1,118 @@
+"""The journalled step runner: the only undo code in the project.
+
+A pipeline is a list of steps. A step that acquires something knows how to give it back, from ids alone, whether or
+not it got that far: the same undo serves a failure, a cancellation, and a server that was killed and started again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from ingle.api_server.ports.store import Journal, JournalEntry
+
+log = logging.getLogger(__name__)
+
+Announce = Callable[[str, str], None]
+"""Called with a step's name and text before it runs."""
+
+
+class Target(Protocol):
+    """What steps work on: at least, whose operation it is and which VM it is about."""
+
+    @property
+    def op_id(self) -> str:
+        """The operation."""
+
+    @property
+    def vm_id(self) -> str:
+        """The VM."""
+
+
+T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
+T = TypeVar("T", bound=Target)
+
+
+class Step(Protocol[T_contra]):
+    """One move of a pipeline."""
+
+    @property
+    def name(self) -> str:
+        """Short and stable: it is stored in the journal."""
+
+    @property
+    def text(self) -> str:
+        """What it does, for a person."""
+
+    async def run(self, target: T_contra) -> None:
+        """Do it. Cancelled, it may leave half of it to undo."""
+
+
+@runtime_checkable
+class Undoable(Protocol):
+    """A step that acquires something."""
+
+    async def undo(self, target: Any) -> None:  # noqa: ANN401 - isinstance can't see type parameters
+        """Give back whatever `run` may have acquired: all, half or nothing of it. Idempotent, never cancelled."""
+
+
+async def run(steps: Sequence[Step[T]], target: T, journal: Journal, announce: Announce) -> None:
+    """Run `steps` in order and close the journal of the operation.
+
+    When one fails or is cancelled, it and all steps before it are undone in reverse order, none of which cancellation
+    can interrupt. Then the failure is raised: as it was when every undo worked, else as the first member of an
+    exception group whose others are the undos' failures (their journal entries stay, for recovery)."""
+    begun: list[Step[T]] = []
+    try:
+        for step in steps:
+            begun.append(step)
+            if isinstance(step, Undoable):
+                await journal.intend(JournalEntry(target.op_id, target.vm_id, step.name))
+            announce(step.name, step.text)
+            await step.run(target)
+        await journal.close(target.op_id)
+    except BaseException as failure:
+        log.info("undoing after %r", failure, extra={"steps": [step.name for step in begun]})
+        errors = await uninterrupted(undo(begun, target, journal))
+        if errors:
+            raise BaseExceptionGroup("a step failed, and so did undoing", [failure, *errors]) from failure
+        raise
+
+
+async def undo(steps: Sequence[Step[T]], target: T, journal: Journal) -> list[Exception]:
+    """Undo `steps` in reverse order; one that fails never stops the others. Answers the failures."""
+    errors: list[Exception] = []
+    for step in reversed(steps):
+        if not isinstance(step, Undoable):
+            continue
+        try:
+            await step.undo(target)
+            await journal.forget(JournalEntry(target.op_id, target.vm_id, step.name))
+        except Exception as error:  # the others must still be undone; the caller raises it
+            log.exception("undo of step %s failed", step.name)
+            errors.append(error)
+    return errors
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The failure that started it all."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+R = TypeVar("R")
+
+
+async def uninterrupted(work: Coroutine[Any, Any, R]) -> R:
+    """Await `work` to its end however often the caller is cancelled meanwhile.
+
+    A cancellation that comes is swallowed: this is for code that is about to raise anyway."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    return task.result()

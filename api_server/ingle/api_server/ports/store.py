@@ -1,0 +1,93 @@
+"""What ingle remembers: intent (VMs, images, kernels, operations) and the journal of steps in flight."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ingle.api_server.model.operation import Operation
+from ingle.api_server.model.vm import Image, Kernel, Running, Vm, VmState
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A step that was begun for a VM and neither completed as part of its operation nor undone."""
+
+    op_id: str
+    vm_id: str
+    step: str
+
+
+class Journal(Protocol):
+    """Intent, on disk before anything acts on it."""
+
+    async def intend(self, entry: JournalEntry) -> None:
+        """Committed and synced when this returns."""
+
+    async def forget(self, entry: JournalEntry) -> None:
+        """The step was undone."""
+
+    async def close(self, op_id: str) -> None:
+        """The operation is complete: what its steps acquired is now owned by the VM's row."""
+
+    async def open_entries(self) -> list[JournalEntry]:
+        """All of them, in the order they were intended."""
+
+
+class Store(Journal, Protocol):
+    """Durable memory with one writer. A method is one transaction, committed when it returns.
+
+    References are resolved here and nowhere else: an id, a unique prefix of one, or a name. Raises NotFound with the
+    kind's reason, or AMBIGUOUS_REFERENCE."""
+
+    async def insert_vm(self, vm: Vm, token: bytes) -> None:
+        """Raises Conflict(NAME_TAKEN), and NotFound when image or kernel went away."""
+
+    async def update_vm(self, vm: Vm) -> None:
+        """Everything but state and running facts. Raises Conflict(NAME_TAKEN)."""
+
+    async def move_vm(self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "") -> Vm:
+        """Change the state, by the state machine's rules (Conflict WRONG_STATE); running facts only with RUNNING."""
+
+    async def delete_vm(self, vm_id: str) -> None:
+        """Absent is fine."""
+
+    async def vm(self, reference: str) -> Vm:
+        """The VM that `reference` stands for."""
+
+    async def vms(self) -> list[Vm]:
+        """All, oldest first."""
+
+    async def vm_token(self, vm_id: str) -> bytes:
+        """The secret its agent wants."""
+
+    async def add_image(self, image: Image, name: str) -> Image:
+        """Record an image if it is new, and let `name` stand for it (it may have stood for another)."""
+
+    async def image(self, reference: str) -> Image:
+        """The image that `reference` stands for."""
+
+    async def images(self) -> list[Image]:
+        """All, oldest first."""
+
+    async def delete_image(self, image_id: str) -> None:
+        """Raises Conflict(IN_USE) naming the VMs."""
+
+    async def add_kernel(self, kernel: Kernel, name: str) -> Kernel:
+        """As add_image."""
+
+    async def kernel(self, reference: str) -> Kernel:
+        """The kernel that `reference` stands for."""
+
+    async def kernels(self) -> list[Kernel]:
+        """All, oldest first."""
+
+    async def delete_kernel(self, kernel_id: str) -> None:
+        """Raises Conflict(IN_USE) naming the VMs."""
+
+    async def save_operation(self, operation: Operation) -> None:
+        """Insert or replace."""
+
+    async def operation(self, op_id: str) -> Operation:
+        """Raises NotFound(OPERATION_NOT_FOUND)."""
+
+    async def operations(self, limit: int) -> list[Operation]:
+        """Newest first."""
