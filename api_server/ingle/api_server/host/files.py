@@ -1,0 +1,177 @@
+"""The one way to do each thing with files: write atomically, copy with holes, reflink, remove, hash, measure.
+
+Functions block; the callers that matter to the event loop use the `async` ones or `asyncio.to_thread`.
+"""
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ingle.api_server.model.errors import HostProblem, Reason
+
+# _IOW(0x94, 9, int), from linux/fs.h; ioctl_ficlone(2).
+_FICLONE = 0x40049409
+
+_BLOCK = 512  # the unit of st_blocks, whatever the file system; see inode(7)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Make `path` hold `data`: old or new content is there at any instant, never half, also after a power cut.
+
+    The mode is right from birth. A failure leaves the old file and nothing else.
+
+    Raises HostProblem(DISK_FULL), OSError."""
+    with disk_full_reported(path.parent):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with open(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(root: Path) -> None:
+    """Make a directory and all regular files and directories below it durable."""
+    for directory, _, names in os.walk(root):
+        for name in names:
+            path = Path(directory, name)
+            if path.is_symlink() or not path.is_file():
+                continue
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(directory))
+
+
+async def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex, computed in a thread (OpenSSL lets go of the GIL)."""
+    return await asyncio.to_thread(_sha256, path)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_sparse(source: Path, target: Path, mode: int = 0o600) -> None:
+    """Copy a file's content into a new file, holes as holes. A failure leaves no file.
+
+    Raises FileExistsError, HostProblem(DISK_FULL), OSError."""
+    with open(source, "rb") as reader, new_file(target, mode) as writer:
+        size = os.fstat(reader.fileno()).st_size
+        os.ftruncate(writer, size)
+        for start, end in _extents(reader.fileno(), size):
+            _copy_range(reader.fileno(), writer, start, end)
+
+
+def reflink(source: Path, target: Path, mode: int = 0o600) -> None:
+    """Make a new file that shares all its blocks with `source` until one of them is written. A failure leaves no file.
+
+    Raises FileExistsError, HostProblem(DISK_FULL), and OSError: EOPNOTSUPP or EINVAL where the file system can't,
+    EXDEV across file systems."""
+    with open(source, "rb") as reader, new_file(target, mode) as writer:
+        fcntl.ioctl(writer, _FICLONE, reader.fileno())
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[int]:
+    """A descriptor of a file that didn't exist; when the block fails, it doesn't again. Raises FileExistsError."""
+    with disk_full_reported(path.parent):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            yield descriptor
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a file, or a directory with all that is in it; what is gone already, also while we work, is fine.
+
+    Directories without write permission, as unpacked archives have, are made writable first. Never follows symlinks."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        path.unlink(missing_ok=True)
+        return
+    for directory, _, _ in os.walk(path, onerror=None):
+        if not os.access(directory, os.W_OK | os.X_OK | os.R_OK):
+            os.chmod(directory, 0o700)
+    shutil.rmtree(path, onerror=_ignore_missing)
+
+
+def allocated_bytes(path: Path) -> int:
+    """How much of the disk a file really takes. Raises OSError."""
+    return path.stat().st_blocks * _BLOCK
+
+
+def free_bytes(path: Path) -> int:
+    """How much an ordinary user may still write to the file system of `path`."""
+    return shutil.disk_usage(path).free
+
+
+@contextmanager
+def disk_full_reported(directory: Path) -> Iterator[None]:
+    """Turn ENOSPC and EDQUOT into HostProblem(DISK_FULL) that says where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise HostProblem(
+            Reason.DISK_FULL, f"no space left on the file system of {directory}", f"df -h {directory}"
+        ) from error
+
+
+def _ignore_missing(function: object, path: str, error: tuple[object, BaseException, object]) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
+
+
+def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are not holes; see lseek(2)."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole to the end
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        copied = os.copy_file_range(source, target, end - start, offset_src=start, offset_dst=start)
+        if copied == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was copied")
+        start += copied
