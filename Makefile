@@ -1,0 +1,84 @@
+# ingle: make run boots a microVM, make test proves that it works. `make help` lists the rest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+AGENT := build/ingle-agent-amd64
+AGENT_SOURCES := $(shell find guest_agent -name '*.go' ! -name '*_test.go' 2>/dev/null) \
+	$(wildcard guest_agent/go.mod guest_agent/go.sum)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: deps ## Boot a microVM, run a command in it, delete it; the first time everything it takes is installed
+	@scripts/run.sh
+
+test: lint ## Lint, then unit, contract and integration tests (real VMs); ARGS="-k NAME" picks some
+	@scripts/go.sh test -C guest_agent ./...
+	@$(BIN)/pytest $(ARGS)
+
+lint: test-deps ## Style, types, layers, contracts, generated code, scripts
+	@scripts/lint.sh
+
+format: venv ## Format the Python and the Go
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+	@scripts/go.sh gofmt -w guest_agent
+
+proto: venv ## Generate Python and Go from proto/
+	@scripts/generate_proto.sh
+
+proto-accept: venv ## Make the present proto/ the reference that changes are checked against
+	@$(BIN)/buf build -o proto/ref.binpb
+
+surface-accept: venv ## Rewrite the golden file of the gRPC surface
+	@$(BIN)/pytest -q tests/contract/test_surface.py --accept-surface
+
+agent: $(AGENT) ## Build the guest agent into build/
+
+smoke: deps ## Drive the installed command line end to end, in directories of its own, and show the coverage
+	@scripts/smoke.sh
+
+smoke-coverage-html: ## The coverage of the last smoke run as pages
+	@scripts/smoke.sh --html
+
+smoke-clean: ## Remove what smoke runs left
+	@scripts/smoke.sh --clean
+
+bench: deps ## Percentiles, each beside a floor measured in the same run
+	@$(BIN)/python -m tests.bench
+
+soak: deps ## 50 boots in a row; all must come up
+	@scripts/soak.sh
+
+deps: agent ## Everything that running takes: Debian packages, .venv, agent
+
+system-packages: ## Install the Debian packages that are missing
+	@scripts/install_debian_packages.sh scripts/debian-packages.txt
+
+test-deps: agent
+	@scripts/install_debian_packages.sh scripts/debian-packages.txt scripts/debian-packages-test.txt
+
+venv: .venv/.up-to-date ## Make .venv, or bring it up to date
+
+lock: venv ## Write constraints.txt anew from pyproject.toml; UPGRADE=1 takes newer versions
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes --no-annotate \
+	  --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) --output-file constraints.txt pyproject.toml
+
+clean: ## Remove what make made; VMs, images and kernels stay
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.up-to-date: constraints.txt pyproject.toml scripts/make_venv.sh | system-packages
+	@PYTHON=$(PYTHON) scripts/make_venv.sh
+
+$(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
+	@. scripts/progress.sh; say "building $@"
+	@scripts/build_agent.sh amd64
+	@touch $@
+
+.PHONY: help run test lint format proto proto-accept surface-accept agent smoke smoke-coverage-html smoke-clean bench \
+	soak deps system-packages test-deps venv lock clean
