@@ -14,13 +14,21 @@ recent_enough() {
   printf '%s\n' "$wanted" "${version#go}" | sort --check=quiet --version-sort
 }
 
-for go in go "$root/.venv/bin/go"; do
-  command -v "$go" >/dev/null && recent_enough "$go" || continue
-  if [ "${1:-}" = gofmt ]; then
-    shift
-    exec "$("$go" env GOROOT)/bin/gofmt" "$@"
-  fi
-  exec "$go" "$@"
-done
-echo "No Go $wanted or newer: 'make venv' brings one." >&2
-exit 1
+find_go() {
+  local go
+  for go in go "$root/.venv/bin/go"; do
+    if command -v "$go" >/dev/null && recent_enough "$go"; then
+      echo "$go"
+      return
+    fi
+  done
+  echo "No Go $wanted or newer: 'make venv' brings one." >&2
+  return 1
+}
+
+go=$(find_go)
+if [ "${1:-}" = gofmt ]; then
+  go=$("$go" env GOROOT)/bin/gofmt
+  shift
+fi
+exec "$go" "$@"

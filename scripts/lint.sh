@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Every static check, one line each; a failed one shows what it said, and the others still run.
+# shellcheck disable=SC2317 # functions are called through check
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 PATH="$PWD/.venv/bin:$PATH"
 failed=0
 
@@ -32,7 +33,7 @@ generated_code_is_current() {
     diff -r "$scratch/go/internal/agentpb" guest_agent/internal/agentpb
   status=$?
   rm -rf "$scratch"
-  [ $status -eq 0 ] || { echo "proto/ changed since: 'make proto' generates anew"; return 1; }
+  [ "$status" -eq 0 ] || { echo "proto/ changed since: 'make proto' generates anew"; return 1; }
 }
 
 check "ruff: rules" ruff check --quiet .
@@ -45,4 +46,4 @@ check "generated code is current" generated_code_is_current
 check "gofmt" gofmt_changes_nothing
 check "go vet" scripts/go.sh vet -C guest_agent ./...
 check "shellcheck" shellcheck --external-sources scripts/*.sh .ci/run
-exit $failed
+exit "$failed"
