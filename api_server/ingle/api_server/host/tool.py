@@ -92,7 +92,8 @@ class Tools:
     ) -> bytes:
         """Run `argv` to its end and answer its stdout.
 
-        It gets no stdin, our environment with `env` on top, untranslated messages, and a session of its own. `on_line` is called with each line of its stderr. Cancelling kills everything it started and waits for that.
+        It gets no stdin, our environment with `env` on top, untranslated messages, and a session of its own. `on_line`
+        is called with each line of its stderr. Cancelling kills everything it started and waits for that.
 
         Raises HostProblem (DEPENDENCY_MISSING; DISK_FULL) and ToolFailed with the end of its stderr."""
         program = str(argv[0])
