@@ -1,0 +1,65 @@
+"""What holds for every file of the repository."""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GENERATED = ("proto/gen/", "guest_agent/internal/agentpb/", "proto/ref.binpb")
+MOST_LINES = 400
+
+# Where packages come from is the installer's choice, made outside the repository. Put together here so that this file
+# passes its own test.
+REGISTRY_HOSTS = re.compile(
+    rb"|".join(
+        re.escape(f"{host}.{domain}".encode())
+        for host, domain in (
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("golang", "org/dl"),
+            ("proxy.golang", "org"),
+            ("sum.golang", "org"),
+            ("deb.debian", "org"),
+            ("security.debian", "org"),
+            ("snapshot.debian", "org"),
+            ("registry.npmjs", "org"),
+            ("index.docker", "io"),
+            ("registry-1.docker", "io"),
+        )
+    )
+)
+
+
+@cache
+def tracked_files() -> tuple[Path, ...]:
+    """The files git knows, less those a generator wrote."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout.decode()
+    names = [name for name in listed.split("\0") if name and not name.startswith(GENERATED)]
+    return tuple(path for name in names if (path := ROOT / name).is_file())
+
+
+def relative(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+@pytest.mark.parametrize("root", ["api_server", "cli", "proto/gen"])
+def test_namespace_package_has_no_init_file(root: str) -> None:
+    assert not (ROOT / root / "ingle/__init__.py").exists()
+
+
+def test_modules_are_short_enough_to_read_in_one_go() -> None:
+    modules = [path for path in tracked_files() if path.suffix in {".py", ".go", ".sh"}]
+    assert relative([path for path in modules if path.read_bytes().count(b"\n") > MOST_LINES]) == []
+
+
+def test_no_file_names_a_package_registry() -> None:
+    assert relative([path for path in tracked_files() if REGISTRY_HOSTS.search(path.read_bytes())]) == []
+
+
+def test_no_file_names_this_checkout_or_this_home() -> None:
+    here = [str(place).encode() + b"/" for place in (ROOT, Path.home()) if len(place.parts) > 1]
+    files = [path for path in tracked_files() if any(place in path.read_bytes() for place in here)]
+    assert relative(files) == []
