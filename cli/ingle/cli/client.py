@@ -1,0 +1,141 @@
+"""The API as commands see it: typed requests in, typed responses or CliError out.
+
+A request's message type is the request of exactly one method (buf's STANDARD rules see to it), so the method's name is
+never written down here: it comes from the contract itself.
+"""
+
+import socket
+from collections.abc import Iterator
+from typing import Generic, Self, TypeVar
+
+from google.protobuf.message import Message
+
+from ingle.cli import paths, server_process
+from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed
+from ingle.cli.transport import OK, Connection, ConnectionLost, Status
+from ingle.cli.transport import Call as RawCall
+
+API_VERSION = "1"
+
+_R = TypeVar("_R", bound=Message)
+
+
+class Call(Generic[_R]):
+    """One call under way. Every method that blocks raises CliError when the server goes away."""
+
+    def __init__(self, connection: Connection, raw: RawCall, response_type: type[_R]) -> None:
+        self._connection = connection
+        self._response_type = response_type
+        self.raw = raw
+
+    def send(self, request: Message, *, last: bool = False) -> None:
+        """Send one more message; `last` closes this direction."""
+        self.raw.send(request.SerializeToString(), last=last)
+
+    def take(self) -> _R | None:
+        """The next response if it is here. Raises CliError when the call has failed."""
+        message = self.raw.take()
+        if message is not None:
+            return self._response_type.FromString(message)
+        if self.raw.status is not None and self.raw.status.code != OK:
+            raise call_failed(self.raw.status)
+        return None
+
+    def next(self) -> _R | None:
+        """Wait for the next response; None at the end of a call that went well."""
+        while not self.raw.readable:
+            wait(self._connection)
+        return self.take()
+
+    def result(self) -> _R:
+        """The one response of a call that has one."""
+        response = self.next()
+        if response is None:
+            raise failed("INTERNAL", "the server answered with nothing")
+        return response
+
+    def __iter__(self) -> Iterator[_R]:
+        while (response := self.next()) is not None:
+            yield response
+
+    def cancel(self) -> None:
+        """Leave the call; the server stops what it does for it."""
+        self.raw.cancel()
+
+
+class Client:
+    """A connection to one server; a context manager. Calls may be under way side by side."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def begin(self, request: Message, response_type: type[_R], *, last: bool = True) -> Call[_R]:
+        """Start the call that `request` belongs to, and don't wait. `last` False keeps the sending side open."""
+        path = _method_path(request, response_type)
+        call = Call(self.connection, self.connection.call(path, [("ingle-api-version", API_VERSION)]), response_type)
+        call.send(request, last=last)
+        return call
+
+    def call(self, request: Message, response_type: type[_R]) -> _R:
+        """Ask and wait for the answer. Raises CliError."""
+        return self.begin(request, response_type).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.connection.close()
+
+
+def connect() -> Client:
+    """A client of the server that serves this user, which is started when need be."""
+    return _client(server_process.connect_or_start(paths.api_address()))
+
+
+def connect_if_running(silence_limit: float | None = None) -> Client | None:
+    """A client, or None when no server runs. `silence_limit`: as of transport.Connection."""
+    sock = server_process.connect(paths.api_address())
+    return None if sock is None else _client(sock, silence_limit)
+
+
+def wait(connection: Connection) -> None:
+    """Connection.wait, with failures a person can read."""
+    try:
+        connection.wait()
+    except ConnectionLost as lost:
+        raise connection_lost(lost) from lost
+
+
+def connection_lost(lost: ConnectionLost) -> CliError:
+    """What to say when the server went away."""
+    return failed(SERVER_UNREACHABLE, str(lost), "ingle server status")
+
+
+def call_failed(status: Status) -> CliError:
+    """The failure that a status stands for; reason and remedy travel in google.rpc.ErrorInfo."""
+    if not status.details:
+        reason = "INTERNAL" if status.op_id else SERVER_UNREACHABLE
+        return CliError(Failure(reason, status.message or f"gRPC status {status.code}", op_id=status.op_id))
+    from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped] # noqa: PLC0415
+    from google.rpc.status_pb2 import Status as RpcStatus  # type: ignore[import-untyped] # noqa: PLC0415
+
+    info = ErrorInfo()
+    for detail in RpcStatus.FromString(status.details).details:
+        if detail.Unpack(info):
+            break
+    op_id = status.op_id or info.metadata.get("op_id", "")
+    return CliError(Failure(info.reason or "INTERNAL", status.message, info.metadata.get("remedy", ""), op_id))
+
+
+def _client(sock: socket.socket, silence_limit: float | None = None) -> Client:
+    connection = Connection(sock, silence_limit)
+    connection.start()
+    return Client(connection)
+
+
+def _method_path(request: Message, response_type: type[Message]) -> str:
+    for service in request.DESCRIPTOR.file.services_by_name.values():
+        for method in service.methods:
+            if method.input_type is request.DESCRIPTOR and method.output_type is response_type.DESCRIPTOR:
+                return f"/{service.full_name}/{method.name}"
+    raise TypeError(f"no method takes {request.DESCRIPTOR.name} and answers {response_type.DESCRIPTOR.name}")

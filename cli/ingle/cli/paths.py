@@ -1,0 +1,81 @@
+"""Where the per-user server listens and logs. Nothing is created here: the server makes its directories, mode 0700."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.cli.errors import SERVER_UNREACHABLE, failed
+
+SOCKET_VARIABLE = "INGLE_SOCKET"
+SOCKET_PATH_LIMIT = 107
+"""Bytes; sun_path of unix(7) less its end."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """The API socket. `own`: it is where this user's server belongs, so that it may be started on demand; otherwise it
+    was named by the user and stands for exactly that server."""
+
+    path: Path
+    own: bool
+
+
+def api_address() -> Address:
+    """$INGLE_SOCKET, else api.sock in the runtime directory. Raises CliError for a path no socket can have, and for a
+    directory that somebody else controls."""
+    if named := os.environ.get(SOCKET_VARIABLE):
+        return Address(_checked(Path(named).absolute()), own=False)
+    directory = runtime_directory()
+    _refuse_foreign(directory)
+    return Address(_checked(directory / "api.sock"), own=True)
+
+
+def runtime_directory() -> Path:
+    """$XDG_RUNTIME_DIR/ingle, else /run/user/UID/ingle where a login manager made that, else ingle-UID for temporary
+    files (the XDG base directory specification leaves the choice of a substitute to programs)."""
+    if named := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(named) / "ingle"
+    login = Path(f"/run/user/{os.getuid()}")
+    if login.is_dir() and login.stat().st_uid == os.getuid():
+        return login / "ingle"
+    import tempfile  # noqa: PLC0415 - seldom needed, and slow to load
+
+    return Path(tempfile.gettempdir()) / f"ingle-{os.getuid()}"
+
+
+def state_directory() -> Path:
+    """$XDG_STATE_HOME/ingle, else ~/.local/state/ingle."""
+    named = os.environ.get("XDG_STATE_HOME")
+    return (Path(named) if named else Path.home() / ".local" / "state") / "ingle"
+
+
+def server_log() -> Path:
+    """What a server that was started on demand prints."""
+    return state_directory() / "server.log"
+
+
+def _checked(path: Path) -> Path:
+    if len(os.fsencode(path)) > SOCKET_PATH_LIMIT:
+        raise failed(
+            "PATH_TOO_LONG",
+            f"the socket path {path} has {len(os.fsencode(path))} bytes; at most {SOCKET_PATH_LIMIT} are possible",
+            f"set {SOCKET_VARIABLE} or XDG_RUNTIME_DIR to a shorter path",
+        )
+    return path
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """In a shared directory such as /tmp somebody else may have been first, and would see everything we send."""
+    try:
+        info = directory.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise failed(SERVER_UNREACHABLE, f"can't look into {directory}: {error.strerror}") from error
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        raise failed(
+            SERVER_UNREACHABLE,
+            f"{directory} is not a directory of yours, so nobody there is trusted",
+            "set XDG_RUNTIME_DIR to a directory of your own",
+        )

@@ -1,0 +1,61 @@
+"""Sizes, durations and ages: what people type, and what they read."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+SIZE_RULE = (
+    "a number of bytes, or a number with K, M, G or T (or KiB, MiB, GiB, TiB): powers of 1024, e.g. 512M or 1.5GiB"
+)
+DURATION_RULE = "a number of seconds, or a number with ms, s, m or h, e.g. 30s or 1.5m"
+
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?(?:([KMGT])(?:iB)?)?")
+_SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_size(text: str) -> int:
+    """Bytes. Raises ValueError that tells the allowed form: also for MB, which means two things, and for fractions of
+    a byte."""
+    match = _SIZE.fullmatch(text)
+    if match:
+        whole, fraction, unit = match[1], match[2] or "", _SIZE_UNITS[match[3] or ""]
+        scale = int("1" + "0" * len(fraction))
+        size, remainder = divmod(int(whole + fraction) * unit, scale)
+        if not remainder or unit > 1:
+            return size
+    raise ValueError(f"{text!r} is not a size: give {SIZE_RULE}")
+
+
+def format_size(size: int) -> str:
+    """At most three digits before the unit, at most one after the point: 1.5G, 512M, 17."""
+    value, unit = float(size), ""
+    for larger in "KMGTP":
+        if value < 1000:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f}{unit}" if value >= 100 or value == int(value) else f"{value:.1f}{unit}"
+
+
+def parse_duration(text: str) -> timedelta:
+    """Raises ValueError that tells the allowed form."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: give {DURATION_RULE}")
+    return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2] or "s"])
+
+
+def format_seconds(seconds: float) -> str:
+    """0.12 s, 3.40 s; from a minute on 2m05s."""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02}s"
+
+
+def format_age(since: datetime, now: datetime | None = None) -> str:
+    """One unit is enough: 12s, 5m, 3h, 4d. `since` is aware."""
+    seconds = max(0, int(((now or datetime.now(UTC)) - since).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,84 @@
+"""The per-user server, started on demand.
+
+Two command lines may start one at the same time: the servers settle it with a lock, the loser leaves with EX_TEMPFAIL,
+and both command lines find the winner listening.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ingle.cli import paths
+from ingle.cli.errors import SERVER_FAILED_TO_START, SERVER_UNREACHABLE, CliError, failed
+
+_START_LIMIT_SECONDS = 15.0
+_RETRY_SECONDS = 0.005
+_EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
+_LOG_LINES = 8
+
+
+def connect(address: paths.Address) -> socket.socket | None:
+    """A connected socket, or None when nobody listens. Raises CliError when it is there and can't be used."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(str(address.path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise failed(SERVER_UNREACHABLE, f"can't connect to {address.path}: {error.strerror}") from error
+    return sock
+
+
+def connect_or_start(address: paths.Address) -> socket.socket:
+    """A connected socket; the user's own server is started when it does not run yet."""
+    sock = connect(address)
+    if sock is not None:
+        return sock
+    if not address.own:
+        raise failed(
+            SERVER_UNREACHABLE,
+            f"no server listens on {address.path}, which {paths.SOCKET_VARIABLE} names",
+            f"start that server, or `unset {paths.SOCKET_VARIABLE}` to use your own",
+        )
+    return start(address)
+
+
+def start(address: paths.Address) -> socket.socket:
+    """Start the server and wait until it listens. It outlives this process, and its terminal."""
+    log = paths.server_log()
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with log.open("ab") as output:
+        log_start = output.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ingle.api_server", "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        if (sock := connect(address)) is not None:
+            return sock
+        if process.poll() not in {None, _EX_TEMPFAIL}:
+            raise _start_failed(f"the server ended with exit code {process.returncode}", log, log_start)
+        time.sleep(_RETRY_SECONDS)
+    raise _start_failed(
+        f"the server did not listen on {address.path} within {_START_LIMIT_SECONDS:g} s", log, log_start
+    )
+
+
+def _start_failed(what: str, log: Path, log_start: int) -> CliError:
+    with log.open("rb") as file:
+        file.seek(log_start)
+        said = file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
+    remedy = f"see {log}"
+    if any("ModuleNotFoundError" in line for line in said):
+        remedy = "pip install 'ingle[server]'"
+    message = "\n".join([f"{what}:", *(f"    {line}" for line in said)]) if said else what
+    return failed(SERVER_FAILED_TO_START, message, remedy)

@@ -1,0 +1,310 @@
+"""gRPC calls over HTTP/2 on a unix socket: single-threaded, no callbacks, and no more than a command line needs.
+
+Why not grpcio: importing it costs more than everything else a short command does taken together (six times `python -c
+pass`; h2 costs one), and pumping stdin, output and signals through one poll loop needs no threads this way.
+
+Framing and headers are those of gRPC's PROTOCOL-HTTP2 document; flow control is HTTP/2's own (RFC 9113, 5.2): a message
+is acknowledged when the application has taken it, so a slow reader slows the server at constant memory.
+"""
+
+import base64
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from h2.config import H2Configuration
+from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
+from h2.errors import ErrorCodes
+from h2.events import (
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
+
+OK, CANCELLED, UNKNOWN, UNAVAILABLE, INTERNAL = 0, 1, 2, 14, 13
+"""Status codes of gRPC that are made here; all others come from the server."""
+
+_PREFIX = struct.Struct(">BI")  # compressed flag, message length
+_MESSAGE_LIMIT = 64 << 20
+_STREAM_WINDOW = 1 << 20
+_CONNECTION_WINDOW = 1 << 30  # streams limit themselves, so that none waits for another to be read
+_FRAME_SIZE = 1 << 18
+_READ_SIZE = 1 << 18
+_UNSENT_LIMIT = 1 << 18
+
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a call ended: gRPC status code, its message, the serialized google.rpc.Status (may be empty), the op_id."""
+
+    code: int
+    message: str = ""
+    details: bytes = b""
+    op_id: str = ""
+
+
+class ConnectionLost(Exception):
+    """The server went away, or never answered within the silence limit. The text says which."""
+
+
+class _Draining(H2ConnectionStateMachine):
+    """After GOAWAY the streams under way go on to their end (RFC 9113, 6.8); h2 would close the connection at once, and
+    a stopping server's last words would be lost."""
+
+    def process_input(self, input_: ConnectionInputs) -> list[Event]:
+        if input_ is ConnectionInputs.RECV_GOAWAY:
+            return []
+        return super().process_input(input_)
+
+
+class Call:
+    """One call: messages out, messages in, then a status. Nothing here blocks; Connection.wait does."""
+
+    def __init__(self, connection: "Connection", stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.status: Status | None = None
+        self._connection = connection
+        self._outbox = bytearray()
+        self._last_queued = False
+        self._last_sent = False
+        self._inbox = bytearray()
+        self._messages: deque[bytes] = deque()
+        self._unacknowledged = 0
+
+    @property
+    def can_send(self) -> bool:
+        """Whether the last message is on its way; sending before that only makes the outbox grow."""
+        return self.status is None and not self._outbox and not self._last_queued
+
+    @property
+    def readable(self) -> bool:
+        """Whether `take` has a message, or the call is over: waiting any longer is useless."""
+        return bool(self._messages) or self.status is not None
+
+    def send(self, message: bytes, *, last: bool = False) -> None:
+        """Queue one serialized message; `last` closes this direction."""
+        self._outbox += _PREFIX.pack(0, len(message))
+        self._outbox += message
+        self._last_queued = self._last_queued or last
+        self._connection.transmit(self)
+
+    def close(self) -> None:
+        """Nothing more will be sent."""
+        self._last_queued = True
+        self._connection.transmit(self)
+
+    def take(self) -> bytes | None:
+        """The next message that is here, or None."""
+        if not self._messages:
+            return None
+        message = self._messages.popleft()
+        self._acknowledge()
+        return message
+
+    def cancel(self) -> None:
+        """Leave: the server sees the call cancelled. What was not taken is dropped."""
+        if self.status is None:
+            self._connection.reset(self)
+            self.end(Status(CANCELLED, "cancelled by the caller"))
+        self._messages.clear()
+
+    # The rest is for the connection.
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Whether something waits for room on the wire."""
+        return self.status is None and not self._last_sent and (bool(self._outbox) or self._last_queued)
+
+    def outgoing(self, limit: int) -> tuple[bytes, bool]:
+        """Take up to `limit` bytes to put on the wire, and whether they are the last of this direction."""
+        data = bytes(self._outbox[:limit])
+        del self._outbox[:limit]
+        self._last_sent = self._last_queued and not self._outbox
+        return data, self._last_sent
+
+    def feed(self, data: bytes, flow_controlled_length: int) -> None:
+        """Bytes of the response arrived."""
+        self._unacknowledged += flow_controlled_length
+        self._inbox += data
+        while len(self._inbox) >= _PREFIX.size:
+            compressed, length = _PREFIX.unpack_from(self._inbox)
+            if compressed or length > _MESSAGE_LIMIT:
+                self._connection.reset(self)
+                self.end(Status(INTERNAL, f"the server sent a message that can't be read ({length} bytes)"))
+                return
+            end = _PREFIX.size + length
+            if len(self._inbox) < end:
+                break
+            self._messages.append(bytes(self._inbox[_PREFIX.size : end]))
+            del self._inbox[:end]
+        self._acknowledge()
+
+    def end(self, status: Status) -> None:
+        """The call is over; only the first status counts."""
+        if self.status is None:
+            self.status = status
+            self._outbox.clear()
+
+    def _acknowledge(self) -> None:
+        # While a whole message waits to be taken the window stays shut. Half a message must be acknowledged at once:
+        # it may be larger than the window.
+        if self._unacknowledged and not self._messages:
+            self._connection.acknowledge(self, self._unacknowledged)
+            self._unacknowledged = 0
+
+
+class Connection:
+    """One HTTP/2 connection; any number of calls at a time.
+
+    `silence_limit`: how many seconds `wait` lets the server say nothing before it raises; None is for ever."""
+
+    def __init__(self, sock: socket.socket, silence_limit: float | None = None) -> None:
+        self._socket = sock
+        self._silence_limit = silence_limit
+        self._h2 = H2Connection(H2Configuration(header_encoding=None))
+        self._h2.state_machine = _Draining()
+        self._calls: dict[int, Call] = {}
+        self._unsent = bytearray()
+
+    def start(self) -> None:
+        """Begin the conversation; the socket is connected."""
+        self._socket.setblocking(False)
+        self._h2.initiate_connection()
+        self._h2.update_settings(
+            {
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+                SettingCodes.MAX_FRAME_SIZE: _FRAME_SIZE,
+            }
+        )
+        self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
+
+    def call(self, path: str, headers: Headers = ()) -> Call:
+        """Begin a call of `path` ("/package.Service/Method")."""
+        stream_id = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(
+            stream_id,
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", path),
+                (":authority", "localhost"),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+                *headers,
+            ],
+        )
+        call = self._calls[stream_id] = Call(self, stream_id)
+        return call
+
+    def wait(self) -> None:
+        """Block until the server said something or took something. Raises ConnectionLost."""
+        poller = select.poll()
+        poller.register(self._socket, self.flush())
+        if not poller.poll(None if self._silence_limit is None else self._silence_limit * 1000):
+            raise ConnectionLost(f"the server did not answer within {self._silence_limit:g} s")
+        self.receive()
+
+    def fileno(self) -> int:
+        """For a poll() of one's own: `flush` before it, `receive` after it."""
+        return self._socket.fileno()
+
+    def flush(self) -> int:
+        """Send what can be sent without waiting; answers the poll() events to wait for. Raises ConnectionLost."""
+        self._unsent += self._h2.data_to_send()
+        try:
+            while self._unsent:
+                del self._unsent[: self._socket.send(self._unsent)]
+                self._transmit_all()
+        except BlockingIOError:
+            return select.POLLIN | select.POLLOUT
+        except BrokenPipeError:
+            pass  # what the server said before it left is still to be read; receive() finds the end
+        except OSError as error:
+            raise ConnectionLost(f"the connection to the server broke: {error}") from error
+        return select.POLLIN
+
+    def receive(self) -> None:
+        """Take in what has arrived, without waiting. Raises ConnectionLost when nothing more can come."""
+        try:
+            data = self._socket.recv(_READ_SIZE)
+            if not data:
+                raise ConnectionLost("the server closed the connection")
+            for event in self._h2.receive_data(data):
+                self._dispatch(event)
+        except BlockingIOError:
+            return
+        except (OSError, ProtocolError) as error:
+            raise ConnectionLost(f"the connection to the server broke: {error}") from error
+        self.flush()
+
+    def close(self) -> None:
+        """Leave. The server sees every call under way cancelled."""
+        self._socket.close()
+
+    def transmit(self, call: Call) -> None:
+        """Put as much of the call's outgoing bytes on the wire as flow control allows."""
+        while call.has_outgoing and len(self._unsent) < _UNSENT_LIMIT:
+            window = self._h2.local_flow_control_window(call.stream_id)
+            data, last = call.outgoing(min(window, self._h2.max_outbound_frame_size))
+            if not data and not last:
+                return
+            self._h2.send_data(call.stream_id, data, end_stream=last)
+            self._unsent += self._h2.data_to_send()
+
+    def acknowledge(self, call: Call, length: int) -> None:
+        """Let the server send that much more."""
+        self._h2.acknowledge_received_data(length, call.stream_id)
+
+    def reset(self, call: Call) -> None:
+        """Tell the server that nobody waits for this call any more."""
+        self._calls.pop(call.stream_id, None)
+        self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
+
+    def _transmit_all(self) -> None:
+        for call in self._calls.values():
+            self.transmit(call)
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case DataReceived(stream_id=stream_id) if stream_id in self._calls:
+                self._calls[stream_id].feed(event.data, event.flow_controlled_length)
+            case ResponseReceived(stream_id=stream_id) | TrailersReceived(stream_id=stream_id):
+                status = _status(dict(event.headers))
+                if status is not None and stream_id in self._calls:
+                    self._calls[stream_id].end(status)
+            case StreamEnded(stream_id=stream_id) if stream_id in self._calls:
+                self._calls.pop(stream_id).end(Status(UNKNOWN, "the call ended without a status"))
+            case StreamReset(stream_id=stream_id) if stream_id in self._calls:
+                code = getattr(event.error_code, "name", event.error_code)
+                self._calls.pop(stream_id).end(Status(UNAVAILABLE, f"the server gave the call up ({code})"))
+            case WindowUpdated() | RemoteSettingsChanged():
+                self._transmit_all()
+
+
+def _status(headers: dict[bytes, bytes]) -> Status | None:
+    """The status in response headers or trailers; None while the response goes on."""
+    if headers.get(b":status", b"200") != b"200":
+        return Status(UNAVAILABLE, f"this is no gRPC server: HTTP status {headers[b':status'].decode()}")
+    if b"grpc-status" not in headers:
+        return None
+    details = headers.get(b"grpc-status-details-bin", b"")
+    return Status(
+        int(headers[b"grpc-status"]),
+        unquote(headers.get(b"grpc-message", b"").decode()),
+        base64.b64decode(details + b"=" * (-len(details) % 4)),  # gRPC leaves the padding out
+        headers.get(b"ingle-op-id", b"").decode(),
+    )
