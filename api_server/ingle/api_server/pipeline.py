@@ -52,7 +52,7 @@ class Step(Protocol[T_contra]):
 class Undoable(Protocol):
     """A step that acquires something."""
 
-    async def undo(self, target: Any) -> None:  # noqa: ANN401 - isinstance can't see type parameters
+    async def undo(self, target: Any) -> None:
         """Give back whatever `run` may have acquired: all, half or nothing of it. Idempotent, never cancelled."""
 
 

@@ -1,1 +1,1 @@
-"""The domain: frozen dataclasses, the VM state machine, ids and errors. No I/O, and no imports of ours from elsewhere."""
+"""The domain: frozen dataclasses, the VM state machine, ids and errors. No I/O, no imports of ours."""

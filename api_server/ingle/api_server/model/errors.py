@@ -1,13 +1,13 @@
 """The one error tree. Every failure a caller can see is an IngleError with a reason a program can switch on.
 
-    IngleError
-    ├── InvalidArgument      the request is wrong; nothing was changed
-    ├── NotFound             a reference stands for nothing
-    ├── Conflict             right, but not in the present state
-    ├── HostProblem          the host lacks something
-    ├── BadFile              a file given to ingle is not what it should be
-    ├── ToolFailed           a tool or the VMM failed
-    └── GuestError           the guest's agent failed or could not do it
+IngleError
+├── InvalidArgument      the request is wrong; nothing was changed
+├── NotFound             a reference stands for nothing
+├── Conflict             right, but not in the present state
+├── HostProblem          the host lacks something
+├── BadFile              a file given to ingle is not what it should be
+├── ToolFailed           a tool or the VMM failed
+└── GuestError           the guest's agent failed or could not do it
 """
 
 from enum import Enum

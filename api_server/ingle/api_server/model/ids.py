@@ -8,8 +8,15 @@ NAME_RULE = "1 to 63 of a-z, 0-9 and '-', neither first nor last a '-'"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VM_ID = re.compile(r"[0-9a-f]{12}")
 
-_ADJECTIVES = "amber ashen bright calm clever cosy deft eager fond gentle glad golden hale keen lively mellow merry mild neat plucky quick quiet ruddy snug spry steady sunny tidy warm wry".split()  # fmt: skip
-_NOUNS = "alder andiron bellows birch brand brazier candle cedar chimney cinder coal ember fender flame flint hearth hickory ingle kettle kindling lamp larch log mantel oak pine poker rowan settle spark tinder trivet".split()  # fmt: skip
+_ADJECTIVES = """
+    amber ashen bright calm clever cosy deft eager fond gentle glad golden hale keen lively mellow merry
+    mild neat plucky quick quiet ruddy snug spry steady sunny tidy warm wry
+""".split()
+_NOUNS = """
+    alder andiron bellows birch brand brazier candle cedar chimney cinder coal ember fender flame flint
+    hearth hickory ingle kettle kindling lamp larch log mantel oak pine poker rowan settle spark tinder
+    trivet
+""".split()
 
 
 def new_op_id() -> str:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ingle.api_server.model.guest import AgentEndpoint
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
+from ingle.api_server.ports.disk import BootConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,14 @@ class LaunchPlan:
     token: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class VmmUsage:
+    """What a VMM costs the host."""
+
+    cpu_seconds: float
+    resident_bytes: int
+
+
 class Vmm(Protocol):
     """A live VMM process. It outlives this object and the server."""
 
@@ -64,6 +73,10 @@ class Vmm(Protocol):
     @property
     def agent(self) -> AgentEndpoint:
         """Where the guest's agent can be reached."""
+
+    @property
+    def failure(self) -> str:
+        """How it died; empty while it lives and when the guest powered itself off."""
 
     async def boot(self) -> None:
         """Let the virtual CPUs run."""
@@ -84,6 +97,9 @@ class Vmm(Protocol):
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
         """Whether the process was reaped or is seen to be gone within the time."""
 
+    def usage(self) -> VmmUsage:
+        """As the host's kernel accounts it. Raises ToolFailed(VMM_FAILED) when it is gone."""
+
     async def close(self) -> None:
         """Let go of connections. The process lives on."""
 
@@ -102,6 +118,9 @@ class Engine(Protocol):
 
     def check(self, paths: VmPaths) -> None:
         """Raise HostProblem when a VM with these paths can't be started here: program missing, socket path too long."""
+
+    def boot_config(self, vm: Vm, token: bytes) -> BootConfig:
+        """What the agent is told about this engine's devices and network."""
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
         """Start the process, in its own session, stopped before the first guest instruction.

@@ -1,6 +1,6 @@
 """Where images and kernels come from, and where they are kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,11 @@ class Library(Protocol):
 
     async def publish(self, workspace: Path) -> str:
         """Hash what is in the workspace (SHA-256, relative names and contents), sync it, and rename it to its id in
-        one step. Answers the id; when that is there already, the workspace is dropped. A single file is its own hash."""
+        one step. Answers the id; when that is there already, the workspace is dropped. A lone file is its own hash."""
 
     async def remove(self, item_id: str) -> None:
         """Delete an item: renamed aside first, so that nobody sees half of one. Absent is fine."""
 
-    async def sweep(self) -> None:
-        """Remove workspaces and half-removed items a dead server left; only for start-up."""
+    async def sweep(self, known: Collection[str]) -> None:
+        """Remove what a dead server left: workspaces, half-removed items, and items that are not `known` (published,
+        and then nobody lived to record them). Only for start-up."""

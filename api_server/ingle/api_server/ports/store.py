@@ -26,7 +26,8 @@ class Journal(Protocol):
         """The step was undone."""
 
     async def close(self, op_id: str) -> None:
-        """The operation is complete: what its steps acquired is now owned by the VM's row."""
+        """The operation is complete: what its steps acquired is now owned by the VM's row. Its record says SUCCEEDED in
+        the same transaction, so a crash right after can't make a failure of it."""
 
     async def open_entries(self) -> list[JournalEntry]:
         """All of them, in the order they were intended."""

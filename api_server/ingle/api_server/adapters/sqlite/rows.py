@@ -17,10 +17,12 @@ SELECT_VMS = """
     FROM vms LEFT JOIN running ON running.vm_id = vms.id
 """
 SELECT_IMAGES = """
-    SELECT images.*, (SELECT json_group_array(name) FROM image_names WHERE image_id = images.id) AS names FROM images
+    SELECT images.*, (SELECT json_group_array(name) FROM image_names WHERE image_id = images.id) AS names
+    FROM images
 """
 SELECT_KERNELS = """
-    SELECT kernels.*, (SELECT json_group_array(name) FROM kernel_names WHERE kernel_id = kernels.id) AS names FROM kernels
+    SELECT kernels.*, (SELECT json_group_array(name) FROM kernel_names WHERE kernel_id = kernels.id) AS names
+    FROM kernels
 """
 
 

@@ -1,6 +1,7 @@
 """The tables, as migrations: entry N brings a database from `user_version` N to N + 1. Entries are never edited.
 
-Times are microseconds since the epoch, UTC. `journal` refers to nothing on purpose: it must outlive the rows it is about.
+Times are microseconds since the epoch, UTC. `journal` refers to nothing on purpose: it must outlive the rows that it
+is about.
 """
 
 MIGRATIONS: tuple[str, ...] = (

@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-
 from ingle.api_server.adapters.sqlite import rows
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
@@ -208,6 +208,10 @@ class SqliteStore:
     async def close(self, op_id: str) -> None:
         async with self._transaction() as db:
             await db.execute("DELETE FROM journal WHERE op_id = ?", (op_id,))
+            await db.execute(
+                "UPDATE operations SET state = 'SUCCEEDED', finished_at = ? WHERE id = ?",
+                (rows.micros(datetime.now(UTC)), op_id),
+            )
 
     async def open_entries(self) -> list[JournalEntry]:
         found = await self._reader.execute_fetchall("SELECT op_id, vm_id, step FROM journal ORDER BY seq")
@@ -247,13 +251,13 @@ class SqliteStore:
 
     async def _delete_unused(self, table: str, noun: str, item_id: str) -> None:
         async with self._transaction() as db:
-            users = list(await db.execute_fetchall(f"SELECT name FROM vms WHERE {noun}_id = ?", (item_id,)))  # noqa: S608
+            users = list(await db.execute_fetchall(f"SELECT name FROM vms WHERE {noun}_id = ?", (item_id,)))
             if users:
                 names = ", ".join(row["name"] for row in users)
                 raise Conflict(
                     Reason.IN_USE, f"{noun} {item_id[:12]} is used by {names}", f"ingle vm delete {users[0]['name']}"
                 )
-            await db.execute(f"DELETE FROM {table} WHERE id = ?", (item_id,))  # noqa: S608
+            await db.execute(f"DELETE FROM {table} WHERE id = ?", (item_id,))
 
 
 def check_database(path: Path) -> str:
@@ -358,4 +362,4 @@ async def _insert(
 
 def _update(table: str, columns: Mapping[str, Any]) -> str:
     changes = ", ".join(f"{name} = :{name}" for name in columns if name != "id")
-    return f"UPDATE {table} SET {changes} WHERE id = :id"  # noqa: S608
+    return f"UPDATE {table} SET {changes} WHERE id = :id"

@@ -1,0 +1,86 @@
+"""Implements ports.files.VmFiles."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from ingle.api_server.host.files import remove_tree
+from ingle.api_server.ports.engine import VmPaths
+
+_CHUNK = 64 * 1024
+_POLL_SECONDS = 0.1
+
+
+class LocalVmFiles:
+    """Two directories a VM: one below the state root, one below the runtime root."""
+
+    def __init__(self, state_root: Path, runtime_root: Path) -> None:
+        self._state_root = state_root
+        self._runtime_root = runtime_root
+
+    def paths(self, vm_id: str) -> VmPaths:
+        return VmPaths(state=self._state_root / vm_id, runtime=self._runtime_root / vm_id)
+
+    def create_state(self, paths: VmPaths) -> None:
+        paths.state.mkdir(mode=0o700)
+
+    async def remove_state(self, paths: VmPaths) -> None:
+        await asyncio.to_thread(remove_tree, paths.state)
+
+    def create_runtime(self, paths: VmPaths) -> None:
+        remove_tree(paths.runtime)
+        paths.runtime.mkdir(mode=0o700)
+
+    async def remove_runtime(self, paths: VmPaths) -> None:
+        await asyncio.to_thread(remove_tree, paths.runtime)
+
+    def allocated_bytes(self, file: Path) -> int:
+        try:
+            return file.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
+    def tail(self, file: Path, size: int) -> str:
+        try:
+            with file.open("rb") as source:
+                source.seek(max(0, source.seek(0, os.SEEK_END) - size))
+                return source.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    async def stream(self, file: Path, *, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
+        while not file.exists():
+            if not follow or not file.parent.exists():
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        with file.open("rb") as source:
+            if tail_lines is not None:
+                await asyncio.to_thread(_seek_to_last_lines, source.fileno(), tail_lines)
+            while True:
+                data = await asyncio.to_thread(os.read, source.fileno(), _CHUNK)
+                if data:
+                    yield data
+                elif not follow or os.fstat(source.fileno()).st_nlink == 0:
+                    return
+                else:
+                    await asyncio.sleep(_POLL_SECONDS)
+
+
+def _seek_to_last_lines(file: int, lines: int) -> None:
+    """Leave `file` at the start of its last `lines` lines, reading backwards from the end."""
+    position = end = os.lseek(file, 0, os.SEEK_END)
+    wanted = lines
+    if lines and end and os.pread(file, 1, end - 1) == b"\n":
+        wanted += 1  # the newline at the very end ends the last line; it does not begin another
+    while position > 0 and wanted > 0:
+        start = max(0, position - _CHUNK)
+        block = os.pread(file, position - start, start)
+        for offset in range(len(block) - 1, -1, -1):
+            if block[offset] == 0x0A:
+                wanted -= 1
+                if wanted == 0:
+                    os.lseek(file, start + offset + 1, os.SEEK_SET)
+                    return
+        position = start
+    os.lseek(file, position if lines else end, os.SEEK_SET)

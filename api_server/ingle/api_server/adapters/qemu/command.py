@@ -1,0 +1,87 @@
+"""QEMU's command line for one VM: a pure function of the plan, so that a test can read it."""
+
+import json
+from pathlib import Path
+
+from ingle.api_server.model.vm import Acceleration
+from ingle.api_server.ports.engine import LaunchPlan
+
+AGENT_PORT = 1024
+GUEST_ADDRESS = "10.0.2.15/24"
+GUEST_GATEWAY = "10.0.2.2"
+GUEST_NAMESERVER = "10.0.2.3"
+ROOT_DEVICE = "/dev/vda"
+READY_DEVICE = "/dev/ttyS1"
+
+
+def process_name(vm_id: str) -> str:
+    """The value of -name, by which a VMM is found again when nobody wrote its pid down."""
+    return f"ingle-{vm_id}"
+
+
+def kernel_arguments(acceleration: Acceleration, tsc_khz: int) -> str:
+    """The guest kernel's command line.
+
+    `reboot=t panic=-1`: a triple fault ends QEMU (-no-reboot) at shutdown and at a panic alike. `quiet`: the serial
+    console is the slow part of a boot. Under TCG the kernel can't calibrate the TSC against the PIT and hangs in some
+    boots, so it is told."""
+    arguments = ["console=ttyS0", "reboot=t", "panic=-1", "quiet"]
+    if acceleration is Acceleration.TCG:
+        arguments.append(f"tsc_early_khz={tsc_khz}")
+    return " ".join(arguments)
+
+
+def machine(acceleration: Acceleration, vcpus: int, memory_bytes: int) -> list[str]:
+    """Machine, CPU and memory: what a probe boot shares with every VM."""
+    kvm = acceleration is Acceleration.KVM
+    return [
+        *("-M", "microvm,x-option-roms=off,rtc=on,acpi=on"),
+        *("-accel", "kvm" if kvm else "tcg,thread=multi"),
+        *("-cpu", "host" if kvm else "max"),
+        *("-smp", str(vcpus)),
+        *("-m", f"{memory_bytes // 1024}k"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+    ]
+
+
+def boot(vmlinux: Path, initramfs: Path, arguments: str) -> list[str]:
+    """Direct kernel boot."""
+    return ["-kernel", str(vmlinux), "-initrd", str(initramfs), "-append", arguments]
+
+
+def serial(console: str, ready: str) -> list[str]:
+    """Two serial ports: the console, and the one on which the agent says that it listens."""
+    return [
+        *("-chardev", f"{console},id=console", "-device", "isa-serial,chardev=console,index=0"),
+        *("-chardev", f"{ready},id=ready", "-device", "isa-serial,chardev=ready,index=1"),
+    ]
+
+
+def launch(binary: str, plan: LaunchPlan, *, control_fd: int, ready_fd: int, tsc_khz: int) -> list[str]:
+    """The whole argv of a VM's QEMU, stopped before its first instruction (-S).
+
+    The sockets are made by us and handed over open: connecting never has to wait for QEMU, and no path limit of its
+    own applies. Host port 0 lets the kernel pick a free one, so two VMs can never want the same. Paths in chardevs
+    are relative to the VM's state directory, which is QEMU's working directory: nothing needs escaping."""
+    disk = {
+        "driver": "qcow2" if plan.root_disk.suffix == ".qcow2" else "raw",
+        "node-name": "root",
+        "discard": "unmap",
+        "file": {"driver": "file", "filename": str(plan.root_disk), "discard": "unmap"},
+    }
+    return [
+        binary,
+        *("-name", process_name(plan.vm.id)),
+        *machine(plan.acceleration, plan.vm.vcpus, plan.vm.memory_bytes),
+        "-S",
+        *("-chardev", f"socket,id=control,fd={control_fd},server=on,wait=off"),
+        *("-mon", "chardev=control,mode=control"),
+        *serial(f"file,path={plan.paths.console_log.name},append=on", f"socket,fd={ready_fd}"),
+        *boot(plan.vmlinux, plan.paths.initramfs, kernel_arguments(plan.acceleration, tsc_khz)),
+        *("-netdev", f"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}"),
+        *("-device", "virtio-net-device,netdev=net"),
+        *("-blockdev", json.dumps(disk)),
+        *("-device", "virtio-blk-device,drive=root"),
+    ]

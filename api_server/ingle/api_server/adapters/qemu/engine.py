@@ -1,0 +1,117 @@
+"""Starts, adopts and kills QEMU processes."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+
+from ingle.api_server.adapters.qemu import command
+from ingle.api_server.adapters.qemu.probe import AccelerationProbe
+from ingle.api_server.adapters.qemu.vmm import QemuVmm
+from ingle.api_server.host import process, tool
+from ingle.api_server.host.process import Process
+from ingle.api_server.host.tsc import tsc_khz
+from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
+from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
+from ingle.api_server.ports.disk import BootConfig, GuestNetwork
+from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
+
+BINARY = "qemu-system-x86_64"
+
+# sockaddr_un.sun_path holds 108 bytes with the terminating zero, see unix(7).
+SOCKET_PATH_LIMIT = 107
+
+
+class QemuEngine:
+    """Implements ports.engine.Engine."""
+
+    name = "qemu"
+
+    def __init__(self, probe: AccelerationProbe) -> None:
+        self._probe = probe
+
+    def boot_config(self, vm: Vm, token: bytes) -> BootConfig:
+        return BootConfig(
+            hostname=vm.name,
+            root_device=command.ROOT_DEVICE,
+            network=GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)),
+            tcp_port=command.AGENT_PORT,
+            token=token,
+            env=vm.env,
+            entropy=os.urandom(64),
+            ready_device=command.READY_DEVICE,
+        )
+
+    async def acceleration(self, wish: Acceleration, kernel: Kernel) -> Acceleration:
+        if wish is Acceleration.TCG:
+            return Acceleration.TCG
+        problem = await self._probe.problem_with_kvm(kernel)
+        if not problem:
+            return Acceleration.KVM
+        if wish is Acceleration.KVM:
+            raise HostProblem(Reason.DEPENDENCY_MISSING, f"KVM does not work here: {problem}", "use --accel tcg")
+        return Acceleration.TCG
+
+    def check(self, paths: VmPaths) -> None:
+        if shutil.which(BINARY) is None:
+            raise tool.missing(BINARY)
+        length = len(os.fsencode(paths.control_socket))
+        if length > SOCKET_PATH_LIMIT:
+            raise HostProblem(
+                Reason.PATH_TOO_LONG,
+                f"{paths.control_socket} is {length} bytes long; a socket path can have {SOCKET_PATH_LIMIT}",
+                "set XDG_RUNTIME_DIR to a shorter directory and restart the server",
+            )
+
+    async def launch(self, plan: LaunchPlan) -> Vmm:
+        self.check(plan.paths)
+        plan.paths.vmm_log.unlink(missing_ok=True)
+        ready, ready_qemu = socket.socketpair()
+        with ready_qemu, socket.socket(socket.AF_UNIX) as control:
+            control.bind(str(plan.paths.control_socket))
+            control.listen(1)
+            argv = command.launch(
+                BINARY, plan, control_fd=control.fileno(), ready_fd=ready_qemu.fileno(), tsc_khz=tsc_khz()
+            )
+            try:
+                child = Process.spawn(
+                    argv,
+                    directory=plan.paths.state,
+                    stderr=plan.paths.vmm_log,
+                    pass_fds=(control.fileno(), ready_qemu.fileno()),
+                )
+            except OSError as error:
+                ready.close()
+                raise ToolFailed(Reason.VMM_FAILED, f"{BINARY} can't be started: {error}") from error
+        ready.setblocking(False)
+        vmm = QemuVmm(child, plan.paths, ready)
+        try:
+            return await vmm.connect(plan.token)
+        except BaseException:
+            child.signal(signal.SIGKILL)
+            await vmm.close()
+            raise
+
+    async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
+        found = Process.adopt(running.pid, running.start_time)
+        if found is None:
+            return None
+        vmm = QemuVmm(found, paths, None)
+        try:
+            return await vmm.connect(token)
+        except ToolFailed:
+            await vmm.close()
+            return None
+
+    async def kill_all(self, paths: VmPaths) -> None:
+        name = command.process_name(paths.state.name)
+        for found in process.find(lambda argv: name in argv):
+            found.signal(signal.SIGKILL)
+            await found.wait()
+            found.close()
+
+    async def version(self) -> str:
+        said = await tool.run([BINARY, "--version"])
+        version = re.search(r"version (\S+)", said)
+        return version[1] if version else said.splitlines()[0]

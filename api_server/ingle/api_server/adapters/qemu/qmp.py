@@ -1,0 +1,92 @@
+"""QEMU Machine Protocol over one persistent unix socket connection.
+
+Format: one JSON object a line; see QEMU's docs/interop/qmp-spec. Replies come in the order of the commands, events in
+between.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ingle.api_server.model.errors import Reason, ToolFailed
+
+_LINE_LIMIT = 4 * 1024 * 1024
+_CONNECT_SECONDS = 10.0
+_COMMAND_SECONDS = 30.0
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+"""Called with an event's name and data, in the order they happened."""
+
+
+class Qmp:
+    """One connection. Commands may be sent by several tasks; each waits for its own reply."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, on_event: OnEvent) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._on_event = on_event
+        self._waiting: list[asyncio.Future[Any]] = []
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def connect(cls, path: Path, on_event: OnEvent) -> "Qmp":
+        """Connect and leave negotiation mode. Raises ToolFailed(VMM_FAILED) when nobody answers in time."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(str(path), limit=_LINE_LIMIT)
+                try:
+                    greeting = await reader.readline()
+                    if b'"QMP"' not in greeting:
+                        raise ConnectionError("no QMP greeting")
+                    qmp = cls(reader, writer, on_event)
+                    await qmp.execute("qmp_capabilities")
+                except BaseException:
+                    writer.close()
+                    raise
+                return qmp
+        except (OSError, TimeoutError) as error:
+            raise ToolFailed(Reason.VMM_FAILED, f"the VMM does not answer on {path}: {error!r}") from error
+
+    async def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON of any shape
+        """Run a command and return what it returns. Raises ToolFailed(VMM_FAILED)."""
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._listening.done():
+            raise ToolFailed(Reason.VMM_FAILED, f"QEMU's control connection is closed ({command})")
+        self._waiting.append(reply)
+        self._writer.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                return await reply
+        except TimeoutError:
+            raise ToolFailed(Reason.VMM_FAILED, f"QEMU did not answer {command} in {_COMMAND_SECONDS:.0f} s") from None
+
+    async def close(self) -> None:
+        """Hang up. QEMU goes on."""
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+        self._writer.close()
+
+    async def _listen(self) -> None:
+        problem = "QEMU closed its control connection"
+        try:
+            while line := await self._reader.readline():
+                message = json.loads(line)
+                if "event" in message:
+                    self._on_event(message["event"], message.get("data", {}))
+                    continue
+                reply = self._waiting.pop(0)
+                if reply.done():
+                    continue  # its caller gave up
+                if "error" in message:
+                    reply.set_exception(ToolFailed(Reason.VMM_FAILED, f"QEMU: {message['error']['desc']}"))
+                else:
+                    reply.set_result(message["return"])
+        except (OSError, ValueError, LookupError) as error:
+            problem = f"QEMU's control connection broke: {error!r}"
+        finally:
+            for reply in self._waiting:
+                if not reply.done():
+                    reply.set_exception(ToolFailed(Reason.VMM_FAILED, problem))
+            self._waiting.clear()

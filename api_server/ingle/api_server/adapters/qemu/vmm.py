@@ -1,0 +1,128 @@
+"""A live QEMU process."""
+
+import asyncio
+import re
+import socket
+from typing import Any
+
+from ingle.api_server.adapters.qemu.qmp import Qmp
+from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
+from ingle.api_server.model.errors import Reason, ToolFailed
+from ingle.api_server.model.guest import AgentEndpoint, TcpAddress
+from ingle.api_server.ports.engine import VmmUsage, VmPaths
+
+_READY_HINT_SECONDS = 1.0
+_RETRY_SECONDS = 0.05
+_LOG_TAIL_BYTES = 2000
+
+# A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0".
+_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)")
+
+
+class QemuVmm:
+    """Implements ports.engine.Vmm."""
+
+    def __init__(self, process: Process, paths: VmPaths, ready: socket.socket | None) -> None:
+        self._process = process
+        self._paths = paths
+        self._ready = ready
+        self._qmp: Qmp
+        self._agent: AgentEndpoint
+        self._shutdown_reason = ""
+
+    async def connect(self, token: bytes) -> "QemuVmm":
+        """Take up the control connection and find out where the agent's port is forwarded.
+
+        Raises ToolFailed(VMM_FAILED), with the end of QEMU's stderr when it is gone."""
+        try:
+            self._qmp = await Qmp.connect(self._paths.control_socket, self._on_event)
+            usernet = await self._qmp.execute("human-monitor-command", **{"command-line": "info usernet"})
+        except ToolFailed as error:
+            if await self._process.wait(0.2):
+                raise self._died() from error
+            raise
+        forward = _FORWARD.search(usernet)
+        if forward is None:
+            raise ToolFailed(Reason.VMM_FAILED, f"QEMU forwards no port to the agent: {usernet!r}")
+        self._agent = AgentEndpoint(TcpAddress(forward[1], int(forward[2])), token)
+        return self
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def start_time(self) -> int:
+        return self._process.start_time
+
+    @property
+    def agent(self) -> AgentEndpoint:
+        return self._agent
+
+    @property
+    def failure(self) -> str:
+        if not self._process.gone or self._shutdown_reason in {"guest-shutdown", "guest-reset"}:
+            return ""
+        return self._died().message
+
+    async def boot(self) -> None:
+        await self._qmp.execute("cont")
+
+    async def ready(self) -> None:
+        if self._process.gone:
+            raise self._died()
+        if self._ready is None:
+            await asyncio.sleep(_RETRY_SECONDS)
+            return
+        try:
+            async with asyncio.timeout(_READY_HINT_SECONDS):
+                await asyncio.get_running_loop().sock_recv(self._ready, 64)
+        except TimeoutError:
+            return
+        # Said once, or never now that QEMU has closed its side.
+        self._ready.close()
+        self._ready = None
+
+    async def pause(self) -> None:
+        await self._qmp.execute("stop")
+
+    async def resume(self) -> None:
+        await self._qmp.execute("cont")
+
+    def signal(self, signal: int) -> None:
+        self._process.signal(signal)
+
+    async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
+        return await self._process.wait(timeout_seconds)
+
+    def usage(self) -> VmmUsage:
+        try:
+            return VmmUsage(cpu_seconds(self.pid), resident_bytes(self.pid))
+        except FileNotFoundError:
+            raise self._died() from None
+
+    async def close(self) -> None:
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
+        if hasattr(self, "_qmp"):
+            await self._qmp.close()
+        self._process.close()
+
+    def _on_event(self, name: str, data: dict[str, Any]) -> None:
+        if name == "SHUTDOWN":
+            self._shutdown_reason = data.get("reason", "")
+
+    def _died(self) -> ToolFailed:
+        code = self._process.exit_code
+        how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
+        said = tail(self._paths)
+        return ToolFailed(Reason.VMM_FAILED, f"QEMU {how}{': ' + said if said else ''}")
+
+
+def tail(paths: VmPaths) -> str:
+    """The end of what QEMU wrote to its stderr."""
+    try:
+        return paths.vmm_log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    except FileNotFoundError:
+        return ""

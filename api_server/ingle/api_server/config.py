@@ -1,0 +1,204 @@
+"""Where things are and what is wanted: XDG directories, `config.toml`, and `INGLE_*` variables on top.
+
+Every value knows where it came from, so that a doctor can show it. An unknown key is an error that names the nearest
+known one.
+"""
+
+import difflib
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
+from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec
+from ingle.api_server.model.vm import Acceleration
+
+_UNITS = {"": 1, "K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The directories of one server, and its public socket."""
+
+    config: Path
+    state: Path
+    runtime: Path
+    cache: Path
+    socket: Path
+
+    @staticmethod
+    def of(env: Mapping[str, str]) -> "Paths":
+        """The XDG directories (XDG Base Directory Specification 0.8) of this user."""
+        home = Path(env.get("HOME") or Path.home())
+        runtime = _runtime_root(env)
+        return Paths(
+            config=_absolute(env, "XDG_CONFIG_HOME", home / ".config") / "ingle" / "config.toml",
+            state=_absolute(env, "XDG_STATE_HOME", home / ".local" / "state") / "ingle",
+            runtime=runtime,
+            cache=_absolute(env, "XDG_CACHE_HOME", home / ".cache") / "ingle",
+            socket=Path(env["INGLE_SOCKET"]) if env.get("INGLE_SOCKET") else runtime / "api.sock",
+        )
+
+    @property
+    def database(self) -> Path:
+        """The store's file."""
+        return self.state / "ingle.db"
+
+    @property
+    def images(self) -> Path:
+        """The image library."""
+        return self.state / "images"
+
+    @property
+    def kernels(self) -> Path:
+        """The kernel library."""
+        return self.state / "kernels"
+
+    @property
+    def vms(self) -> Path:
+        """Disks and logs of VMs."""
+        return self.state / "vms"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value, as a doctor shows it."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a server is told from outside."""
+
+    paths: Paths
+    defaults: Defaults
+    settings: tuple[Setting, ...]
+
+
+def load(env: Mapping[str, str]) -> Config:
+    """Read the configuration. Raises InvalidArgument that says which file or variable is wrong, and how."""
+    paths = Paths.of(env)
+    defaults = Defaults()
+    origins = {item.name: "built-in" for item in fields(Defaults)}
+    for name, value in _file_values(paths.config).items():
+        _check_key(name, paths.config)
+        defaults = _with(defaults, name, value, str(paths.config))
+        origins[name] = str(paths.config)
+    for name in origins:
+        variable = f"INGLE_{name.upper()}"
+        if variable in env:
+            defaults = _with(defaults, name, env[variable], variable)
+            origins[name] = f"${variable}"
+    settings = tuple(
+        Setting(name, _shown(getattr(defaults, name)), origin) for name, origin in origins.items()
+    )
+    return Config(paths, defaults, settings)
+
+
+def host_limits() -> HostLimits:
+    """What this host has to give: processors we may use, and physical memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return HostLimits(vcpus=len(os.sched_getaffinity(0)), memory_bytes=memory)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `512M`, `2G`, `1.5GiB` or a plain number. Raises ValueError."""
+    number = text.strip().upper().removesuffix("IB").removesuffix("B")
+    unit = number[-1:] if number[-1:] in _UNITS else ""
+    size = float(number.removesuffix(unit)) * _UNITS[unit]
+    if not size.is_integer() or size < 0:
+        raise ValueError(f"{text} is not a whole number of bytes")
+    return int(size)
+
+
+def _acceleration(value: object) -> Acceleration:
+    return Acceleration(str(value))
+
+
+def _backend(value: object) -> str:
+    if value not in ("", *DISK_BACKENDS):
+        raise ValueError(f"one of {', '.join(DISK_BACKENDS)} is allowed")
+    return str(value)
+
+
+def _size(value: object) -> int:
+    return value if isinstance(value, int) else parse_size(str(value))
+
+
+def _count(value: object) -> int:
+    return int(str(value))
+
+
+_PARSERS: Mapping[str, Callable[[object], object]] = {
+    "image": str,
+    "kernel": str,
+    "vcpus": _count,
+    "memory_bytes": _size,
+    "disk_bytes": _size,
+    "acceleration": _acceleration,
+    "disk_backend": _backend,
+}
+
+
+def _with(defaults: Defaults, name: str, value: object, origin: str) -> Defaults:
+    try:
+        changed = replace(defaults, **{name: _PARSERS[name](value)})  # type: ignore[arg-type] # parsers match by name
+        VmSpec().with_defaults(changed).checked(host_limits())
+    except (ValueError, InvalidArgument) as error:
+        raise InvalidArgument(f"{origin}: {name} = {value!r}: {error}") from None
+    return changed
+
+
+def _file_values(path: Path) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{path}: {error}", f"correct {path}, or move it away") from None
+
+
+def _check_key(name: str, path: Path) -> None:
+    if name not in _PARSERS:
+        nearest = difflib.get_close_matches(name, _PARSERS, n=1, cutoff=0.0)[0]
+        raise InvalidArgument(f"{path}: unknown key {name!r}; did you mean {nearest!r}?", f"known: {', '.join(_PARSERS)}")
+
+
+def _shown(value: object) -> str:
+    return value.value if isinstance(value, Acceleration) else str(value)
+
+
+def _absolute(env: Mapping[str, str], variable: str, default: Path) -> Path:
+    """The specification: a relative path is invalid and is to be ignored."""
+    value = Path(env.get(variable) or default)
+    return value if value.is_absolute() else default
+
+
+def _runtime_root(env: Mapping[str, str]) -> Path:
+    """$XDG_RUNTIME_DIR/ingle; where no login manager made one, /run/user/UID or a private directory in /tmp."""
+    given = Path(env.get("XDG_RUNTIME_DIR") or "")
+    if given.is_absolute():
+        return given / "ingle"
+    login = Path(f"/run/user/{os.getuid()}")
+    if login.is_dir() and login.stat().st_uid == os.getuid():
+        return login / "ingle"
+    return Path(tempfile.gettempdir()) / f"ingle-{os.getuid()}"
+
+
+def private_directory(path: Path) -> None:
+    """Make `path` a directory that only we can enter, or check that it is one.
+
+    Raises HostProblem when somebody else made it: in /tmp anybody could have."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if path.is_symlink() or status.st_uid != os.getuid():
+        raise HostProblem(
+            Reason.INTERNAL, f"{path} is not a directory of uid {os.getuid()}", f"remove {path}, or set XDG_RUNTIME_DIR"
+        )
+    path.chmod(0o700)

@@ -1,0 +1,124 @@
+"""The accept gate: who may talk to the server at all.
+
+grpc never looks at the peer of a unix socket. So the public socket is ours: every connection's uid is checked
+(SO_PEERCRED, unix(7)), then its bytes are spliced to grpc's own socket in a 0700 directory. The upstream end is bound
+to an abstract name that carries the peer's identity, which handlers find in `context.peer()`.
+"""
+
+import asyncio
+import itertools
+import logging
+import socket
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+PEER_PREFIX = "unix-abstract:ingle-gate/"
+"""What `context.peer()` of a call that came through the gate begins with."""
+
+_UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
+_BACKLOG = 128
+
+
+class _Half(asyncio.Protocol):
+    """One side of a splice: what it receives the other side sends, at the pace of the slower one."""
+
+    def __init__(self) -> None:
+        self.other: "_Half | None" = None
+        self.transport: asyncio.Transport
+        self._early: list[bytes] = []
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def splice(self, other: "_Half") -> None:
+        """Join with `other`, and hand over what came before it was there."""
+        self.other = other
+        for data in self._early:
+            other.transport.write(data)
+        self._early.clear()
+        if self._ended:
+            other.transport.write_eof()
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early.append(data)
+        else:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        if self.other is not None and self.other.transport.can_write_eof() and not self.other.transport.is_closing():
+            self.other.transport.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None:
+            self.other.transport.close()
+
+
+class _Front(_Half):
+    """The caller's side."""
+
+    _serial = itertools.count()
+
+    def __init__(self, upstream: Path, allowed: Collection[int]) -> None:
+        super().__init__()
+        self._upstream = upstream
+        self._allowed = allowed
+        self._linking: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer: socket.socket = transport.get_extra_info("socket")
+        pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if uid not in self._allowed:
+            log.warning("connection refused", extra={"uid": uid, "pid": pid})
+            self.transport.abort()
+            return
+        # Nothing more is read until it can be handed on: what waits is bounded by one read.
+        self.transport.pause_reading()
+        name = f"{PEER_PREFIX.partition(':')[2]}uid={uid},gid={gid},pid={pid},n={next(self._serial)}"
+        self._linking = asyncio.create_task(self._link(name))
+
+    async def _link(self, name: str) -> None:
+        upstream = socket.socket(socket.AF_UNIX)
+        try:
+            upstream.setblocking(False)
+            upstream.bind(f"\0{name}")
+            await asyncio.get_running_loop().sock_connect(upstream, str(self._upstream))
+            _, back = await asyncio.get_running_loop().create_unix_connection(_Half, sock=upstream)
+        except OSError as error:
+            log.error("the gRPC socket does not answer: %s", error)
+            upstream.close()
+            self.transport.abort()
+            return
+        if self.transport.is_closing():
+            back.transport.close()
+            return
+        back.splice(self)
+        self.splice(back)
+        self.transport.resume_reading()
+
+
+async def open_gate(public: Path, upstream: Path, allowed: Collection[int]) -> asyncio.Server:
+    """Listen on `public` for peers with an allowed uid and splice them to `upstream`.
+
+    The caller holds the lock beside `public`, so what is there is stale, and has set a umask that makes sockets
+    private from birth. Raises OSError."""
+    public.unlink(missing_ok=True)
+    return await asyncio.get_running_loop().create_unix_server(
+        lambda: _Front(upstream, allowed), str(public), backlog=_BACKLOG
+    )

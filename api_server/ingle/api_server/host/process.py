@@ -1,0 +1,154 @@
+"""Long-lived processes that may outlive this one: VMMs.
+
+A Process is held by a pidfd, so a recycled pid can never be mistaken for it, and waiting needs no polling. It may be a
+child of ours or of a server that is gone.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+class Process:
+    """One process. Make it with `spawn` or `adopt`; `close` lets go of it without touching it."""
+
+    def __init__(self, pid: int, start_time: int, pidfd: int, child: "subprocess.Popen[bytes] | None") -> None:
+        self.pid = pid
+        self.start_time = start_time
+        self._pidfd = pidfd
+        self._child = child
+        self._gone = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
+
+    @classmethod
+    def spawn(
+        cls,
+        argv: Sequence[str],
+        *,
+        directory: Path,
+        stderr: Path,
+        pass_fds: Sequence[int] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> "Process":
+        """Start `argv` in its own session, its stdout and stderr in the file `stderr`.
+
+        It costs a vfork (0.2 ms): what the process does then never holds up the event loop. Raises OSError."""
+        with open(stderr, "ab", buffering=0, opener=_private) as output:
+            child = subprocess.Popen(
+                argv,
+                cwd=directory,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+        # An unreaped child keeps its pid, so neither call can meet another process.
+        pidfd = os.pidfd_open(child.pid)
+        started = start_time_of(child.pid)
+        assert started is not None
+        return cls(child.pid, started, pidfd, child)
+
+    @classmethod
+    def adopt(cls, pid: int, start_time: int) -> "Process | None":
+        """The process with this pid and start time, unless it is gone."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        # Opened first and compared then: the pidfd is now known to be of the process that has this start time.
+        if start_time_of(pid) != start_time:
+            os.close(pidfd)
+            return None
+        return cls(pid, start_time, pidfd, None)
+
+    @property
+    def exit_code(self) -> int | None:
+        """As subprocess has it (negative: a signal); None while it runs, and for ever when it was not our child."""
+        return None if self._child is None else self._child.poll()
+
+    @property
+    def gone(self) -> bool:
+        """Whether it was seen to have ended."""
+        return self._gone.is_set()
+
+    def signal(self, number: int) -> None:
+        """Send a signal; a process that is gone is fine."""
+        if self.gone:
+            return
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return
+
+    async def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Whether it is gone within the time."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop watching. The process lives on."""
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _on_exit(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        if self._child is not None:
+            self._child.wait()  # at once: the pidfd is readable because it can be reaped
+        self._gone.set()
+
+
+def start_time_of(pid: int) -> int | None:
+    """Clock ticks since boot (field 22 of /proc/PID/stat, see proc(5)), or None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the command in parentheses and may hold anything; the last ')' ends it.
+    return int(stat[stat.rindex(b")") + 1 :].split()[19])
+
+
+def find(matches: Callable[[list[str]], bool]) -> list[Process]:
+    """Live processes of our uid whose argv `matches`."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            if entry.stat().st_uid != os.getuid():
+                continue
+            argv = Path(entry.path, "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it ended while we looked, or became somebody else's
+        if matches(argv):
+            started = start_time_of(int(entry.name))
+            process = None if started is None else Process.adopt(int(entry.name), started)
+            if process is not None:
+                found.append(process)
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time so far. Raises FileNotFoundError when there is no such process."""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    fields = stat[stat.rindex(b")") + 1 :].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident set size. Raises FileNotFoundError when there is no such process."""
+    return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

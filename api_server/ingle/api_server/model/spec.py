@@ -1,0 +1,156 @@
+"""What a caller wants a VM to be, and the rules it must keep. All of them are checked here and nowhere else."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ingle.api_server.model.errors import InvalidArgument
+from ingle.api_server.model.ids import NAME_RULE, is_dns_label
+from ingle.api_server.model.vm import Acceleration, Image, Vm
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+LEAST_MEMORY = 64 * MIB
+MOST_DISK = 16 * 1024 * GIB  # ext4 with 4 KiB blocks and 32-bit block numbers; see ext4(5)
+SECTOR = 512
+
+DISK_BACKENDS = ("qcow2", "reflink", "copy")
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}(:[A-Za-z0-9._-]{1,64})?")
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """What the host has to give."""
+
+    vcpus: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a VM gets when nobody says otherwise."""
+
+    image: str = "debian:bookworm"
+    kernel: str = "debian"
+    vcpus: int = 1
+    memory_bytes: int = 512 * MIB
+    disk_bytes: int = 8 * GIB
+    acceleration: Acceleration = Acceleration.AUTO
+    disk_backend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """A wish: None and empty mean the default."""
+
+    name: str = ""
+    image: str = ""
+    kernel: str = ""
+    vcpus: int | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    acceleration: Acceleration | None = None
+    disk_backend: str = ""
+
+    def checked(self, limits: HostLimits) -> "VmSpec":
+        """This spec, when a host with `limits` could run it. Raises InvalidArgument."""
+        if self.name:
+            check_name(self.name)
+        if self.vcpus is not None and not 1 <= self.vcpus <= limits.vcpus:
+            raise InvalidArgument(f"vcpu {self.vcpus}: this host allows 1 to {limits.vcpus}", "--vcpu 1")
+        if self.memory_bytes is not None and not LEAST_MEMORY <= self.memory_bytes <= limits.memory_bytes:
+            raise InvalidArgument(
+                f"memory {mib(self.memory_bytes)}: this host allows 64 MiB to {mib(limits.memory_bytes)}",
+                "--memory 512M",
+            )
+        if self.disk_bytes is not None and not 0 < self.disk_bytes <= MOST_DISK:
+            raise InvalidArgument(f"disk size {self.disk_bytes}: 1 byte to 16 TiB is allowed", "--disk-size 8G")
+        check_env(self.env)
+        if self.disk_backend and self.disk_backend not in DISK_BACKENDS:
+            raise InvalidArgument(f"disk backend {self.disk_backend!r}: one of {', '.join(DISK_BACKENDS)} is allowed")
+        return self
+
+    def with_defaults(self, defaults: Defaults) -> "VmSpec":
+        """The same with nothing left open but the name."""
+        return replace(
+            self,
+            image=self.image or defaults.image,
+            kernel=self.kernel or defaults.kernel,
+            vcpus=defaults.vcpus if self.vcpus is None else self.vcpus,
+            memory_bytes=defaults.memory_bytes if self.memory_bytes is None else self.memory_bytes,
+            disk_bytes=defaults.disk_bytes if self.disk_bytes is None else self.disk_bytes,
+            acceleration=self.acceleration or defaults.acceleration,
+            disk_backend=self.disk_backend or defaults.disk_backend,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class VmChange:
+    """What shall be changed of a VM; None leaves it as it is."""
+
+    name: str | None = None
+    vcpus: int | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+
+    @property
+    def needs_stopped(self) -> bool:
+        """Whether a running VM can't take it."""
+        return any(value is not None for value in (self.vcpus, self.memory_bytes, self.disk_bytes))
+
+    def applied(self, vm: Vm) -> Vm:
+        """The VM with the change."""
+        return replace(
+            vm,
+            name=vm.name if self.name is None else self.name,
+            vcpus=vm.vcpus if self.vcpus is None else self.vcpus,
+            memory_bytes=vm.memory_bytes if self.memory_bytes is None else self.memory_bytes,
+            disk_bytes=vm.disk_bytes if self.disk_bytes is None else whole_sectors(self.disk_bytes),
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidArgument unless `name` can name a VM."""
+    if not is_dns_label(name):
+        raise InvalidArgument(f"name {name!r}: a VM's name is a DNS label, {NAME_RULE}", "--name my-vm")
+
+
+def check_catalog_name(name: str, what: str) -> None:
+    """Raise InvalidArgument unless `name` can name an image or kernel (`what` says which)."""
+    if not _IMAGE_NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"{what} name {name[:100]!r}: a-z, 0-9, '.', '_', '-' and '/', then perhaps ':TAG', is allowed",
+            f"use something like my-{what}:v1",
+        )
+
+
+def check_env(env: Mapping[str, str]) -> None:
+    """Raise InvalidArgument unless every variable could be set by a shell."""
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name):
+            raise InvalidArgument(f"environment variable {name!r}: letters, digits and '_' are allowed", "-e NAME=value")
+        if "\0" in value:
+            raise InvalidArgument(f"environment variable {name}: a value can't hold a NUL byte")
+
+
+def check_disk_holds(disk_bytes: int, image: Image) -> None:
+    """Raise InvalidArgument when `image` is larger than a disk of `disk_bytes`."""
+    if disk_bytes < image.size_bytes:
+        least = mib(image.size_bytes)
+        raise InvalidArgument(
+            f"disk size {mib(disk_bytes)}: image {image.names[0] if image.names else image.id[:12]} needs {least}",
+            f"--disk-size {-(-image.size_bytes // MIB)}M or more",
+        )
+
+
+def whole_sectors(size: int) -> int:
+    """`size` rounded up to what a block device can have."""
+    return -(-size // SECTOR) * SECTOR
+
+
+def mib(size: int) -> str:
+    """For messages: 1536 KiB is '1.5 MiB'."""
+    return f"{size / MIB:.10g} MiB" if size % MIB == 0 else f"{size / MIB:.2f} MiB"

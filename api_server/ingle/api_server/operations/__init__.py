@@ -1,0 +1,1 @@
+"""What can be done: which steps, in which order. Nothing here knows gRPC, SQLite or QEMU."""

@@ -1,0 +1,83 @@
+"""The VMMs that live right now: who holds which, and what happens when one dies by itself."""
+
+import asyncio
+import logging
+from collections import defaultdict
+
+from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.vm import Vm, VmState
+from ingle.api_server.ports.engine import Vmm
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.guest import GuestChannel, GuestDialler
+from ingle.api_server.ports.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """Live VMMs by VM id, and one lock a VM: whoever changes a VM's state holds it."""
+
+    def __init__(self, store: Store, files: VmFiles, dialler: GuestDialler) -> None:
+        self._store = store
+        self._files = files
+        self._dialler = dialler
+        self._vmms: dict[str, Vmm] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    def lock(self, vm_id: str) -> asyncio.Lock:
+        """The VM's lock."""
+        return self._locks[vm_id]
+
+    def forget(self, vm_id: str) -> None:
+        """The VM is deleted."""
+        self._locks.pop(vm_id, None)
+
+    def attach(self, vm: Vm, vmm: Vmm) -> None:
+        """`vmm` runs `vm`, and is watched from now on."""
+        self._vmms[vm.id] = vmm
+        watcher = asyncio.create_task(self._watch(vm.id, vmm), name=f"watch-{vm.id}")
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    async def detach(self, vm_id: str) -> None:
+        """The VM's process is gone, or is about to be killed by the caller, who holds the lock."""
+        vmm = self._vmms.pop(vm_id, None)
+        if vmm is not None:
+            await vmm.close()
+
+    def vmm(self, vm_id: str) -> Vmm | None:
+        """The VM's live VMM."""
+        return self._vmms.get(vm_id)
+
+    def running_vmm(self, vm: Vm) -> Vmm:
+        """The same. Raises Conflict(WRONG_STATE) when there is none."""
+        vmm = self._vmms.get(vm.id)
+        if vmm is None or vm.state is not VmState.RUNNING:
+            raise Conflict(
+                Reason.WRONG_STATE, f"VM {vm.name!r} is not running ({vm.state.value})", f"ingle vm start {vm.name}"
+            )
+        return vmm
+
+    def channel(self, vm: Vm) -> GuestChannel:
+        """The way into a running VM. Raises Conflict(WRONG_STATE)."""
+        return self._dialler.channel(self.running_vmm(vm).agent)
+
+    async def close(self) -> None:
+        """Let go of all. Every VMM lives on."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        for vm_id in list(self._vmms):
+            await self.detach(vm_id)
+
+    async def _watch(self, vm_id: str, vmm: Vmm) -> None:
+        await vmm.wait_gone()
+        async with self.lock(vm_id):
+            if self._vmms.get(vm_id) is not vmm:
+                return  # stopped, killed or deleted on purpose: that operation has the word
+            failure = vmm.failure
+            log.warning("VMM ended by itself", extra={"vm": vm_id, "failure": failure})
+            await self.detach(vm_id)
+            await self._files.remove_runtime(self._files.paths(vm_id))
+            await self._store.move_vm(vm_id, VmState.ERROR if failure else VmState.STOPPED, error=failure)

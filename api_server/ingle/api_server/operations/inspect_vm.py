@@ -1,0 +1,82 @@
+"""Look at VMs without changing them."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from ingle.api_server.model.errors import IngleError
+from ingle.api_server.model.guest import AgentInfo, GuestStats
+from ingle.api_server.model.vm import Vm, VmState
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.ports.disk import DiskBackend
+from ingle.api_server.ports.engine import VmmUsage
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`problem` is empty when a running VM is well, or an idle one is idle on purpose."""
+
+    state: VmState
+    vmm_alive: bool
+    agent_answers: bool
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The host's and the guest's view; `guest` None when the agent does not answer."""
+
+    vmm: VmmUsage
+    disk_allocated_bytes: int
+    guest: GuestStats | None
+
+
+class InspectVm:
+    """Everything read-only."""
+
+    def __init__(self, store: Store, fleet: Fleet, files: VmFiles, backends: Mapping[str, DiskBackend]) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._files = files
+        self._backends = backends
+
+    async def health(self, reference: str) -> Health:
+        """Never fails for a VM that exists."""
+        vm = await self._store.vm(reference)
+        vmm = self._fleet.vmm(vm.id)
+        if vm.state is not VmState.RUNNING or vmm is None:
+            return Health(vm.state, vmm is not None, agent_answers=False, problem=vm.error)
+        try:
+            await self._fleet.channel(vm).ping()
+        except IngleError as error:
+            return Health(vm.state, vmm_alive=True, agent_answers=False, problem=error.message)
+        return Health(vm.state, vmm_alive=True, agent_answers=True, problem="")
+
+    async def ping(self, reference: str) -> tuple[float, AgentInfo]:
+        """Seconds of a round trip to the agent, and what it answered."""
+        channel = self._fleet.channel(await self._store.vm(reference))
+        began = time.perf_counter()
+        info = await channel.ping()
+        return time.perf_counter() - began, info
+
+    async def stats(self, reference: str) -> Stats:
+        """Raises Conflict(WRONG_STATE) for a VM that does not run."""
+        vm = await self._store.vm(reference)
+        usage = self._fleet.running_vmm(vm).usage()
+        disk = self._backends[vm.disk_backend].disk_path(self._files.paths(vm.id).state)
+        try:
+            guest = await self._fleet.channel(vm).stats()
+        except IngleError:
+            guest = None  # a guest too busy to answer is when the host's view is wanted most
+        return Stats(usage, self._files.allocated_bytes(disk), guest)
+
+    async def logs(
+        self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None
+    ) -> AsyncIterator[bytes]:
+        """The console, or the VMM's stderr."""
+        paths = self._files.paths((await self._store.vm(reference)).id)
+        file = paths.vmm_log if vmm else paths.console_log
+        async for data in self._files.stream(file, follow=follow, tail_lines=tail_lines):
+            yield data

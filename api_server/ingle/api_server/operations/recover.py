@@ -1,0 +1,95 @@
+"""What a starting server does before it serves: finish or undo whatever an earlier one was in the middle of.
+
+The journal says which steps were begun; their undos need ids alone. Then every VM the store believes alive is looked
+for, and adopted or cleaned up. Nothing is trusted but the store.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ingle.api_server import pipeline
+from ingle.api_server.model.errors import Reason
+from ingle.api_server.model.operation import Failure, OperationState
+from ingle.api_server.model.vm import Vm, VmState
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.pipeline import Step
+from ingle.api_server.ports.engine import Engine
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.sources import Library
+from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.target import VmTarget
+
+log = logging.getLogger(__name__)
+
+_INTERRUPTED = Failure(
+    Reason.SERVER_STOPPING, "the server ended in the middle of it; the next one undid what had been done"
+)
+
+
+class Recovery:
+    """Run once, before the first call is served, under the lock of the state directory."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fleet: Fleet,
+        files: VmFiles,
+        engine: Engine,
+        images: Library,
+        kernels: Library,
+        steps: Sequence[Step[VmTarget]],
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._files = files
+        self._engine = engine
+        self._images = images
+        self._kernels = kernels
+        self._steps = {step.name: step for step in steps}
+
+    async def run(self) -> None:
+        """Leave nothing behind, lose nothing. A part that fails is logged, and tried again at the next start."""
+        await self._undo_open_operations()
+        for vm in await self._store.vms():
+            await self._settle(vm)
+        await self._sweep()
+        for operation in await self._store.operations(limit=1000):
+            if operation.state is OperationState.RUNNING:
+                ended = operation.ended(OperationState.FAILED, datetime.now(UTC), _INTERRUPTED)
+                await self._store.save_operation(replace(ended, stages=operation.stages))
+
+    async def _undo_open_operations(self) -> None:
+        begun: defaultdict[tuple[str, str], list[Step[VmTarget]]] = defaultdict(list)
+        for entry in await self._store.open_entries():
+            begun[entry.op_id, entry.vm_id].append(self._steps[entry.step])
+        for (op_id, vm_id), steps in begun.items():
+            log.warning("undoing an interrupted operation", extra={"op_id": op_id, "vm": vm_id})
+            target = VmTarget(op_id=op_id, vm_id=vm_id, paths=self._files.paths(vm_id))
+            await pipeline.undo(steps, target, self._store)
+
+    async def _settle(self, vm: Vm) -> None:
+        if vm.state is VmState.RUNNING and vm.running is not None:
+            token = await self._store.vm_token(vm.id)
+            vmm = await self._engine.adopt(vm, self._files.paths(vm.id), vm.running, token)
+            if vmm is not None:
+                log.info("adopted a running VM", extra={"vm": vm.id, "pid": vmm.pid})
+                self._fleet.attach(vm, vmm)
+                return
+            await self._clean_up(vm, VmState.ERROR, "its VMM ended while no server was there to see it")
+        elif vm.state in {VmState.STARTING, VmState.STOPPING}:
+            await self._clean_up(vm, VmState.STOPPED, "")
+
+    async def _clean_up(self, vm: Vm, state: VmState, error: str) -> None:
+        log.warning("cleaning up after a VM", extra={"vm": vm.id, "state": vm.state.value, "error": error})
+        paths = self._files.paths(vm.id)
+        await self._engine.kill_all(paths)
+        await self._files.remove_runtime(paths)
+        await self._store.move_vm(vm.id, state, error=error)
+
+    async def _sweep(self) -> None:
+        await self._images.sweep({image.id for image in await self._store.images()})
+        await self._kernels.sweep({kernel.id for kernel in await self._store.kernels()})

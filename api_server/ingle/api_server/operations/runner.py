@@ -1,0 +1,174 @@
+"""Runs operations: each is a task with a record that can be watched, cancelled, and found again after a restart."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+from ingle.api_server.model.errors import Conflict, IngleError, Reason
+from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
+from ingle.api_server.pipeline import root_cause, uninterrupted
+from ingle.api_server.ports.store import Store
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+class Progress:
+    """What an operation's work tells of itself. Anyone watching hears of it."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self._changed = asyncio.Event()
+
+    def stage(self, name: str, text: str) -> None:
+        """The next stage begins."""
+        log.info("%s: %s", name, text, extra={"target": self.operation.target_id})
+        self._publish(self.operation.with_stage(name, text, datetime.now(UTC)))
+
+    def report(self, text: str, fraction: float | None) -> None:
+        """The stage under way has got further."""
+        self._publish(self.operation.with_progress(text, fraction))
+
+    def end(self, state: OperationState, failure: Failure | None) -> None:
+        """Nothing follows."""
+        self._publish(self.operation.ended(state, datetime.now(UTC), failure))
+
+    async def watch(self) -> AsyncIterator[Operation]:
+        """The operation now, then after every change. A slow watcher skips to the newest; the end is never skipped."""
+        while True:
+            changed, operation = self._changed, self.operation
+            yield operation
+            if operation.state is not OperationState.RUNNING:
+                return
+            await changed.wait()
+
+    def _publish(self, operation: Operation) -> None:
+        self.operation = operation
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+Work = Callable[[Progress], Awaitable[R]]
+
+
+class Running(Generic[R]):
+    """An operation under way."""
+
+    def __init__(self, progress: Progress, task: "asyncio.Task[R]") -> None:
+        self.progress = progress
+        self._task = task
+
+    @property
+    def operation(self) -> Operation:
+        """As it is now."""
+        return self.progress.operation
+
+    async def result(self) -> R:
+        """What the work answers, or its failure. Cancelling this call cancels the operation and waits for its undo."""
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self._task.done():  # the operation was cancelled, not this call
+                raise Conflict(Reason.OPERATION_CANCELLED, "the operation was cancelled") from None
+            await uninterrupted(self.cancel())
+            raise
+
+    async def cancel(self) -> None:
+        """Cancel, and return when everything is undone."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+class Operations:
+    """All operations of this server."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._running: dict[str, Running[object]] = {}
+        self._closing = False
+
+    async def begin(self, op_id: str, kind: OperationKind, work: Work[R], target_id: str = "") -> Running[R]:
+        """Record the operation and start its work. Raises Conflict(SERVER_STOPPING)."""
+        if self._closing:
+            raise Conflict(Reason.SERVER_STOPPING, "the server is stopping", "try again in a second")
+        operation = Operation(op_id, kind, OperationState.RUNNING, datetime.now(UTC), target_id)
+        await self._store.save_operation(operation)
+        progress = Progress(operation)
+        task = asyncio.create_task(self._run(progress, work), name=op_id)
+        task.add_done_callback(_seen)
+        running = Running(progress, task)
+        self._running[op_id] = running  # type: ignore[assignment] # invariant, but only cancelled and watched
+        return running
+
+    async def get(self, op_id: str) -> Operation:
+        """As it is now. Raises NotFound."""
+        running = self._running.get(op_id)
+        return running.operation if running else await self._store.operation(op_id)
+
+    async def list(self, limit: int) -> list[Operation]:
+        """Newest first."""
+        stored = await self._store.operations(limit)
+        return [self._running[op.id].operation if op.id in self._running else op for op in stored]
+
+    async def watch(self, op_id: str) -> AsyncIterator[Operation]:
+        """The operation now, then after every change, up to its end. Raises NotFound."""
+        running = self._running.get(op_id)
+        if running is None:
+            yield await self._store.operation(op_id)
+            return
+        async for operation in running.progress.watch():
+            yield operation
+
+    async def cancel(self, op_id: str) -> Operation:
+        """Cancel it if it runs, and return when everything is undone. Raises NotFound."""
+        await self.cancel_if_known(op_id)
+        return await self.get(op_id)
+
+    async def cancel_if_known(self, op_id: str) -> None:
+        """The same for a watcher that left: an operation that has ended, or never was, is fine."""
+        running = self._running.get(op_id)
+        if running is not None:
+            await running.cancel()
+
+    async def close(self) -> None:
+        """Begin nothing more; cancel and undo what runs."""
+        self._closing = True
+        while self._running:
+            await asyncio.gather(*(running.cancel() for running in list(self._running.values())))
+
+    async def _run(self, progress: Progress, work: Work[R]) -> R:
+        try:
+            result = await work(progress)
+        except BaseException as error:
+            cause = root_cause(error)
+            await uninterrupted(self._end_badly(progress, cause))
+            if isinstance(cause, (IngleError, asyncio.CancelledError)):
+                raise cause from None
+            raise
+        await uninterrupted(self._end(progress, OperationState.SUCCEEDED, None))
+        return result
+
+    async def _end_badly(self, progress: Progress, cause: BaseException) -> None:
+        if isinstance(cause, asyncio.CancelledError):
+            failure = Failure(Reason.OPERATION_CANCELLED, "cancelled; everything done so far was undone")
+            await self._end(progress, OperationState.CANCELLED, failure)
+            return
+        if not isinstance(cause, IngleError):
+            log.error("operation failed unexpectedly", exc_info=cause)
+        await self._end(progress, OperationState.FAILED, Failure.of(cause))
+
+    async def _end(self, progress: Progress, state: OperationState, failure: Failure | None) -> None:
+        progress.end(state, failure)
+        try:
+            await self._store.save_operation(progress.operation)
+        finally:
+            del self._running[progress.operation.id]
+
+
+def _seen(task: "asyncio.Task[R]") -> None:
+    """Nobody may be waiting for the result; the failure is recorded all the same."""
+    if not task.cancelled():
+        task.exception()

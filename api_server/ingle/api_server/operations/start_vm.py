@@ -1,0 +1,217 @@
+"""Create and start: the pipeline this product exists for."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ingle.api_server import pipeline
+from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
+from ingle.api_server.model.ids import new_vm_id, new_vm_name
+from ingle.api_server.model.operation import OperationKind
+from ingle.api_server.model.spec import Defaults, HostLimits, VmSpec, check_disk_holds, whole_sectors
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState
+from ingle.api_server.operations.catalog import Images, Kernels
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.runner import Operations, Progress, Running
+from ingle.api_server.pipeline import Step
+from ingle.api_server.ports.disk import BootMedia, DiskBackend
+from ingle.api_server.ports.engine import Engine
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.guest import GuestDialler
+from ingle.api_server.ports.sources import Library
+from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.acceleration import ChooseAcceleration
+from ingle.api_server.steps.boot import Boot
+from ingle.api_server.steps.initramfs import WriteInitramfs
+from ingle.api_server.steps.launch import Launch
+from ingle.api_server.steps.mark_starting import MarkStarting
+from ingle.api_server.steps.record_running import RecordRunning
+from ingle.api_server.steps.record_stopped import RecordStopped
+from ingle.api_server.steps.reserve import Reserve
+from ingle.api_server.steps.root_disk import RootDisk
+from ingle.api_server.steps.runtime_directory import RuntimeDirectory
+from ingle.api_server.steps.state_directory import StateDirectory
+from ingle.api_server.steps.target import Start
+from ingle.api_server.steps.wait_for_agent import WaitForAgent
+
+
+@dataclass(frozen=True, slots=True)
+class StartPipelines:
+    """The steps, in order. A start undoes to a stopped VM, a create to nothing at all."""
+
+    make: Sequence[Step[Start]]
+    start: Sequence[Step[Start]]
+    leave_stopped: Sequence[Step[Start]]
+
+    @staticmethod
+    def of(
+        store: Store,
+        files: VmFiles,
+        engine: Engine,
+        media: BootMedia,
+        dialler: GuestDialler,
+        images: Library,
+        kernels: Library,
+        backends: Mapping[str, DiskBackend],
+    ) -> "StartPipelines":
+        """Over these ports."""
+        return StartPipelines(
+            make=(Reserve(store), StateDirectory(files), RootDisk(backends, images)),
+            start=(
+                MarkStarting(store),
+                ChooseAcceleration(engine),
+                RuntimeDirectory(files),
+                WriteInitramfs(media, engine),
+                Launch(engine, kernels, backends),
+                Boot(),
+                WaitForAgent(dialler, files),
+                RecordRunning(store),
+            ),
+            leave_stopped=(RecordStopped(store),),
+        )
+
+    @property
+    def all(self) -> tuple[Step[Start], ...]:
+        """Every step there is, for recovery to find by name."""
+        return (*self.make, *self.start, *self.leave_stopped)
+
+
+class StartVm:
+    """Creates and starts VMs."""
+
+    def __init__(
+        self,
+        *,
+        operations: Operations,
+        store: Store,
+        fleet: Fleet,
+        files: VmFiles,
+        engine: Engine,
+        images: Images,
+        kernels: Kernels,
+        backends: Mapping[str, DiskBackend],
+        pipelines: StartPipelines,
+        limits: HostLimits,
+        defaults: Defaults,
+    ) -> None:
+        self._operations = operations
+        self._store = store
+        self._fleet = fleet
+        self._files = files
+        self._engine = engine
+        self._images = images
+        self._kernels = kernels
+        self._backends = backends
+        self._pipelines = pipelines
+        self._limits = limits
+        self._defaults = defaults
+
+    async def create(self, op_id: str, spec: VmSpec, *, start: bool) -> Running[Vm]:
+        """Begin to create a VM. Everything that can be refused is refused here, before anything changes."""
+        spec = spec.with_defaults(self._defaults).checked(self._limits)
+        image = await self._images.present(spec.image)
+        kernel = await self._kernels.present(spec.kernel)
+        if image is not None:
+            check_disk_holds(spec.disk_bytes or 0, image)
+        await self._check_name_free(spec.name)
+        vm_id = new_vm_id()
+        self._engine.check(self._files.paths(vm_id))
+
+        async def work(progress: Progress) -> Vm:
+            have_image = image or await self._images.pull(spec.image, progress)
+            have_kernel = kernel or await self._kernels.pull(spec.kernel, progress)
+            check_disk_holds(spec.disk_bytes or 0, have_image)
+            vm = await self._vm(vm_id, spec, have_image, have_kernel)
+            steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
+            return await self._run(steps, vm, have_image, have_kernel, secrets.token_bytes(32), progress)
+
+        return await self._operations.begin(op_id, OperationKind.CREATE_VM, work, vm_id)
+
+    async def start(self, op_id: str, reference: str) -> Running[Vm]:
+        """Begin to start a stopped VM. A VM that runs is left alone: the end is what was asked for."""
+        vm = await self._store.vm(reference)
+        return await self._operations.begin(
+            op_id, OperationKind.START_VM, lambda progress: self.start_now(vm.id, progress), vm.id
+        )
+
+    async def start_now(self, vm_id: str, progress: Progress) -> Vm:
+        """The same as part of another operation."""
+        async with self._fleet.lock(vm_id):
+            vm = await self._store.vm(vm_id)
+            if vm.state is VmState.RUNNING:
+                return vm
+            self._engine.check(self._files.paths(vm_id))
+            image = await self._store.image(vm.image_id)
+            kernel = await self._store.kernel(vm.kernel_id)
+            return await self._run_locked(
+                self._pipelines.start, vm, image, kernel, await self._store.vm_token(vm_id), progress
+            )
+
+    async def _run(
+        self, steps: Sequence[Step[Start]], vm: Vm, image: Image, kernel: Kernel, token: bytes, progress: Progress
+    ) -> Vm:
+        async with self._fleet.lock(vm.id):
+            return await self._run_locked(steps, vm, image, kernel, token, progress)
+
+    async def _run_locked(
+        self, steps: Sequence[Step[Start]], vm: Vm, image: Image, kernel: Kernel, token: bytes, progress: Progress
+    ) -> Vm:
+        target = Start(
+            op_id=progress.operation.id,
+            vm_id=vm.id,
+            paths=self._files.paths(vm.id),
+            vm=vm,
+            image=image,
+            kernel=kernel,
+            token=token,
+        )
+        await pipeline.run(steps, target, self._store, progress.stage)
+        if target.vmm is not None:
+            self._fleet.attach(target.vm, target.vmm)
+        return target.vm
+
+    async def _vm(self, vm_id: str, spec: VmSpec, image: Image, kernel: Kernel) -> Vm:
+        assert spec.vcpus is not None
+        assert spec.memory_bytes is not None
+        assert spec.disk_bytes is not None
+        return Vm(
+            id=vm_id,
+            name=spec.name or new_vm_name(),
+            state=VmState.CREATING,
+            image_id=image.id,
+            image_name=spec.image,
+            kernel_id=kernel.id,
+            kernel_name=spec.kernel,
+            engine=self._engine.name,
+            acceleration=spec.acceleration or Acceleration.AUTO,
+            disk_backend=await self._choose_backend(spec.disk_backend),
+            vcpus=spec.vcpus,
+            memory_bytes=spec.memory_bytes,
+            disk_bytes=whole_sectors(spec.disk_bytes),
+            created_at=datetime.now(UTC),
+            env=dict(spec.env),
+        )
+
+    async def _choose_backend(self, wish: str) -> str:
+        problems: list[str] = []
+        for backend in self._backends.values():
+            if wish and backend.name != wish:
+                continue
+            problem = await backend.usable()
+            if not problem:
+                return backend.name
+            problems.append(f"{backend.name}: {problem}")
+        raise HostProblem(Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}")
+
+    async def _check_name_free(self, name: str) -> None:
+        if not name:
+            return
+        try:
+            taken = await self._store.vm(name)
+        except IngleError as error:
+            if isinstance(error, NotFound):
+                return
+            raise
+        if taken.name == name:
+            raise Conflict(Reason.NAME_TAKEN, f"there is a VM named {name!r} already", f"ingle vm show {name}")

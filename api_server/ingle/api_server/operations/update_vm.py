@@ -1,0 +1,69 @@
+"""Change a VM's settings."""
+
+from collections.abc import Mapping
+
+from ingle.api_server.model.errors import Conflict, InvalidArgument, Reason
+from ingle.api_server.model.operation import OperationKind
+from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name, mib
+from ingle.api_server.model.vm import Vm, VmState
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.runner import Operations, Progress, Running
+from ingle.api_server.ports.disk import DiskBackend
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.store import Store
+
+_IDLE = frozenset({VmState.STOPPED, VmState.ERROR})
+
+
+class UpdateVm:
+    """Changes VMs."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        store: Store,
+        fleet: Fleet,
+        files: VmFiles,
+        backends: Mapping[str, DiskBackend],
+        limits: HostLimits,
+    ) -> None:
+        self._operations = operations
+        self._store = store
+        self._fleet = fleet
+        self._files = files
+        self._backends = backends
+        self._limits = limits
+
+    async def update(self, op_id: str, reference: str, change: VmChange) -> Running[Vm]:
+        """Begin to change a VM. What can be refused is refused here."""
+        vm = await self._store.vm(reference)
+        if change.name is not None:
+            check_name(change.name)
+        VmSpec(vcpus=change.vcpus, memory_bytes=change.memory_bytes, disk_bytes=change.disk_bytes).checked(self._limits)
+        self._check(vm, change)
+
+        async def work(progress: Progress) -> Vm:
+            async with self._fleet.lock(vm.id):
+                now = await self._store.vm(vm.id)
+                self._check(now, change)
+                new = change.applied(now)
+                # The name is what can still fail: it goes first, so that a refused change grows no disk.
+                await self._store.update_vm(new)
+                if new.disk_bytes != now.disk_bytes:
+                    progress.stage("disk", f"growing the disk to {mib(new.disk_bytes)}")
+                    await self._backends[now.disk_backend].grow(self._files.paths(now.id).state, new.disk_bytes)
+                return new
+
+        return await self._operations.begin(op_id, OperationKind.UPDATE_VM, work, vm.id)
+
+    def _check(self, vm: Vm, change: VmChange) -> None:
+        if change.needs_stopped and vm.state not in _IDLE:
+            raise Conflict(
+                Reason.WRONG_STATE,
+                f"VM {vm.name!r} is {vm.state.value}; vcpus, memory and disk change only while it is stopped",
+                f"ingle vm stop {vm.name}",
+            )
+        if change.disk_bytes is not None and change.disk_bytes < vm.disk_bytes:
+            raise InvalidArgument(
+                f"disk size {mib(change.disk_bytes)}: a disk only grows, and it has {mib(vm.disk_bytes)}",
+            )

@@ -1,0 +1,63 @@
+"""Errors on the wire: google.rpc.Status with ErrorInfo, the op_id in it and in the trailing metadata."""
+
+from typing import NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.rpc import error_details_pb2, status_pb2
+
+from ingle.api_server.model.errors import IngleError, Reason
+
+DOMAIN = "ingle"
+OP_ID_KEY = "ingle-op-id"
+VERSION_KEY = "ingle-api-version"
+
+_DETAILS_KEY = "grpc-status-details-bin"
+
+# gRPC peers may refuse more than 8 KiB of metadata in all; the message is in it twice, once as base64.
+_MESSAGE_LIMIT = 2000
+
+_CODES = {
+    Reason.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.BAD_VERSION: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.UNKNOWN_METHOD: grpc.StatusCode.UNIMPLEMENTED,
+    Reason.MESSAGE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.PEER_REFUSED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.VM_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.IMAGE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.KERNEL_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.OPERATION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.AMBIGUOUS_REFERENCE: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.NAME_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.WRONG_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.OPERATION_CANCELLED: grpc.StatusCode.CANCELLED,
+    Reason.SERVER_STOPPING: grpc.StatusCode.UNAVAILABLE,
+    Reason.DEPENDENCY_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.PATH_TOO_LONG: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.IMAGE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.KERNEL_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.TOOL_FAILED: grpc.StatusCode.INTERNAL,
+    Reason.VMM_FAILED: grpc.StatusCode.INTERNAL,
+    Reason.GUEST_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.GUEST_PROTOCOL: grpc.StatusCode.INTERNAL,
+    Reason.COMMAND_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.COMMAND_NOT_EXECUTABLE: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.GUEST_USER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.GUEST_DIRECTORY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+
+async def abort(context: "grpc.aio.ServicerContext[object, object]", op_id: str, error: IngleError) -> NoReturn:
+    """End the call with `error`."""
+    code = _CODES[error.reason]
+    message = error.message if len(error.message) <= _MESSAGE_LIMIT else f"{error.message[:_MESSAGE_LIMIT]}…"
+    info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata={"op_id": op_id})
+    if error.remedy:
+        info.metadata["remedy"] = error.remedy
+    detail = Any()
+    detail.Pack(info)
+    status = status_pb2.Status(code=code.value[0], message=message, details=[detail])
+    await context.abort(code, message, ((OP_ID_KEY, op_id), (_DETAILS_KEY, status.SerializeToString())))

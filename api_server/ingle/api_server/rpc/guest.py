@@ -1,0 +1,94 @@
+"""GuestService: what happens inside a VM, streamed."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+
+import grpc
+
+from ingle.api_server.host.context import current_operation
+from ingle.api_server.model.errors import InvalidArgument, NotFound
+from ingle.api_server.operations.delete_vm import DeleteVm
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.pipeline import uninterrupted
+from ingle.api_server.ports.guest import ExecSession
+from ingle.api_server.ports.store import Store
+from ingle.api_server.rpc import convert
+from ingle.v1 import guest_pb2, guest_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[object, object]
+Requests = AsyncIterator[guest_pb2.ExecRequest]
+
+_LARGEST_STDIN = 1024 * 1024
+_SIGNALS = range(1, 65)
+
+
+class GuestServicer(guest_pb2_grpc.GuestServiceServicer):
+    """Commands in guests."""
+
+    def __init__(self, store: Store, fleet: Fleet, delete: DeleteVm) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._delete = delete
+
+    async def Exec(self, request_iterator: Requests, context: Context) -> AsyncIterator[guest_pb2.ExecResponse]:
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("message") != "start":
+            raise InvalidArgument("the first message of an exec must be `start`")
+        start = first.start
+        vm = await self._store.vm(start.vm)
+        try:
+            spec = convert.exec_spec(start)
+            async with self._fleet.channel(vm).exec(spec) as session:
+                pump = asyncio.create_task(_pump_or_kill(request_iterator, session))
+                try:
+                    async for event in session.events():
+                        if pump.done() and not pump.cancelled() and (problem := pump.exception()):
+                            raise problem
+                        yield convert.exec_event(event)
+                finally:
+                    pump.cancel()
+                    await asyncio.gather(pump, return_exceptions=True)
+        finally:
+            if start.delete_vm:
+                await uninterrupted(self._delete_vm(vm.id))
+
+    async def _delete_vm(self, vm_id: str) -> None:
+        try:
+            running = await self._delete.delete(current_operation.get(), vm_id, force=True)
+            await running.result()
+        except NotFound:
+            log.info("the VM was deleted already", extra={"vm": vm_id})
+
+
+async def _pump_or_kill(requests: Requests, session: ExecSession) -> None:
+    """A caller that breaks the rules gets its command killed, which ends the event stream, and then the reason."""
+    try:
+        await _pump(requests, session)
+    except InvalidArgument:
+        await session.send_signal(signal.SIGKILL)
+        raise
+
+
+async def _pump(requests: Requests, session: ExecSession) -> None:
+    """Carry the caller's input to the command, at the command's pace; the caller's last word ends its stdin."""
+    async for request in requests:
+        match request.WhichOneof("message"):
+            case "stdin":
+                if len(request.stdin) > _LARGEST_STDIN:
+                    raise InvalidArgument(f"{len(request.stdin)} bytes of stdin at once; {_LARGEST_STDIN} is allowed")
+                await session.write_stdin(request.stdin)
+            case "stdin_eof":
+                await session.close_stdin()
+            case "signal":
+                if request.signal.signal not in _SIGNALS:
+                    raise InvalidArgument(f"signal {request.signal.signal}: 1 to 64 is allowed")
+                await session.send_signal(request.signal.signal)
+            case other:
+                raise InvalidArgument(f"message {other or 'without content'} is not allowed after start")
+    await session.close_stdin()
+
+

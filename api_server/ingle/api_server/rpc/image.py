@@ -1,0 +1,77 @@
+"""ImageService."""
+
+from pathlib import Path
+
+import grpc
+
+from ingle.api_server.host.context import current_operation
+from ingle.api_server.model.operation import OperationKind
+from ingle.api_server.model.vm import Image
+from ingle.api_server.operations.catalog import Images
+from ingle.api_server.operations.runner import Operations, Running
+from ingle.api_server.ports.store import Store
+from ingle.api_server.rpc import convert
+from ingle.v1 import image_pb2, image_pb2_grpc
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class ImageServicer(image_pb2_grpc.ImageServiceServicer):
+    """Images."""
+
+    def __init__(self, operations: Operations, store: Store, images: Images) -> None:
+        self._operations = operations
+        self._store = store
+        self._images = images
+
+    async def PullImage(self, request: image_pb2.PullImageRequest, context: Context) -> image_pb2.PullImageResponse:
+        running = await self._pull(request)
+        return image_pb2.PullImageResponse(image=self._convert(await running.result()))
+
+    async def BeginPullImage(
+        self, request: image_pb2.BeginPullImageRequest, context: Context
+    ) -> image_pb2.BeginPullImageResponse:
+        running = await self._pull(request)
+        return image_pb2.BeginPullImageResponse(operation=convert.operation(running.operation))
+
+    async def RegisterImage(
+        self, request: image_pb2.RegisterImageRequest, context: Context
+    ) -> image_pb2.RegisterImageResponse:
+        rootfs = Path(request.rootfs_path)
+        self._images.check_register(request.name, rootfs)
+        running = await self._operations.begin(
+            current_operation.get(),
+            OperationKind.REGISTER_IMAGE,
+            lambda progress: self._images.register(request.name, rootfs, progress),
+            request.name,
+        )
+        return image_pb2.RegisterImageResponse(image=self._convert(await running.result()))
+
+    async def GetImage(self, request: image_pb2.GetImageRequest, context: Context) -> image_pb2.GetImageResponse:
+        return image_pb2.GetImageResponse(image=self._convert(await self._store.image(request.image)))
+
+    async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
+        images = await self._store.images()
+        return image_pb2.ListImagesResponse(images=[self._convert(image) for image in images])
+
+    async def DeleteImage(
+        self, request: image_pb2.DeleteImageRequest, context: Context
+    ) -> image_pb2.DeleteImageResponse:
+        image = await self._store.image(request.image)
+        running = await self._operations.begin(
+            current_operation.get(), OperationKind.DELETE_IMAGE, lambda _: self._images.delete(image), image.id
+        )
+        await running.result()
+        return image_pb2.DeleteImageResponse()
+
+    async def _pull(self, request: image_pb2.PullImageRequest | image_pb2.BeginPullImageRequest) -> Running[Image]:
+        self._images.check_pullable(request.name)
+        return await self._operations.begin(
+            current_operation.get(),
+            OperationKind.PULL_IMAGE,
+            lambda progress: self._images.pull(request.name, progress, refresh=request.refresh),
+            request.name,
+        )
+
+    def _convert(self, image: Image) -> image_pb2.Image:
+        return convert.image(image, self._images.allocated_bytes(image))

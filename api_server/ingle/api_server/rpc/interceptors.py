@@ -1,0 +1,165 @@
+"""What every call goes through, known method or not, before a servicer sees it.
+
+Mints the op_id, refuses callers that did not come through the accept gate and clients of another contract, decodes the
+request, and turns every failure into one error model. Methods of other packages (health, reflection) get an op_id and
+the gate's check, and are otherwise left alone.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from ingle.api_server.gate import PEER_PREFIX
+from ingle.api_server.host.context import current_operation
+from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
+from ingle.api_server.model.ids import new_op_id
+from ingle.api_server.pipeline import root_cause
+from ingle.api_server.rpc.errors import OP_ID_KEY, VERSION_KEY, abort
+from ingle.api_server.version import API_VERSION
+
+log = logging.getLogger(__name__)
+
+MESSAGE_LIMIT = 4 * 1024 * 1024
+"""Bytes in one request. grpc itself refuses only far larger ones, and can't stamp an op_id on that."""
+
+TRANSPORT_LIMIT = 16 * 1024 * 1024
+
+_OURS = "/ingle."
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # untyped base
+    """The outermost interceptor, and the only one."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Wrap the method's handler, or stand in for one that does not exist."""
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return grpc.unary_unary_rpc_method_handler(_Call(method, None).unknown)
+        if not method.startswith(_OURS):
+            return handler
+        call = _Call(method, handler)
+        # No deserializer: bytes come in, so that a request that can't be decoded gets our kind of error as well.
+        if handler.response_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(call.streaming, response_serializer=handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(call.unary, response_serializer=handler.response_serializer)
+
+
+class _Call:
+    """One method's way through the interceptor."""
+
+    def __init__(self, method: str, handler: Handler | None) -> None:
+        self._method = method
+        self._handler: Any = handler
+
+    async def unary(self, request: bytes, context: Context) -> object:
+        async with _Guard(self._method, context):
+            _check(context)
+            return await self._handler.unary_unary(self._decode(request), context)
+
+    async def streaming(self, request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401
+        async with _Guard(self._method, context):
+            _check(context)
+            if self._handler.request_streaming:
+                responses = self._handler.stream_stream(self._decode_all(request), context)
+            else:
+                responses = self._handler.unary_stream(self._decode(request), context)
+            try:
+                async for response in responses:
+                    yield response
+            finally:
+                # A caller that goes away must end the method now, not when the garbage collector finds it.
+                await responses.aclose()
+
+    async def unknown(self, request: bytes, context: Context) -> object:
+        async with _Guard(self._method, context):
+            _check(context)
+            raise Conflict(
+                Reason.UNKNOWN_METHOD, f"this server has no method {self._method}", "is the server older than the client?"
+            )
+
+    def _decode(self, request: bytes) -> object:
+        if len(request) > MESSAGE_LIMIT:
+            raise InvalidArgumentTooLarge(len(request))
+        try:
+            return self._handler.request_deserializer(request)
+        except DecodeError:
+            raise InvalidArgument(f"the request is not a message that {self._method} takes") from None
+
+    async def _decode_all(self, requests: AsyncIterator[bytes]) -> AsyncIterator[object]:
+        async for request in requests:
+            yield self._decode(request)
+
+
+class InvalidArgumentTooLarge(IngleError):
+    """A request over the limit."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(
+            Reason.MESSAGE_TOO_LARGE, f"a message of {size} bytes; {MESSAGE_LIMIT} is allowed", "send it in pieces"
+        )
+
+
+class _Guard:
+    """Gives a call its op_id, logs it, and turns whatever it raises into an error on the wire."""
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method = method
+        self._context = context
+        self._op_id = new_op_id()
+        self._began = time.perf_counter()
+
+    async def __aenter__(self) -> None:
+        current_operation.set(self._op_id)
+        self._context.set_trailing_metadata(((OP_ID_KEY, self._op_id),))
+        log.debug("call %s", self._method, extra={"peer": self._context.peer()})
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        took = {"method": self._method, "ms": round((time.perf_counter() - self._began) * 1000, 1)}
+        if error is None:
+            log.info("call", extra=took)
+            return
+        cause = root_cause(error)
+        if isinstance(cause, (asyncio.CancelledError, GeneratorExit)):
+            log.info("call cancelled by its caller", extra=took)
+            return
+        if isinstance(cause, grpc.aio.AbortError):
+            return
+        if not isinstance(cause, IngleError):
+            log.error("call failed unexpectedly", exc_info=error, extra=took)
+            cause = IngleError(
+                Reason.INTERNAL, f"internal error: {type(cause).__name__}: {cause}", "the server's log has more"
+            )
+        else:
+            log.info("call refused", extra={**took, "reason": cause.reason.name, "why": cause.message})
+        await abort(self._context, self._op_id, cause)
+
+
+def _check(context: Context) -> None:
+    if not context.peer().startswith(PEER_PREFIX):
+        raise Conflict(Reason.PEER_REFUSED, "this socket is the server's own; use the public one")
+    for key, value in context.invocation_metadata() or ():
+        if key == VERSION_KEY and value != str(API_VERSION):
+            older = "server" if str(value).isdigit() and int(value) > API_VERSION else "client"
+            raise Conflict(
+                Reason.BAD_VERSION,
+                f"the client speaks API version {value!s:.20}, this server {API_VERSION}",
+                f"upgrade the {older}",
+            )

@@ -1,0 +1,90 @@
+"""KernelService."""
+
+from pathlib import Path
+
+import grpc
+
+from ingle.api_server.host.context import current_operation
+from ingle.api_server.model.operation import OperationKind
+from ingle.api_server.model.vm import Kernel
+from ingle.api_server.operations.catalog import Kernels
+from ingle.api_server.operations.runner import Operations, Running
+from ingle.api_server.ports.store import Store
+from ingle.api_server.rpc import convert
+from ingle.v1 import kernel_pb2, kernel_pb2_grpc
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class KernelServicer(kernel_pb2_grpc.KernelServiceServicer):
+    """Kernels."""
+
+    def __init__(self, operations: Operations, store: Store, kernels: Kernels) -> None:
+        self._operations = operations
+        self._store = store
+        self._kernels = kernels
+
+    async def ListCatalogKernels(
+        self, request: kernel_pb2.ListCatalogKernelsRequest, context: Context
+    ) -> kernel_pb2.ListCatalogKernelsResponse:
+        here = {name for kernel in await self._store.kernels() for name in kernel.names}
+        return kernel_pb2.ListCatalogKernelsResponse(
+            kernels=[
+                kernel_pb2.CatalogKernel(name=entry.name, description=entry.description, present=entry.name in here)
+                for entry in self._kernels.catalog()
+            ]
+        )
+
+    async def PullKernel(
+        self, request: kernel_pb2.PullKernelRequest, context: Context
+    ) -> kernel_pb2.PullKernelResponse:
+        running = await self._pull(request)
+        return kernel_pb2.PullKernelResponse(kernel=convert.kernel(await running.result()))
+
+    async def BeginPullKernel(
+        self, request: kernel_pb2.BeginPullKernelRequest, context: Context
+    ) -> kernel_pb2.BeginPullKernelResponse:
+        running = await self._pull(request)
+        return kernel_pb2.BeginPullKernelResponse(operation=convert.operation(running.operation))
+
+    async def ImportKernel(
+        self, request: kernel_pb2.ImportKernelRequest, context: Context
+    ) -> kernel_pb2.ImportKernelResponse:
+        kernel = Path(request.kernel_path)
+        modules = Path(request.modules_path) if request.modules_path else None
+        self._kernels.check_import(request.name, kernel, modules)
+        running = await self._operations.begin(
+            current_operation.get(),
+            OperationKind.IMPORT_KERNEL,
+            lambda progress: self._kernels.import_file(request.name, kernel, modules, progress),
+            request.name,
+        )
+        return kernel_pb2.ImportKernelResponse(kernel=convert.kernel(await running.result()))
+
+    async def GetKernel(self, request: kernel_pb2.GetKernelRequest, context: Context) -> kernel_pb2.GetKernelResponse:
+        return kernel_pb2.GetKernelResponse(kernel=convert.kernel(await self._store.kernel(request.kernel)))
+
+    async def ListKernels(
+        self, request: kernel_pb2.ListKernelsRequest, context: Context
+    ) -> kernel_pb2.ListKernelsResponse:
+        kernels = await self._store.kernels()
+        return kernel_pb2.ListKernelsResponse(kernels=[convert.kernel(kernel) for kernel in kernels])
+
+    async def DeleteKernel(
+        self, request: kernel_pb2.DeleteKernelRequest, context: Context
+    ) -> kernel_pb2.DeleteKernelResponse:
+        kernel = await self._store.kernel(request.kernel)
+        running = await self._operations.begin(
+            current_operation.get(), OperationKind.DELETE_KERNEL, lambda _: self._kernels.delete(kernel), kernel.id
+        )
+        await running.result()
+        return kernel_pb2.DeleteKernelResponse()
+
+    async def _pull(self, request: kernel_pb2.PullKernelRequest | kernel_pb2.BeginPullKernelRequest) -> Running[Kernel]:
+        self._kernels.check_pullable(request.name)
+        return await self._operations.begin(
+            current_operation.get(),
+            OperationKind.PULL_KERNEL,
+            lambda progress: self._kernels.pull(request.name, progress, refresh=request.refresh),
+            request.name,
+        )

@@ -1,0 +1,67 @@
+"""SystemService."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+
+from ingle.api_server.model.errors import IngleError
+from ingle.api_server.model.spec import HostLimits
+from ingle.api_server.ports.engine import Engine
+from ingle.api_server.rpc import convert
+from ingle.api_server.version import API_VERSION, VERSION
+from ingle.v1 import system_pb2, system_pb2_grpc
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What never changes while a server runs."""
+
+    started_at: datetime
+    state: Path
+    runtime: Path
+    cache: Path
+    limits: HostLimits
+
+
+class SystemServicer(system_pb2_grpc.SystemServiceServicer):
+    """The server itself."""
+
+    def __init__(self, facts: ServerFacts, engines: tuple[Engine, ...], stop: Callable[[], None]) -> None:
+        self._facts = facts
+        self._engines = engines
+        self._stop = stop
+
+    async def Ping(self, request: system_pb2.PingRequest, context: Context) -> system_pb2.PingResponse:
+        return system_pb2.PingResponse(version=VERSION, api_version=API_VERSION)
+
+    async def GetInfo(self, request: system_pb2.GetInfoRequest, context: Context) -> system_pb2.GetInfoResponse:
+        facts = self._facts
+        return system_pb2.GetInfoResponse(
+            version=VERSION,
+            api_version=API_VERSION,
+            pid=os.getpid(),
+            started_at=convert.timestamp(facts.started_at),
+            state_directory=str(facts.state),
+            runtime_directory=str(facts.runtime),
+            cache_directory=str(facts.cache),
+            host_vcpus=facts.limits.vcpus,
+            host_memory_bytes=facts.limits.memory_bytes,
+            engines=[await _engine_info(engine) for engine in self._engines],
+        )
+
+    async def Shutdown(self, request: system_pb2.ShutdownRequest, context: Context) -> system_pb2.ShutdownResponse:
+        self._stop()
+        return system_pb2.ShutdownResponse()
+
+
+async def _engine_info(engine: Engine) -> system_pb2.EngineInfo:
+    try:
+        return system_pb2.EngineInfo(name=engine.name, version=await engine.version())
+    except IngleError as error:
+        return system_pb2.EngineInfo(name=engine.name, problem=f"{error.message}: {error.remedy}")

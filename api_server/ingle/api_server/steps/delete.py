@@ -1,0 +1,38 @@
+"""Remove a VM and everything it owns."""
+
+from ingle.api_server.ports.engine import Engine
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.target import VmTarget
+
+
+class Delete:
+    """There is no way back from half a deletion, so undo goes on with it: a failure or a crash only delays it.
+
+    Every part is tried even when another fails. The row goes before the files: what is listed is whole."""
+
+    name = "delete"
+    text = "deleting the VM"
+
+    def __init__(self, store: Store, files: VmFiles, engine: Engine) -> None:
+        self._store = store
+        self._files = files
+        self._engine = engine
+
+    async def run(self, target: VmTarget) -> None:
+        errors: list[Exception] = []
+        for part in (
+            self._engine.kill_all(target.paths),
+            self._store.delete_vm(target.vm_id),
+            self._files.remove_runtime(target.paths),
+            self._files.remove_state(target.paths),
+        ):
+            try:
+                await part
+            except Exception as error:  # noqa: PERF203, BLE001 - all parts are tried; raised together below
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup(f"VM {target.vm_id} could not be deleted completely", errors)
+
+    async def undo(self, target: VmTarget) -> None:
+        await self.run(target)

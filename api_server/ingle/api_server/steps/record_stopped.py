@@ -1,0 +1,18 @@
+"""Say in the store that the VM is made and was not started."""
+
+from ingle.api_server.model.vm import VmState
+from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.target import Start
+
+
+class RecordStopped:
+    """The last step of a create that shall not start."""
+
+    name = "record"
+    text = "recording that it is made"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self, target: Start) -> None:
+        target.vm = await self._store.move_vm(target.vm_id, VmState.STOPPED)

@@ -1,0 +1,20 @@
+"""Reserve the name and record the VM."""
+
+from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.target import Start, VmTarget
+
+
+class Reserve:
+    """From here on the name is taken, and image and kernel can't be deleted."""
+
+    name = "reserve"
+    text = "reserving the name"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self, target: Start) -> None:
+        await self._store.insert_vm(target.vm, target.token)
+
+    async def undo(self, target: VmTarget) -> None:
+        await self._store.delete_vm(target.vm_id)

@@ -1,0 +1,34 @@
+"""What the steps of a VM's pipelines work on."""
+
+from dataclasses import dataclass, field
+
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm
+from ingle.api_server.ports.engine import Vmm, VmPaths
+
+
+@dataclass(slots=True)
+class VmTarget:
+    """One VM on its way. Undo may rely on `op_id`, `vm_id` and `paths` alone: after a crash nothing else is known."""
+
+    op_id: str
+    vm_id: str
+    paths: VmPaths
+
+
+@dataclass(slots=True)
+class Start(VmTarget):
+    """A VM being created or started: earlier steps find out what later ones need."""
+
+    vm: Vm
+    image: Image
+    kernel: Kernel
+    token: bytes = field(repr=False)
+    acceleration: Acceleration = Acceleration.AUTO
+    vmm: Vmm | None = None
+    boot_id: str = ""
+
+    @property
+    def live_vmm(self) -> Vmm:
+        """The VMM, which the launch step has started."""
+        assert self.vmm is not None
+        return self.vmm

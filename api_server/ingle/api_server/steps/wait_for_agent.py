@@ -1,0 +1,50 @@
+"""Wait until the guest's agent answers."""
+
+import asyncio
+
+from ingle.api_server.model.errors import GuestError, Reason, ToolFailed
+from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.guest import GuestDialler
+from ingle.api_server.steps.target import Start
+
+_BOOT_SECONDS = 60.0
+_PING_SECONDS = 2.0
+_CONSOLE_TAIL_BYTES = 2000
+
+
+class WaitForAgent:
+    """A guest that never answers is told with the end of its console."""
+
+    name = "agent"
+    text = "waiting for the guest's agent"
+
+    def __init__(self, dialler: GuestDialler, files: VmFiles) -> None:
+        self._dialler = dialler
+        self._files = files
+
+    async def run(self, target: Start) -> None:
+        try:
+            async with asyncio.timeout(_BOOT_SECONDS):
+                target.boot_id = await self._first_answer(target)
+        except TimeoutError:
+            raise GuestError(
+                Reason.GUEST_UNREACHABLE,
+                f"the guest's agent did not answer in {_BOOT_SECONDS:.0f} s{self._console(target)}",
+            ) from None
+        except ToolFailed as error:
+            raise ToolFailed(error.reason, f"{error.message}{self._console(target)}", error.remedy) from error
+
+    async def _first_answer(self, target: Start) -> str:
+        vmm = target.live_vmm
+        channel = self._dialler.channel(vmm.agent)
+        while True:
+            await vmm.ready()
+            try:
+                return (await channel.ping(_PING_SECONDS)).boot_id
+            except GuestError as error:
+                if error.reason is not Reason.GUEST_UNREACHABLE:
+                    raise
+
+    def _console(self, target: Start) -> str:
+        said = self._files.tail(target.paths.console_log, _CONSOLE_TAIL_BYTES).strip()
+        return f"; its console ends with:\n{said}" if said else "; its console is empty"
