@@ -13,3 +13,10 @@ PATH="$venv/bin:$PATH" python -m grpc_tools.protoc -I proto \
 PATH="$venv/bin:$PATH" python -m grpc_tools.protoc -I proto \
   --grpc_python_out="$python_out" --mypy_grpc_out="quiet:$python_out" \
   proto/ingle/v1/*.proto
+
+# protoc-gen-go is pinned by guest_agent/go.mod.
+plugins=$(mktemp -d)
+trap 'rm -rf "$plugins"' EXIT
+scripts/go.sh build -C guest_agent -o "$plugins/" google.golang.org/protobuf/cmd/protoc-gen-go
+"$venv/bin/python" -m grpc_tools.protoc -I proto --plugin="$plugins/protoc-gen-go" \
+  --go_out="$go_out" --go_opt=module=ingle.dev/guest_agent proto/ingle/agent/v1/*.proto
