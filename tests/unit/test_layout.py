@@ -50,6 +50,12 @@ def test_namespace_package_has_no_init_file(root: str) -> None:
     assert not (ROOT / root / "ingle/__init__.py").exists()
 
 
+@pytest.mark.parametrize("root", ["api_server", "cli"])
+def test_every_package_below_the_namespace_says_what_it_is_for(root: str) -> None:
+    packages = {path.parent for path in tracked_files() if path.suffix == ".py" and path.is_relative_to(ROOT / root)}
+    assert relative([package for package in sorted(packages) if not (package / "__init__.py").exists()]) == []
+
+
 def test_modules_are_short_enough_to_read_in_one_go() -> None:
     modules = [path for path in tracked_files() if path.suffix in {".py", ".go", ".sh"}]
     assert relative([path for path in modules if path.read_bytes().count(b"\n") > MOST_LINES]) == []
