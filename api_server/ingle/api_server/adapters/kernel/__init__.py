@@ -1,0 +1,1 @@
+"""Guest kernels: from the host's apt, or from a file. An ELF that both engines boot, and the modules it needs."""
