@@ -1,23 +1,151 @@
-"""The composition root's other half: adapters plugged into ports, servicers over operations."""
+"""The composition root: adapters plugged into ports, operations over ports, servicers over operations."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import grpc
-from google.protobuf.descriptor import FileDescriptor
-
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from ingle.api_server.adapters.boot import InitramfsWriter
 from ingle.api_server.adapters.debian import DebianImages, DebianKernels
 from ingle.api_server.adapters.disk import CopyBackend, Qcow2Backend, ReflinkBackend
-from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.library import DirectoryLibrary
+
+from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.qemu import QemuEngine
-from ingle.api_server.adapters.qemu.probe import AccelerationProbe
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.operations.catalog import Images, Kernels
+from ingle.api_server.operations.delete_vm import DeleteVm
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.inspect_vm import InspectVm
+from ingle.api_server.operations.recover import Recovery
+from ingle.api_server.operations.runner import Operations
+from ingle.api_server.operations.start_vm import StartPipelines, StartVm
+from ingle.api_server.operations.stop_vm import StopVm
+from ingle.api_server.operations.update_vm import UpdateVm
+from ingle.api_server.ports.disk import DiskBackend
+from ingle.api_server.rpc.guest import GuestServicer
+from ingle.api_server.rpc.image import ImageServicer
+from ingle.api_server.rpc.kernel import KernelServicer
+from ingle.api_server.rpc.operation import OperationServicer
+from ingle.api_server.rpc.system import ServerFacts, SystemServicer
+from ingle.api_server.rpc.vm import VmServicer
+from ingle.api_server.steps.delete import Delete
+from ingle.v1 import (
+    guest_pb2,
+    guest_pb2_grpc,
+    image_pb2,
+    image_pb2_grpc,
+    kernel_pb2,
+    kernel_pb2_grpc,
+    operation_pb2,
+    operation_pb2_grpc,
+    system_pb2,
+    system_pb2_grpc,
+    vm_pb2,
+    vm_pb2_grpc,
+)
+
+SERVICES = tuple(
+    service.full_name
+    for file in (system_pb2, operation_pb2, vm_pb2, guest_pb2, image_pb2, kernel_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A whole server but for its sockets."""
+
+    operations: Operations
+    fleet: Fleet
+    recovery: Recovery
+    register: Callable[[grpc.aio.Server], Awaitable[None]]
+
+
+@asynccontextmanager
+async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator[Application]:
+    """Wire everything up. `stop` is what a Shutdown call triggers. VMs live on when the context is left."""
+    paths, limits = config.paths, host_limits()
+    tools = Tools(paths.state)
+    image_library = DirectoryLibrary(paths.images)
+    kernel_library = DirectoryLibrary(paths.kernels)
+    media = InitramfsWriter(agent_binary(), kernel_library, paths.cache / "initramfs")
+    engine = QemuEngine(tools, kernel_library, media, paths.cache / "acceleration")
+    files = LocalVmFiles(paths.vms, paths.runtime / "vms")
+    dialler = Dialler()
+    backends: Mapping[str, DiskBackend] = {
+        backend.name: backend
+        for backend in (Qcow2Backend(tools), ReflinkBackend(paths.images, paths.vms), CopyBackend())
+    }
+    async with SqliteStore(paths.database) as store:
+        fleet = Fleet(store, files, dialler)
+        operations = Operations(store)
+        images = Images(store, image_library, DebianImages(tools))
+        kernels = Kernels(store, kernel_library, DebianKernels(tools))
+        pipelines = StartPipelines.of(store, files, engine, media, dialler, image_library, kernel_library, backends)
+        delete_step = Delete(store, files, engine)
+        start = StartVm(
+            operations=operations,
+            store=store,
+            fleet=fleet,
+            files=files,
+            engine=engine,
+            images=images,
+            kernels=kernels,
+            backends=backends,
+            pipelines=pipelines,
+            limits=limits,
+            defaults=config.defaults,
+        )
+        delete = DeleteVm(operations, store, fleet, files, delete_step)
+        recovery = Recovery(
+            store=store,
+            fleet=fleet,
+            files=files,
+            engine=engine,
+            images=image_library,
+            kernels=kernel_library,
+            steps=(*pipelines.all, delete_step),
+        )
+        facts = ServerFacts(datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits)
+        system = SystemServicer(facts, (engine,), stop)
+        vm = VmServicer(
+            store,
+            start,
+            StopVm(operations, store, fleet, files, dialler, start),
+            delete,
+            UpdateVm(operations, store, fleet, files, backends, limits),
+            InspectVm(store, fleet, files, backends),
+        )
+
+        async def register(server: grpc.aio.Server) -> None:
+            system_pb2_grpc.add_SystemServiceServicer_to_server(system, server)
+            operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationServicer(operations), server)
+            vm_pb2_grpc.add_VmServiceServicer_to_server(vm, server)
+            guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestServicer(store, fleet, delete), server)
+            image_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(operations, store, images), server)
+            kernel_pb2_grpc.add_KernelServiceServicer_to_server(KernelServicer(operations, store, kernels), server)
+            await _register_standard_services(server)
+
+        try:
+            yield Application(operations, fleet, recovery, register)
+        finally:
+            await operations.close()
+            await fleet.close()
+
+
+async def _register_standard_services(server: grpc.aio.Server) -> None:
+    """grpc.health.v1 and server reflection."""
+    healthy = health.aio.HealthServicer()
+    for service in ("", *SERVICES):
+        await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)

@@ -95,9 +95,7 @@ def load(env: Mapping[str, str]) -> Config:
         if variable in env:
             defaults = _with(defaults, name, env[variable], variable)
             origins[name] = f"${variable}"
-    settings = tuple(
-        Setting(name, _shown(getattr(defaults, name)), origin) for name, origin in origins.items()
-    )
+    settings = tuple(Setting(name, _shown(getattr(defaults, name)), origin) for name, origin in origins.items())
     return Config(paths, defaults, settings)
 
 
@@ -167,7 +165,9 @@ def _file_values(path: Path) -> Mapping[str, object]:
 def _check_key(name: str, path: Path) -> None:
     if name not in _PARSERS:
         nearest = difflib.get_close_matches(name, _PARSERS, n=1, cutoff=0.0)[0]
-        raise InvalidArgument(f"{path}: unknown key {name!r}; did you mean {nearest!r}?", f"known: {', '.join(_PARSERS)}")
+        raise InvalidArgument(
+            f"{path}: unknown key {name!r}; did you mean {nearest!r}?", f"known: {', '.join(_PARSERS)}"
+        )
 
 
 def _shown(value: object) -> str:

@@ -26,7 +26,7 @@ class _Half(asyncio.Protocol):
     """One side of a splice: what it receives the other side sends, at the pace of the slower one."""
 
     def __init__(self) -> None:
-        self.other: "_Half | None" = None
+        self.other: _Half | None = None
         self.transport: asyncio.Transport
         self._early: list[bytes] = []
         self._ended = False

@@ -52,6 +52,10 @@ class Step(Protocol[T_contra]):
 class Undoable(Protocol):
     """A step that acquires something."""
 
+    @property
+    def name(self) -> str:
+        """As in Step."""
+
     async def undo(self, target: Any) -> None:
         """Give back whatever `run` may have acquired: all, half or nothing of it. Idempotent, never cancelled."""
 
@@ -79,7 +83,7 @@ async def run(steps: Sequence[Step[T]], target: T, journal: Journal, announce: A
         raise
 
 
-async def undo(steps: Sequence[Step[T]], target: T, journal: Journal) -> list[Exception]:
+async def undo(steps: Sequence[Step[Any]], target: Target, journal: Journal) -> list[Exception]:
     """Undo `steps` in reverse order; one that fails never stops the others. Answers the failures."""
     errors: list[Exception] = []
     for step in reversed(steps):

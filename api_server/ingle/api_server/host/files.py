@@ -1,9 +1,8 @@
 """The one way to do each thing with files: write atomically, copy with holes, reflink, remove, hash, measure.
 
-Functions block; the callers that matter to the event loop use the `async` ones or `asyncio.to_thread`.
+All of it blocks: on the event loop, use threads.in_thread.
 """
 
-import asyncio
 import errno
 import fcntl
 import hashlib
@@ -66,12 +65,8 @@ def sync_tree(root: Path) -> None:
         sync_directory(Path(directory))
 
 
-async def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex, computed in a thread (OpenSSL lets go of the GIL)."""
-    return await asyncio.to_thread(_sha256, path)
-
-
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -170,8 +165,10 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    # Not copy_file_range, which can't cross file systems of different kinds.
+    os.lseek(target, start, os.SEEK_SET)
     while start < end:
-        copied = os.copy_file_range(source, target, end - start, offset_src=start, offset_dst=start)
+        copied = os.sendfile(target, source, start, end - start)
         if copied == 0:
             raise OSError(errno.EIO, "the file became shorter while it was copied")
         start += copied

@@ -36,6 +36,7 @@ PACKAGES: Mapping[str, str] = {
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
     "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "tar": "tar",
     "unshare": "util-linux",

@@ -131,7 +131,9 @@ def check_env(env: Mapping[str, str]) -> None:
     """Raise InvalidArgument unless every variable could be set by a shell."""
     for name, value in env.items():
         if not _ENV_NAME.fullmatch(name):
-            raise InvalidArgument(f"environment variable {name!r}: letters, digits and '_' are allowed", "-e NAME=value")
+            raise InvalidArgument(
+                f"environment variable {name!r}: letters, digits and '_' are allowed", "-e NAME=value"
+            )
         if "\0" in value:
             raise InvalidArgument(f"environment variable {name}: a value can't hold a NUL byte")
 

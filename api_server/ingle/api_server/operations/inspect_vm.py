@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.guest import AgentInfo, GuestStats
-from ingle.api_server.model.vm import Vm, VmState
+from ingle.api_server.model.vm import VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.ports.disk import DiskBackend
 from ingle.api_server.ports.engine import VmmUsage
@@ -72,9 +72,7 @@ class InspectVm:
             guest = None  # a guest too busy to answer is when the host's view is wanted most
         return Stats(usage, self._files.allocated_bytes(disk), guest)
 
-    async def logs(
-        self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None
-    ) -> AsyncIterator[bytes]:
+    async def logs(self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         """The console, or the VMM's stderr."""
         paths = self._files.paths((await self._store.vm(reference)).id)
         file = paths.vmm_log if vmm else paths.console_log

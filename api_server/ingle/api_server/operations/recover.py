@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import Reason
@@ -41,7 +42,7 @@ class Recovery:
         engine: Engine,
         images: Library,
         kernels: Library,
-        steps: Sequence[Step[VmTarget]],
+        steps: Sequence[Step[Any]],
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -63,7 +64,7 @@ class Recovery:
                 await self._store.save_operation(replace(ended, stages=operation.stages))
 
     async def _undo_open_operations(self) -> None:
-        begun: defaultdict[tuple[str, str], list[Step[VmTarget]]] = defaultdict(list)
+        begun: defaultdict[tuple[str, str], list[Step[Any]]] = defaultdict(list)
         for entry in await self._store.open_entries():
             begun[entry.op_id, entry.vm_id].append(self._steps[entry.step])
         for (op_id, vm_id), steps in begun.items():

@@ -7,17 +7,17 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ingle.api_server.model.errors import InvalidArgument
-from ingle.api_server.model.guest import Exited, ExecEvent, ExecSpec, Started, Stderr, Stdout
+from ingle.api_server.model.guest import ExecEvent, ExecSpec, Exited, Started, Stderr, Stdout
 from ingle.api_server.model.operation import Failure, Operation, Stage
 from ingle.api_server.model.spec import VmChange, VmSpec, check_env
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState
 from ingle.api_server.operations.inspect_vm import Health, Stats
 from ingle.v1 import error_pb2, guest_pb2, image_pb2, kernel_pb2, operation_pb2, vm_pb2
 
-_VM_STATES: Mapping[VmState, vm_pb2.VmState] = {
+_VM_STATES: Mapping[VmState, vm_pb2.VmState.ValueType] = {
     state: vm_pb2.VmState.Value(f"VM_STATE_{state.name}") for state in VmState
 }
-_ACCELERATIONS: Mapping[Acceleration, vm_pb2.Acceleration] = {
+_ACCELERATIONS: Mapping[Acceleration, vm_pb2.Acceleration.ValueType] = {
     item: vm_pb2.Acceleration.Value(f"ACCELERATION_{item.name}") for item in Acceleration
 }
 _ACCELERATIONS_BACK = {number: item for item, number in _ACCELERATIONS.items()}
@@ -238,7 +238,7 @@ def _error(value: Failure, op_id: str) -> error_pb2.Error:
     )
 
 
-def _acceleration(number: vm_pb2.Acceleration) -> Acceleration | None:
+def _acceleration(number: vm_pb2.Acceleration.ValueType) -> Acceleration | None:
     if number == vm_pb2.ACCELERATION_UNSPECIFIED:
         return None
     try:

@@ -90,5 +90,3 @@ async def _pump(requests: Requests, session: ExecSession) -> None:
             case other:
                 raise InvalidArgument(f"message {other or 'without content'} is not allowed after start")
     await session.close_stdin()
-
-

@@ -35,7 +35,7 @@ Handler = grpc.RpcMethodHandler[Any, Any]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # untyped base
+class CallInterceptor(grpc.aio.ServerInterceptor):
     """The outermost interceptor, and the only one."""
 
     async def intercept_service(
@@ -74,7 +74,7 @@ class _Call:
             _check(context)
             return await self._handler.unary_unary(self._decode(request), context)
 
-    async def streaming(self, request: Any, context: Context) -> AsyncIterator[object]:  # noqa: ANN401
+    async def streaming(self, request: Any, context: Context) -> AsyncIterator[object]:
         async with _Guard(self._method, context):
             _check(context)
             if self._handler.request_streaming:
@@ -92,7 +92,9 @@ class _Call:
         async with _Guard(self._method, context):
             _check(context)
             raise Conflict(
-                Reason.UNKNOWN_METHOD, f"this server has no method {self._method}", "is the server older than the client?"
+                Reason.UNKNOWN_METHOD,
+                f"this server has no method {self._method}",
+                "is the server older than the client?",
             )
 
     def _decode(self, request: bytes) -> object:

@@ -29,7 +29,7 @@ class Delete:
         ):
             try:
                 await part
-            except Exception as error:  # noqa: PERF203, BLE001 - all parts are tried; raised together below
+            except Exception as error:
                 errors.append(error)
         if errors:
             raise ExceptionGroup(f"VM {target.vm_id} could not be deleted completely", errors)

@@ -2,20 +2,22 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
+from pathlib import Path
 
 from ingle.api_server.adapters.qemu import command
 from ingle.api_server.adapters.qemu.probe import AccelerationProbe
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
-from ingle.api_server.host import process, tool
+from ingle.api_server.host import process
 from ingle.api_server.host.process import Process
+from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
-from ingle.api_server.ports.disk import BootConfig, GuestNetwork
+from ingle.api_server.ports.disk import BootConfig, BootMedia, GuestNetwork
 from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
+from ingle.api_server.ports.sources import Library
 
 BINARY = "qemu-system-x86_64"
 
@@ -28,8 +30,9 @@ class QemuEngine:
 
     name = "qemu"
 
-    def __init__(self, probe: AccelerationProbe) -> None:
-        self._probe = probe
+    def __init__(self, tools: Tools, kernels: Library, media: BootMedia, cache: Path) -> None:
+        self._tools = tools
+        self._probe = AccelerationProbe(BINARY, kernels, media, cache)
 
     def boot_config(self, vm: Vm, token: bytes) -> BootConfig:
         return BootConfig(
@@ -54,8 +57,7 @@ class QemuEngine:
         return Acceleration.TCG
 
     def check(self, paths: VmPaths) -> None:
-        if shutil.which(BINARY) is None:
-            raise tool.missing(BINARY)
+        require(BINARY)
         length = len(os.fsencode(paths.control_socket))
         if length > SOCKET_PATH_LIMIT:
             raise HostProblem(
@@ -112,6 +114,6 @@ class QemuEngine:
             found.close()
 
     async def version(self) -> str:
-        said = await tool.run([BINARY, "--version"])
+        said = (await self._tools.run([BINARY, "--version"])).decode()
         version = re.search(r"version (\S+)", said)
         return version[1] if version else said.splitlines()[0]

@@ -49,7 +49,7 @@ class Qmp:
         except (OSError, TimeoutError) as error:
             raise ToolFailed(Reason.VMM_FAILED, f"the VMM does not answer on {path}: {error!r}") from error
 
-    async def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON of any shape
+    async def execute(self, command: str, **arguments: object) -> Any:
         """Run a command and return what it returns. Raises ToolFailed(VMM_FAILED)."""
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._listening.done():

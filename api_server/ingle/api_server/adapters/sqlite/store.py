@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+
 from ingle.api_server.adapters.sqlite import rows
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason

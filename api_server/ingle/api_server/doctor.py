@@ -1,0 +1,114 @@
+"""What a server needs of this host, checked without changing anything."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ingle.api_server.adapters.debian import tools_needed
+
+from ingle.api_server.adapters.sqlite import check_database
+from ingle.api_server.agents import agent_binary
+from ingle.api_server.config import Config, host_limits
+from ingle.api_server.host import tool
+from ingle.api_server.host.files import free_bytes
+from ingle.api_server.model.errors import IngleError
+from ingle.api_server.model.spec import GIB, mib
+
+Status = Literal["pass", "warn", "fail"]
+
+_LEAST_FREE = 2 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `remedy` is what a person can type; empty when all is well."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+def main(config: Config, *, as_json: bool) -> int:
+    """Print the findings; 1 when one of them keeps VMs from running."""
+    checks = asyncio.run(examine(config))
+    if as_json:
+        report = {
+            "checks": [asdict(check) for check in checks],
+            "settings": [asdict(setting) for setting in config.settings],
+        }
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    else:
+        for check in checks:
+            sys.stdout.write(f"{check.status:4}  {check.name}: {check.detail}\n")
+            if check.remedy:
+                sys.stdout.write(f"      try: {check.remedy}\n")
+    return 1 if any(check.status == "fail" for check in checks) else 0
+
+
+async def examine(config: Config) -> list[Check]:
+    """All findings, in the order a person would want to mend them."""
+    paths = config.paths
+    limits = host_limits()
+    return [
+        Check("host", "pass", f"{limits.vcpus} vcpus, {mib(limits.memory_bytes)} of memory"),
+        *(_program(program) for program in ("qemu-system-x86_64", "qemu-img", *tools_needed())),
+        _attempt("guest agent", lambda: str(agent_binary())),
+        _kvm(),
+        _database(config),
+        _space(config),
+        _socket_path(str(paths.runtime / "vms" / ("0" * 12) / "vmm.sock")),
+    ]
+
+
+def _program(program: str) -> Check:
+    return _attempt(f"program {program}", lambda: tool.require(program))
+
+
+def _attempt(name: str, find: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "pass", find())
+    except IngleError as error:
+        return Check(name, "fail", error.message, error.remedy)
+
+
+def _kvm() -> Check:
+    """Opening proves little; whether a guest boots is found out by the first start, and kept."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        remedy = "sudo usermod -aG kvm $USER, and log in again" if isinstance(error, PermissionError) else ""
+        return Check("kvm", "warn", f"/dev/kvm: {error.strerror}; guests run under TCG, slower", remedy)
+    return Check("kvm", "pass", "/dev/kvm opens; the first start finds out whether a guest boots with it")
+
+
+def _database(config: Config) -> Check:
+    path = config.paths.database
+    if not path.exists():
+        return Check("database", "pass", f"{path} will be created")
+    return _attempt("database", lambda: check_database(path))
+
+
+def _space(config: Config) -> Check:
+    directory = config.paths.state
+    while not directory.exists():
+        directory = directory.parent
+    free = free_bytes(directory)
+    if free < _LEAST_FREE:
+        return Check(
+            "disk space", "fail", f"{mib(free)} free on {directory}", f"free some, {mib(_LEAST_FREE)} at least"
+        )
+    return Check("disk space", "pass", f"{mib(free)} free on {directory}")
+
+
+def _socket_path(path: str) -> Check:
+    length = len(os.fsencode(path))
+    if length > 107:
+        return Check(
+            "socket paths", "fail", f"{path}: {length} bytes, 107 are allowed", "set a shorter XDG_RUNTIME_DIR"
+        )
+    return Check("socket paths", "pass", f"{length} of 107 bytes")

@@ -1,0 +1,54 @@
+"""The command `ingle-server`: serve, or examine the host."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from ingle.api_server import config, doctor, logs
+from ingle.api_server.model.errors import Conflict, IngleError
+from ingle.api_server.server import serve
+
+# sysexits.h: EX_CONFIG, and EX_TEMPFAIL for "somebody else serves already".
+_CONFIG_ERROR = 78
+_ALREADY_SERVED = 75
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0, 1 (doctor found a failure; serving failed), 75 (another server runs), 78 (bad configuration)."""
+    parser = argparse.ArgumentParser(prog="ingle-server", description="ingle's API server.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="serve until SIGTERM")
+    serving.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    examining = commands.add_parser("doctor", help="check what a server needs of this host; changes nothing")
+    examining.add_argument("--json", action="store_true")
+    arguments = parser.parse_args(argv)
+    try:
+        settings = config.load(os.environ)
+    except IngleError as error:
+        return _complain(error, _CONFIG_ERROR)
+    if arguments.command == "doctor":
+        return doctor.main(settings, as_json=arguments.json)
+    logs.set_up(arguments.log_level)
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(serve(settings))
+    except Conflict as error:
+        return _complain(error, _ALREADY_SERVED)
+    except IngleError as error:
+        return _complain(error, 1)
+    return 0
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    # The default child watcher starts a thread a child; this one costs a file descriptor.
+    asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    return asyncio.new_event_loop()
+
+
+def _complain(error: IngleError, code: int) -> int:
+    sys.stderr.write(f"ingle-server: {error.message}\n")
+    if error.remedy:
+        sys.stderr.write(f"  try: {error.remedy}\n")
+    return code

@@ -1,0 +1,85 @@
+"""One server from lock to last goodbye."""
+
+import asyncio
+import logging
+import os
+import signal
+
+import grpc
+
+from ingle.api_server.application import application
+from ingle.api_server.config import Config, private_directory
+from ingle.api_server.gate import open_gate
+from ingle.api_server.host.files import remove_tree
+from ingle.api_server.host.leftovers import kill_leftovers
+from ingle.api_server.locks import Lock
+from ingle.api_server.model.errors import HostProblem, Reason
+from ingle.api_server.rpc.interceptors import TRANSPORT_LIMIT, CallInterceptor
+from ingle.api_server.version import VERSION
+
+log = logging.getLogger(__name__)
+
+# sockaddr_un.sun_path holds 108 bytes with the terminating zero, see unix(7).
+_SOCKET_PATH_LIMIT = 107
+
+_GRACE_SECONDS = 5.0
+
+
+async def serve(config: Config) -> None:
+    """Serve until a SIGTERM, SIGINT or Shutdown call. Running VMs live on.
+
+    Raises Conflict(IN_USE) when another server has the state or the socket, HostProblem when it can't start."""
+    paths = config.paths
+    os.umask(0o077)  # sockets, logs and databases are private from birth
+    for directory in (paths.state, paths.runtime, paths.cache, paths.vms, paths.images, paths.kernels):
+        private_directory(directory)
+    paths.socket.parent.mkdir(parents=True, exist_ok=True)
+    private = paths.runtime / "private"
+    upstream = private / "grpc.sock"
+    for socket in (paths.socket, upstream):
+        _check_socket_path(str(socket))
+    state_lock = Lock(paths.state / "lock", f"the state directory {paths.state}")
+    socket_lock = Lock(paths.socket.with_name(paths.socket.name + ".lock"), f"the socket {paths.socket}")
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await kill_leftovers(paths.state)
+    remove_tree(private)
+    private_directory(private)
+    private_directory(paths.runtime / "vms")
+    try:
+        async with application(config, stopping.set) as app:
+            await app.recovery.run()
+            server = grpc.aio.server(
+                interceptors=(CallInterceptor(),),
+                options=(
+                    ("grpc.max_receive_message_length", TRANSPORT_LIMIT),
+                    ("grpc.max_send_message_length", TRANSPORT_LIMIT),
+                    ("grpc.so_reuseport", 0),
+                ),
+            )
+            await app.register(server)
+            server.add_insecure_port(f"unix:{upstream}")
+            await server.start()
+            gate = await open_gate(paths.socket, upstream, {os.getuid()})
+            log.info("serving", extra={"version": VERSION, "socket": str(paths.socket), "pid": os.getpid()})
+            await stopping.wait()
+            log.info("stopping")
+            gate.close()
+            paths.socket.unlink(missing_ok=True)
+            await app.operations.close()
+            await server.stop(_GRACE_SECONDS)
+    finally:
+        remove_tree(private)
+        socket_lock.release()
+        state_lock.release()
+
+
+def _check_socket_path(path: str) -> None:
+    length = len(os.fsencode(path))
+    if length > _SOCKET_PATH_LIMIT:
+        raise HostProblem(
+            Reason.PATH_TOO_LONG,
+            f"{path} is {length} bytes long; a socket path can have {_SOCKET_PATH_LIMIT}",
+            "set XDG_RUNTIME_DIR (or INGLE_SOCKET) to a shorter path",
+        )
