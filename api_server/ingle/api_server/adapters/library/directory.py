@@ -1,0 +1,92 @@
+"""A content-addressed directory.
+
+    <root>/<id>/          complete, synced, read-only
+    <root>/.work/<op_id>/ being made
+    <root>/.trash/…       being deleted
+
+Nothing moves between the three but by one rename each, so a kill at any instant leaves an item whole or absent, and
+what it leaves in .work and .trash the next start sweeps away.
+"""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ingle.api_server.host import files
+from ingle.api_server.host.rootlike import remove_tree
+from ingle.api_server.host.threads import in_thread
+from ingle.api_server.host.tool import Tools
+
+
+class DirectoryLibrary:
+    """Implements ports.sources.Library below `root`, which is made when it is first needed."""
+
+    def __init__(self, root: Path, tools: Tools) -> None:
+        self._root = root
+        self._work = root / ".work"
+        self._trash = root / ".trash"
+        self._tools = tools
+
+    def path(self, item_id: str) -> Path:
+        return self._root / item_id
+
+    @asynccontextmanager
+    async def workspace(self, op_id: str) -> AsyncIterator[Path]:
+        path = self._work / op_id
+        with files.disk_full_reported(self._root):
+            self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+        try:
+            yield path
+        finally:
+            await remove_tree(self._tools, path)
+
+    async def publish(self, workspace: Path) -> str:
+        item_id = await in_thread(_seal, workspace)
+        with files.disk_full_reported(self._root):
+            await in_thread(self._move_in, workspace, item_id)
+        return item_id
+
+    async def remove(self, item_id: str) -> None:
+        trash = self._trash / f"{item_id}-{secrets.token_hex(4)}"
+        self._trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.path(item_id).rename(trash)
+        except FileNotFoundError:
+            return
+        await in_thread(files.sync_directory, self._root)
+        await remove_tree(self._tools, trash)
+
+    async def sweep(self) -> None:
+        for directory in (self._work, self._trash):
+            for leftover in _children(directory):
+                await remove_tree(self._tools, leftover)
+
+    def _move_in(self, workspace: Path, item_id: str) -> None:
+        try:
+            workspace.rename(self.path(item_id))
+        except OSError:
+            if not self.path(item_id).is_dir():
+                raise
+            return  # it is there already, and the same; the workspace goes when its context is left
+        files.sync_directory(self._root)
+
+
+def _children(directory: Path) -> list[Path]:
+    return list(directory.iterdir()) if directory.is_dir() else []
+
+
+def _seal(workspace: Path) -> str:
+    """Make the files read-only (VMs share them), and everything durable; answers the id."""
+    paths = sorted(path for path in workspace.rglob("*") if path.is_file())
+    digests = [(path.relative_to(workspace).as_posix(), files.sha256(path)) for path in paths]
+    for path in paths:
+        path.chmod(0o444)
+    with files.disk_full_reported(workspace):
+        files.sync_tree(workspace)
+    if len(digests) == 1:
+        return digests[0][1]
+    listing = "".join(f"{digest}  {name}\n" for name, digest in digests)
+    return hashlib.sha256(listing.encode()).hexdigest()
