@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).with_name("surface.golden")
 
 
 def test_compiled_contract_is_the_golden_one() -> None:
-    assert _difference(render(compiled_files())) == [], "`make surface-accept` accepts the difference"
+    _assert_golden(render(compiled_files()))
 
 
 def test_reasons_of_the_model_are_those_of_the_contract() -> None:
@@ -31,9 +31,9 @@ def test_operation_states_of_the_model_are_those_of_the_contract() -> None:
     assert _names_and_numbers(OperationState) == _without_prefix(ProtoOperationState.items(), "OPERATION_STATE_")
 
 
-def _difference(surface: str) -> list[str]:
-    """What a reviewer would see."""
-    return list(unified_diff(GOLDEN.read_text().splitlines(), surface.splitlines(), n=1, lineterm=""))
+def _assert_golden(surface: str) -> None:
+    difference = "\n".join(unified_diff(GOLDEN.read_text().splitlines(), surface.splitlines(), n=1, lineterm=""))
+    assert not difference, f"`make surface-accept` accepts this:\n{difference}"
 
 
 def _names_and_numbers(enum: type[Enum]) -> dict[str, object]:
