@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Drives the installed command line end to end, against a server of its own in directories of its own, and measures how
+# much of the server and the command line that ran.
+#   scripts/smoke.sh [SCENARIO...]     all, or the named ones of scripts/smoke_scenarios.sh
+#   scripts/smoke.sh --html            the last run's coverage as pages
+#   scripts/smoke.sh --clean           remove what runs left
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit
+repository=$PWD
+out=$repository/build/smoke
+export COVERAGE_FILE=$out/coverage
+coverage=$repository/.venv/bin/coverage
+
+case "${1:-}" in
+  --html)
+    "$coverage" html --quiet --directory "$out/html" && echo "$out/html/index.html"
+    exit
+    ;;
+  --clean)
+    rm -rf "$out"
+    exit
+    ;;
+esac
+
+rm -rf "$out"
+mkdir -p "$out/logs"
+# In /tmp, and short: a socket's path has at most 107 bytes.
+home=$(mktemp -d /tmp/ingle-smoke.XXXXXX)
+mkdir -m 0700 "$home/run" "$home/work"
+for name in $(compgen -e INGLE_); do unset "$name"; done
+export HOME=$home XDG_CONFIG_HOME=$home/config XDG_STATE_HOME=$home/state XDG_CACHE_HOME=$home/cache
+export XDG_RUNTIME_DIR=$home/run
+# Seen by a hook that coverage installs into .venv, so every Python started from there measures itself.
+export COVERAGE_PROCESS_START=$repository/pyproject.toml
+PATH=$repository/.venv/bin:$PATH
+failed=0
+
+# shellcheck source=scripts/smoke_scenarios.sh
+source scripts/smoke_scenarios.sh
+
+processes_of_this_run() { pgrep --full "$home" || true; }
+
+end() {
+  local left
+  left=$(processes_of_this_run)
+  # shellcheck disable=SC2086 # one word a process
+  if [ -n "$left" ]; then kill -KILL $left 2>/dev/null; fi
+  rm -rf "$home"
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+run_scenario() {
+  local name=$1 log=$out/logs/$1 started=${EPOCHREALTIME/./} status milliseconds
+  (cd "$home/work" && set -eEx && "scenario_$name") >"$log" 2>&1 </dev/null
+  status=$?
+  milliseconds=$(((${EPOCHREALTIME/./} - started) / 1000))
+  if [ $status -eq 0 ]; then
+    printf 'ok   %6d ms  %s\n' "$milliseconds" "${name//_/ }"
+  else
+    printf 'FAIL %6d ms  %s\n' "$milliseconds" "${name//_/ }"
+    tail -n 15 "$log" | sed 's/^/     /'
+    failed=1
+  fi
+}
+
+report() {
+  "$coverage" combine --quiet "$out" && "$coverage" json --quiet -o "$out/coverage.json" &&
+    .venv/bin/python scripts/coverage_by_package.py "$out/coverage.json"
+}
+
+if [ $# -gt 0 ]; then scenarios=(preflight pull_a_kernel pull_an_image "$@"); else mapfile -t scenarios < <(all_scenarios); fi
+for scenario in "${scenarios[@]}"; do run_scenario "$scenario"; done
+run_scenario nothing_is_left
+cp -r "$home/state/ingle/server.log" "$out/logs/server.log" 2>/dev/null
+unset COVERAGE_PROCESS_START
+report || failed=1
+exit $failed
