@@ -71,7 +71,7 @@ class SqliteStore:
     async def __aenter__(self) -> "SqliteStore":
         self._writer = await _open(self._path, read_only=False)
         try:
-            await _migrate(self._writer, self._path)
+            await _migrate(self._writer)
             self._reader = await _open(self._path, read_only=True)
         except BaseException:
             await self._writer.close()
@@ -266,13 +266,13 @@ def check_database(path: Path) -> str:
     try:
         with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
+            _check_version(version, path)
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
             (count,) = db.execute("SELECT count(*) FROM vms").fetchone() if version else (0,)
     except sqlite3.Error as error:
         raise HostProblem(
             Reason.INTERNAL, f"{path} can't be read as a database: {error}", f"move {path} away, or restore it"
         ) from None
-    _check_version(version, path)
     if verdict != "ok":
         raise HostProblem(Reason.INTERNAL, f"{path} is damaged: {verdict}", f"move {path} away, or restore it")
     return f"schema {version} of {len(MIGRATIONS)}, {count} VMs"
@@ -286,6 +286,9 @@ async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
         raise _translated(error, path) from error
     db.row_factory = sqlite3.Row
     try:
+        row = await _fetch_one(db, "PRAGMA user_version")
+        assert row is not None
+        _check_version(row[0], path)
         await db.execute("PRAGMA foreign_keys = ON")
         if not read_only:
             await db.execute("PRAGMA journal_mode = WAL")
@@ -293,13 +296,15 @@ async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     except sqlite3.Error as error:
         await db.close()
         raise _translated(error, path) from error
+    except BaseException:
+        await db.close()
+        raise
     return db
 
 
-async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
+async def _migrate(db: aiosqlite.Connection) -> None:
     row = await _fetch_one(db, "PRAGMA user_version")
     assert row is not None
-    _check_version(row[0], path)
     for version in range(row[0], len(MIGRATIONS)):
         await db.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
     await db.execute(

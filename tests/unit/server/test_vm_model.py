@@ -1,0 +1,106 @@
+"""The state machine, and the rules a wish must keep."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
+from ingle.api_server.model.ids import is_dns_label, is_vm_id, new_op_id, new_vm_id, new_vm_name
+from ingle.api_server.model.spec import GIB, MIB, Defaults, HostLimits, VmSpec, mib, whole_sectors
+from ingle.api_server.model.vm import VmState, check_move
+
+LEGAL = {
+    (VmState.CREATING, VmState.STOPPED),
+    (VmState.CREATING, VmState.STARTING),
+    (VmState.STOPPED, VmState.STARTING),
+    (VmState.STARTING, VmState.RUNNING),
+    (VmState.STARTING, VmState.STOPPED),
+    (VmState.STARTING, VmState.ERROR),
+    (VmState.RUNNING, VmState.STOPPING),
+    (VmState.RUNNING, VmState.STOPPED),
+    (VmState.RUNNING, VmState.ERROR),
+    (VmState.STOPPING, VmState.STOPPED),
+    (VmState.STOPPING, VmState.RUNNING),
+    (VmState.STOPPING, VmState.ERROR),
+    (VmState.ERROR, VmState.STARTING),
+    (VmState.ERROR, VmState.STOPPED),
+}
+
+HOST = HostLimits(vcpus=4, memory_bytes=8 * GIB)
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(VmState, VmState)), ids=lambda state: state.value)
+def test_only_legal_moves_are_allowed(old: VmState, new: VmState) -> None:
+    if (old, new) in LEGAL:
+        check_move("demo", old, new)
+        return
+    with pytest.raises(Conflict) as refused:
+        check_move("demo", old, new)
+    assert refused.value.reason is Reason.WRONG_STATE
+    assert old.value in refused.value.message
+    assert new.value in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "allowed"),
+    [
+        (VmSpec(vcpus=0), "1 to 4"),
+        (VmSpec(vcpus=5), "1 to 4"),
+        (VmSpec(memory_bytes=64 * MIB - 1), "64 MiB to 8192 MiB"),
+        (VmSpec(memory_bytes=8 * GIB + 1), "64 MiB to 8192 MiB"),
+        (VmSpec(disk_bytes=0), "16 TiB"),
+        (VmSpec(disk_bytes=2**63), "16 TiB"),
+        (VmSpec(name="Upper"), "DNS label"),
+        (VmSpec(name="-x"), "DNS label"),
+        (VmSpec(name="a" * 64), "DNS label"),
+        (VmSpec(name="a.b"), "DNS label"),
+        (VmSpec(env={"A=B": "c"}), "letters, digits"),
+        (VmSpec(env={"": "c"}), "letters, digits"),
+        (VmSpec(env={"A": "b\0c"}), "NUL"),
+        (VmSpec(disk_backend="zfs"), "qcow2"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_with_what_is_allowed(spec: VmSpec, allowed: str) -> None:
+    with pytest.raises(InvalidArgument, match=allowed):
+        spec.checked(HOST)
+
+
+def test_the_edges_of_every_range_are_allowed() -> None:
+    VmSpec(name="a", vcpus=1, memory_bytes=64 * MIB, disk_bytes=1).checked(HOST)
+    VmSpec(name="a" * 63, vcpus=4, memory_bytes=8 * GIB, disk_bytes=16 * 1024 * GIB).checked(HOST)
+
+
+def test_zero_is_a_value_and_never_means_the_default() -> None:
+    with pytest.raises(IngleError):
+        VmSpec(vcpus=0).with_defaults(Defaults()).checked(HOST)
+
+
+@given(st.text(max_size=80))
+def test_a_dns_label_is_what_every_resolver_takes(text: str) -> None:
+    if is_dns_label(text):
+        assert text == text.lower()
+        assert 1 <= len(text) <= 63
+        assert not text.startswith("-")
+        assert not text.endswith("-")
+        assert set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def test_generated_names_and_ids_are_valid() -> None:
+    assert all(is_dns_label(new_vm_name()) for _ in range(200))
+    assert is_vm_id(new_vm_id())
+    assert new_op_id().startswith("op-")
+    assert len(new_op_id()) == 15
+
+
+@given(st.integers(min_value=1, max_value=2**50))
+def test_disks_are_whole_sectors_and_never_smaller_than_asked(size: int) -> None:
+    assert whole_sectors(size) % 512 == 0
+    assert 0 <= whole_sectors(size) - size < 512
+
+
+def test_sizes_are_told_in_mib() -> None:
+    assert mib(64 * MIB) == "64 MiB"
+    assert mib(GIB) == "1024 MiB"
+    assert mib(MIB + MIB // 2) == "1.50 MiB"
