@@ -4,6 +4,7 @@
 #   scripts/smoke.sh [SCENARIO...]     all, or the named ones of scripts/smoke_scenarios.sh
 #   scripts/smoke.sh --html            the last run's coverage as pages
 #   scripts/smoke.sh --clean           remove what runs left
+# shellcheck disable=SC2317 # the trap calls its functions
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 repository=$PWD
@@ -17,7 +18,7 @@ case "${1:-}" in
     exit
     ;;
   --clean)
-    rm -rf "$out"
+    rm -rf "$out" /tmp/ingle-smoke.*
     exit
     ;;
 esac
@@ -51,17 +52,14 @@ trap end EXIT
 trap 'exit 130' INT TERM
 
 run_scenario() {
-  local name=$1 log=$out/logs/$1 started=${EPOCHREALTIME/./} status milliseconds
-  (cd "$home/work" && set -eEx && "scenario_$name") >"$log" 2>&1 </dev/null
+  local name=$1 log=$out/logs/$1 started=${EPOCHREALTIME/./} status milliseconds verdict=ok
+  mkdir "$home/work/$name"
+  (cd "$home/work/$name" && set -ex && "$name") >"$log" 2>&1 </dev/null
   status=$?
   milliseconds=$(((${EPOCHREALTIME/./} - started) / 1000))
-  if [ $status -eq 0 ]; then
-    printf 'ok   %6d ms  %s\n' "$milliseconds" "${name//_/ }"
-  else
-    printf 'FAIL %6d ms  %s\n' "$milliseconds" "${name//_/ }"
-    tail -n 15 "$log" | sed 's/^/     /'
-    failed=1
-  fi
+  if [ $status -ne 0 ]; then verdict=FAIL failed=1; fi
+  printf '%-4s %6d ms  %s\n' "$verdict" "$milliseconds" "${name//_/ }"
+  if [ $status -ne 0 ]; then tail -n 15 "$log" | sed 's/^/     /'; fi
 }
 
 report() {
@@ -69,10 +67,9 @@ report() {
     .venv/bin/python scripts/coverage_by_package.py "$out/coverage.json"
 }
 
-if [ $# -gt 0 ]; then scenarios=(preflight pull_a_kernel pull_an_image "$@"); else mapfile -t scenarios < <(all_scenarios); fi
+if [ $# -gt 0 ]; then scenarios=(pull_a_kernel pull_an_image "$@" nothing_is_left); fi
 for scenario in "${scenarios[@]}"; do run_scenario "$scenario"; done
-run_scenario nothing_is_left
-cp -r "$home/state/ingle/server.log" "$out/logs/server.log" 2>/dev/null
+cp "$XDG_STATE_HOME/ingle/server.log" "$out/logs/server.log"
 unset COVERAGE_PROCESS_START
 report || failed=1
-exit $failed
+exit "$failed"

@@ -1,0 +1,217 @@
+# The smoke run's scenarios, in their order. Each is a function that runs with `set -e` in a scratch directory of its
+# own: whatever fails in it fails the scenario. To be sourced by smoke.sh.
+# shellcheck shell=bash
+
+# shellcheck disable=SC2034 # smoke.sh runs them
+scenarios=(
+  preflight
+  pull_a_kernel
+  pull_an_image
+  a_command_in_a_vm_of_its_own
+  the_exit_code_is_the_commands
+  stdout_and_stderr_stay_apart
+  five_megabytes_through_a_vm_unchanged
+  two_runs_at_once
+  environment_user_and_directory
+  what_cannot_be_run_says_so
+  bad_requests_change_nothing
+  a_name_is_taken_once
+  a_life
+  many_at_once_each_once
+  kill_and_prune
+  an_image_of_ones_own
+  vms_outlive_the_server
+  operations_are_remembered
+  completion
+  nothing_is_left
+)
+
+# expect CODE COMMAND...: the command's exit code is CODE.
+expect() {
+  local wanted=$1 code=0
+  shift
+  "$@" || code=$?
+  [ $code -eq "$wanted" ] || { echo "exit code $code, not $wanted: $*"; return 1; }
+}
+
+# refused TEXT COMMAND...: the command fails, says TEXT, and changes nothing.
+refused() {
+  local text=$1 before after
+  shift
+  before=$(ingle vm list --json && ingle image list --json && ingle kernel list --json)
+  if "$@" 2>refusal; then echo "not refused: $*"; return 1; fi
+  cat refusal
+  grep -qiF -- "$text" refusal
+  after=$(ingle vm list --json && ingle image list --json && ingle kernel list --json)
+  [ "$before" = "$after" ]
+}
+
+# value KEY: of the JSON object, or the number of elements of the array, on stdin.
+value() { env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+count() { env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(len(json.load(sys.stdin)))'; }
+vm_value() { ingle vm show --json "$1" | value "$2"; }
+
+preflight() {
+  ingle doctor
+  ingle doctor --json | value checks
+  ingle version
+}
+
+pull_a_kernel() {
+  ingle kernel catalog | grep debian
+  ingle kernel pull debian
+  ingle kernel list | grep debian
+  ingle kernel show debian
+}
+
+pull_an_image() {
+  ingle image pull debian:bookworm
+  ingle image list | grep debian:bookworm
+  ingle image show debian:bookworm
+}
+
+a_command_in_a_vm_of_its_own() {
+  ingle vm run --rm -- cat /etc/os-release | grep 'VERSION_CODENAME=bookworm'
+  [ "$(ingle vm list --json | count)" -eq 0 ]
+}
+
+the_exit_code_is_the_commands() {
+  expect 42 ingle vm run --rm -- sh -c 'exit 42'
+}
+
+stdout_and_stderr_stay_apart() {
+  ingle vm run --rm -- sh -c 'echo out; echo err >&2' >out 2>err
+  [ "$(cat out)" = out ]
+  [ "$(cat err)" = err ]
+}
+
+five_megabytes_through_a_vm_unchanged() {
+  head -c 5000000 /dev/urandom | tee sent | ingle vm run --rm -- cat | cmp - sent
+}
+
+two_runs_at_once() {
+  ingle vm run --rm -- echo 1 >one &
+  ingle vm run --rm -- echo 2 >two
+  wait $!
+  [ "$(cat one two | tr '\n' ' ')" = "1 2 " ]
+}
+
+environment_user_and_directory() {
+  # shellcheck disable=SC2016 # the guest's shell expands it
+  ingle vm run --rm --env GREETING=hello --user nobody --workdir /tmp -- sh -c 'echo $GREETING $(id -un) $(pwd)' >said
+  [ "$(cat said)" = "hello nobody /tmp" ]
+}
+
+what_cannot_be_run_says_so() {
+  ingle vm create --name cannot
+  expect 127 ingle vm exec cannot -- no-such-command
+  expect 126 ingle vm exec cannot -- /etc/passwd
+  expect 126 ingle vm exec --user nobody-at-all cannot -- true
+  expect 126 ingle vm exec --workdir /no/such/place cannot -- true
+  ingle vm delete --force cannot
+}
+
+bad_requests_change_nothing() {
+  refused vcpu ingle vm run --rm --vcpu 0 -- true
+  refused vcpu ingle vm create --vcpu 4096
+  refused memory ingle vm create --memory 16M
+  refused disk ingle vm create --disk-size 1M
+  refused name ingle vm create --name 'Not a label'
+  refused image ingle vm create --image no-such-image
+  refused kernel ingle vm create --kernel no-such-kernel
+  refused signal ingle vm kill --signal NONSENSE nobody
+  refused 'no VM' ingle vm start nobody
+  head -c 100000 /dev/urandom >noise
+  refused kernel ingle kernel import noise --name noise
+  refused image ingle image register --name noise --rootfs noise
+}
+
+a_name_is_taken_once() {
+  ingle vm create --no-start --name twin
+  refused twin ingle vm create --no-start --name twin
+  [ "$(vm_value twin state)" = stopped ]
+  ingle vm delete twin
+}
+
+a_life() {
+  ingle vm create --no-start --name life --memory 256M --env PLACE=here
+  refused stopped ingle vm exec life -- true
+  ingle vm start life
+  # shellcheck disable=SC2016 # the guest's shell expands it
+  [ "$(ingle vm exec life -- sh -c 'echo $PLACE')" = here ]
+  ingle vm exec life -- sh -c 'echo kept >/root/note'
+  ingle vm stats life
+  ingle vm list | grep life
+  first=$(vm_value life boot_id)
+  ingle vm restart life
+  [ "$(vm_value life boot_id)" != "$first" ]
+  [ "$(ingle vm exec life -- cat /root/note)" = kept ]
+  refused running ingle vm set life --vcpu 1
+  ingle vm stop life
+  ingle vm set life --name afterlife --memory 320M
+  ingle vm start afterlife
+  ingle vm exec afterlife -- free -m
+  ingle vm logs afterlife | grep .
+  ingle vm delete --force afterlife
+}
+
+many_at_once_each_once() {
+  ingle vm create --no-start --name one
+  ingle vm create --no-start --name two
+  ingle vm start one two one
+  ingle vm stop one two
+  expect 1 ingle vm delete one nobody two
+  [ "$(ingle vm list --json | count)" -eq 0 ]
+}
+
+kill_and_prune() {
+  ingle vm create --name alive
+  ingle vm create --name dead
+  ingle vm kill dead
+  [ "$(vm_value dead state)" = stopped ]
+  ingle vm prune --force
+  [ "$(ingle vm list --json | count)" -eq 1 ]
+  ingle vm kill --signal TERM alive
+  ingle vm delete alive
+}
+
+an_image_of_ones_own() {
+  mkdir -p tree/bin tree/etc
+  cp "$(command -v busybox)" tree/bin/busybox
+  ln -s busybox tree/bin/sh
+  tar -C tree -cf tree.tar .
+  ingle image register --name smallest --rootfs tree
+  ingle image register --name from-a-tar --rootfs tree.tar
+  [ "$(ingle vm run --rm --image smallest -- /bin/busybox echo small)" = small ]
+  ingle vm create --no-start --name holds-it --image smallest
+  refused 'in use' ingle image delete smallest
+  ingle vm delete holds-it
+  ingle image delete smallest
+}
+
+vms_outlive_the_server() {
+  ingle vm create --name survivor
+  boot=$(vm_value survivor boot_id)
+  ingle server stop
+  ingle server start
+  [ "$(vm_value survivor boot_id)" = "$boot" ]
+  ingle vm exec survivor -- true
+  ingle vm delete --force survivor
+}
+
+operations_are_remembered() {
+  ingle operation list | grep -i create
+  last=$(ingle operation list --json | env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
+  ingle operation show "$last"
+}
+
+completion() {
+  for shell in bash zsh fish; do ingle completion "$shell" | grep ingle; done
+}
+
+nothing_is_left() {
+  [ "$(ingle vm list --json | count)" -eq 0 ]
+  [ -z "$(find "$XDG_STATE_HOME/ingle/vms" -mindepth 1)" ]
+  ingle server stop
+  [ -z "$(processes_of_this_run)" ]
+}
