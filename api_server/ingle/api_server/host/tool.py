@@ -12,7 +12,7 @@ import shutil
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,14 +24,13 @@ PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",
     "apt-config": "apt",
     "apt-get": "apt",
-    "bzip2": "bzip2",
+    "cp": "coreutils",
+    "debugfs": "e2fsprogs",
     "depmod": "kmod",
-    "dpkg": "dpkg",
     "dpkg-deb": "dpkg",
     "e2fsck": "e2fsprogs",
     "fakechroot": "fakechroot",
     "fakeroot": "fakeroot",
-    "lz4": "lz4",
     "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
@@ -40,8 +39,6 @@ PACKAGES: Mapping[str, str] = {
     "setpriv": "util-linux",
     "tar": "tar",
     "unshare": "util-linux",
-    "xz": "xz-utils",
-    "zstd": "zstd",
 }
 """Which Debian package has a program."""
 
@@ -90,13 +87,15 @@ class Tools:
         directory: Path | None = None,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
+        accept: Collection[int] = (0,),
     ) -> bytes:
         """Run `argv` to its end and answer its stdout.
 
         It gets no stdin, our environment with `env` on top, untranslated messages, and a session of its own. `on_line`
         is called with each line of its stderr. Cancelling kills everything it started and waits for that.
 
-        Raises HostProblem (DEPENDENCY_MISSING; DISK_FULL) and ToolFailed with the end of its stderr."""
+        Raises HostProblem (DEPENDENCY_MISSING; DISK_FULL), and ToolFailed with the end of what it said when its exit
+        code is not one to `accept`."""
         program = str(argv[0])
         mark = f"INGLE_TOOL={secrets.token_hex(8)}"
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -115,8 +114,10 @@ class Tools:
         except BaseException:
             await _uninterrupted(_kill(process, mark))
             raise
-        if process.returncode != 0:
-            raise _failure(program, process.returncode or 0, list(tail))
+        assert process.returncode is not None
+        if process.returncode not in accept:
+            said = list(tail) or stdout.decode(errors="replace").splitlines()[-_TAIL_LINES:]
+            raise _failure(program, process.returncode, said)
         return stdout
 
     def _environment(self, mark: str, extra: Mapping[str, str]) -> dict[str, str]:

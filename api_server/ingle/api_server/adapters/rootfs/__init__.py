@@ -1,0 +1,5 @@
+"""Root file systems: an ext4 file from Debian's packages, a tar archive, a directory, or another ext4 image."""
+
+from ingle.api_server.adapters.rootfs.source import RootFileSystems
+
+__all__ = ["RootFileSystems"]

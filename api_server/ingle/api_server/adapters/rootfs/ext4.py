@@ -1,0 +1,130 @@
+"""ext4 files: making one that is no larger than it needs to be, and judging one that is given.
+
+Layout of the superblock: the kernel's Documentation/filesystems/ext4/super.rst, whose offsets the struct below follows.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.api_server.adapters.rootfs.contents import Contents, Xattr
+from ingle.api_server.adapters.rootfs.problem import bad
+from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.errors import Reason, ToolFailed
+
+BLOCK = 4096
+_INODE = 256
+_MIB = 1 << 20
+
+_SUPERBLOCK = 1024
+_MAGIC = 0xEF53
+_INCOMPAT_64BIT = 0x80
+
+# One inode for so many bytes, as mke2fs has it for file systems of a usual size. It holds for what is added when the
+# disk grows, too.
+_BYTES_PER_INODE = 16384
+_SLACK = 32 * _MIB
+_JOURNAL = 16 * _MIB
+
+# Room in the group descriptors to grow online to 4 TiB: the guest's disk may be far larger than the image.
+_GROWS_TO = (4 << 40) // BLOCK
+_RESERVED_DESCRIPTORS = 16 * _MIB
+
+# The same for all, so that the same content makes nearly the same file.
+_UUID = "1f6e1e00-696e-676c-6500-657874340000"
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """What is worth knowing of one. `used_inodes` includes the reserved ones and lost+found: `first_inode` in all."""
+
+    size: int
+    used_inodes: int
+    first_inode: int
+
+
+def read_superblock(image: Path) -> Superblock | None:
+    """The superblock of a file that has one where ext2, 3 and 4 have it."""
+    with open(image, "rb") as file:
+        file.seek(_SUPERBLOCK)
+        data = file.read(1024)
+    if len(data) < 1024 or struct.unpack_from("<H", data, 0x38) != (_MAGIC,):
+        return None
+    inodes, blocks = struct.unpack_from("<II", data, 0x0)
+    (free_inodes,) = struct.unpack_from("<I", data, 0x10)
+    (block_shift,) = struct.unpack_from("<I", data, 0x18)
+    (first_inode,) = struct.unpack_from("<I", data, 0x54)
+    (incompatible,) = struct.unpack_from("<I", data, 0x60)
+    if incompatible & _INCOMPAT_64BIT:
+        blocks |= struct.unpack_from("<I", data, 0x150)[0] << 32
+    if block_shift > 6:  # 64 KiB
+        raise bad("the ext4 superblock is corrupt")
+    return Superblock(blocks << (10 + block_shift), inodes - free_inodes, first_inode)
+
+
+def check_superblock(superblock: Superblock, image: Path) -> None:
+    """Raise BadFile(IMAGE_INVALID) when the file is shorter than its file system, or has no files."""
+    size = image.stat().st_size
+    if size < superblock.size:
+        raise bad(f"the ext4 image is truncated: it has {size} bytes and should have {superblock.size}")
+    if superblock.used_inodes <= superblock.first_inode:
+        raise bad("the ext4 image holds no files")
+
+
+async def repair(tools: Tools, image: Path) -> None:
+    """Replay the journal and mend what needs no decision. Raises BadFile(IMAGE_INVALID) when that is not enough."""
+    try:
+        # 1: errors were corrected; see e2fsck(8).
+        await tools.run(["e2fsck", "-f", "-p", image], accept=(0, 1))
+    except ToolFailed as error:
+        raise bad(f"the ext4 image is corrupt: {error.message}", "e2fsck -f IMAGE") from error
+
+
+def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path]:
+    """The mke2fs command that makes `image` from the directory `tree`."""
+    inodes = max(contents.inodes * 5 // 4 + 64, _data_bytes(contents) // _BYTES_PER_INODE)
+    size = _data_bytes(contents) * 21 // 20 + inodes * _INODE + _JOURNAL + _RESERVED_DESCRIPTORS + _SLACK
+    options = {
+        "hash_seed": _UUID,
+        "resize": _GROWS_TO,
+        # A new file is all zeros already: nothing is left to the guest's first boot to initialize.
+        "assume_storage_prezeroed": 1,
+        "lazy_itable_init": 0,
+        "lazy_journal_init": 0,
+    }
+    return [
+        *("mke2fs", "-q", "-t", "ext4", "-d", tree, "-U", _UUID),
+        *("-b", str(BLOCK), "-I", str(_INODE), "-N", str(max(inodes, size // _BYTES_PER_INODE)), "-m", "0"),
+        *("-J", f"size={_JOURNAL // _MIB}"),
+        *("-E", ",".join(f"{name}={value}" for name, value in options.items())),
+        *(image, f"{-(-size // _MIB)}M"),
+    ]
+
+
+async def set_xattrs(tools: Tools, image: Path, xattrs: tuple[Xattr, ...], scratch: Path) -> None:
+    """Set extended attributes in the image itself, where no user needs a privilege for it."""
+    if not xattrs:
+        return
+    commands = []
+    for number, xattr in enumerate(xattrs):
+        if "\n" in xattr.path or "\n" in xattr.name:
+            raise bad(f"the name {xattr.path!r} has a line break and an extended attribute")
+        value = scratch / f"xattr-{number}"
+        value.write_bytes(xattr.value)
+        commands.append(f"ea_set -f {_quoted(str(value))} {_quoted('/' + xattr.path)} {_quoted(xattr.name)}\n")
+    script = scratch / "xattrs"
+    script.write_text("".join(commands), "utf-8", "surrogateescape")
+    problems: list[str] = []
+    await tools.run(["debugfs", "-w", "-f", script, image], on_line=problems.append)
+    # debugfs ends well whatever happens; its first line tells its version.
+    if problems[1:]:
+        raise ToolFailed(Reason.TOOL_FAILED, "\n".join(["debugfs could not set extended attributes", *problems[1:4]]))
+
+
+def _quoted(word: str) -> str:
+    """As libss, which reads debugfs's commands, wants it."""
+    return '"' + word.replace('"', '""') + '"'
+
+
+def _data_bytes(contents: Contents) -> int:
+    return contents.blocks * BLOCK

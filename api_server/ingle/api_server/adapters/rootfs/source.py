@@ -1,0 +1,125 @@
+"""ImageSource: makes rootfs.ext4 from whatever it is given, in scratch space that is gone afterwards."""
+
+import os
+from pathlib import Path
+
+from ingle.api_server.adapters.rootfs import bootstrap, contents, ext4
+from ingle.api_server.adapters.rootfs.problem import bad
+from ingle.api_server.host import compression
+from ingle.api_server.host.files import disk_full_reported
+from ingle.api_server.host.rootlike import remove_tree
+from ingle.api_server.host.threads import in_thread
+from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.errors import NotFound, Reason
+from ingle.api_server.ports.sources import CatalogEntry, Report
+
+# One command, because a fakeroot forgets at its end which owners and devices the files of an ordinary user stand for.
+_UNPACK_THEN = """
+tar --extract --file="$1" --directory="$2" --numeric-owner --preserve-permissions --same-owner
+shift 2
+exec "$@"
+"""
+
+
+class RootFileSystems:
+    """Implements ports.sources.ImageSource."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def catalog(self) -> tuple[CatalogEntry, ...]:
+        return bootstrap.CATALOG
+
+    async def pull(self, name: str, into: Path, report: Report) -> None:
+        if name not in bootstrap.SUITES:
+            raise NotFound(
+                Reason.IMAGE_NOT_FOUND,
+                f"the catalog has no image {name!r}; it has: {', '.join(bootstrap.SUITES)}",
+                f"ingle image pull {next(iter(bootstrap.SUITES))}",
+            )
+        scratch = _scratch(into)
+        archive = scratch / "rootfs.tar"
+        await bootstrap.make_archive(self._tools, bootstrap.SUITES[name], archive, scratch, report)
+        await self._from_archive(archive, into, scratch, report)
+        await remove_tree(self._tools, scratch)
+
+    async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
+        scratch = _scratch(into)
+        match await in_thread(_kind, rootfs):
+            case "directory":
+                await self._from_directory(rootfs, into, report)
+            case "ext4":
+                await self._from_ext4(rootfs, into, report)
+            case "compressed":
+                report("decompressing", None)
+                archive = scratch / "rootfs.tar"
+                await in_thread(_decompress, rootfs, archive)
+                await self._from_archive(archive, into, scratch, report)
+            case _:
+                await self._from_archive(rootfs, into, scratch, report)
+        await remove_tree(self._tools, scratch)
+
+    async def _from_archive(self, archive: Path, into: Path, scratch: Path, report: Report) -> None:
+        report("reading the archive", None)
+        content = await in_thread(contents.of_archive, archive)
+        tree = scratch / "tree"
+        tree.mkdir(mode=0o755)
+        report("making the ext4 image", None)
+        image = into / "rootfs.ext4"
+        make = ext4.make_command(content, tree, image)
+        await self._tools.run([*_may_own(), "sh", "-e", "-c", _UNPACK_THEN, "sh", archive, tree, *make])
+        await ext4.set_xattrs(self._tools, image, content.xattrs, scratch)
+
+    async def _from_directory(self, directory: Path, into: Path, report: Report) -> None:
+        report("reading the directory", None)
+        content = await in_thread(contents.of_directory, directory)
+        report("making the ext4 image", None)
+        make = ext4.make_command(content, directory, into / "rootfs.ext4")
+        # Root's files keep their owners; an ordinary user's become root's, or nothing in the guest could use them.
+        await self._tools.run([*_may_own(), *make])
+
+    async def _from_ext4(self, source: Path, into: Path, report: Report) -> None:
+        image = into / "rootfs.ext4"
+        report("copying the image", None)
+        await self._tools.run(["cp", "--sparse=always", "--reflink=auto", source, image])
+        report("checking the image", None)
+        await ext4.repair(self._tools, image)
+
+
+def _may_own() -> tuple[str, ...]:
+    """What to put before a command that gives files to others."""
+    return () if os.getuid() == 0 else ("fakeroot", "--")
+
+
+def _kind(rootfs: Path) -> str:
+    """`directory`, `ext4`, `compressed`, or `archive` for all else. Raises BadFile(IMAGE_INVALID)."""
+    try:
+        if rootfs.is_dir():
+            return "directory"
+        if not rootfs.is_file():
+            raise bad(f"there is no file {rootfs}")
+        with open(rootfs, "rb") as file:
+            head = file.read(compression.MAGIC_LENGTH)
+        superblock = ext4.read_superblock(rootfs)
+    except PermissionError as error:
+        raise bad(f"{rootfs} is not readable for this user") from error
+    if not head:
+        raise bad(f"{rootfs} is empty")
+    if superblock is not None:
+        ext4.check_superblock(superblock, rootfs)
+        return "ext4"
+    return "archive" if compression.compression_of(head) is None else "compressed"
+
+
+def _decompress(source: Path, target: Path) -> None:
+    try:
+        with open(source, "rb") as reader, disk_full_reported(target.parent), open(target, "xb") as writer:
+            writer.writelines(compression.decompressed(reader))
+    except (compression.Corrupt, compression.Unsupported) as error:
+        raise bad(str(error)) from error
+
+
+def _scratch(into: Path) -> Path:
+    scratch = into / ".scratch"
+    scratch.mkdir(mode=0o700)
+    return scratch
