@@ -42,11 +42,12 @@ def test_method_is_implemented(server: Server, path: str, method: MethodDescript
 
 def _refusal(server: Server, path: str, request: Message) -> str:
     """The reason of the call's error; empty when it succeeds. On the wire all kinds of calls begin alike."""
+    call: grpc.StreamStreamMultiCallable[bytes, bytes] = server.channel.stream_stream(path)
     try:
-        for _ in server.channel.stream_stream(path)(iter([request.SerializeToString()])):
+        for _ in call(iter([request.SerializeToString()])):
             pass
     except grpc.RpcError as error:
-        return error_info(error).reason
+        return str(error_info(error).reason)
     return ""
 
 
