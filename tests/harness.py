@@ -1,0 +1,222 @@
+"""A real server process in directories of its own, for tests that talk to it as any client would."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from ingle.v1 import (
+    guest_pb2,
+    guest_pb2_grpc,
+    image_pb2_grpc,
+    kernel_pb2_grpc,
+    operation_pb2_grpc,
+    system_pb2_grpc,
+    vm_pb2,
+    vm_pb2_grpc,
+)
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 60.0
+
+
+class Server:
+    """`ingle-server serve` over XDG directories below `root`. Start and stop it as often as a test likes."""
+
+    def __init__(self, root: Path, env: Mapping[str, str] | None = None) -> None:
+        self.root = root
+        self.argv = [sys.executable, "-m", "ingle.api_server", "serve", "--log-level", "debug"]
+        self.env = {
+            **os.environ,
+            "XDG_STATE_HOME": str(root / "state"),
+            "XDG_CACHE_HOME": str(root / "cache"),
+            "XDG_CONFIG_HOME": str(root / "config"),
+            "XDG_RUNTIME_DIR": str(root / "run"),
+            **(env or {}),
+        }
+        self.env.pop("INGLE_SOCKET", None)
+        self.log = root / "server.log"
+        self.socket = root / "run" / "ingle" / "api.sock"
+        self.state = root / "state" / "ingle"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._channel: grpc.Channel | None = None
+        (root / "run").mkdir(mode=0o700, exist_ok=True)
+
+    def start(self) -> "Server":
+        """Start it and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.socket.exists():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.01)
+        self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=(("grpc.max_receive_message_length", -1),))
+        grpc.channel_ready_future(self._channel).result(_START_SECONDS)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def said(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-6000:]
+
+    @property
+    def channel(self) -> grpc.Channel:
+        assert self._channel is not None
+        return self._channel
+
+    @property
+    def system(self) -> system_pb2_grpc.SystemServiceStub:
+        return system_pb2_grpc.SystemServiceStub(self.channel)
+
+    @property
+    def operations(self) -> operation_pb2_grpc.OperationServiceStub:
+        return operation_pb2_grpc.OperationServiceStub(self.channel)
+
+    @property
+    def vms(self) -> vm_pb2_grpc.VmServiceStub:
+        return vm_pb2_grpc.VmServiceStub(self.channel)
+
+    @property
+    def guest(self) -> guest_pb2_grpc.GuestServiceStub:
+        return guest_pb2_grpc.GuestServiceStub(self.channel)
+
+    @property
+    def images(self) -> image_pb2_grpc.ImageServiceStub:
+        return image_pb2_grpc.ImageServiceStub(self.channel)
+
+    @property
+    def kernels(self) -> kernel_pb2_grpc.KernelServiceStub:
+        return kernel_pb2_grpc.KernelServiceStub(self.channel)
+
+    def list(self) -> list[vm_pb2.Vm]:
+        """All VMs."""
+        return list(self.vms.ListVms(vm_pb2.ListVmsRequest()).vms)
+
+    def run(self, vm: str, *argv: str, stdin: bytes | None = None, **fields: object) -> tuple[int, bytes, bytes]:
+        """Run a command in a VM: exit code, stdout, stderr."""
+        start = guest_pb2.ExecStart(vm=vm, argv=argv, stdin=stdin is not None, **fields)  # type: ignore[arg-type]
+        requests = [guest_pb2.ExecRequest(start=start)]
+        for offset in range(0, len(stdin or b""), 256 * 1024):
+            requests.append(guest_pb2.ExecRequest(stdin=(stdin or b"")[offset : offset + 256 * 1024]))
+        out, err = bytearray(), bytearray()
+        for response in self.guest.Exec(iter(requests)):
+            out += response.stdout
+            err += response.stderr
+            if response.HasField("exited"):
+                return response.exited.exit_code, bytes(out), bytes(err)
+        raise AssertionError("the stream ended without an exit")
+
+    def vmm_processes(self) -> dict[int, str]:
+        """Live processes that belong to this server's VMs or tools, by pid: their command lines."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                environment = (entry / "environ").read_bytes()
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+            mine = str(self.root) in line or str(self.root).encode() in environment
+            if mine and state != "Z" and int(entry.name) not in {os.getpid(), self.process.pid if self.process else 0}:
+                found[int(entry.name)] = line
+        return found
+
+    def _end(self, number: int) -> int:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(_STOP_SECONDS)
+
+
+NewServer = Callable[..., Server]
+"""What the fixture `new_server` gives: call it, with environment variables if need be."""
+
+
+@contextmanager
+def server_directory() -> Iterator[Path]:
+    """A short directory: socket paths have room for 107 bytes only."""
+    path = Path(tempfile.mkdtemp(prefix="ingle-t-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@contextmanager
+def cloned_directory(source: Path) -> Iterator[Path]:
+    """A copy of another server's state and caches, holes and all."""
+    with server_directory() as root:
+        for name in ("state", "cache"):
+            subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", source / name, root / name], check=True)
+        yield root
+
+
+@contextmanager
+def running_server(root: Path, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that is stopped at the end, with every VM it has."""
+    server = Server(root, env).start()
+    try:
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            for vm in server.list():
+                server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+            assert server.stop() == 0, server.said()
+        leftover = server.vmm_processes()
+        assert not leftover, leftover
+
+
+def nothing_left(server: Server) -> None:
+    """Assert that no VM, process, file, socket or open journal entry is there."""
+    assert server.list() == []
+    assert server.vmm_processes() == {}
+    assert list((server.state / "vms").iterdir()) == []
+    assert list((server.socket.parent / "vms").iterdir()) == []
+    for library in ("images", "kernels"):
+        strays = [path for path in (server.state / library).iterdir() if len(path.name) != 64 and any(path.iterdir())]
+        assert strays == []
+    with sqlite3.connect(f"file:{server.state / 'ingle.db'}?mode=ro", uri=True) as db:
+        assert db.execute("SELECT * FROM journal").fetchall() == []
+        assert db.execute("SELECT id FROM operations WHERE state = 'RUNNING'").fetchall() == []
+
+
+def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
+    """The ErrorInfo every error of ours carries."""
+    metadata = dict(error.trailing_metadata())
+    status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
+    assert status.message == error.details()
+    assert status.code == error.code().value[0]
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert info.domain == "ingle"
+    assert info.metadata["op_id"] == metadata["ingle-op-id"]
+    return info

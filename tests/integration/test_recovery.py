@@ -1,0 +1,158 @@
+"""Whatever kills the server, whenever: the next one leaves nothing behind and loses nothing."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+from harness import NewServer, Server, cloned_directory, error_info, nothing_left, running_server
+from ingle.v1 import operation_pb2, vm_pb2
+
+
+KILLING = str(Path(__file__).with_name("killing_server.py"))
+
+# reserve, state directory, root disk, claim, acceleration, runtime directory, initramfs, launch, boot, agent, record
+CREATE_STEPS = 11
+
+
+@pytest.mark.parametrize("before", range(CREATE_STEPS + 1))
+def test_killed_before_any_step_of_a_create_nothing_is_left_and_the_name_is_free(prepared: Path, before: int) -> None:
+    with cloned_directory(prepared) as root:
+        doomed = Server(root, {"KILL_BEFORE": str(before)})
+        doomed.argv = [sys.executable, KILLING]
+        doomed.start()
+        with pytest.raises(grpc.RpcError):
+            doomed.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="doomed")))
+        assert doomed.process is not None
+        assert doomed.process.wait(30) == -signal.SIGKILL
+        with running_server(root) as server:
+            if before == CREATE_STEPS:  # complete: it must have been kept, and running
+                vm = server.vms.GetVm(vm_pb2.GetVmRequest(vm="doomed")).vm
+                assert server.run(vm.id, "true")[0] == 0
+                server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+            nothing_left(server)
+            server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="doomed"), no_start=True))
+
+
+# start: claim, acceleration, runtime directory, initramfs, launch, boot, agent, record
+@pytest.mark.parametrize("before", [0, 1, 4, 5, 7])
+def test_killed_before_a_step_of_a_start_the_vm_is_stopped_and_starts_again(prepared: Path, before: int) -> None:
+    with cloned_directory(prepared) as root:
+        with running_server(root) as server:
+            server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="kept"), no_start=True))
+            assert server.stop() == 0
+        doomed = Server(root, {"KILL_BEFORE": str(before)})
+        doomed.argv = [sys.executable, KILLING]
+        doomed.start()
+        with pytest.raises(grpc.RpcError):
+            doomed.vms.StartVm(vm_pb2.StartVmRequest(vm="kept"))
+        assert doomed.process is not None
+        doomed.process.wait(30)
+        with running_server(root) as server:
+            assert [vm.state for vm in server.list()] == [vm_pb2.VM_STATE_STOPPED]
+            assert server.vmm_processes() == {}
+            assert server.vms.StartVm(vm_pb2.StartVmRequest(vm="kept")).vm.state == vm_pb2.VM_STATE_RUNNING
+
+
+@pytest.mark.parametrize("tenth", range(10))
+def test_killed_at_ten_instants_of_a_create_nothing_is_left(prepared: Path, tenth: int) -> None:
+    """By the clock this time: inside steps as well as between them."""
+    with cloned_directory(prepared) as root:
+        doomed = Server(root).start()
+        creating = threading.Thread(target=_create_in_vain, args=(doomed,))
+        creating.start()
+        time.sleep(0.15 * tenth)
+        doomed.kill()
+        creating.join()
+        with running_server(root) as server:
+            for vm in server.list():  # the late ones may have been complete, which is right too
+                assert vm.state == vm_pb2.VM_STATE_RUNNING
+                server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+            nothing_left(server)
+
+
+def _create_in_vain(server: Server) -> None:
+    try:
+        server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="doomed")))
+    except (grpc.RpcError, ValueError):
+        return
+
+
+def test_killed_in_the_middle_of_a_delete_the_next_server_completes_it(prepared: Path) -> None:
+    with cloned_directory(prepared) as root:
+        with running_server(root) as server:
+            server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="half"), no_start=True))
+            server.stop()
+        doomed = Server(root, {"KILL_BEFORE": "0"})
+        doomed.argv = [sys.executable, KILLING]
+        doomed.start()
+        with pytest.raises(grpc.RpcError):
+            doomed.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm="half"))
+        assert doomed.process is not None
+        doomed.process.wait(30)
+        with running_server(root) as server:
+            nothing_left(server)
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_vms_survive_a_server_restart_and_are_adopted(new_server: NewServer, how: str) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    boot_id = server.run(vm.id, "cat", "/proc/sys/kernel/random/boot_id")[1].decode().strip()
+    assert boot_id == vm.boot_id
+    getattr(server, how)()
+    os.kill(vm.pid, 0)
+    server.start()
+    again = server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm
+    assert again == vm
+    assert server.run(vm.id, "cat", "/proc/sys/kernel/random/boot_id")[1].decode().strip() == boot_id
+    assert server.vms.StopVm(vm_pb2.StopVmRequest(vm=vm.id)).vm.state == vm_pb2.VM_STATE_STOPPED
+
+
+def test_a_vmm_that_died_while_no_server_was_there_is_told_and_starts_again(new_server: NewServer) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    server.stop()
+    os.kill(vm.pid, signal.SIGKILL)
+    server.start()
+    dead = server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm
+    assert dead.state == vm_pb2.VM_STATE_ERROR
+    assert "no server was there" in dead.error
+    assert server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm.boot_id != vm.boot_id
+
+
+def test_an_interrupted_operation_is_told_as_failed(prepared: Path) -> None:
+    with cloned_directory(prepared) as root:
+        doomed = Server(root).start()
+        begun = doomed.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest()).operation
+        doomed.kill()
+        with running_server(root) as server:
+            request = operation_pb2.GetOperationRequest(operation_id=begun.id)
+            operation = server.operations.GetOperation(request).operation
+            assert operation.state == operation_pb2.OPERATION_STATE_FAILED
+            assert "undid" in operation.error.message
+            nothing_left(server)
+
+
+def test_a_stopping_server_cancels_and_undoes_what_is_under_way(new_server: NewServer) -> None:
+    server = new_server()
+    server.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest())
+    time.sleep(0.5)
+    assert server.stop() == 0
+    server.start()
+    nothing_left(server)
+
+
+def test_stale_sockets_of_a_killed_server_do_not_matter(new_server: NewServer) -> None:
+    server = new_server()
+    server.kill()
+    assert server.socket.exists()
+    server.start()
+    with pytest.raises(grpc.RpcError) as raised:
+        server.vms.GetVm(vm_pb2.GetVmRequest(vm="x"))
+    assert error_info(raised.value).reason == "VM_NOT_FOUND"
