@@ -79,7 +79,12 @@ def copy_sparse(source: Path, target: Path, mode: int = 0o600) -> None:
         size = os.fstat(reader.fileno()).st_size
         os.ftruncate(writer, size)
         for start, end in _extents(reader.fileno(), size):
-            _copy_range(reader.fileno(), writer, start, end)
+            _copy_range(reader.fileno(), writer, start, end, start)
+
+
+def append_file(source: int, target: int) -> None:
+    """Copy a whole file to where another, open for writing, is positioned; both are descriptors. Raises OSError."""
+    _copy_range(source, target, 0, os.fstat(source).st_size, os.lseek(target, 0, os.SEEK_CUR))
 
 
 def reflink(source: Path, target: Path, mode: int = 0o600) -> None:
@@ -164,9 +169,9 @@ def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
+def _copy_range(source: int, target: int, start: int, end: int, to: int) -> None:
     # Not copy_file_range, which can't cross file systems of different kinds.
-    os.lseek(target, start, os.SEEK_SET)
+    os.lseek(target, to, os.SEEK_SET)
     while start < end:
         copied = os.sendfile(target, source, start, end - start)
         if copied == 0:

@@ -1,0 +1,6 @@
+"""Root disks: writable copies of an image, as cheap as the host allows."""
+
+from ingle.api_server.adapters.disk.qcow2 import Qcow2Disk
+from ingle.api_server.adapters.disk.raw import CopyDisk, ReflinkDisk
+
+__all__ = ["CopyDisk", "Qcow2Disk", "ReflinkDisk"]

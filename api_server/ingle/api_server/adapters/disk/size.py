@@ -1,0 +1,22 @@
+"""The one rule about sizes that all backends share."""
+
+from pathlib import Path
+
+from ingle.api_server.model.errors import InvalidArgument
+
+SECTOR = 512
+
+
+def check_size(size_bytes: int, least_bytes: int, what: str) -> None:
+    """Raise InvalidArgument unless `size_bytes` is a whole number of sectors and not smaller than `what` is now."""
+    if size_bytes < least_bytes:
+        raise InvalidArgument(
+            f"a disk of {size_bytes} bytes is smaller than {what}: at least {least_bytes} bytes are needed"
+        )
+    if size_bytes % SECTOR:
+        raise InvalidArgument(f"a disk of {size_bytes} bytes is not a multiple of {SECTOR}")
+
+
+def check_holds(size_bytes: int, image: Path) -> None:
+    """Raise InvalidArgument unless a disk of this size can hold `image`."""
+    check_size(size_bytes, image.stat().st_size, "its image")
