@@ -48,8 +48,8 @@ smoke-coverage-html: ## The coverage of the last smoke run as pages
 smoke-clean: ## Remove what smoke runs left
 	@scripts/smoke.sh --clean
 
-bench: deps ## Percentiles, each beside a floor measured in the same run
-	@$(BIN)/python -m tests.bench
+bench: deps ## Percentiles, each beside a floor measured in the same run; ARGS=--quick for a first look
+	@PYTHONPATH=tests $(BIN)/python -m bench.bench $(ARGS)
 
 soak: deps ## 50 boots in a row; all must come up
 	@scripts/soak.sh
