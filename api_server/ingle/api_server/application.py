@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from ingle.api_server.adapters.boot import InitramfsWriter
-from ingle.api_server.adapters.debian import DebianImages, DebianKernels
-from ingle.api_server.adapters.disk import CopyBackend, Qcow2Backend, ReflinkBackend
+from ingle.api_server.adapters.boot import Initramfs
+from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk
 from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.adapters.kernel import Kernels as KernelFiles
 from ingle.api_server.adapters.library import DirectoryLibrary
 
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.qemu import QemuEngine
+from ingle.api_server.adapters.rootfs import RootFileSystems
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
@@ -74,21 +75,20 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
     """Wire everything up. `stop` is what a Shutdown call triggers. VMs live on when the context is left."""
     paths, limits = config.paths, host_limits()
     tools = Tools(paths.state)
-    image_library = DirectoryLibrary(paths.images)
-    kernel_library = DirectoryLibrary(paths.kernels)
-    media = InitramfsWriter(agent_binary(), kernel_library, paths.cache / "initramfs")
+    image_library = DirectoryLibrary(paths.images, tools)
+    kernel_library = DirectoryLibrary(paths.kernels, tools)
+    media = Initramfs(kernel_library, agent_binary(), paths.cache / "initramfs")
     engine = QemuEngine(tools, kernel_library, media, paths.cache / "acceleration")
     files = LocalVmFiles(paths.vms, paths.runtime / "vms")
     dialler = Dialler()
-    backends: Mapping[str, DiskBackend] = {
-        backend.name: backend
-        for backend in (Qcow2Backend(tools), ReflinkBackend(paths.images, paths.vms), CopyBackend())
-    }
+    # In the order of preference.
+    disks: tuple[DiskBackend, ...] = (Qcow2Disk(tools), ReflinkDisk(), CopyDisk())
+    backends: Mapping[str, DiskBackend] = {disk.name: disk for disk in disks}
     async with SqliteStore(paths.database) as store:
         fleet = Fleet(store, files, dialler)
         operations = Operations(store)
-        images = Images(store, image_library, DebianImages(tools))
-        kernels = Kernels(store, kernel_library, DebianKernels(tools))
+        images = Images(store, image_library, RootFileSystems(tools))
+        kernels = Kernels(store, kernel_library, KernelFiles(tools))
         pipelines = StartPipelines.of(store, files, engine, media, dialler, image_library, kernel_library, backends)
         delete_step = Delete(store, files, engine)
         start = StartVm(
@@ -100,6 +100,8 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             images=images,
             kernels=kernels,
             backends=backends,
+            image_directory=paths.images,
+            vm_directory=paths.vms,
             pipelines=pipelines,
             limits=limits,
             defaults=config.defaults,

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from ingle.api_server.adapters.debian import tools_needed
 
 from ingle.api_server.adapters.sqlite import check_database
 from ingle.api_server.agents import agent_binary
@@ -56,13 +55,20 @@ async def examine(config: Config) -> list[Check]:
     limits = host_limits()
     return [
         Check("host", "pass", f"{limits.vcpus} vcpus, {mib(limits.memory_bytes)} of memory"),
-        *(_program(program) for program in ("qemu-system-x86_64", "qemu-img", *tools_needed())),
+        *(_program(program) for program in _programs()),
         _attempt("guest agent", lambda: str(agent_binary())),
         _kvm(),
         _database(config),
         _space(config),
         _socket_path(str(paths.runtime / "vms" / ("0" * 12) / "vmm.sock")),
     ]
+
+
+def _programs() -> tuple[str, ...]:
+    """What ingle runs: the VMM, then the makers of kernels and images. Only root keeps a file's owner by itself."""
+    as_root = os.getuid() == 0
+    tools = ("qemu-img", "apt-get", "dpkg-deb", "depmod", "mmdebstrap", "tar", "mke2fs", "e2fsck", "setpriv")
+    return ("qemu-system-x86_64", *tools, *(() if as_root else ("fakeroot", "newuidmap")))
 
 
 def _program(program: str) -> Check:

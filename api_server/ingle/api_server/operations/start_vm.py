@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
@@ -91,6 +92,8 @@ class StartVm:
         images: Images,
         kernels: Kernels,
         backends: Mapping[str, DiskBackend],
+        image_directory: Path,
+        vm_directory: Path,
         pipelines: StartPipelines,
         limits: HostLimits,
         defaults: Defaults,
@@ -103,6 +106,8 @@ class StartVm:
         self._images = images
         self._kernels = kernels
         self._backends = backends
+        self._image_directory = image_directory
+        self._vm_directory = vm_directory
         self._pipelines = pipelines
         self._limits = limits
         self._defaults = defaults
@@ -198,7 +203,7 @@ class StartVm:
         for backend in self._backends.values():
             if wish and backend.name != wish:
                 continue
-            problem = await backend.usable()
+            problem = await backend.usable(self._image_directory, self._vm_directory)
             if not problem:
                 return backend.name
             problems.append(f"{backend.name}: {problem}")

@@ -18,8 +18,8 @@ class DiskBackend(Protocol):
     def disk_path(self, directory: Path) -> Path:
         """The disk file of a VM whose state is in `directory`."""
 
-    async def usable(self) -> str:
-        """Why it can't be used on this host, as found out by trying; empty when it can."""
+    async def usable(self, images: Path, vms: Path) -> str:
+        """Why it can't be used between these directories, as found out by trying; empty when it can."""
 
     async def create(self, image: Path, directory: Path, size_bytes: int) -> None:
         """Make the disk of `size_bytes` (at least the image's) over the ext4 file `image`.

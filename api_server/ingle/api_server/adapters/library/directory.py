@@ -10,7 +10,7 @@ what it leaves in .work and .trash the next start sweeps away.
 
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -59,7 +59,10 @@ class DirectoryLibrary:
         await in_thread(files.sync_directory, self._root)
         await remove_tree(self._tools, trash)
 
-    async def sweep(self) -> None:
+    async def sweep(self, known: Collection[str]) -> None:
+        for item in _children(self._root):
+            if item not in (self._work, self._trash) and item.name not in known:
+                await self.remove(item.name)
         for directory in (self._work, self._trash):
             for leftover in _children(directory):
                 await remove_tree(self._tools, leftover)
