@@ -6,8 +6,10 @@ never written down here: it comes from the contract itself.
 
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Generic, Self, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from ingle.cli import paths, server_process
@@ -98,6 +100,15 @@ def connect_if_running(silence_limit: float | None = None) -> Client | None:
     return None if sock is None else _client(sock, silence_limit)
 
 
+def duration(span: timedelta | None) -> Duration | None:
+    """A span as messages hold it; None leaves the field unset."""
+    if span is None:
+        return None
+    message = Duration()
+    message.FromTimedelta(span)
+    return message
+
+
 def wait(connection: Connection) -> None:
     """Connection.wait, with failures a person can read."""
     try:
@@ -116,8 +127,8 @@ def call_failed(status: Status) -> CliError:
     if not status.details:
         reason = "INTERNAL" if status.op_id else SERVER_UNREACHABLE
         return CliError(Failure(reason, status.message or f"gRPC status {status.code}", op_id=status.op_id))
-    from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped] # noqa: PLC0415
-    from google.rpc.status_pb2 import Status as RpcStatus  # type: ignore[import-untyped] # noqa: PLC0415
+    from google.rpc.error_details_pb2 import ErrorInfo  # noqa: PLC0415 - only failures need it
+    from google.rpc.status_pb2 import Status as RpcStatus  # noqa: PLC0415 - only failures need it
 
     info = ErrorInfo()
     for detail in RpcStatus.FromString(status.details).details:

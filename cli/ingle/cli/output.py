@@ -1,8 +1,7 @@
-"""What a command prints: data on stdout for people (tables, fields) or for scripts (--json), failures on stderr."""
+"""What a command prints: data on stdout, for people as tables and fields or for scripts as JSON; the rest on stderr."""
 
-import json
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TextIO
 
 import typer
@@ -10,19 +9,9 @@ import typer
 from ingle.cli.errors import Failure
 
 
-@dataclass
-class Output:
-    """How to print; --json switches it over while the command line is being read."""
-
-    json: bool = False
-
-    def data(self, value: object, text: str) -> None:
-        """`value` (JSON-able) or `text`, as the user wished."""
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False) if self.json else text)
-
-    def failure(self, failure: Failure) -> None:
-        """One failure on stderr: JSON of one line, or text."""
-        tell(json.dumps(failure.as_json(), ensure_ascii=False) if self.json else failure.as_text())
+def print_json(value: object) -> None:
+    """The whole answer of a command, for a script."""
+    typer.echo(_json(value, indent=2))
 
 
 def tell(text: str) -> None:
@@ -30,9 +19,19 @@ def tell(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def is_terminal(stream: TextIO) -> bool:
-    """Whether a person looks at it; closed streams are nobody's."""
+def tell_failure(failure: Failure, *, as_json: bool) -> None:
+    """One failure on stderr: a few lines, or JSON on one line."""
+    tell(_json(failure.as_json()) if as_json else failure.as_text())
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at it. Python gives None for a stream that was closed before it started."""
     return stream is not None and not stream.closed and stream.isatty()
+
+
+def person_watches() -> bool:
+    """Whether what goes to stderr is seen while it happens."""
+    return is_terminal(sys.stderr)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -49,3 +48,9 @@ def fields(pairs: Iterable[tuple[str, str]]) -> str:
     told = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in told), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in told)
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    import json  # noqa: PLC0415 - not loaded for a table
+
+    return json.dumps(value, indent=indent, ensure_ascii=False)

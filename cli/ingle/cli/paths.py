@@ -33,9 +33,9 @@ def api_address() -> Address:
 
 def runtime_directory() -> Path:
     """$XDG_RUNTIME_DIR/ingle, else /run/user/UID/ingle where a login manager made that, else ingle-UID for temporary
-    files (the XDG base directory specification leaves the choice of a substitute to programs)."""
-    if named := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(named) / "ingle"
+    files. The XDG base directory specification leaves that choice to programs, and has relative values ignored."""
+    if (named := _absolute("XDG_RUNTIME_DIR")) is not None:
+        return named / "ingle"
     login = Path(f"/run/user/{os.getuid()}")
     if login.is_dir() and login.stat().st_uid == os.getuid():
         return login / "ingle"
@@ -46,13 +46,17 @@ def runtime_directory() -> Path:
 
 def state_directory() -> Path:
     """$XDG_STATE_HOME/ingle, else ~/.local/state/ingle."""
-    named = os.environ.get("XDG_STATE_HOME")
-    return (Path(named) if named else Path.home() / ".local" / "state") / "ingle"
+    return (_absolute("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ingle"
 
 
 def server_log() -> Path:
     """What a server that was started on demand prints."""
     return state_directory() / "server.log"
+
+
+def _absolute(variable: str) -> Path | None:
+    path = Path(os.environ.get(variable, ""))
+    return path if path.is_absolute() else None
 
 
 def _checked(path: Path) -> Path:

@@ -13,6 +13,9 @@ from pathlib import Path
 from ingle.cli import paths
 from ingle.cli.errors import SERVER_FAILED_TO_START, SERVER_UNREACHABLE, CliError, failed
 
+SERVER_COMMAND = (sys.executable, "-m", "ingle.api_server")
+"""By its name alone: the command line knows nothing of the server's code, which may not be installed."""
+
 _START_LIMIT_SECONDS = 15.0
 _RETRY_SECONDS = 0.005
 _EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
@@ -54,7 +57,7 @@ def start(address: paths.Address) -> socket.socket:
     with log.open("ab") as output:
         log_start = output.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "ingle.api_server", "serve"],
+            [*SERVER_COMMAND, "serve"],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -73,12 +76,16 @@ def start(address: paths.Address) -> socket.socket:
     )
 
 
+def why_it_failed(what: str, said: list[str]) -> tuple[str, str]:
+    """Message and remedy for a server that ended with `said` as its last lines."""
+    message = "\n".join([f"{what}:", *(f"    {line}" for line in said[-_LOG_LINES:])]) if said else what
+    if any("ModuleNotFoundError" in line or "No module named" in line for line in said):
+        return message, "pip install 'ingle[server]'"
+    return message, f"see {paths.server_log()}"
+
+
 def _start_failed(what: str, log: Path, log_start: int) -> CliError:
     with log.open("rb") as file:
         file.seek(log_start)
-        said = file.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
-    remedy = f"see {log}"
-    if any("ModuleNotFoundError" in line for line in said):
-        remedy = "pip install 'ingle[server]'"
-    message = "\n".join([f"{what}:", *(f"    {line}" for line in said)]) if said else what
-    return failed(SERVER_FAILED_TO_START, message, remedy)
+        said = file.read().decode(errors="replace").splitlines()
+    return failed(SERVER_FAILED_TO_START, *why_it_failed(what, said))

@@ -1,0 +1,57 @@
+"""`ingle`, and `python -m ingle.cli`: run one command, and turn whatever happens into text and an exit code."""
+
+import os
+import signal
+import sys
+from typing import Never
+
+from typer.main import get_command
+
+from ingle.cli import completion
+from ingle.cli.app import app
+from ingle.cli.errors import EXIT_FAILED, EXIT_SIGNAL, EXIT_USAGE, CliError, Failure
+from ingle.cli.options import Settings
+from ingle.cli.output import tell, tell_failure
+
+TRACEBACK_VARIABLE = "INGLE_TRACEBACK"
+
+
+def main() -> Never:
+    """The entry point. Exit codes: see ingle.cli.errors."""
+    signal.signal(signal.SIGTERM, _leave)
+    settings = Settings()
+    try:
+        _refuse_undecodable(sys.argv[1:])
+        completion.prepare()
+        get_command(app).main(prog_name="ingle", obj=settings)
+    except CliError as error:
+        for failure in error.failures:
+            tell_failure(failure, as_json=settings.json)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        message = f"this is a fault of ingle's: {type(error).__name__}: {error}"
+        remedy = f"report it, with what the same command prints under {TRACEBACK_VARIABLE}=1"
+        tell_failure(Failure("INTERNAL", message, remedy), as_json=settings.json)
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)
+
+
+def _leave(number: int, _frame: object) -> Never:
+    """As the default action would, but through every `finally`: a terminal must get its cursor back."""
+    sys.exit(EXIT_SIGNAL + number)
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """Text of the API is UTF-8; Python smuggles other bytes in as lone surrogates."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            tell(f"Error: the argument {argument!r} is not UTF-8.")
+            sys.exit(EXIT_USAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""`ingle completion`: a script for the shell."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ingle.cli.completion import shell_script
+from ingle.cli.lazy import examples, new_app
+
+app = new_app()
+
+
+class Shell(StrEnum):
+    """Those that Typer writes for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@app.command(
+    epilog=examples(
+        "source <(ingle completion bash)       # for this shell",
+        "ingle completion bash > ~/.local/share/bash-completion/completions/ingle",
+        'ingle completion zsh > "${fpath[1]}/_ingle"',
+        "ingle completion fish > ~/.config/fish/completions/ingle.fish",
+    )
+)
+def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to print.")]) -> None:
+    """Print what makes TAB complete commands, options, and the names of VMs, images and kernels."""
+    typer.echo(shell_script(shell.value))

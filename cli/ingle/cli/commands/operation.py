@@ -1,0 +1,119 @@
+"""`ingle operation`: changes under way and done."""
+
+from datetime import UTC
+from typing import Annotated
+
+import typer
+
+from ingle.cli.client import Client, connect
+from ingle.cli.jsonable import enum_name, to_json
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.options import AsJson, Count
+from ingle.cli.output import fields, print_json, table
+from ingle.cli.progress import Stages, raise_if_failed
+from ingle.cli.quantities import format_age, format_seconds
+from ingle.v1 import operation_pb2
+
+app = new_app("Changes under way and done.")
+
+_KINDS = operation_pb2.OperationKind.DESCRIPTOR
+_STATES = operation_pb2.OperationState.DESCRIPTOR
+
+Reference = Annotated[str, typer.Argument(metavar="OPERATION", help="Its id, op-…")]
+
+
+@app.command(name="list", epilog=examples("ingle operation list", "ingle operation list --limit 5 --json"))
+def list_operations(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", parser=Count, help="At most so many.")] = 20,
+    json: AsJson = False,
+) -> None:
+    """Operations, newest first (alias: ls)."""
+    with connect() as client:
+        request = operation_pb2.ListOperationsRequest(limit=limit)
+        operations = client.call(request, operation_pb2.ListOperationsResponse).operations
+    if json:
+        print_json([to_json(operation) for operation in operations])
+        return
+    rows = (
+        (
+            operation.id,
+            enum_name(_KINDS, operation.kind),
+            enum_name(_STATES, operation.state),
+            operation.target_id[:12],
+            _took(operation),
+            format_age(operation.created_at.ToDatetime(UTC)),
+        )
+        for operation in operations
+    )
+    typer.echo(table(("ID", "KIND", "STATE", "TARGET", "TOOK", "AGE"), rows))
+
+
+@app.command(epilog=examples("ingle operation show op-0123456789ab"))
+def show(operation: Reference, json: AsJson = False) -> None:
+    """One operation and its stages."""
+    with connect() as client:
+        request = operation_pb2.GetOperationRequest(operation_id=operation)
+        _tell(client.call(request, operation_pb2.GetOperationResponse).operation, json=json)
+
+
+@app.command(epilog=examples("ingle operation cancel op-0123456789ab"))
+def cancel(operation: Reference, json: AsJson = False) -> None:
+    """Cancel, and wait until everything done so far is undone; one that has ended stays as it is."""
+    with connect() as client, Stages(lines=False) as stages:
+        request = operation_pb2.CancelOperationRequest(operation_id=operation)
+        call = client.begin(request, operation_pb2.CancelOperationResponse)
+        stages.under_way(f"Cancelling {operation}")
+        cancelled = call.result().operation
+        stages.end_live()
+        _tell(cancelled, json=json)
+
+
+@app.command(epilog=examples("ingle operation watch op-0123456789ab"))
+def watch(operation: Reference, json: AsJson = False) -> None:
+    """Show the stages until it ends; leaving does not disturb it. Exit code 1 when it failed."""
+    with connect() as client, Stages(lines=not json) as stages:
+        last = _last_state(client, operation, stages)
+    if json:
+        print_json(to_json(last))
+    raise_if_failed(last)
+
+
+def _last_state(client: Client, operation_id: str, stages: Stages) -> operation_pb2.Operation:
+    last = operation_pb2.Operation()
+    request = operation_pb2.WatchOperationRequest(operation_id=operation_id)
+    for response in client.begin(request, operation_pb2.WatchOperationResponse):
+        last = response.operation
+        stages.update(last)
+    return last
+
+
+def _tell(operation: operation_pb2.Operation, *, json: bool) -> None:
+    if json:
+        print_json(to_json(operation))
+        return
+    error = operation.error
+    typer.echo(
+        fields(
+            (
+                ("id", operation.id),
+                ("kind", enum_name(_KINDS, operation.kind)),
+                ("state", enum_name(_STATES, operation.state)),
+                ("target", operation.target_id),
+                ("began", f"{operation.created_at.ToDatetime(UTC):%F %T} UTC"),
+                ("took", _took(operation)),
+                ("error", error.message),
+                ("remedy", error.remedy),
+            )
+        )
+    )
+    if operation.stages:
+        rows = ((stage.name, _took(stage), stage.text) for stage in operation.stages)
+        typer.echo("\n" + table(("STAGE", "TOOK", "WHAT IT DOES"), rows))
+
+
+def _took(item: operation_pb2.Operation | operation_pb2.Stage) -> str:
+    """How long it lasted; empty while it is under way."""
+    if not item.HasField("finished_at"):
+        return ""
+    began = item.created_at if isinstance(item, operation_pb2.Operation) else item.started_at
+    return format_seconds((item.finished_at.ToNanoseconds() - began.ToNanoseconds()) / 1e9)

@@ -1,0 +1,143 @@
+"""`ingle server`: the per-user API server. Other commands start it by themselves."""
+
+import sys
+import time
+from collections import deque
+from datetime import UTC
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ingle.cli import paths
+from ingle.cli.client import Client, connect, connect_if_running
+from ingle.cli.errors import EXIT_FAILED, SERVER_UNREACHABLE, CliError, failed
+from ingle.cli.jsonable import Json, to_json
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.options import AsJson, Count
+from ingle.cli.output import fields, print_json
+from ingle.cli.progress import Stages
+from ingle.cli.quantities import format_size
+from ingle.v1 import system_pb2
+
+app = new_app("The API server of this user; other commands start it by themselves.")
+
+_STOP_LIMIT_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_FOLLOW_SECONDS = 0.2
+
+
+@app.command(epilog=examples("ingle server start"))
+def start(json: AsJson = False) -> None:
+    """Start it, unless it runs; answers when it listens."""
+    with Stages(lines=False) as stages:
+        stages.under_way("Starting the server")
+        client = connect()
+    with client:
+        _tell(_info(client), json=json)
+
+
+@app.command(epilog=examples("ingle server stop"))
+def stop(json: AsJson = False) -> None:
+    """Stop it: calls under way are cancelled and undone, VMs go on running."""
+    client = connect_if_running()
+    if client is None:
+        _tell_not_running(json=json)
+        return
+    with client, Stages(lines=False) as stages:
+        stages.under_way("Stopping the server")
+        info = _info(client)
+        try:
+            client.call(system_pb2.ShutdownRequest(), system_pb2.ShutdownResponse)
+        except CliError as error:
+            if error.failures[0].reason != SERVER_UNREACHABLE:  # it may be gone before its answer gets through
+                raise
+        _wait_until_gone(info.pid)
+    if json:
+        print_json({"running": False, "pid": info.pid})
+    else:
+        typer.echo(f"stopped (pid {info.pid})")
+
+
+@app.command(epilog=examples("ingle server status", "ingle server status --json"))
+def status(json: AsJson = False) -> None:
+    """What it is and where it keeps things; exit code 1 when it does not run. Starts nothing."""
+    client = connect_if_running()
+    if client is None:
+        _tell_not_running(json=json)
+        raise typer.Exit(EXIT_FAILED)
+    with client:
+        _tell(_info(client), json=json)
+
+
+@app.command(epilog=examples("ingle server logs", "ingle server logs -f --tail 50"))
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    tail: Annotated[int, typer.Option("--tail", metavar="LINES", parser=Count, help="Only the last lines.")] = 100,
+) -> None:
+    """What the server says; every line has the op_id that errors show."""
+    log = paths.server_log()
+    if not log.exists():
+        raise failed(
+            "INVALID_ARGUMENT", f"there is no {log}: no server was started on demand yet", "ingle server start"
+        )
+    _print_log(log, tail, follow=follow)
+
+
+def _print_log(log: Path, tail: int, *, follow: bool) -> None:
+    with log.open("rb") as file:
+        sys.stdout.buffer.writelines(deque(file, maxlen=tail))
+        sys.stdout.buffer.flush()
+        while follow:
+            time.sleep(_FOLLOW_SECONDS)
+            sys.stdout.buffer.write(file.read())
+            sys.stdout.buffer.flush()
+
+
+def _info(client: Client) -> system_pb2.GetInfoResponse:
+    return client.call(system_pb2.GetInfoRequest(), system_pb2.GetInfoResponse)
+
+
+def _wait_until_gone(pid: int) -> None:
+    """Until a new server could start: the old one neither listens nor lives."""
+    deadline = time.monotonic() + _STOP_LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(_POLL_SECONDS)
+    raise failed(
+        SERVER_UNREACHABLE, f"the server (pid {pid}) still runs after {_STOP_LIMIT_SECONDS:g} s", f"kill {pid}"
+    )
+
+
+def _tell(info: system_pb2.GetInfoResponse, *, json: bool) -> None:
+    address = paths.api_address().path
+    if json:
+        print_json({"running": True, "socket": str(address), **to_json(info)})
+        return
+    engines = (
+        (f"engine {engine.name}", engine.version if not engine.problem else f"not usable: {engine.problem}")
+        for engine in info.engines
+    )
+    typer.echo(
+        fields(
+            (
+                ("server", f"{info.version}, pid {info.pid}"),
+                ("since", f"{info.started_at.ToDatetime(UTC):%F %T} UTC"),
+                ("socket", str(address)),
+                ("state", info.state_directory),
+                ("cache", info.cache_directory),
+                ("log", str(paths.server_log())),
+                ("host", f"{info.host_vcpus} vCPUs, {format_size(info.host_memory_bytes)} memory"),
+                *engines,
+            )
+        )
+    )
+
+
+def _tell_not_running(*, json: bool) -> None:
+    address: Json = str(paths.api_address().path)
+    if json:
+        print_json({"running": False, "socket": address})
+    else:
+        typer.echo(f"not running ({address})")

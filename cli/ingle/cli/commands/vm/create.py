@@ -1,0 +1,160 @@
+"""`ingle vm create` and `ingle vm set`: what a VM is."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ingle.cli import completion
+from ingle.cli.client import Client, connect
+from ingle.cli.errors import CliError, Failure
+from ingle.cli.jsonable import to_json
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.options import AsJson, Count, Environment, Size, Verbose, VmReference, parse_environment
+from ingle.cli.output import print_json, tell
+from ingle.cli.progress import Interrupted, Stages, Stopwatch, follow
+from ingle.v1 import vm_pb2
+
+app = new_app()
+
+
+class Acceleration(StrEnum):
+    """--accel."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class DiskBackend(StrEnum):
+    """--disk-backend."""
+
+    QCOW2 = "qcow2"
+    REFLINK = "reflink"
+    COPY = "copy"
+
+
+Name = Annotated[str, typer.Option("--name", "-n", help="A DNS label; made up unless given.")]
+NewName = Annotated[str | None, typer.Option("--name", "-n", help="A DNS label.")]
+Image = Annotated[str, typer.Option("--image", help="Name or id.", autocompletion=completion.image_names)]
+Kernel = Annotated[str, typer.Option("--kernel", help="Name or id.", autocompletion=completion.kernel_names)]
+Vcpus = Annotated[int | None, typer.Option("--vcpu", metavar="N", parser=Count, help="1 to the host's.")]
+Memory = Annotated[int | None, typer.Option("--memory", "-m", metavar="SIZE", parser=Size, help="E.g. 512M or 2G.")]
+DiskSize = Annotated[
+    int | None, typer.Option("--disk-size", metavar="SIZE", parser=Size, help="At least the image's, e.g. 10G.")
+]
+Accel = Annotated[Acceleration | None, typer.Option("--accel", help="auto: whichever a probe boot shows to work.")]
+Backend = Annotated[DiskBackend | None, typer.Option("--disk-backend", help="The best that works here, unless given.")]
+
+
+def vm_spec(
+    name: str,
+    image: str,
+    kernel: str,
+    vcpu: int | None,
+    memory: int | None,
+    disk_size: int | None,
+    env: list[str],
+    accel: Acceleration | None,
+    disk_backend: DiskBackend | None,
+) -> vm_pb2.VmSpec:
+    """The options as the contract has them; what was not given stays unset and becomes the server's default."""
+    return vm_pb2.VmSpec(
+        name=name,
+        image=image,
+        kernel=kernel,
+        vcpus=vcpu,
+        memory_bytes=memory,
+        disk_bytes=disk_size,
+        env=parse_environment(env),
+        acceleration=vm_pb2.Acceleration.Value(f"ACCELERATION_{accel.name if accel else 'UNSPECIFIED'}"),
+        disk_backend=disk_backend.value if disk_backend else "",
+    )
+
+
+def create_vm(client: Client, spec: vm_pb2.VmSpec, stages: Stages, *, no_start: bool = False) -> str:
+    """Create it, showing the stages; answers its id. Raises Interrupted and CliError as `follow` does."""
+    begun = client.call(vm_pb2.BeginCreateVmRequest(spec=spec, no_start=no_start), vm_pb2.BeginCreateVmResponse)
+    return follow(client, begun.operation, stages).target_id
+
+
+def get_vm(client: Client, reference: str) -> vm_pb2.Vm:
+    """The VM that the reference stands for."""
+    return client.call(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse).vm
+
+
+def delete_vm(client: Client, vm_id: str) -> None:
+    """Delete it though it runs."""
+    client.call(vm_pb2.DeleteVmRequest(vm=vm_id, force=True), vm_pb2.DeleteVmResponse)
+
+
+@app.command(
+    epilog=examples(
+        "ingle vm create --name web --memory 1G",
+        "ingle vm create --no-start --image debian:trixie --disk-size 20G",
+        "ingle vm create --env TZ=UTC --env HOME -v",
+    )
+)
+def create(
+    name: Name = "",
+    image: Image = "",
+    kernel: Kernel = "",
+    vcpu: Vcpus = None,
+    memory: Memory = None,
+    disk_size: DiskSize = None,
+    env: Environment = [],  # noqa: B006 - Typer copies it
+    accel: Accel = None,
+    disk_backend: Backend = None,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Leave it stopped.")] = False,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Create a VM and start it; prints its name."""
+    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend)
+    watch = Stopwatch()
+    with connect() as client, Stages(lines=verbose) as stages:
+        stages.stage_ended("connect", watch.seconds())
+        try:
+            vm_id = create_vm(client, spec, stages, no_start=no_start)
+        except Interrupted as interrupted:
+            if interrupted.operation.error.message:
+                raise KeyboardInterrupt from interrupted
+            vm_id = interrupted.operation.target_id
+            tell("ingle: too late to cancel: it is there")
+        vm = get_vm(client, vm_id)
+        stages.stage_ended("in all", watch.seconds())
+    if json:
+        print_json(to_json(vm))
+    else:
+        typer.echo(vm.name)
+
+
+@app.command(
+    name="set",
+    epilog=examples(
+        "ingle vm set web --name shop",
+        "ingle vm set web --vcpu 2 --memory 2G       # stopped VMs only",
+        "ingle vm set web --disk-size 20G            # disks only grow",
+    ),
+)
+def set_vm(
+    vm: VmReference,
+    name: NewName = None,
+    vcpu: Vcpus = None,
+    memory: Memory = None,
+    disk_size: DiskSize = None,
+    json: AsJson = False,
+) -> None:
+    """Change a VM's name, vCPUs, memory or disk size."""
+    changes = {"name": name, "vcpus": vcpu, "memory_bytes": memory, "disk_bytes": disk_size}
+    given = {field: value for field, value in changes.items() if value is not None}
+    if not given:
+        raise CliError(Failure("INVALID_ARGUMENT", "nothing to change", "ingle vm set --help"))
+    request = vm_pb2.UpdateVmRequest(vm=vm, spec=vm_pb2.VmSpec(**given))  # type: ignore[arg-type]
+    request.update_mask.paths.extend(given)
+    with connect() as client:
+        changed = client.call(request, vm_pb2.UpdateVmResponse).vm
+    if json:
+        print_json(to_json(changed))
+    else:
+        typer.echo(changed.name)

@@ -1,0 +1,184 @@
+"""`ingle vm list|show|stats|health|ping|logs`: looking at VMs without changing them."""
+
+import sys
+from datetime import UTC
+from typing import Annotated
+
+import typer
+
+from ingle.cli import completion
+from ingle.cli.client import connect
+from ingle.cli.errors import EXIT_FAILED
+from ingle.cli.jsonable import enum_name, to_json
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.options import AsJson, Count, VmReference
+from ingle.cli.output import fields, print_json, table
+from ingle.cli.quantities import format_age, format_seconds, format_size
+from ingle.v1 import vm_pb2
+
+app = new_app()
+
+_STATES = vm_pb2.VmState.DESCRIPTOR
+_ACCELERATIONS = vm_pb2.Acceleration.DESCRIPTOR
+
+
+@app.command(
+    name="list", epilog=examples("ingle vm list", "ingle ps", "ingle vm list --json", "ingle vm stop $(ingle ps -q)")
+)
+def list_vms(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names only.")] = False, json: AsJson = False
+) -> None:
+    """All VMs, oldest first (aliases: ls, ps)."""
+    with connect() as client:
+        vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
+    if json:
+        print_json([to_json(vm) for vm in vms])
+    elif quiet:
+        typer.echo("".join(f"{vm.name}\n" for vm in vms), nl=False)
+    else:
+        rows = (
+            (
+                vm.name,
+                vm.id,
+                enum_name(_STATES, vm.state),
+                vm.image_name,
+                str(vm.vcpus),
+                format_size(vm.memory_bytes),
+                format_size(vm.disk_bytes),
+                format_age(vm.created_at.ToDatetime(UTC)),
+            )
+            for vm in vms
+        )
+        typer.echo(table(("NAME", "ID", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK", "AGE"), rows))
+
+
+@app.command(epilog=examples("ingle vm show web", "ingle vm show --json web"))
+def show(vm: VmReference, json: AsJson = False) -> None:
+    """Everything about one VM."""
+    with connect() as client:
+        found = client.call(vm_pb2.GetVmRequest(vm=vm), vm_pb2.GetVmResponse).vm
+    if json:
+        print_json(to_json(found))
+        return
+    running = found.HasField("started_at")
+    typer.echo(
+        fields(
+            (
+                ("name", found.name),
+                ("id", found.id),
+                ("state", enum_name(_STATES, found.state)),
+                ("error", found.error),
+                ("image", f"{found.image_name}  {found.image_id[:12]}"),
+                ("kernel", f"{found.kernel_name}  {found.kernel_id[:12]}"),
+                ("engine", found.engine),
+                ("acceleration", enum_name(_ACCELERATIONS, found.running_acceleration or found.acceleration)),
+                ("vcpus", str(found.vcpus)),
+                ("memory", format_size(found.memory_bytes)),
+                ("disk", f"{format_size(found.disk_bytes)}  {found.disk_backend}"),
+                ("env", " ".join(f"{key}={found.env[key]}" for key in sorted(found.env))),
+                ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),
+                ("started", f"{found.started_at.ToDatetime(UTC):%F %T} UTC" if running else ""),
+                ("pid", str(found.pid) if running else ""),
+                ("boot id", found.boot_id),
+            )
+        )
+    )
+
+
+@app.command(epilog=examples("ingle vm stats", "ingle vm stats web", "ingle vm stats --json web"))
+def stats(
+    vms: Annotated[
+        list[str],
+        typer.Argument(metavar="[VM]...", help="All that run, unless given.", autocompletion=completion.vm_names),
+    ] = [],  # noqa: B006 - Typer copies it
+    json: AsJson = False,
+) -> None:
+    """What VMs take of the host, and how their guests feel."""
+    with connect() as client:
+        names = list(dict.fromkeys(vms))
+        if not names:
+            listed = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
+            names = [vm.name for vm in listed if vm.state == vm_pb2.VM_STATE_RUNNING]
+        calls = [(name, client.begin(vm_pb2.GetVmStatsRequest(vm=name), vm_pb2.GetVmStatsResponse)) for name in names]
+        answers = [(name, call.result()) for name, call in calls]
+    if json:
+        print_json([{"reference": name, **to_json(answer)} for name, answer in answers])
+        return
+    headings = ("VM", "CPU TIME", "RESIDENT", "DISK", "GUEST MEMORY", "GUEST DISK", "LOAD", "PROCESSES", "UPTIME")
+    typer.echo(table(headings, (_stats_row(name, answer) for name, answer in answers)))
+
+
+def _stats_row(name: str, answer: vm_pb2.GetVmStatsResponse) -> tuple[str, ...]:
+    vmm, guest = answer.vmm, answer.guest
+    return (
+        name,
+        format_seconds(vmm.cpu_time.ToTimedelta().total_seconds()),
+        format_size(vmm.resident_bytes),
+        format_size(vmm.disk_allocated_bytes),
+        _used(guest.memory_total_bytes, guest.memory_available_bytes),
+        _used(guest.disk_total_bytes, guest.disk_available_bytes),
+        f"{guest.load_1m:.2f}",
+        str(guest.processes),
+        format_seconds(guest.uptime.ToTimedelta().total_seconds()),
+    )
+
+
+def _used(total: int, available: int) -> str:
+    return f"{format_size(total - available)} of {format_size(total)}"
+
+
+@app.command(epilog=examples("ingle vm health web", "ingle vm health web && ingle vm exec web -- ./check"))
+def health(vm: VmReference, json: AsJson = False) -> None:
+    """Does the VMM live, and does the guest answer? Exit code 1 when not."""
+    with connect() as client:
+        found = client.call(vm_pb2.GetVmHealthRequest(vm=vm), vm_pb2.GetVmHealthResponse)
+    if json:
+        print_json(to_json(found))
+    else:
+        typer.echo(
+            fields(
+                (
+                    ("state", enum_name(_STATES, found.state)),
+                    ("vmm", "alive" if found.vmm_alive else "not alive"),
+                    ("agent", "answers" if found.agent_answers else "does not answer"),
+                    ("problem", found.problem),
+                )
+            )
+        )
+    if not found.agent_answers:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(epilog=examples("ingle vm ping web"))
+def ping(vm: VmReference, json: AsJson = False) -> None:
+    """One round trip from the server to the guest's agent."""
+    with connect() as client:
+        answer = client.call(vm_pb2.PingVmRequest(vm=vm), vm_pb2.PingVmResponse)
+    if json:
+        print_json(to_json(answer))
+    else:
+        milliseconds = answer.round_trip.ToNanoseconds() / 1e6
+        typer.echo(f"{milliseconds:.2f} ms  agent {answer.agent_version}")
+
+
+@app.command(epilog=examples("ingle vm logs web", "ingle vm logs -f --tail 20 web", "ingle vm logs --vmm web"))
+def logs(
+    vm: VmReference,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    vmm: Annotated[bool, typer.Option("--vmm", help="The VMM's stderr instead of the guest's console.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", metavar="LINES", parser=Count, help="Only the last lines.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """The guest's serial console, byte for byte."""
+    request = vm_pb2.StreamVmLogsRequest(
+        vm=vm,
+        source=vm_pb2.LOG_SOURCE_VMM if vmm else vm_pb2.LOG_SOURCE_CONSOLE,
+        follow=follow,
+        tail_lines=tail,
+    )
+    with connect() as client:
+        for part in client.begin(request, vm_pb2.StreamVmLogsResponse):
+            sys.stdout.buffer.write(part.data)
+            sys.stdout.buffer.flush()

@@ -1,0 +1,135 @@
+"""`ingle vm start|stop|restart|kill|delete|prune`: changes to VMs that exist, many at a time."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar, cast
+
+import typer
+from google.protobuf.message import Message
+
+from ingle.cli.client import Client, connect, duration
+from ingle.cli.errors import failed
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.many import change_each
+from ingle.cli.options import AsJson, StopTimeout, VmReferences, as_option
+from ingle.cli.output import is_terminal, person_watches
+from ingle.v1 import vm_pb2
+
+app = new_app()
+
+_R = TypeVar("_R", bound=Message)
+
+_IDLE = {vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_ERROR}
+
+
+def _parse_signal(text: str) -> int:
+    name = text.upper().removeprefix("SIG")
+    signals = {
+        value.name.removeprefix("VM_SIGNAL_"): value.number
+        for value in vm_pb2.VmSignal.DESCRIPTOR.values
+        if value.number
+    }
+    if name in signals:
+        return signals[name]
+    if text.isdigit() and int(text) in signals.values():
+        return int(text)
+    raise ValueError(f"{text!r} is not one of {', '.join(f'{name} ({number})' for name, number in signals.items())}")
+
+
+@app.command(epilog=examples("ingle vm start web", "ingle vm start web db cache"))
+def start(vms: VmReferences, json: AsJson = False) -> None:
+    """Start stopped VMs; ready when their agents answer."""
+    with connect() as client:
+        _change(client, vms, lambda vm: vm_pb2.StartVmRequest(vm=vm), vm_pb2.StartVmResponse, "Starting", json=json)
+
+
+@app.command(epilog=examples("ingle vm stop web", "ingle vm stop --timeout 60s web db"))
+def stop(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False) -> None:
+    """Sync and power off; killed after the timeout."""
+
+    def request(vm: str) -> vm_pb2.StopVmRequest:
+        return vm_pb2.StopVmRequest(vm=vm, timeout=duration(timeout))
+
+    with connect() as client:
+        _change(client, vms, request, vm_pb2.StopVmResponse, "Stopping", json=json)
+
+
+@app.command(epilog=examples("ingle vm restart web", "ingle vm restart --timeout 5s web db"))
+def restart(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False) -> None:
+    """Stop and start again, with a new boot id."""
+
+    def request(vm: str) -> vm_pb2.RestartVmRequest:
+        return vm_pb2.RestartVmRequest(vm=vm, timeout=duration(timeout))
+
+    with connect() as client:
+        _change(client, vms, request, vm_pb2.RestartVmResponse, "Restarting", json=json)
+
+
+@app.command(epilog=examples("ingle vm kill web", "ingle vm kill --signal TERM web db"))
+def kill(
+    vms: VmReferences,
+    signal: Annotated[
+        int, typer.Option("--signal", "-s", parser=as_option(_parse_signal), metavar="SIGNAL", help="KILL, TERM, …")
+    ] = vm_pb2.VM_SIGNAL_KILL,
+    json: AsJson = False,
+) -> None:
+    """Signal the VMM without asking the guest: what the guest has not written is lost."""
+
+    def request(vm: str) -> vm_pb2.KillVmRequest:
+        return vm_pb2.KillVmRequest(vm=vm, signal=cast("vm_pb2.VmSignal.ValueType", signal))
+
+    with connect() as client:
+        _change(client, vms, request, vm_pb2.KillVmResponse, "Killing", json=json)
+
+
+@app.command(epilog=examples("ingle vm delete web", "ingle vm rm -f web db", "ingle vm rm -f $(ingle vm list -q)"))
+def delete(
+    vms: VmReferences,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Also when it runs.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Delete VMs and their disks (alias: rm)."""
+
+    def request(vm: str) -> vm_pb2.DeleteVmRequest:
+        return vm_pb2.DeleteVmRequest(vm=vm, force=force)
+
+    with connect() as client:
+        _change(client, vms, request, vm_pb2.DeleteVmResponse, "Deleting", json=json)
+
+
+@app.command(epilog=examples("ingle vm prune", "ingle vm prune -f"))
+def prune(
+    force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False, json: AsJson = False
+) -> None:
+    """Delete all VMs that are stopped or in error; those that run are spared."""
+    with connect() as client:
+        vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
+        idle = [vm.name for vm in vms if vm.state in _IDLE]
+        if idle and not force:
+            _ask_before_deleting(idle)
+        _change(client, idle, lambda vm: vm_pb2.DeleteVmRequest(vm=vm), vm_pb2.DeleteVmResponse, "Deleting", json=json)
+
+
+def _ask_before_deleting(names: list[str]) -> None:
+    if not is_terminal(sys.stdin) or not person_watches():
+        raise failed("INVALID_ARGUMENT", "nobody is there to be asked", "ingle vm prune --force")
+    typer.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+
+
+def _change(
+    client: Client,
+    references: Sequence[str],
+    request: Callable[[str], Message],
+    response_type: type[_R],
+    doing: str,
+    *,
+    json: bool,
+) -> None:
+    change_each(
+        references,
+        lambda reference: client.begin(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse),
+        lambda found: found.vm.id,
+        lambda vm_id: client.begin(request(vm_id), response_type),
+        doing,
+        json=json,
+    )

@@ -1,0 +1,196 @@
+"""`ingle vm run` and `ingle vm exec`: guest commands on this terminal."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from ingle.cli.client import Client, connect, duration
+from ingle.cli.commands.vm.create import (
+    Accel,
+    Backend,
+    DiskSize,
+    Image,
+    Kernel,
+    Memory,
+    Name,
+    Vcpus,
+    create_vm,
+    delete_vm,
+    get_vm,
+    vm_spec,
+)
+from ingle.cli.errors import CliError
+from ingle.cli.exec_session import run_command, stdin_wanted
+from ingle.cli.jsonable import to_json
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.options import (
+    OPTIONS_FIRST,
+    AsJson,
+    Environment,
+    Span,
+    Verbose,
+    VmReference,
+    parse_environment,
+)
+from ingle.cli.output import person_watches, print_json, tell
+from ingle.cli.progress import Interrupted, Stages, Stopwatch
+from ingle.v1.guest_pb2 import ExecStart
+
+app = new_app()
+
+CommandWords = Annotated[list[str], typer.Argument(metavar="[--] COMMAND [ARG]...")]
+MaybeCommandWords = Annotated[list[str], typer.Argument(metavar="[[--] COMMAND [ARG]...]", show_default=False)]
+User = Annotated[str, typer.Option("--user", "-u", help="Name or uid in the guest; root unless given.")]
+Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Directory in the guest; the user's home unless given.")]
+Timeout = Annotated[
+    timedelta | None,
+    typer.Option("--timeout", metavar="DURATION", parser=Span, help="Kill the command after e.g. 30s: exit code 124."),
+]
+Stdin = Annotated[
+    bool | None,
+    typer.Option("--stdin/--no-stdin", "-i", help="Pass stdin on; done without asking when it is not a terminal."),
+]
+
+
+@app.command(
+    context_settings=OPTIONS_FIRST,
+    epilog=examples(
+        "ingle vm run --rm -- uname -a",
+        "ingle vm run --rm -m 2G --vcpu 2 -e CI=true -- sh -c 'make && make test'",
+        "tar c src | ingle vm run --rm -- sh -c 'tar x && ls src'",
+        "ingle vm run --name web           # create it, and leave it running",
+    ),
+)
+def run(
+    command: MaybeCommandWords = [],  # noqa: B006 - Typer copies it
+    rm: Annotated[bool, typer.Option("--rm", help="Delete the VM when the command ends, whatever happens.")] = False,
+    name: Name = "",
+    image: Image = "",
+    kernel: Kernel = "",
+    vcpu: Vcpus = None,
+    memory: Memory = None,
+    disk_size: DiskSize = None,
+    env: Environment = [],  # noqa: B006
+    accel: Accel = None,
+    disk_backend: Backend = None,
+    user: User = "",
+    workdir: Workdir = "",
+    timeout: Timeout = None,
+    stdin: Stdin = None,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Run a command in a new VM.
+
+    Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
+    executed, 127 it is not there, 130 interrupted. Without a command the VM is left running and its name printed."""
+    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend)
+    argv = guest_argv(command)
+    if rm and not argv:
+        raise typer.BadParameter("it needs a command; nothing was created", param_hint="'--rm'")
+    watch = Stopwatch()
+    with told_apart_from_the_guest(), connect() as client, Stages(lines=verbose) as stages:
+        stages.stage_ended("connect", watch.seconds())
+        try:
+            vm_id = create_vm(client, spec, stages)
+        except Interrupted as interrupted:
+            if rm and interrupted.operation.error.message == "":
+                delete_vm(client, interrupted.operation.target_id)
+            raise KeyboardInterrupt from interrupted
+        stages.end_live()
+        if not argv:
+            _tell_created(client, vm_id, json=json)
+            return
+        start = exec_start(vm_id, argv, {}, workdir, user, timeout, stdin)
+        start.delete_vm = rm
+        exit_code = run_command(client, start, stages)
+        stages.stage_ended("in all", watch.seconds())
+        if not rm and (verbose or person_watches()):
+            _tell_kept(get_vm(client, vm_id).name)
+    raise typer.Exit(exit_code)
+
+
+@app.command(
+    name="exec",
+    context_settings=OPTIONS_FIRST,
+    epilog=examples(
+        "ingle vm exec web -- ps aux",
+        "ingle vm exec -u www-data -w /srv -e DEBUG=1 web -- ./serve --port 80",
+        "ingle vm exec --timeout 30s web -- apt-get update",
+        "ingle vm exec web -- tar c /var/log | tar x",
+    ),
+)
+def exec_in_vm(
+    vm: VmReference,
+    command: CommandWords,
+    env: Environment = [],  # noqa: B006
+    user: User = "",
+    workdir: Workdir = "",
+    timeout: Timeout = None,
+    stdin: Stdin = None,
+    json: AsJson = False,
+) -> None:
+    """Run a command in a running VM.
+
+    Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be executed, 127 it is not there,
+    130 interrupted."""
+    start = exec_start(vm, guest_argv(command), parse_environment(env), workdir, user, timeout, stdin)
+    with told_apart_from_the_guest(), connect() as client, Stages(lines=False, live=False) as stages:
+        exit_code = run_command(client, start, stages)
+    raise typer.Exit(exit_code)
+
+
+def guest_argv(words: list[str]) -> list[str]:
+    """The guest command: what follows an optional `--`. An option in its place was meant for us, and came too late."""
+    if words and words[0] == "--":
+        return words[1:]
+    if words and words[0].startswith("-"):
+        raise typer.BadParameter(f"put {words[0]} before the VM, or -- before a command of that name")
+    return words
+
+
+def exec_start(
+    vm: str,
+    argv: list[str],
+    env: dict[str, str],
+    workdir: str,
+    user: str,
+    timeout: timedelta | None,
+    stdin: bool | None,
+) -> ExecStart:
+    """The first message of an exec."""
+    return ExecStart(
+        vm=vm,
+        argv=argv,
+        env=env,
+        working_directory=workdir,
+        user=user,
+        stdin=stdin_wanted(stdin),
+        timeout=duration(timeout),
+    )
+
+
+@contextmanager
+def told_apart_from_the_guest() -> Iterator[None]:
+    """Give failures of ingle's exit codes that a guest command seldom has."""
+    try:
+        yield
+    except CliError as error:
+        raise error.while_running_a_command() from error
+
+
+def _tell_created(client: Client, vm_id: str, *, json: bool) -> None:
+    vm = get_vm(client, vm_id)
+    if json:
+        print_json(to_json(vm))
+        return
+    typer.echo(vm.name)
+    if person_watches():
+        _tell_kept(vm.name)
+
+
+def _tell_kept(name: str) -> None:
+    tell(f"{name} is running: ingle vm exec {name} -- COMMAND; ingle vm delete -f {name}")

@@ -1,0 +1,78 @@
+"""What the shell offers after TAB. It never starts a server, never waits long, and never prints an error."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from ingle.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+_R = TypeVar("_R", bound="Message")
+
+_VARIABLE = "_INGLE_COMPLETE"  # set by the script for the shell; the name is Typer's choice
+_SILENCE_LIMIT_SECONDS = 1.0
+
+
+def prepare() -> None:
+    """If the shell asks for completions: make Typer know the shells. By itself it does so only for apps with its option
+    --install-completion, which edits the user's shell configuration."""
+    if _VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        completion_init()
+
+
+def shell_script(shell: str) -> str:
+    """What the shell (bash, zsh or fish) has to source."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    return get_completion_script(prog_name="ingle", complete_var=_VARIABLE, shell=shell)
+
+
+def vm_names(incomplete: str) -> list[str]:
+    """Names of the VMs there are."""
+    from ingle.v1.vm_pb2 import ListVmsRequest, ListVmsResponse  # noqa: PLC0415 - only TAB needs it
+
+    return _matching(incomplete, ListVmsRequest(), ListVmsResponse, lambda answer: (vm.name for vm in answer.vms))
+
+
+def image_names(incomplete: str) -> list[str]:
+    """Names of the images that are here."""
+    from ingle.v1.image_pb2 import ListImagesRequest, ListImagesResponse  # noqa: PLC0415
+
+    return _matching(
+        incomplete,
+        ListImagesRequest(),
+        ListImagesResponse,
+        lambda answer: (name for image in answer.images for name in image.names),
+    )
+
+
+def kernel_names(incomplete: str) -> list[str]:
+    """Names of the kernels that are here."""
+    from ingle.v1.kernel_pb2 import ListKernelsRequest, ListKernelsResponse  # noqa: PLC0415
+
+    return _matching(
+        incomplete,
+        ListKernelsRequest(),
+        ListKernelsResponse,
+        lambda answer: (name for kernel in answer.kernels for name in kernel.names),
+    )
+
+
+def _matching(
+    incomplete: str, request: "Message", response_type: type[_R], names: Callable[[_R], Iterable[str]]
+) -> list[str]:
+    from ingle.cli.client import connect_if_running  # noqa: PLC0415
+
+    try:
+        client = connect_if_running(_SILENCE_LIMIT_SECONDS)
+        if client is None:
+            return []
+        with client:
+            found = names(client.call(request, response_type))
+            return sorted(name for name in found if name.startswith(incomplete))
+    except CliError:
+        return []  # somebody is typing: an error would land in the middle of their line

@@ -1,0 +1,72 @@
+"""Groups of commands that are loaded when one is used: a short command must not pay for the others."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any, ClassVar, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+Command = TyperCommand | TyperGroup
+
+
+class _Commands(Mapping[str, Command]):
+    """Name -> command, loaded when it is asked for. Aliases are found, and not listed."""
+
+    def __init__(self, loaded: Mapping[str, Command], targets: Mapping[str, str], aliases: Mapping[str, str]) -> None:
+        self._loaded = dict(loaded)
+        self._targets = targets
+        self._aliases = aliases
+
+    def __getitem__(self, name: str) -> Command:
+        name = self._aliases.get(name, name)
+        if name not in self._loaded:
+            self._loaded[name] = _load(self._targets[name])
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets or self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._targets or self._loaded)
+
+
+class Group(TyperGroup):
+    """A group of commands. Either they are those of its app, or `targets` names them: "module" for the app of a module,
+    "module:name" for one of the commands of that app."""
+
+    targets: ClassVar[Mapping[str, str]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {"ls": "list", "rm": "delete"}
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        own = cast("dict[str, Command]", self.commands)
+        self.commands = cast("dict[str, Any]", _Commands(own, self.targets, self.aliases))
+
+
+def new_app(help_text: str = "", *, cls: type[Group] = Group) -> typer.Typer:
+    """A Typer app as all of ours are: plain help, no tracebacks drawn, no options of Typer's own."""
+    return typer.Typer(
+        cls=cls,
+        help=help_text or None,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help: command lines to copy."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def _load(target: str) -> Command:
+    module, _, name = target.partition(":")
+    command = cast("Command", get_command(import_module(module).app))
+    if not name:
+        return command
+    assert isinstance(command, TyperGroup)
+    return cast("Command", command.commands[name])

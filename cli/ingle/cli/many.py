@@ -1,0 +1,56 @@
+"""One change to many things: each reference resolved once, duplicates dropped, all at the same time, each reported."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import typer
+from google.protobuf.message import Message
+
+from ingle.cli.client import Call
+from ingle.cli.errors import CliError, Failure
+from ingle.cli.jsonable import Json, to_json
+from ingle.cli.output import print_json
+from ingle.cli.progress import Stages
+
+_Found = TypeVar("_Found", bound=Message)
+_Done = TypeVar("_Done", bound=Message)
+
+
+def change_each(
+    references: Sequence[str],
+    find: Callable[[str], Call[_Found]],
+    id_of: Callable[[_Found], str],
+    change: Callable[[str], Call[_Done]],
+    doing: str,
+    *,
+    json: bool,
+) -> None:
+    """`find` begins the look-up of a reference and `id_of` takes the id from its answer; `change` begins the change of
+    an id. `doing` is what a person reads meanwhile.
+
+    Prints the references that it worked for, in their order as soon as each is done; with `json` a list of
+    {"reference": ..., and the fields of the response}. Raises CliError with all failures once all was tried."""
+    failures: list[Failure] = []
+    reference_of_id: dict[str, str] = {}
+    for reference, lookup in [(reference, find(reference)) for reference in dict.fromkeys(references)]:
+        try:
+            reference_of_id.setdefault(id_of(lookup.result()), reference)
+        except CliError as error:
+            failures.append(error.about(reference))
+
+    done: list[Json] = []
+    for reference, call in [(reference, change(item_id)) for item_id, reference in reference_of_id.items()]:
+        try:
+            with Stages(lines=False) as stages:
+                stages.under_way(f"{doing} {reference}")
+                response = call.result()
+        except CliError as error:
+            failures.append(error.about(reference))
+        else:
+            done.append({"reference": reference, **to_json(response)})
+            if not json:
+                typer.echo(reference)
+    if json:
+        print_json(done)
+    if failures:
+        raise CliError(*failures)

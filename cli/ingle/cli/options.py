@@ -1,0 +1,104 @@
+"""Options and arguments that several commands share, and how their text becomes values.
+
+Text is checked for its form alone; whether a value makes sense is for the server to say, to every client alike."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, TypeVar
+
+import typer
+
+from ingle.cli import completion
+from ingle.cli.quantities import parse_duration, parse_size
+
+_T = TypeVar("_T")
+
+_UINT32_MAX = (1 << 32) - 1
+
+OPTIONS_FIRST = {"allow_interspersed_args": False}
+"""Context settings of a command that takes a guest command: what follows the first argument belongs to the guest."""
+
+
+@dataclass
+class Settings:
+    """What holds for the whole command line; filled while it is read."""
+
+    json: bool = False
+
+
+def as_option(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Turn a ValueError into a usage error that says the same; Typer would keep only the value."""
+
+    def parser(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parser
+
+
+def parse_count(text: str) -> int:
+    """A whole number that a uint32 of the contract can hold."""
+    if not text.isascii() or not text.isdigit() or int(text) > _UINT32_MAX:
+        raise ValueError(f"{text!r} is not a whole number from 0 to {_UINT32_MAX}")
+    return int(text)
+
+
+def parse_environment(assignments: Iterable[str]) -> dict[str, str]:
+    """KEY=VALUE, or KEY alone for the value it has here."""
+    environment = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not key:
+            raise typer.BadParameter(f"{assignment!r}: give KEY=VALUE, or KEY to pass your own on")
+        if not equals:
+            if key not in os.environ:
+                raise typer.BadParameter(f"{key} is not set here: give {key}=VALUE")
+            value = os.environ[key]
+        environment[key] = value
+    return environment
+
+
+def _choose_json(context: typer.Context, wanted: bool) -> bool:
+    if wanted:
+        context.find_root().obj.json = True
+    return wanted
+
+
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON, also for errors (on stderr).", callback=_choose_json),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line per stage with its time, on stderr.")]
+
+Refresh = Annotated[bool, typer.Option("--refresh", help="Make it anew even when it is here.")]
+
+VmReference = Annotated[
+    str,
+    typer.Argument(metavar="VM", help="Name, id, or a unique prefix of an id.", autocompletion=completion.vm_names),
+]
+VmReferences = Annotated[
+    list[str],
+    typer.Argument(metavar="VM...", help="Names, ids, or unique id prefixes.", autocompletion=completion.vm_names),
+]
+
+Environment = Annotated[
+    list[str],
+    typer.Option("--env", "-e", metavar="KEY[=VALUE]", help="Set a variable (repeatable); KEY alone passes yours on."),
+]
+StopTimeout = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--timeout",
+        "-t",
+        metavar="DURATION",
+        parser=as_option(parse_duration),
+        help="How long the guest may take before it is killed; 10s unless given.",
+    ),
+]
+Size = as_option(parse_size)
+Count = as_option(parse_count)
+Span = as_option(parse_duration)
