@@ -4,7 +4,8 @@
 #   scripts/go.sh [gofmt] ARGUMENT...
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-export GOTOOLCHAIN=local GOFLAGS="${GOFLAGS:--mod=readonly}"
+# buildvcs would put the commit into the agent, a new binary for the same source.
+export GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false"
 
 wanted=$(sed -n 's/^go \([0-9.]*\).*/\1/p' "$root/guest_agent/go.mod")
 
