@@ -79,7 +79,7 @@ def start(address: paths.Address) -> socket.socket:
 def why_it_failed(what: str, said: list[str]) -> tuple[str, str]:
     """Message and remedy for a server that ended with `said` as its last lines."""
     message = "\n".join([f"{what}:", *(f"    {line}" for line in said[-_LOG_LINES:])]) if said else what
-    if any("ModuleNotFoundError" in line or "No module named" in line for line in said):
+    if any("No module named" in line and "'ingle" not in line for line in said):
         return message, "pip install 'ingle[server]'"
     return message, f"see {paths.server_log()}"
 

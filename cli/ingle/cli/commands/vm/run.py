@@ -135,8 +135,8 @@ def exec_in_vm(
 ) -> None:
     """Run a command in a running VM.
 
-    Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be executed, 127 it is not there,
-    130 interrupted."""
+    Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
+    executed, 127 it is not there, 130 interrupted."""
     start = exec_start(vm, guest_argv(command), parse_environment(env), workdir, user, timeout, stdin)
     with told_apart_from_the_guest(), connect() as client, Stages(lines=False, live=False) as stages:
         exit_code = run_command(client, start, stages)
