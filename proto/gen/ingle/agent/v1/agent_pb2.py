@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aingle/agent/v1/agent.proto\x12\x0eingle.agent.v1\"0\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\":\n\x07HelloOk\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x15\n\ragent_version\x18\x02 \x01(\t\"A\n\x05\x45rror\x12\'\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x19.ingle.agent.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x02\n\x07Request\x12+\n\x04ping\x18\x01 \x01(\x0b\x32\x1b.ingle.agent.v1.PingRequestH\x00\x12+\n\x04\x65xec\x18\x02 \x01(\x0b\x32\x1b.ingle.agent.v1.ExecRequestH\x00\x12-\n\x05stats\x18\x03 \x01(\x0b\x32\x1c.ingle.agent.v1.StatsRequestH\x00\x12+\n\x04sync\x18\x04 \x01(\x0b\x32\x1b.ingle.agent.v1.SyncRequestH\x00\x12\x33\n\x08shutdown\x18\x05 \x01(\x0b\x32\x1f.ingle.agent.v1.ShutdownRequestH\x00\x42\x0b\n\toperation\"\xd6\x01\n\x08Response\x12,\n\x04ping\x18\x01 \x01(\x0b\x32\x1c.ingle.agent.v1.PingResponseH\x00\x12.\n\x05stats\x18\x02 \x01(\x0b\x32\x1d.ingle.agent.v1.StatsResponseH\x00\x12,\n\x04sync\x18\x03 \x01(\x0b\x32\x1c.ingle.agent.v1.SyncResponseH\x00\x12\x34\n\x08shutdown\x18\x04 \x01(\x0b\x32 .ingle.agent.v1.ShutdownResponseH\x00\x42\x08\n\x06result\"\r\n\x0bPingRequest\"<\n\x0cPingResponse\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x1b\n\x13uptime_milliseconds\x18\x02 \x01(\x04\"\xd0\x01\n\x0b\x45xecRequest\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x31\n\x03\x65nv\x18\x02 \x03(\x0b\x32$.ingle.agent.v1.ExecRequest.EnvEntry\x12\x19\n\x11working_directory\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05stdin\x18\x05 \x01(\x08\x12\x1c\n\x14timeout_milliseconds\x18\x06 \x01(\x04\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1a\n\x0b\x45xecStarted\x12\x0b\n\x03pid\x18\x01 \x01(\r\"\x1c\n\nExecSignal\x12\x0e\n\x06signal\x18\x01 \x01(\r\"B\n\nExecExited\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\"\x0e\n\x0cStatsRequest\"\xe7\x01\n\rStatsResponse\x12\x1b\n\x13uptime_milliseconds\x18\x01 \x01(\x04\x12\x0f\n\x07load_1m\x18\x02 \x01(\x01\x12\x0f\n\x07load_5m\x18\x03 \x01(\x01\x12\x10\n\x08load_15m\x18\x04 \x01(\x01\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\x06 \x01(\x04\x12\x18\n\x10\x64isk_total_bytes\x18\x07 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\x08 \x01(\x04\x12\x11\n\tprocesses\x18\t \x01(\r\"\r\n\x0bSyncRequest\"\x0e\n\x0cSyncResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\xac\x02\n\nBootConfig\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x13\n\x0broot_device\x18\x02 \x01(\t\x12(\n\x07network\x18\x03 \x01(\x0b\x32\x17.ingle.agent.v1.Network\x12&\n\x06listen\x18\x04 \x01(\x0b\x32\x16.ingle.agent.v1.Listen\x12\r\n\x05token\x18\x05 \x01(\x0c\x12\x30\n\x03\x65nv\x18\x06 \x03(\x0b\x32#.ingle.agent.v1.BootConfig.EnvEntry\x12\x0f\n\x07\x65ntropy\x18\x07 \x01(\x0c\x12\x14\n\x0cready_device\x18\x08 \x01(\t\x12\x11\n\tpower_off\x18\t \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x07Network\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x13\n\x0bnameservers\x18\x04 \x03(\t\".\n\x06Listen\x12\x10\n\x08tcp_port\x18\x01 \x01(\r\x12\x12\n\nvsock_port\x18\x02 \x01(\r*\x9e\x02\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n\x16\x45RROR_CODE_BAD_VERSION\x10\x02\x12\x18\n\x14\x45RROR_CODE_BAD_TOKEN\x10\x03\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x04\x12 \n\x1c\x45RROR_CODE_COMMAND_NOT_FOUND\x10\n\x12%\n!ERROR_CODE_COMMAND_NOT_EXECUTABLE\x10\x0b\x12\x1d\n\x19\x45RROR_CODE_USER_NOT_FOUND\x10\x0c\x12\"\n\x1e\x45RROR_CODE_DIRECTORY_NOT_FOUND\x10\rB(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aingle/agent/v1/agent.proto\x12\x0eingle.agent.v1\"0\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\x0c\":\n\x07HelloOk\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x15\n\ragent_version\x18\x02 \x01(\t\"A\n\x05\x45rror\x12\'\n\x04\x63ode\x18\x01 \x01(\x0e\x32\x19.ingle.agent.v1.ErrorCode\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x81\x02\n\x07Request\x12+\n\x04ping\x18\x01 \x01(\x0b\x32\x1b.ingle.agent.v1.PingRequestH\x00\x12+\n\x04\x65xec\x18\x02 \x01(\x0b\x32\x1b.ingle.agent.v1.ExecRequestH\x00\x12-\n\x05stats\x18\x03 \x01(\x0b\x32\x1c.ingle.agent.v1.StatsRequestH\x00\x12+\n\x04sync\x18\x04 \x01(\x0b\x32\x1b.ingle.agent.v1.SyncRequestH\x00\x12\x33\n\x08shutdown\x18\x05 \x01(\x0b\x32\x1f.ingle.agent.v1.ShutdownRequestH\x00\x42\x0b\n\toperation\"\xd6\x01\n\x08Response\x12,\n\x04ping\x18\x01 \x01(\x0b\x32\x1c.ingle.agent.v1.PingResponseH\x00\x12.\n\x05stats\x18\x02 \x01(\x0b\x32\x1d.ingle.agent.v1.StatsResponseH\x00\x12,\n\x04sync\x18\x03 \x01(\x0b\x32\x1c.ingle.agent.v1.SyncResponseH\x00\x12\x34\n\x08shutdown\x18\x04 \x01(\x0b\x32 .ingle.agent.v1.ShutdownResponseH\x00\x42\x08\n\x06result\"\r\n\x0bPingRequest\"<\n\x0cPingResponse\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x1b\n\x13uptime_milliseconds\x18\x02 \x01(\x04\"\xd0\x01\n\x0b\x45xecRequest\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x31\n\x03\x65nv\x18\x02 \x03(\x0b\x32$.ingle.agent.v1.ExecRequest.EnvEntry\x12\x19\n\x11working_directory\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05stdin\x18\x05 \x01(\x08\x12\x1c\n\x14timeout_milliseconds\x18\x06 \x01(\x04\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1a\n\x0b\x45xecStarted\x12\x0b\n\x03pid\x18\x01 \x01(\r\"\x1c\n\nExecSignal\x12\x0e\n\x06signal\x18\x01 \x01(\r\"\x1b\n\nExecWindow\x12\r\n\x05\x62ytes\x18\x01 \x01(\r\"B\n\nExecExited\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\"\x0e\n\x0cStatsRequest\"\xe7\x01\n\rStatsResponse\x12\x1b\n\x13uptime_milliseconds\x18\x01 \x01(\x04\x12\x0f\n\x07load_1m\x18\x02 \x01(\x01\x12\x0f\n\x07load_5m\x18\x03 \x01(\x01\x12\x10\n\x08load_15m\x18\x04 \x01(\x01\x12\x1a\n\x12memory_total_bytes\x18\x05 \x01(\x04\x12\x1e\n\x16memory_available_bytes\x18\x06 \x01(\x04\x12\x18\n\x10\x64isk_total_bytes\x18\x07 \x01(\x04\x12\x1c\n\x14\x64isk_available_bytes\x18\x08 \x01(\x04\x12\x11\n\tprocesses\x18\t \x01(\r\"\r\n\x0bSyncRequest\"\x0e\n\x0cSyncResponse\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\xac\x02\n\nBootConfig\x12\x10\n\x08hostname\x18\x01 \x01(\t\x12\x13\n\x0broot_device\x18\x02 \x01(\t\x12(\n\x07network\x18\x03 \x01(\x0b\x32\x17.ingle.agent.v1.Network\x12&\n\x06listen\x18\x04 \x01(\x0b\x32\x16.ingle.agent.v1.Listen\x12\r\n\x05token\x18\x05 \x01(\x0c\x12\x30\n\x03\x65nv\x18\x06 \x03(\x0b\x32#.ingle.agent.v1.BootConfig.EnvEntry\x12\x0f\n\x07\x65ntropy\x18\x07 \x01(\x0c\x12\x14\n\x0cready_device\x18\x08 \x01(\t\x12\x11\n\tpower_off\x18\t \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x07Network\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12\x13\n\x0bnameservers\x18\x04 \x03(\t\".\n\x06Listen\x12\x10\n\x08tcp_port\x18\x01 \x01(\r\x12\x12\n\nvsock_port\x18\x02 \x01(\r*\x9e\x02\n\tErrorCode\x12\x1a\n\x16\x45RROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n\x16\x45RROR_CODE_BAD_VERSION\x10\x02\x12\x18\n\x14\x45RROR_CODE_BAD_TOKEN\x10\x03\x12\x17\n\x13\x45RROR_CODE_INTERNAL\x10\x04\x12 \n\x1c\x45RROR_CODE_COMMAND_NOT_FOUND\x10\n\x12%\n!ERROR_CODE_COMMAND_NOT_EXECUTABLE\x10\x0b\x12\x1d\n\x19\x45RROR_CODE_USER_NOT_FOUND\x10\x0c\x12\"\n\x1e\x45RROR_CODE_DIRECTORY_NOT_FOUND\x10\rB(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECREQUEST_ENVENTRY']._serialized_options = b'8\001'
   _globals['_BOOTCONFIG_ENVENTRY']._loaded_options = None
   _globals['_BOOTCONFIG_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_ERRORCODE']._serialized_start=1871
-  _globals['_ERRORCODE']._serialized_end=2157
+  _globals['_ERRORCODE']._serialized_start=1900
+  _globals['_ERRORCODE']._serialized_end=2186
   _globals['_HELLO']._serialized_start=46
   _globals['_HELLO']._serialized_end=94
   _globals['_HELLOOK']._serialized_start=96
@@ -60,26 +60,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECSTARTED']._serialized_end=1014
   _globals['_EXECSIGNAL']._serialized_start=1016
   _globals['_EXECSIGNAL']._serialized_end=1044
-  _globals['_EXECEXITED']._serialized_start=1046
-  _globals['_EXECEXITED']._serialized_end=1112
-  _globals['_STATSREQUEST']._serialized_start=1114
-  _globals['_STATSREQUEST']._serialized_end=1128
-  _globals['_STATSRESPONSE']._serialized_start=1131
-  _globals['_STATSRESPONSE']._serialized_end=1362
-  _globals['_SYNCREQUEST']._serialized_start=1364
-  _globals['_SYNCREQUEST']._serialized_end=1377
-  _globals['_SYNCRESPONSE']._serialized_start=1379
-  _globals['_SYNCRESPONSE']._serialized_end=1393
-  _globals['_SHUTDOWNREQUEST']._serialized_start=1395
-  _globals['_SHUTDOWNREQUEST']._serialized_end=1412
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=1414
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=1432
-  _globals['_BOOTCONFIG']._serialized_start=1435
-  _globals['_BOOTCONFIG']._serialized_end=1735
+  _globals['_EXECWINDOW']._serialized_start=1046
+  _globals['_EXECWINDOW']._serialized_end=1073
+  _globals['_EXECEXITED']._serialized_start=1075
+  _globals['_EXECEXITED']._serialized_end=1141
+  _globals['_STATSREQUEST']._serialized_start=1143
+  _globals['_STATSREQUEST']._serialized_end=1157
+  _globals['_STATSRESPONSE']._serialized_start=1160
+  _globals['_STATSRESPONSE']._serialized_end=1391
+  _globals['_SYNCREQUEST']._serialized_start=1393
+  _globals['_SYNCREQUEST']._serialized_end=1406
+  _globals['_SYNCRESPONSE']._serialized_start=1408
+  _globals['_SYNCRESPONSE']._serialized_end=1422
+  _globals['_SHUTDOWNREQUEST']._serialized_start=1424
+  _globals['_SHUTDOWNREQUEST']._serialized_end=1441
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=1443
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=1461
+  _globals['_BOOTCONFIG']._serialized_start=1464
+  _globals['_BOOTCONFIG']._serialized_end=1764
   _globals['_BOOTCONFIG_ENVENTRY']._serialized_start=944
   _globals['_BOOTCONFIG_ENVENTRY']._serialized_end=986
-  _globals['_NETWORK']._serialized_start=1737
-  _globals['_NETWORK']._serialized_end=1820
-  _globals['_LISTEN']._serialized_start=1822
-  _globals['_LISTEN']._serialized_end=1868
+  _globals['_NETWORK']._serialized_start=1766
+  _globals['_NETWORK']._serialized_end=1849
+  _globals['_LISTEN']._serialized_start=1851
+  _globals['_LISTEN']._serialized_end=1897
 # @@protoc_insertion_point(module_scope)

@@ -64,10 +64,17 @@ class Hello(_message.Message):
       STARTED    6  agent   ExecStarted
       EXITED     7  agent   ExecExited; the last frame of an exec
       SIGNAL     8  caller  ExecSignal
+      WINDOW     9  agent   ExecWindow
       STDIN     16  caller  raw bytes, not empty
       STDIN_EOF 17  caller  empty
       STDOUT    18  agent   raw bytes, not empty
       STDERR    19  agent   raw bytes, not empty
+
+    Output is held back by the stream itself: who doesn't read slows the command. Input has a window on top, so that a
+    signal, or the end of the connection, never waits behind input that the command doesn't read: a caller may send 256
+    KiB of STDIN, and as much more as WINDOW frames allow.
+
+    A caller that closes the connection, also one direction of it, has left: its command is killed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -341,6 +348,27 @@ class ExecSignal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecSignal: _TypeAlias = ExecSignal  # noqa: Y015
+
+@_typing.final
+class ExecWindow(_message.Message):
+    """So many more bytes of STDIN may be sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BYTES_FIELD_NUMBER: _builtins.int
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecWindow: _TypeAlias = ExecWindow  # noqa: Y015
 
 @_typing.final
 class ExecExited(_message.Message):

@@ -1,0 +1,185 @@
+// Package boot is what the agent does as PID 1 of a guest, from the first instruction of user space until it serves.
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/machine"
+	"ingle.dev/guest_agent/internal/network"
+	"ingle.dev/guest_agent/internal/reap"
+	"ingle.dev/guest_agent/internal/serve"
+	"ingle.dev/guest_agent/internal/vsock"
+)
+
+// Where the initramfs has what we need.
+const (
+	configFile      = "/ingle/boot.binpb"
+	moduleDirectory = "/ingle/modules"
+	newRoot         = "/ingle.root"
+)
+
+// readyLine tells the host that calling is worth a try.
+const readyLine = "ingle-agent ready\n"
+
+// Run boots the guest and serves; it doesn't return. Whatever goes wrong is one line on the console, and the end of the
+// machine.
+func Run(version string) {
+	err := run(version)
+	fmt.Fprintf(os.Stderr, "\ningle-agent: %v\n", err)
+	unix.Sync()
+	machine.Halt()
+}
+
+func run(version string) error {
+	unix.Umask(0o022)
+	if err := mountAll(earlyMounts); err != nil {
+		return err
+	}
+	if err := linkDevices(); err != nil {
+		return err
+	}
+	config, err := readConfig()
+	if err != nil {
+		return err
+	}
+	if err := creditEntropy(config.Entropy); err != nil {
+		return err
+	}
+	if err := loadModules(moduleDirectory); err != nil {
+		return err
+	}
+	listener, err := connect(config)
+	if err != nil {
+		return err
+	}
+	if config.RootDevice != "" {
+		if err := mountRoot(config.RootDevice, newRoot); err != nil {
+			return err
+		}
+		if err := switchRoot(newRoot); err != nil {
+			return err
+		}
+	}
+	if err := furnish(config); err != nil {
+		return err
+	}
+	reaper := reap.New()
+	powerOffOnSignal(reaper)
+	if config.ReadyDevice != "" {
+		if err := tellReady(config.ReadyDevice); err != nil {
+			return err
+		}
+	}
+	if config.PowerOff {
+		machine.PowerOff(reaper)
+	}
+	if listener == nil {
+		return errors.New("nothing to do: the boot configuration has neither listen nor power_off")
+	}
+	server := &serve.Server{
+		Version:      version,
+		Token:        config.Token,
+		HelloTimeout: serve.DefaultHelloTimeout,
+		Env:          config.Env,
+		Reaper:       reaper,
+		Shutdown:     func() { machine.PowerOff(reaper) },
+	}
+	return server.Serve(listener)
+}
+
+func readConfig() (*agentpb.BootConfig, error) {
+	data, err := os.ReadFile(configFile)
+	if err != nil {
+		return nil, fmt.Errorf("no boot configuration: %w", err)
+	}
+	config := &agentpb.BootConfig{}
+	if err := proto.Unmarshal(data, config); err != nil {
+		return nil, fmt.Errorf("boot configuration %s: %w", configFile, err)
+	}
+	return config, nil
+}
+
+// connect brings the network up and listens. That is done before the root file system is there, so that an early
+// caller waits in the listener's queue instead of trying again.
+func connect(config *agentpb.BootConfig) (net.Listener, error) {
+	if err := network.LoopbackUp(); err != nil {
+		return nil, err
+	}
+	if wanted := config.Network; wanted != nil {
+		parsed, err := network.Parse(wanted.Interface, wanted.Address, wanted.Gateway)
+		if err != nil {
+			return nil, err
+		}
+		if err := network.Configure(parsed); err != nil {
+			return nil, err
+		}
+	}
+	switch port := config.Listen; {
+	case port.GetTcpPort() != 0:
+		return net.Listen("tcp", ":"+strconv.Itoa(int(port.TcpPort)))
+	case port.GetVsockPort() != 0:
+		listener, err := vsock.Listen(port.VsockPort)
+		if err != nil {
+			return nil, fmt.Errorf("listen on vsock port %d: %w", port.VsockPort, err)
+		}
+		return listener, nil
+	}
+	return nil, nil
+}
+
+// furnish makes the root file system a place where programs find what they expect.
+func furnish(config *agentpb.BootConfig) error {
+	if err := mountAll(lateMounts); err != nil {
+		return err
+	}
+	if err := makeTemporary(); err != nil {
+		return err
+	}
+	address := ""
+	if prefix, err := netip.ParsePrefix(config.GetNetwork().GetAddress()); err == nil {
+		address = prefix.Addr().String()
+	}
+	if err := takeName(config.Hostname, address); err != nil {
+		return err
+	}
+	return useNameservers(config.Network)
+}
+
+// tellReady writes the line as it is, without what a terminal makes of a line's end.
+func tellReady(device string) error {
+	file, err := os.OpenFile(device, os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	terminal, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	if err == nil {
+		terminal.Oflag &^= unix.OPOST
+		if err := unix.IoctlSetTermios(int(file.Fd()), unix.TCSETS, terminal); err != nil {
+			return fmt.Errorf("%s: %w", device, err)
+		}
+	}
+	_, err = file.WriteString(readyLine)
+	return err
+}
+
+// powerOffOnSignal obeys what poweroff, halt and reboot of busybox and sysvinit send to PID 1, and Ctrl-Alt-Del.
+func powerOffOnSignal(reaper *reap.Reaper) {
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del: a SIGINT for us, not a reset
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2)
+	go func() {
+		<-asked
+		machine.PowerOff(reaper)
+	}()
+}

@@ -1,0 +1,131 @@
+// Package command starts the programs that callers ask for.
+package command
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/failure"
+	"ingle.dev/guest_agent/internal/reap"
+	"ingle.dev/guest_agent/internal/users"
+)
+
+// Spec is what shall run. An empty User is root, an empty Directory the user's home (or / when that is absent).
+// Env goes over the login environment.
+type Spec struct {
+	Argv      []string
+	Env       map[string]string
+	Directory string
+	User      string
+	Stdin     bool
+}
+
+// Command is a program under way, with our ends of its pipes. Stdin is nil when it reads /dev/null.
+type Command struct {
+	*reap.Child
+	Stdin, Stdout, Stderr *os.File
+}
+
+// Start runs a program as the leader of a new session. Errors a caller can do something about are *failure.Error.
+func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
+	if len(spec.Argv) == 0 || spec.Argv[0] == "" {
+		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, "no command: argv is empty")
+	}
+	account, err := lookupAccount(spec.User)
+	if err != nil {
+		return nil, err
+	}
+	directory, err := workingDirectory(spec.Directory, account.Home)
+	if err != nil {
+		return nil, err
+	}
+	environment, err := environment(account, spec.Env)
+	if err != nil {
+		return nil, err
+	}
+	path, err := lookPath(spec.Argv[0], environment["PATH"], directory)
+	if err != nil {
+		return nil, err
+	}
+	pipes, err := openPipes(spec.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer pipes.closeChildEnds()
+	child, err := reaper.Start(path, spec.Argv, &syscall.ProcAttr{
+		Dir:   directory,
+		Env:   environment.list(),
+		Files: []uintptr{uintptr(pipes.child[0]), uintptr(pipes.child[1]), uintptr(pipes.child[2])},
+		Sys:   &syscall.SysProcAttr{Credential: credential(account)},
+	})
+	if err != nil {
+		pipes.closeOurEnds()
+		return nil, startFailure(path, directory, err)
+	}
+	return &Command{Child: child, Stdin: pipes.stdin, Stdout: pipes.stdout, Stderr: pipes.stderr}, nil
+}
+
+func lookupAccount(user string) (users.Account, error) {
+	if user == "" && os.Geteuid() != 0 {
+		user = strconv.Itoa(os.Geteuid()) // an agent that isn't root, in test mode, can only be itself
+	}
+	account, err := users.System.Lookup(user)
+	var notFound users.NotFoundError
+	if errors.As(err, &notFound) {
+		return account, failure.New(agentpb.ErrorCode_ERROR_CODE_USER_NOT_FOUND, "%s", notFound.Error())
+	}
+	return account, err
+}
+
+// credential is nil when there is nothing to change, since only root may even try.
+func credential(account users.Account) *syscall.Credential {
+	if os.Geteuid() != 0 && int(account.UID) == os.Geteuid() {
+		return nil
+	}
+	return &syscall.Credential{Uid: account.UID, Gid: account.GID, Groups: account.Groups}
+}
+
+func workingDirectory(wanted, home string) (string, error) {
+	if wanted == "" {
+		if isDirectory(home) {
+			return home, nil
+		}
+		return "/", nil
+	}
+	if !filepath.IsAbs(wanted) {
+		return "", failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, "working directory %q: must be absolute", wanted)
+	}
+	if !isDirectory(wanted) {
+		return "", failure.New(agentpb.ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND, "no directory %q in the guest", wanted)
+	}
+	return wanted, nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// startFailure says what an errno of fork, chdir, setuid or exec means, now that path and directory are known to exist.
+func startFailure(path, directory string, err error) error {
+	const code = agentpb.ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE
+	switch err {
+	case unix.EACCES:
+		return failure.New(code, "cannot run %s in %s: permission denied", path, directory)
+	case unix.ENOENT:
+		return failure.New(code, "cannot run %s: the interpreter or dynamic loader it asks for is missing", path)
+	case unix.ENOEXEC:
+		return failure.New(code, "cannot run %s: not a program for this machine, nor a script with a #! line", path)
+	case unix.E2BIG:
+		return failure.New(code, "cannot run %s: arguments and environment are too long", path)
+	case unix.EPERM:
+		return failure.New(code, "cannot run %s: operation not permitted", path)
+	}
+	return failure.New(agentpb.ErrorCode_ERROR_CODE_INTERNAL, "cannot run %s: %v", path, err)
+}

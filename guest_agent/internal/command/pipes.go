@@ -1,0 +1,86 @@
+package command
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipes are the two ends of a command's standard streams. Ours are non-blocking and known to Go's poller, the child's
+// are plain: programs are not prepared for EAGAIN.
+type pipes struct {
+	stdin, stdout, stderr *os.File
+	child                 [3]int
+}
+
+func openPipes(withStdin bool) (*pipes, error) {
+	p := &pipes{child: [3]int{-1, -1, -1}}
+	err := func() (err error) {
+		if withStdin {
+			p.child[0], p.stdin, err = inputPipe()
+		} else {
+			p.child[0], err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+		if err != nil {
+			return err
+		}
+		if p.child[1], p.stdout, err = outputPipe(); err != nil {
+			return err
+		}
+		p.child[2], p.stderr, err = outputPipe()
+		return err
+	}()
+	if err != nil {
+		p.closeChildEnds()
+		p.closeOurEnds()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pipes) closeChildEnds() {
+	for _, fd := range p.child {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+func (p *pipes) closeOurEnds() {
+	for _, file := range []*os.File{p.stdin, p.stdout, p.stderr} {
+		if file != nil {
+			_ = file.Close()
+		}
+	}
+}
+
+func inputPipe() (reader int, writer *os.File, err error) {
+	ends, err := pipe()
+	if err != nil {
+		return -1, nil, err
+	}
+	writer, err = polled(ends[1], "stdin")
+	return ends[0], writer, err
+}
+
+func outputPipe() (writer int, reader *os.File, err error) {
+	ends, err := pipe()
+	if err != nil {
+		return -1, nil, err
+	}
+	reader, err = polled(ends[0], "output")
+	return ends[1], reader, err
+}
+
+func pipe() (ends [2]int, err error) {
+	err = os.NewSyscallError("pipe2", unix.Pipe2(ends[:], unix.O_CLOEXEC))
+	return ends, err
+}
+
+func polled(fd int, name string) (*os.File, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

@@ -1,0 +1,80 @@
+// Package frame cuts a byte stream into frames and puts them back together.
+//
+// A frame is a big-endian u32 length (1 + payload), a type, and at most 1 MiB of payload. What the payload means is
+// none of this package's business; proto/ingle/agent/v1/agent.proto has the table.
+package frame
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Type says what a frame's payload is.
+type Type uint8
+
+// The frame types of proto/ingle/agent/v1/agent.proto.
+const (
+	Hello    Type = 1
+	HelloOk  Type = 2
+	Error    Type = 3
+	Request  Type = 4
+	Response Type = 5
+	Started  Type = 6
+	Exited   Type = 7
+	Signal   Type = 8
+	Window   Type = 9
+	Stdin    Type = 16
+	StdinEOF Type = 17
+	Stdout   Type = 18
+	Stderr   Type = 19
+)
+
+const (
+	// MaxPayload is the largest payload of a frame, in bytes.
+	MaxPayload = 1 << 20
+	// HeaderSize is the number of bytes before the payload.
+	HeaderSize = 5
+)
+
+// ErrEmpty reports a length of zero: not even a type.
+var ErrEmpty = errors.New("frame of length 0")
+
+// TooLargeError reports a payload over the limit.
+type TooLargeError struct{ Size, Limit int }
+
+func (e TooLargeError) Error() string {
+	return fmt.Sprintf("frame of %d bytes of payload, at most %d are allowed", e.Size, e.Limit)
+}
+
+// Read takes the next frame from a stream. The payload, of at most limit bytes, is the caller's to keep.
+//
+// It returns io.EOF only at the end of a frame; an end within one is io.ErrUnexpectedEOF.
+func Read(stream io.Reader, limit int) (Type, []byte, error) {
+	var header [HeaderSize]byte
+	if _, err := io.ReadFull(stream, header[:4]); err != nil {
+		return 0, nil, err
+	}
+	length := binary.BigEndian.Uint32(header[:4])
+	if length == 0 {
+		return 0, nil, ErrEmpty
+	}
+	if size := int(length - 1); size > limit {
+		return 0, nil, TooLargeError{size, limit}
+	}
+	body := make([]byte, length)
+	if _, err := io.ReadFull(stream, body); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return 0, nil, err
+	}
+	return Type(body[0]), body[1:], nil
+}
+
+// putHeader writes the header of a frame with size bytes of payload.
+func putHeader(header []byte, kind Type, size int) {
+	binary.BigEndian.PutUint32(header, uint32(size)+1)
+	header[4] = byte(kind)
+}

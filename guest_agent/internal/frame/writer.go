@@ -1,0 +1,74 @@
+package frame
+
+import (
+	"io"
+	"sync"
+)
+
+// Writer puts frames on a stream, each whole, whoever else writes at the same time.
+type Writer struct {
+	mutex  sync.Mutex
+	stream io.Writer
+	queued []byte
+}
+
+// NewWriter makes a Writer on a stream.
+func NewWriter(stream io.Writer) *Writer {
+	return &Writer{stream: stream}
+}
+
+// Queue keeps a frame back until the next one is written, so that both go out in one packet.
+func (w *Writer) Queue(kind Type, payload []byte) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.queue(kind, payload)
+}
+
+// Flush writes what was queued.
+func (w *Writer) Flush() error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.flush()
+}
+
+// Write writes a frame.
+func (w *Writer) Write(kind Type, payload []byte) error {
+	if len(payload) > MaxPayload {
+		return TooLargeError{len(payload), MaxPayload}
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.queue(kind, payload)
+	return w.flush()
+}
+
+// WriteInPlace writes a frame whose payload is preceded by HeaderSize bytes of room: bulk data is not copied again.
+func (w *Writer) WriteInPlace(kind Type, buffer []byte) error {
+	size := len(buffer) - HeaderSize
+	if size > MaxPayload {
+		return TooLargeError{size, MaxPayload}
+	}
+	putHeader(buffer, kind, size)
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	_, err := w.stream.Write(buffer)
+	return err
+}
+
+func (w *Writer) queue(kind Type, payload []byte) {
+	var header [HeaderSize]byte
+	putHeader(header[:], kind, len(payload))
+	w.queued = append(append(w.queued, header[:]...), payload...)
+}
+
+func (w *Writer) flush() error {
+	if len(w.queued) == 0 {
+		return nil
+	}
+	_, err := w.stream.Write(w.queued)
+	w.queued = w.queued[:0]
+	return err
+}

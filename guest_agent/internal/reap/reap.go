@@ -1,0 +1,169 @@
+// Package reap starts child processes and collects them and, for a PID 1 or subreaper, everybody's orphans.
+//
+// Nothing else in the agent may wait for a process: one reaper sees every exit, so that an exit code can neither be
+// lost nor be taken for another process's. A child is looked at before it is reaped, while its zombie still holds the
+// process and group id, and signals are sent under the same lock: none can ever hit a process that got the id later.
+package reap
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// killAfter is how long a condemned process group may take to end after SIGTERM.
+const killAfter = time.Second
+
+// Reaper owns all waiting of this process. There can be one at a time.
+type Reaper struct {
+	mutex    sync.Mutex
+	children map[int]*Child
+	wake     chan os.Signal
+}
+
+// Child is a process that was started here, the leader of a session and a process group of its own.
+type Child struct {
+	Pid       int
+	reaper    *Reaper
+	done      chan struct{}
+	status    syscall.WaitStatus
+	condemned bool
+}
+
+// New makes a Reaper; from then on it reaps.
+func New() *Reaper {
+	r := &Reaper{children: make(map[int]*Child), wake: make(chan os.Signal, 1)}
+	signal.Notify(r.wake, unix.SIGCHLD)
+	go func() {
+		for range r.wake {
+			for r.reapOne() {
+			}
+		}
+	}()
+	return r
+}
+
+// Start runs a program as a new session. The error is what fork, chdir, setuid or exec said.
+func (r *Reaper) Start(path string, argv []string, attributes *syscall.ProcAttr) (*Child, error) {
+	if attributes.Sys == nil {
+		attributes.Sys = &syscall.SysProcAttr{}
+	}
+	attributes.Sys.Setsid = true
+	// Under the lock, because the child may end before it is in the map, and because ForkExec itself waits for a child
+	// that couldn't exec.
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	pid, err := syscall.ForkExec(path, argv, attributes)
+	if err != nil {
+		return nil, err
+	}
+	child := &Child{Pid: pid, reaper: r, done: make(chan struct{})}
+	r.children[pid] = child
+	return child, nil
+}
+
+// SignalAll signals the process groups of all children.
+func (r *Reaper) SignalAll(number syscall.Signal) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	for pid := range r.children {
+		_ = unix.Kill(-pid, number)
+	}
+}
+
+// WaitNone waits until this process has no child left, neither its own nor an adopted one, and says whether that came
+// true within the time.
+func (r *Reaper) WaitNone(timeout time.Duration) bool {
+	const interval = 10 * time.Millisecond
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(interval) {
+		if err := peek(new(unix.Siginfo)); err == unix.ECHILD {
+			return true
+		}
+	}
+	return false
+}
+
+// Done is closed when the child was reaped.
+func (c *Child) Done() <-chan struct{} { return c.done }
+
+// Status tells how the child ended. It may be asked once Done is closed.
+func (c *Child) Status() syscall.WaitStatus { return c.status }
+
+// Signal signals the child's process group; a child that has ended is fine.
+func (c *Child) Signal(number syscall.Signal) error {
+	c.reaper.mutex.Lock()
+	defer c.reaper.mutex.Unlock()
+	if c.reaper.children[c.Pid] != c {
+		return nil
+	}
+	return unix.Kill(-c.Pid, number)
+}
+
+// Condemn ends the child's whole process group: SIGTERM now, and SIGKILL as soon as the leader ended, or a second later.
+// It says whether the child still ran.
+func (c *Child) Condemn() bool {
+	c.reaper.mutex.Lock()
+	defer c.reaper.mutex.Unlock()
+	if c.reaper.children[c.Pid] != c {
+		return false
+	}
+	if !c.condemned {
+		c.condemned = true
+		_ = unix.Kill(-c.Pid, unix.SIGTERM)
+		_ = unix.Kill(-c.Pid, unix.SIGCONT) // a stopped process doesn't see a SIGTERM
+		time.AfterFunc(killAfter, func() { _ = c.Signal(unix.SIGKILL) })
+	}
+	return true
+}
+
+// reapOne collects one process that has ended, and says whether there was one.
+func (r *Reaper) reapOne() bool {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	var info unix.Siginfo
+	if err := peek(&info); err != nil {
+		return false
+	}
+	pid := pidOf(&info)
+	if pid == 0 {
+		return false
+	}
+	child := r.children[pid]
+	if child != nil && child.condemned {
+		_ = unix.Kill(-pid, unix.SIGKILL) // what is left of its group
+	}
+	var status syscall.WaitStatus
+	for {
+		_, err := syscall.Wait4(pid, &status, 0, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if child != nil {
+		delete(r.children, pid)
+		child.status = status
+		close(child.done)
+	}
+	return true
+}
+
+// peek looks for an ended child without reaping it. The pid is 0 when none has ended; ECHILD: there is none at all.
+func peek(info *unix.Siginfo) error {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// pidOf reads si_pid, which follows three ints, aligned to the pointers of the union: see siginfo in
+// include/uapi/asm-generic/siginfo.h, for 64-bit machines.
+func pidOf(info *unix.Siginfo) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 16)))
+}

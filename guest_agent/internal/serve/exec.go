@@ -1,0 +1,126 @@
+package serve
+
+import (
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/command"
+	"ingle.dev/guest_agent/internal/frame"
+)
+
+// outputGrace is how long output is waited for after the command ended while a process it left behind keeps the pipes
+// open. Without such a one the pipes end at once.
+const outputGrace = 500 * time.Millisecond
+
+// execution is one command and its caller.
+type execution struct {
+	*connection
+	command  *command.Command
+	stdin    *stdinQueue
+	timedOut atomic.Bool
+}
+
+func (c *connection) exec(request *agentpb.ExecRequest) error {
+	env := make(map[string]string, len(c.server.Env)+len(request.Env))
+	for _, variables := range []map[string]string{c.server.Env, request.Env} {
+		for name, value := range variables {
+			env[name] = value
+		}
+	}
+	started, err := command.Start(c.server.Reaper, command.Spec{
+		Argv:      request.Argv,
+		Env:       env,
+		Directory: request.WorkingDirectory,
+		User:      request.User,
+		Stdin:     request.Stdin,
+	})
+	if err != nil {
+		return err
+	}
+	e := &execution{connection: c, command: started, stdin: newStdinQueue(started.Stdin)}
+	return e.run(time.Duration(request.TimeoutMilliseconds) * time.Millisecond)
+}
+
+func (e *execution) run(timeout time.Duration) error {
+	if timeout > 0 {
+		timer := time.AfterFunc(timeout, func() { e.timedOut.Store(e.command.Condemn()) })
+		defer timer.Stop()
+	}
+	// A caller that can't be told has left, which the reading side sees and acts upon; so errors of sending stay here.
+	_ = e.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(e.command.Pid)})
+
+	var work sync.WaitGroup
+	work.Add(3)
+	go func() { defer work.Done(); e.stdin.drain(e.grant) }()
+	go func() { defer work.Done(); pump(e.command.Stdout, e.writer, frame.Stdout) }()
+	go func() { defer work.Done(); pump(e.command.Stderr, e.writer, frame.Stderr) }()
+	left := make(chan error, 1)
+	go func() { left <- e.obey() }()
+
+	<-e.command.Done()
+	e.stdin.abandon()
+	deadline := time.Now().Add(outputGrace)
+	_ = e.command.Stdout.SetReadDeadline(deadline)
+	_ = e.command.Stderr.SetReadDeadline(deadline)
+	work.Wait()
+	select {
+	case err := <-left:
+		return err
+	default:
+		_ = e.send(frame.Exited, exited(e.command.Status(), e.timedOut.Load()))
+		e.finish()
+		<-left
+		return nil
+	}
+}
+
+// obey does what the caller says until it leaves or breaks the protocol; either is the end of the command.
+func (e *execution) obey() error {
+	for {
+		kind, payload, err := frame.Read(e.reader, frame.MaxPayload)
+		if err == nil {
+			err = e.take(kind, payload)
+		}
+		if err != nil {
+			e.command.Condemn()
+			return err
+		}
+	}
+}
+
+func (e *execution) take(kind frame.Type, payload []byte) error {
+	switch kind {
+	case frame.Stdin:
+		return e.stdin.push(payload)
+	case frame.StdinEOF:
+		e.stdin.close()
+		return nil
+	case frame.Signal:
+		signal := &agentpb.ExecSignal{}
+		if err := proto.Unmarshal(payload, signal); err != nil {
+			return err
+		}
+		if signal.Signal < 1 || signal.Signal > 64 {
+			return badRequest("signal %d: 1 to 64 is allowed", signal.Signal)
+		}
+		return e.command.Signal(syscall.Signal(signal.Signal))
+	}
+	return badRequest("frame of type %d during an exec", kind)
+}
+
+func (e *execution) grant(bytes int) {
+	_ = e.send(frame.Window, &agentpb.ExecWindow{Bytes: uint32(bytes)})
+}
+
+func exited(status syscall.WaitStatus, timedOut bool) *agentpb.ExecExited {
+	if status.Signaled() {
+		signal := uint32(status.Signal())
+		return &agentpb.ExecExited{ExitCode: 128 + signal, Signal: signal, TimedOut: timedOut}
+	}
+	return &agentpb.ExecExited{ExitCode: uint32(status.ExitStatus()), TimedOut: timedOut}
+}

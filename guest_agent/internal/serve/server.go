@@ -1,0 +1,194 @@
+// Package serve answers callers: a connection says who it is, asks for one operation, and is closed after it.
+package serve
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/failure"
+	"ingle.dev/guest_agent/internal/frame"
+	"ingle.dev/guest_agent/internal/reap"
+)
+
+// ProtocolVersion is the one version of proto/ingle/agent/v1 that is spoken here.
+const ProtocolVersion = 1
+
+const (
+	// DefaultHelloTimeout is how long a caller may take to say what it wants.
+	DefaultHelloTimeout = 5 * time.Second
+
+	// helloLimit is all that a caller who has not shown the token may make us allocate.
+	helloLimit = 1024
+
+	// lingerTimeout is how long we wait for a caller to take the last frame and close.
+	lingerTimeout = 5 * time.Second
+
+	// acceptPause is how long new callers wait while the machine is out of descriptors or memory.
+	acceptPause = 50 * time.Millisecond
+)
+
+// Server is everything that connections share.
+type Server struct {
+	Version string
+	// Token is what callers must send; empty where the transport says who calls.
+	Token        []byte
+	HelloTimeout time.Duration
+	// Env is given to every command.
+	Env    map[string]string
+	Reaper *reap.Reaper
+	// Shutdown ends everything. It is called after the caller got its answer.
+	Shutdown func()
+}
+
+// Serve answers connections until the listener is closed.
+func (s *Server) Serve(listener net.Listener) error {
+	for {
+		stream, err := listener.Accept()
+		switch {
+		case err == nil:
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
+			time.Sleep(acceptPause)
+			continue
+		default:
+			return err
+		}
+		go s.converse(stream)
+	}
+}
+
+// connection is one caller and its one operation.
+type connection struct {
+	server *Server
+	stream net.Conn
+	reader *bufio.Reader
+	writer *frame.Writer
+}
+
+func (s *Server) converse(stream net.Conn) {
+	defer stream.Close()
+	c := &connection{
+		server: s,
+		stream: stream,
+		reader: bufio.NewReader(stream),
+		writer: frame.NewWriter(stream),
+	}
+	request, err := c.greet()
+	if err == nil {
+		err = c.operate(request)
+	}
+	if err != nil {
+		c.refuse(err)
+	}
+	c.linger()
+}
+
+// greet reads HELLO and REQUEST, which a caller sends together, against one deadline.
+func (c *connection) greet() (*agentpb.Request, error) {
+	if err := c.stream.SetReadDeadline(time.Now().Add(c.server.HelloTimeout)); err != nil {
+		return nil, err
+	}
+	hello := &agentpb.Hello{}
+	if err := c.expect(frame.Hello, helloLimit, hello); err != nil {
+		return nil, err
+	}
+	if hello.ProtocolVersion != ProtocolVersion {
+		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_VERSION,
+			"protocol version %d: this agent (%s) speaks version %d", hello.ProtocolVersion, c.server.Version, ProtocolVersion)
+	}
+	if !sameToken(hello.Token, c.server.Token) {
+		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_TOKEN, "the token is not this agent's")
+	}
+	answer, err := proto.Marshal(&agentpb.HelloOk{ProtocolVersion: ProtocolVersion, AgentVersion: c.server.Version})
+	if err != nil {
+		return nil, err
+	}
+	c.writer.Queue(frame.HelloOk, answer)
+	if c.reader.Buffered() == 0 {
+		if err := c.writer.Flush(); err != nil {
+			return nil, err
+		}
+	}
+	request := &agentpb.Request{}
+	if err := c.expect(frame.Request, frame.MaxPayload, request); err != nil {
+		return nil, err
+	}
+	return request, c.stream.SetReadDeadline(time.Time{})
+}
+
+// sameToken takes the same time for any wrong token, whatever its length.
+func sameToken(theirs, ours []byte) bool {
+	a, b := sha256.Sum256(theirs), sha256.Sum256(ours)
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// expect reads the next frame, which must be of that type, into a message.
+func (c *connection) expect(kind frame.Type, limit int, message proto.Message) error {
+	got, payload, err := frame.Read(c.reader, limit)
+	if err != nil {
+		return err
+	}
+	if got != kind {
+		return badRequest("frame of type %d, expected %d", got, kind)
+	}
+	if err := proto.Unmarshal(payload, message); err != nil {
+		return badRequest("frame of type %d: %v", got, err)
+	}
+	return nil
+}
+
+func (c *connection) send(kind frame.Type, message proto.Message) error {
+	payload, err := proto.Marshal(message)
+	if err != nil {
+		return err
+	}
+	return c.writer.Write(kind, payload)
+}
+
+// refuse sends ERROR for everything but a lost connection, which nobody would read it from.
+func (c *connection) refuse(err error) {
+	var known *failure.Error
+	var tooLarge frame.TooLargeError
+	var network net.Error
+	switch {
+	case errors.As(err, &known):
+	case errors.As(err, &tooLarge), errors.Is(err, frame.ErrEmpty):
+		known = badRequest("%v", err)
+	case errors.As(err, &network) && network.Timeout():
+		known = badRequest("no request within %s", c.server.HelloTimeout)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &network):
+		return
+	default:
+		known = failure.New(agentpb.ErrorCode_ERROR_CODE_INTERNAL, "%v", err)
+	}
+	_ = c.send(frame.Error, &agentpb.Error{Code: known.Code, Message: known.Message})
+}
+
+// finish ends our direction; the caller may take some time to see that and close.
+func (c *connection) finish() {
+	if half, ok := c.stream.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	_ = c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))
+}
+
+// linger finishes and reads on until the caller has closed: closing with unread input would reset the connection, and
+// the caller might lose the last frame.
+func (c *connection) linger() {
+	c.finish()
+	_, _ = io.Copy(io.Discard, c.reader)
+}
+
+func badRequest(format string, arguments ...any) *failure.Error {
+	return failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, format, arguments...)
+}

@@ -1,0 +1,107 @@
+package serve
+
+import (
+	"os"
+	"sync"
+)
+
+const (
+	// stdinWindow is how much input a caller may send without a WINDOW frame: what the protocol promises.
+	stdinWindow = 256 * 1024
+	// grantStep is how much must have been taken before the caller is told: a short input needs no WINDOW at all.
+	grantStep = stdinWindow / 4
+)
+
+// stdinQueue is input on its way to a command that may be slow to read it, or not read it at all.
+type stdinQueue struct {
+	pipe    *os.File // nil: the command has no stdin
+	mutex   sync.Mutex
+	changed *sync.Cond
+	pending []byte
+	ended   bool
+	held    int // bytes received and not granted again
+}
+
+func newStdinQueue(pipe *os.File) *stdinQueue {
+	q := &stdinQueue{pipe: pipe, ended: pipe == nil}
+	q.changed = sync.NewCond(&q.mutex)
+	return q
+}
+
+// push takes what a caller sent. It never waits.
+func (q *stdinQueue) push(data []byte) error {
+	if q.pipe == nil {
+		return badRequest("STDIN for a command that was started without")
+	}
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.held += len(data)
+	if q.held > stdinWindow {
+		return badRequest("%d bytes of STDIN ahead of the window of %d", q.held-stdinWindow, stdinWindow)
+	}
+	if !q.ended {
+		q.pending = append(q.pending, data...)
+		q.changed.Signal()
+	}
+	return nil
+}
+
+// close lets the command see the end of its input, after what is pending.
+func (q *stdinQueue) close() {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	q.ended = true
+	q.changed.Signal()
+}
+
+// abandon ends the queue for a command that has ended, also while a write waits for some other reader of the pipe.
+func (q *stdinQueue) abandon() {
+	q.close()
+	if q.pipe != nil {
+		_ = q.pipe.Close()
+	}
+}
+
+// drain feeds the pipe until the input ends, then closes it. grant is told what the caller may send again: also for
+// input the command won't take any more, which goes nowhere.
+func (q *stdinQueue) drain(grant func(bytes int)) {
+	if q.pipe == nil {
+		return
+	}
+	defer q.pipe.Close()
+	taken, broken := 0, false
+	for spare := []byte(nil); ; {
+		data := q.next(spare)
+		if data == nil {
+			return
+		}
+		if !broken {
+			_, err := q.pipe.Write(data)
+			broken = err != nil
+		}
+		taken += len(data)
+		if taken >= grantStep {
+			q.mutex.Lock()
+			q.held -= taken
+			q.mutex.Unlock()
+			grant(taken)
+			taken = 0
+		}
+		spare = data[:0]
+	}
+}
+
+// next waits for input, and answers nil at its end. The spare becomes the new pending buffer.
+func (q *stdinQueue) next(spare []byte) []byte {
+	q.mutex.Lock()
+	defer q.mutex.Unlock()
+	for len(q.pending) == 0 {
+		if q.ended {
+			return nil
+		}
+		q.changed.Wait()
+	}
+	data := q.pending
+	q.pending = spare
+	return data
+}
