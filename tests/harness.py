@@ -121,8 +121,8 @@ class Server:
         """Run a command in a VM: exit code, stdout, stderr."""
         start = guest_pb2.ExecStart(vm=vm, argv=argv, stdin=stdin is not None, **fields)  # type: ignore[arg-type]
         requests = [guest_pb2.ExecRequest(start=start)]
-        for offset in range(0, len(stdin or b""), 256 * 1024):
-            requests.append(guest_pb2.ExecRequest(stdin=(stdin or b"")[offset : offset + 256 * 1024]))
+        data = stdin or b""
+        requests += [guest_pb2.ExecRequest(stdin=data[at : at + 2**18]) for at in range(0, len(data), 2**18)]
         out, err = bytearray(), bytearray()
         for response in self.guest.Exec(iter(requests)):
             out += response.stdout

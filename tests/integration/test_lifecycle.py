@@ -14,7 +14,6 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from harness import NewServer, Server, error_info, nothing_left
 from ingle.v1 import guest_pb2, image_pb2, kernel_pb2, operation_pb2, vm_pb2
 
-
 MIB = 2**20
 
 

@@ -13,7 +13,6 @@ import pytest
 from harness import NewServer, Server, cloned_directory, error_info, nothing_left, running_server
 from ingle.v1 import operation_pb2, vm_pb2
 
-
 KILLING = str(Path(__file__).with_name("killing_server.py"))
 
 # reserve, state directory, root disk, claim, acceleration, runtime directory, initramfs, launch, boot, agent, record

@@ -42,9 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    # The default child watcher starts a thread a child; this one costs a file descriptor.
-    asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
-    return asyncio.new_event_loop()
+    loop = asyncio.new_event_loop()
+    if sys.version_info < (3, 12):  # which choose it by themselves
+        # The default child watcher starts a thread a child; this one costs a file descriptor.
+        watcher = asyncio.PidfdChildWatcher()
+        watcher.attach_loop(loop)
+        asyncio.set_child_watcher(watcher)
+    return loop
 
 
 def _complain(error: IngleError, code: int) -> int:

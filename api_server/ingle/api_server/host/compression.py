@@ -10,7 +10,7 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 import lz4.block  # type: ignore[import-untyped]
 import lz4.frame  # type: ignore[import-untyped]
@@ -33,7 +33,7 @@ _MAGICS: Mapping[bytes, str] = {
 
 MAGIC_LENGTH = max(map(len, _MAGICS))
 
-# Four bytes of zstd may stand for 128 KiB and 45 of bzip2 for 900: little input at a time keeps the output of it small.
+# Two bytes of gzip may stand for 2 KiB, and four of zstd for 128: little input at a time keeps the output of it small.
 _INPUT = 2048
 
 _LZ4_LEGACY_BLOCK = 8 << 20
@@ -98,14 +98,36 @@ class _Member(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def _members(file: BinaryIO, begin: Callable[[], _Member]) -> Iterator[bytes]:
+class _Limited(_Member, Protocol):
+    """One that can be told how much to give at a time."""
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+M = TypeVar("M", bound=_Member)
+
+
+def _at_once(member: _Member, data: bytes) -> Iterator[bytes]:
+    yield member.decompress(data)
+
+
+def _in_pieces(member: _Limited, data: bytes) -> Iterator[bytes]:
+    yield member.decompress(data, CHUNK)
+    while not (member.eof or member.needs_input):
+        yield member.decompress(b"", CHUNK)
+
+
+def _members(file: BinaryIO, begin: Callable[[], M], feed: Callable[[M, bytes], Iterator[bytes]]) -> Iterator[bytes]:
     """All members, one after another. The file objects of the libraries won't do: some take a truncated member for a
     complete one, some what follows the last member for a corrupt one more."""
     member = begin()
     data = file.read(_INPUT)
     name = compression_of(data)
     while True:
-        yield member.decompress(data)
+        yield from feed(member, data)
         if member.eof:
             data = (member.unused_data or b"") + file.read(_INPUT)
             if compression_of(data) != name:
@@ -118,23 +140,23 @@ def _members(file: BinaryIO, begin: Callable[[], _Member]) -> Iterator[bytes]:
 
 
 def _gzip(file: BinaryIO) -> Iterator[bytes]:
-    return _members(file, lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16))
+    return _members(file, lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16), _at_once)
 
 
 def _bzip2(file: BinaryIO) -> Iterator[bytes]:
-    return _members(file, bz2.BZ2Decompressor)
+    return _members(file, bz2.BZ2Decompressor, _in_pieces)
 
 
 def _xz(file: BinaryIO) -> Iterator[bytes]:
-    return _members(file, lzma.LZMADecompressor)
+    return _members(file, lzma.LZMADecompressor, _in_pieces)
 
 
 def _zstd(file: BinaryIO) -> Iterator[bytes]:
-    return _members(file, lambda: zstandard.ZstdDecompressor().decompressobj())
+    return _members(file, lambda: zstandard.ZstdDecompressor().decompressobj(), _at_once)
 
 
 def _lz4(file: BinaryIO) -> Iterator[bytes]:
-    return _members(file, lz4.frame.LZ4FrameDecompressor)
+    return _members(file, lz4.frame.LZ4FrameDecompressor, _in_pieces)
 
 
 def _lz4_legacy(file: BinaryIO) -> Iterator[bytes]:

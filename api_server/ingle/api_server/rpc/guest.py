@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator
+from typing import TypeAlias
 
 import grpc
 
@@ -19,7 +20,7 @@ from ingle.v1 import guest_pb2, guest_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[object, object]
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 Requests = AsyncIterator[guest_pb2.ExecRequest]
 
 _LARGEST_STDIN = 1024 * 1024

@@ -1,6 +1,7 @@
 """ImageService."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
@@ -13,7 +14,7 @@ from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc import convert
 from ingle.v1 import image_pb2, image_pb2_grpc
 
-Context = grpc.aio.ServicerContext[object, object]
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
 
 class ImageServicer(image_pb2_grpc.ImageServiceServicer):

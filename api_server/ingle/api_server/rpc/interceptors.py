@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -31,8 +31,8 @@ TRANSPORT_LIMIT = 16 * 1024 * 1024
 
 _OURS = "/ingle."
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs only, hence the quotes
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -40,7 +40,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
         """Wrap the method's handler, or stand in for one that does not exist."""
@@ -65,7 +65,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Call:
     """One method's way through the interceptor."""
 
-    def __init__(self, method: str, handler: Handler | None) -> None:
+    def __init__(self, method: str, handler: "Handler | None") -> None:
         self._method = method
         self._handler: Any = handler
 

@@ -1,6 +1,7 @@
 """OperationService."""
 
 from collections.abc import AsyncIterator
+from typing import TypeAlias
 
 import grpc
 
@@ -11,7 +12,7 @@ from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.rpc import convert
 from ingle.v1 import operation_pb2, operation_pb2_grpc
 
-Context = grpc.aio.ServicerContext[object, object]
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
 _DEFAULT_LIMIT = 100
 _MOST = 1000

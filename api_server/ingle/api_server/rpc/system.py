@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
@@ -15,7 +16,7 @@ from ingle.api_server.rpc import convert
 from ingle.api_server.version import API_VERSION, VERSION
 from ingle.v1 import system_pb2, system_pb2_grpc
 
-Context = grpc.aio.ServicerContext[object, object]
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """VmService."""
 
 from collections.abc import AsyncIterator
+from typing import TypeAlias
 
 import grpc
 
@@ -15,7 +16,7 @@ from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc import convert
 from ingle.v1 import vm_pb2, vm_pb2_grpc
 
-Context = grpc.aio.ServicerContext[object, object]
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
 _STOP_SECONDS = 10.0
 _LONGEST_STOP_SECONDS = 3600.0

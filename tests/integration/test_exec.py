@@ -1,0 +1,160 @@
+"""Commands in real guests, through gRPC."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from harness import Server, error_info
+from ingle.v1 import guest_pb2, vm_pb2
+
+
+def refusal(server: Server, vm: vm_pb2.Vm, *argv: str, **fields: object) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as raised:
+        server.run(vm.id, *argv, **fields)
+    return error_info(raised.value).reason, raised.value.details()
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 255])
+def test_exit_codes_come_through(server: Server, shared_vm: vm_pb2.Vm, code: int) -> None:
+    assert server.run(shared_vm.id, "sh", "-c", f"exit {code}") == (code, b"", b"")
+
+
+def test_stdout_and_stderr_stay_apart(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    assert server.run(shared_vm.id, "sh", "-c", "echo out; echo err >&2") == (0, b"out\n", b"err\n")
+
+
+def test_binary_data_goes_both_ways_unharmed(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    data = os.urandom(5_000_000)
+    code, out, err = server.run(shared_vm.id, "cat", stdin=data)
+    assert (code, err) == (0, b"")
+    assert hashlib.sha256(out).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_command_without_stdin_sees_the_end_of_it_at_once(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    assert server.run(shared_vm.id, "cat") == (0, b"", b"")
+
+
+def test_argv_is_never_a_shell_line(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    argument = "a b;$HOME `id` 'q' \"d\" \\ ü\n"
+    assert server.run(shared_vm.id, "printf", "%s", argument)[1] == argument.encode()
+
+
+def test_environment_directory_and_user(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    fields = {"env": {"GREETING": "hello you"}, "working_directory": "/tmp", "user": "daemon"}
+    code, out, _ = server.run(shared_vm.id, "sh", "-c", "echo $GREETING; pwd; id -un; echo $HOME", **fields)
+    assert (code, out.decode().splitlines()) == (0, ["hello you", "/tmp", "daemon", "/usr/sbin"])
+    assert server.run(shared_vm.id, "id", "-u", user="12345")[1] == b"12345\n"
+
+
+def test_what_can_not_be_started_says_why(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    assert refusal(server, shared_vm, "no-such-command")[0] == "COMMAND_NOT_FOUND"
+    assert refusal(server, shared_vm, "/no/such/command")[0] == "COMMAND_NOT_FOUND"
+    assert refusal(server, shared_vm, "/etc/passwd")[0] == "COMMAND_NOT_EXECUTABLE"
+    assert refusal(server, shared_vm, "true", user="nobody-here")[0] == "GUEST_USER_NOT_FOUND"
+    assert refusal(server, shared_vm, "true", working_directory="/no/where")[0] == "GUEST_DIRECTORY_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("argv", "fields", "words"),
+    [
+        ((), {}, "argv is empty"),
+        (("",), {}, "argv is empty"),
+        (("a\0b",), {}, "NUL"),
+        (("true",), {"env": {"A B": ""}}, "A B"),
+        (("true",), {"timeout": Duration(seconds=-1)}, "timeout -1"),
+        (("true",), {"timeout": Duration()}, "timeout 0"),
+    ],
+)
+def test_a_bad_request_is_refused(
+    server: Server, shared_vm: vm_pb2.Vm, argv: tuple[str, ...], fields: dict[str, object], words: str
+) -> None:
+    reason, message = refusal(server, shared_vm, *argv, **fields)
+    assert reason == "INVALID_ARGUMENT"
+    assert words in message
+
+
+def test_a_timeout_kills_the_whole_process_group(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    start = guest_pb2.ExecStart(
+        vm=shared_vm.id, argv=["sh", "-c", "sleep 4711 & sleep 4711"], timeout=Duration(nanos=500_000_000)
+    )
+    *_, last = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    assert last.exited.timed_out
+    assert last.exited.signal in (9, 15)
+    assert no_process(server, shared_vm, "sleep 4711")
+
+
+def test_a_caller_that_vanishes_kills_the_whole_process_group(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sh", "-c", "sleep 4712 & echo up; sleep 4712"])
+    call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    for response in call:
+        if response.stdout:
+            break
+    call.cancel()
+    assert no_process(server, shared_vm, "sleep 4712")
+
+
+def no_process(server: Server, vm: vm_pb2.Vm, command: str) -> bool:
+    """Whether soon no process with this command line is there; [x]pattern so that the search misses itself."""
+    script = f"! pgrep -f '[{command[0]}]{command[1:]}'"
+    for _ in range(50):
+        if server.run(vm.id, "sh", "-c", script)[0] == 0:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_signals_reach_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    script = "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done"
+
+    def requests() -> Iterator[guest_pb2.ExecRequest]:
+        yield guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm=shared_vm.id, argv=["sh", "-c", script]))
+        while b"ready" not in seen:
+            time.sleep(0.01)
+        yield guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=10))
+        while not done:
+            time.sleep(0.01)
+
+    seen, done = bytearray(), []
+    for response in server.guest.Exec(requests()):
+        seen += response.stdout
+        if response.HasField("exited"):
+            done.append(response.exited.exit_code)
+    assert bytes(seen) == b"ready\ncaught\n"
+    assert done == [7]
+
+
+def test_a_command_killed_by_a_signal_says_which(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    assert server.run(shared_vm.id, "sh", "-c", "kill -9 $$")[0] == 137
+
+
+def test_a_rule_broken_in_the_middle_ends_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4713"], stdin=True)
+    requests = [guest_pb2.ExecRequest(start=start), guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=99))]
+    with pytest.raises(grpc.RpcError) as raised:
+        list(server.guest.Exec(iter(requests)))
+    assert "signal 99" in raised.value.details()
+    assert no_process(server, shared_vm, "sleep 4713")
+
+
+def test_a_vm_can_be_deleted_with_its_last_command_even_if_the_caller_vanishes(server: Server) -> None:
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    start = guest_pb2.ExecStart(vm=vm.id, argv=["sh", "-c", "echo up; sleep 1000"], delete_vm=True)
+    call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    next(iter(call))
+    call.cancel()
+    deadline = time.monotonic() + 20
+    while any(item.id == vm.id for item in server.list()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_agents_token_is_needed_and_gone_from_the_guest(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    script = "ls -A /ingle* 2>/dev/null; grep -rlsa 'ingle-agent' /proc/1/root/init 2>/dev/null; cat /proc/1/environ"
+    out = server.run(shared_vm.id, "sh", "-c", script)[1]
+    assert b"token" not in out.lower()
+    assert server.run(shared_vm.id, "test", "-e", "/ingle/boot.binpb")[0] == 1
