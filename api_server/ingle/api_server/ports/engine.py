@@ -82,8 +82,8 @@ class Vmm(Protocol):
         """Let the virtual CPUs run."""
 
     async def ready(self) -> None:
-        """Return when the guest says that its agent listens, or when it is worth a try anyway (at the latest after a
-        second). A hint: guest code may lie. Raises ToolFailed(VMM_FAILED) when the VMM is gone."""
+        """Return when the guest says that its agent listens; after that, when another try is worth it. A hint: guest
+        code may lie. Raises ToolFailed(VMM_FAILED) when the VMM is gone."""
 
     async def pause(self) -> None:
         """Stop the virtual CPUs."""

@@ -11,7 +11,6 @@ from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.guest import AgentEndpoint, TcpAddress
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
 
-_READY_HINT_SECONDS = 1.0
 _RETRY_SECONDS = 0.05
 _LOG_TAIL_BYTES = 2000
 
@@ -69,19 +68,15 @@ class QemuVmm:
         await self._qmp.execute("cont")
 
     async def ready(self) -> None:
-        if self._process.gone:
-            raise self._died()
         if self._ready is None:
             await asyncio.sleep(_RETRY_SECONDS)
-            return
-        try:
-            async with asyncio.timeout(_READY_HINT_SECONDS):
-                await asyncio.get_running_loop().sock_recv(self._ready, 64)
-        except TimeoutError:
-            return
-        # Said once, or never now that QEMU has closed its side.
-        self._ready.close()
-        self._ready = None
+        else:
+            # Calling earlier is worse than useless: QEMU takes the connection and then tries the guest at its leisure.
+            await asyncio.get_running_loop().sock_recv(self._ready, 64)
+            self._ready.close()
+            self._ready = None
+        if await self._process.wait(0):
+            raise self._died()
 
     async def pause(self) -> None:
         await self._qmp.execute("stop")
