@@ -1,0 +1,150 @@
+"""What can be asked of an agent: one connection a question, HELLO and REQUEST in one packet."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ingle.agent.v1 import agent_pb2
+from ingle.api_server.adapters.guest import messages
+from ingle.api_server.adapters.guest.connection import Connection, describe
+from ingle.api_server.adapters.guest.frames import Frame, FrameType, encode
+from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.model.guest import (
+    AgentEndpoint,
+    AgentInfo,
+    ExecEvent,
+    ExecSpec,
+    GuestStats,
+    Started,
+    Stderr,
+    Stdout,
+)
+
+_EXEC_START_SECONDS = 30.0
+
+
+class Dialler:
+    """GuestDialler over TCP, vsock and unix sockets."""
+
+    def channel(self, endpoint: AgentEndpoint) -> "Channel":
+        return Channel(endpoint)
+
+
+class Channel:
+    """GuestChannel: the agent at one endpoint."""
+
+    def __init__(self, endpoint: AgentEndpoint) -> None:
+        self._endpoint = endpoint
+
+    async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
+        hello, response = await self._ask(agent_pb2.Request(ping=agent_pb2.PingRequest()), "ping", timeout_seconds)
+        return messages.agent_info(hello, response.ping)
+
+    async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
+        _, response = await self._ask(agent_pb2.Request(stats=agent_pb2.StatsRequest()), "stats", timeout_seconds)
+        return messages.stats(response.stats)
+
+    async def sync(self, timeout_seconds: float = 30.0) -> None:
+        await self._ask(agent_pb2.Request(sync=agent_pb2.SyncRequest()), "sync", timeout_seconds)
+
+    async def shutdown(self, timeout_seconds: float = 10.0) -> None:
+        await self._ask(agent_pb2.Request(shutdown=agent_pb2.ShutdownRequest()), "shutdown", timeout_seconds)
+
+    @asynccontextmanager
+    async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:
+        connection: Connection | None = None
+        try:
+            async with self._answer_within(_EXEC_START_SECONDS):
+                connection = await self._connect(messages.exec_request(spec))
+                await _hello(connection)
+                frame = await _next(connection)
+            if frame.type is not FrameType.STARTED:
+                raise messages.nonsense(f"{frame.type.name} instead of STARTED")
+            yield Session(connection, messages.started(frame.payload))
+        finally:
+            if connection is not None:
+                connection.close()
+
+    async def _ask(
+        self, request: agent_pb2.Request, result: str, timeout_seconds: float
+    ) -> tuple[agent_pb2.HelloOk, agent_pb2.Response]:
+        """One question, one answer of the kind `result`."""
+        async with self._answer_within(timeout_seconds):
+            connection = await self._connect(request)
+            try:
+                hello = await _hello(connection)
+                frame = await _next(connection)
+            finally:
+                connection.close()
+        if frame.type is not FrameType.RESPONSE:
+            raise messages.nonsense(f"{frame.type.name} instead of RESPONSE")
+        response = messages.parse(agent_pb2.Response, frame.payload)
+        if response.WhichOneof("result") != result:
+            raise messages.nonsense(f"a response that is no answer to {result}")
+        return hello, response
+
+    async def _connect(self, request: agent_pb2.Request) -> Connection:
+        hello = agent_pb2.Hello(protocol_version=messages.PROTOCOL_VERSION, token=self._endpoint.token)
+        greeting = encode(FrameType.HELLO, hello.SerializeToString())
+        return await Connection.connect(
+            self._endpoint.address, greeting + encode(FrameType.REQUEST, request.SerializeToString())
+        )
+
+    @asynccontextmanager
+    async def _answer_within(self, seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            where = describe(self._endpoint.address)
+            raise GuestError(
+                Reason.GUEST_UNREACHABLE, f"the guest's agent at {where} did not answer within {seconds:g} s"
+            ) from error
+
+
+class Session:
+    """ExecSession over one connection."""
+
+    def __init__(self, connection: Connection, started: Started) -> None:
+        self._connection = connection
+        self._started = started
+
+    async def events(self) -> AsyncIterator[ExecEvent]:
+        yield self._started
+        while True:
+            frame = await _next(self._connection)
+            match frame.type:
+                case FrameType.STDOUT:
+                    yield Stdout(frame.payload)
+                case FrameType.STDERR:
+                    yield Stderr(frame.payload)
+                case FrameType.EXITED:
+                    self._connection.close()
+                    yield messages.exited(frame.payload)
+                    return
+                case other:
+                    raise messages.nonsense(f"{other.name} during an exec")
+
+    async def write_stdin(self, data: bytes) -> None:
+        await self._connection.send_stdin(data)
+
+    async def close_stdin(self) -> None:
+        self._connection.send(encode(FrameType.STDIN_EOF))
+
+    async def send_signal(self, signal: int) -> None:
+        self._connection.send(encode(FrameType.SIGNAL, agent_pb2.ExecSignal(signal=signal).SerializeToString()))
+
+
+async def _hello(connection: Connection) -> agent_pb2.HelloOk:
+    frame = await _next(connection)
+    if frame.type is not FrameType.HELLO_OK:
+        raise messages.nonsense(f"{frame.type.name} instead of HELLO_OK")
+    return messages.parse(agent_pb2.HelloOk, frame.payload)
+
+
+async def _next(connection: Connection) -> Frame:
+    """The next frame, unless it is the agent's ERROR: then that is raised."""
+    frame = await connection.receive()
+    if frame.type is FrameType.ERROR:
+        raise messages.failure(frame.payload)
+    return frame

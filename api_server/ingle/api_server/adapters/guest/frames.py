@@ -1,0 +1,125 @@
+"""Frames of the agent protocol, as the host takes them from a guest: the security boundary.
+
+The bytes come from a machine that nobody vouches for. So this is pure and small: no I/O, no trust, no memory beyond one
+frame, and a refusal as soon as a byte can't be right. proto/ingle/agent/v1/agent.proto has the format.
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+MAX_PAYLOAD = 1024 * 1024
+HEADER_SIZE = 5
+_LENGTH_SIZE = 4
+_BUFFER_SIZE = 64 * 1024
+
+
+class FrameType(IntEnum):
+    """What a frame's payload is."""
+
+    HELLO = 1
+    HELLO_OK = 2
+    ERROR = 3
+    REQUEST = 4
+    RESPONSE = 5
+    STARTED = 6
+    EXITED = 7
+    SIGNAL = 8
+    WINDOW = 9
+    STDIN = 16
+    STDIN_EOF = 17
+    STDOUT = 18
+    STDERR = 19
+
+
+_FROM_AGENT = {
+    int(kind): kind
+    for kind in (
+        FrameType.HELLO_OK,
+        FrameType.ERROR,
+        FrameType.RESPONSE,
+        FrameType.STARTED,
+        FrameType.EXITED,
+        FrameType.WINDOW,
+        FrameType.STDOUT,
+        FrameType.STDERR,
+    )
+}
+
+
+class Frame(NamedTuple):
+    """One message of an agent."""
+
+    type: FrameType
+    payload: bytes
+
+
+class FrameError(ValueError):
+    """What came is no frame an agent may send. The stream can't be read any further."""
+
+
+def encode(kind: FrameType, payload: bytes | memoryview = b"") -> bytes:
+    """A frame as bytes. Raises FrameError for more than 1 MiB."""
+    if len(payload) > MAX_PAYLOAD:
+        raise FrameError(f"a frame of {len(payload)} bytes; at most {MAX_PAYLOAD} are allowed")
+    return b"".join(((len(payload) + 1).to_bytes(_LENGTH_SIZE, "big"), bytes((kind,)), payload))
+
+
+class Decoder:
+    """Takes a stream in pieces of any size and gives the frames in it.
+
+    Bytes are put into `space()` and announced with `received()`; the same frames come out wherever the stream is cut.
+    Holds at most one frame and 64 KiB."""
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(_BUFFER_SIZE))
+        self._start = 0
+        self._end = 0
+
+    def space(self) -> memoryview:
+        """Where the next bytes go; never empty."""
+        return self._view[self._end :]
+
+    def received(self, size: int) -> Iterator[Frame]:
+        """So many bytes were put into `space()`. Gives the frames that are complete now; to be used up before the next
+        call. Raises FrameError behind the frames that came before the bad one."""
+        self._end += size
+        while (length := self._length()) is not None:
+            begin = self._start + _LENGTH_SIZE
+            if self._end < begin + length:
+                break
+            self._start = begin + length
+            yield Frame(_FROM_AGENT[self._view[begin]], bytes(self._view[begin + 1 : self._start]))
+        self._make_room(_LENGTH_SIZE + (length or 1))
+
+    @property
+    def partial(self) -> bool:
+        """Whether a frame has begun and is not complete: the stream must not end here."""
+        return self._end > self._start
+
+    def _length(self) -> int | None:
+        """Type and payload's bytes of the next frame; None while even that is unknown. Raises FrameError."""
+        have = self._end - self._start
+        if have < _LENGTH_SIZE:
+            return None
+        length = int.from_bytes(self._view[self._start : self._start + _LENGTH_SIZE], "big")
+        if not 1 <= length <= 1 + MAX_PAYLOAD:
+            raise FrameError(f"a frame of length {length}; 1 to {1 + MAX_PAYLOAD} is allowed")
+        if have >= HEADER_SIZE and (kind := self._view[self._start + _LENGTH_SIZE]) not in _FROM_AGENT:
+            raise FrameError(f"a frame of type {kind}, which no agent sends")
+        return length
+
+    def _make_room(self, frame_size: int) -> None:
+        """Let a frame of that size fit behind what is there already."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        if self._start + frame_size <= len(self._view) and self._end < len(self._view):
+            return
+        rest = self._view[self._start : self._end]
+        if frame_size <= len(self._view):
+            self._view[: len(rest)] = bytes(rest)
+        else:
+            grown = memoryview(bytearray(frame_size))
+            grown[: len(rest)] = rest
+            self._view = grown
+        self._start, self._end = 0, len(rest)

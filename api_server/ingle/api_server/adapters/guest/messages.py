@@ -1,0 +1,113 @@
+"""Agent messages and the domain: what a guest says is checked here before anybody believes it."""
+
+import math
+import re
+import unicodedata
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from ingle.agent.v1 import agent_pb2
+from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.model.guest import AgentInfo, ExecSpec, Exited, GuestStats, Started
+
+M = TypeVar("M", bound=Message)
+
+PROTOCOL_VERSION = 1
+
+_LONGEST_TEXT = 500
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a UUID, see random(4)
+
+_REASONS = {
+    agent_pb2.ERROR_CODE_BAD_REQUEST: Reason.INVALID_ARGUMENT,
+    agent_pb2.ERROR_CODE_INTERNAL: Reason.TOOL_FAILED,
+    agent_pb2.ERROR_CODE_COMMAND_NOT_FOUND: Reason.COMMAND_NOT_FOUND,
+    agent_pb2.ERROR_CODE_COMMAND_NOT_EXECUTABLE: Reason.COMMAND_NOT_EXECUTABLE,
+    agent_pb2.ERROR_CODE_USER_NOT_FOUND: Reason.GUEST_USER_NOT_FOUND,
+    agent_pb2.ERROR_CODE_DIRECTORY_NOT_FOUND: Reason.GUEST_DIRECTORY_NOT_FOUND,
+}
+_REMEDIES = {
+    agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",
+    agent_pb2.ERROR_CODE_BAD_TOKEN: "restart the VM, so that it gets a new token",
+}
+
+
+def exec_request(spec: ExecSpec) -> agent_pb2.Request:
+    """A command as the agent wants it. Part of a millisecond of timeout counts as a whole one: 0 would mean none."""
+    timeout = 0 if spec.timeout_seconds is None else max(1, math.ceil(spec.timeout_seconds * 1000))
+    return agent_pb2.Request(
+        exec=agent_pb2.ExecRequest(
+            argv=spec.argv,
+            env=spec.env,
+            working_directory=spec.working_directory,
+            user=spec.user,
+            stdin=spec.stdin,
+            timeout_milliseconds=timeout,
+        )
+    )
+
+
+def parse(kind: type[M], payload: bytes) -> M:
+    """A message from a payload. Raises GuestError(GUEST_PROTOCOL)."""
+    message = kind()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise nonsense(f"{kind.__name__}: {error}") from error
+    return message
+
+
+def failure(payload: bytes) -> GuestError:
+    """The error that an ERROR frame tells of."""
+    error = parse(agent_pb2.Error, payload)
+    reason = _REASONS.get(error.code, Reason.GUEST_PROTOCOL)
+    return GuestError(
+        reason, printable(error.message) or "the guest's agent gives no reason", _REMEDIES.get(error.code, "")
+    )
+
+
+def agent_info(hello: agent_pb2.HelloOk, ping: agent_pb2.PingResponse) -> AgentInfo:
+    """The answer to a ping. Raises GuestError(GUEST_PROTOCOL)."""
+    if not _BOOT_ID.fullmatch(ping.boot_id):
+        raise nonsense(f"boot id {printable(ping.boot_id)!r}")
+    return AgentInfo(printable(hello.agent_version), ping.boot_id, ping.uptime_milliseconds / 1000)
+
+
+def started(payload: bytes) -> Started:
+    """The first answer of an exec."""
+    return Started(parse(agent_pb2.ExecStarted, payload).pid)
+
+
+def exited(payload: bytes) -> Exited:
+    """The last answer of an exec. Raises GuestError(GUEST_PROTOCOL)."""
+    message = parse(agent_pb2.ExecExited, payload)
+    if message.exit_code > 255 or message.signal > 64:
+        raise nonsense(f"exit code {message.exit_code}, signal {message.signal}")
+    return Exited(message.exit_code, message.signal, message.timed_out)
+
+
+def stats(message: agent_pb2.StatsResponse) -> GuestStats:
+    """Numbers, whatever they are. Raises GuestError(GUEST_PROTOCOL) for those that are none."""
+    load = (message.load_1m, message.load_5m, message.load_15m)
+    if not all(math.isfinite(value) and value >= 0 for value in load):
+        raise nonsense(f"load {load}")
+    return GuestStats(
+        uptime_seconds=message.uptime_milliseconds / 1000,
+        load=load,
+        memory_total_bytes=message.memory_total_bytes,
+        memory_available_bytes=message.memory_available_bytes,
+        disk_total_bytes=message.disk_total_bytes,
+        disk_available_bytes=message.disk_available_bytes,
+        processes=message.processes,
+    )
+
+
+def nonsense(what: str) -> GuestError:
+    """The error for an answer that makes no sense."""
+    return GuestError(Reason.GUEST_PROTOCOL, f"the guest's agent answered nonsense: {what}")
+
+
+def printable(text: str) -> str:
+    """A guest's text as it may be shown on somebody's terminal: one short line without control characters."""
+    kept = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text[: _LONGEST_TEXT + 1])
+    return kept if len(kept) <= _LONGEST_TEXT else kept[: _LONGEST_TEXT - 1] + "…"
