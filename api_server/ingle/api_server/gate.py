@@ -8,6 +8,7 @@ to an abstract name that carries the peer's identity, which handlers find in `co
 import asyncio
 import itertools
 import logging
+import os
 import socket
 import struct
 from collections.abc import Collection
@@ -114,11 +115,17 @@ class _Front(_Half):
 
 
 async def open_gate(public: Path, upstream: Path, allowed: Collection[int]) -> asyncio.Server:
-    """Listen on `public` for peers with an allowed uid and splice them to `upstream`.
+    """Listen on `public`, mode 0600 from birth, for peers with an allowed uid, and splice them to `upstream`.
 
-    The caller holds the lock beside `public`, so what is there is stale, and has set a umask that makes sockets
-    private from birth. Raises OSError."""
+    For start-up: the umask is changed for the moment of the bind, and the caller holds the lock beside `public`, so
+    that what is there is stale. Raises OSError."""
     public.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    umask = os.umask(0o177)
+    try:
+        listener.bind(str(public))
+    finally:
+        os.umask(umask)
     return await asyncio.get_running_loop().create_unix_server(
-        lambda: _Front(upstream, allowed), str(public), backlog=_BACKLOG
+        lambda: _Front(upstream, allowed), sock=listener, backlog=_BACKLOG
     )
