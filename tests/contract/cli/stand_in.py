@@ -1,0 +1,316 @@
+"""A server for the command line to talk to: real gRPC on a real socket, with guests that are this host's processes.
+
+What the command line does is under test here; what a VM does is tested elsewhere.
+"""
+
+# ruff: noqa: N802 - methods are named by the contract
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from ingle.v1 import (
+    error_pb2,
+    guest_pb2,
+    guest_pb2_grpc,
+    image_pb2,
+    image_pb2_grpc,
+    operation_pb2,
+    operation_pb2_grpc,
+    system_pb2,
+    system_pb2_grpc,
+    vm_pb2,
+    vm_pb2_grpc,
+)
+
+OP_ID = "op-0123456789ab"
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass
+class World:
+    """What the server knows, and what happened to it."""
+
+    vms: dict[str, vm_pb2.Vm] = field(default_factory=dict)
+    created: list[vm_pb2.VmSpec] = field(default_factory=list)
+    changes: list[tuple[str, str]] = field(default_factory=list)
+    deleted_after_exec: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    processes: list[int] = field(default_factory=list)
+    versions: set[str] = field(default_factory=set)
+    # Stops answer only when so many are under way: those of one command line must come side by side.
+    stops_together: int = 1
+    # A create stays in its second stage until it is cancelled.
+    hold_creates: bool = False
+    create_error: error_pb2.Error | None = None
+
+    def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
+        vm = vm_pb2.Vm(id=f"{len(self.vms) + 1:012x}", name=name, state=state, vcpus=1, memory_bytes=256 << 20, **facts)
+        vm.created_at.FromSeconds(1_700_000_000)
+        self.vms[vm.id] = vm
+        return vm
+
+    async def find(self, reference: str, context: Context) -> vm_pb2.Vm:
+        found = [vm for vm in self.vms.values() if vm.name == reference or vm.id == reference]
+        if not found:
+            await refuse(context, "VM_NOT_FOUND", f"no VM is called {reference!r}", "ingle vm list")
+        return found[0]
+
+
+async def refuse(context: Context, reason: str, message: str, remedy: str = "") -> NoReturn:
+    info = ErrorInfo(reason=reason, domain="ingle", metadata={"op_id": OP_ID})
+    if remedy:
+        info.metadata["remedy"] = remedy
+    detail = AnyMessage()
+    detail.Pack(info)
+    status = Status(code=grpc.StatusCode.FAILED_PRECONDITION.value[0], message=message, details=[detail])
+    await context.abort(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        message,
+        (("ingle-op-id", OP_ID), ("grpc-status-details-bin", status.SerializeToString())),
+    )
+
+
+class VmService(vm_pb2_grpc.VmServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stopping = 0
+        self.all_stopping = asyncio.Event()
+
+    async def ListVms(self, request: vm_pb2.ListVmsRequest, context: Context) -> vm_pb2.ListVmsResponse:
+        self.world.versions |= {
+            str(value) for key, value in context.invocation_metadata() or () if key == "ingle-api-version"
+        }
+        return vm_pb2.ListVmsResponse(vms=self.world.vms.values())
+
+    async def GetVm(self, request: vm_pb2.GetVmRequest, context: Context) -> vm_pb2.GetVmResponse:
+        return vm_pb2.GetVmResponse(vm=await self.world.find(request.vm, context))
+
+    async def BeginCreateVm(
+        self, request: vm_pb2.BeginCreateVmRequest, context: Context
+    ) -> vm_pb2.BeginCreateVmResponse:
+        self.world.created.append(request.spec)
+        return vm_pb2.BeginCreateVmResponse(operation=operation_pb2.Operation(id=OP_ID))
+
+    async def UpdateVm(self, request: vm_pb2.UpdateVmRequest, context: Context) -> vm_pb2.UpdateVmResponse:
+        vm = await self.world.find(request.vm, context)
+        for path in request.update_mask.paths:
+            setattr(vm, path, getattr(request.spec, path))
+        return vm_pb2.UpdateVmResponse(vm=vm)
+
+    async def StartVm(self, request: vm_pb2.StartVmRequest, context: Context) -> vm_pb2.StartVmResponse:
+        vm = await self.world.find(request.vm, context)
+        if vm.state == vm_pb2.VM_STATE_RUNNING:
+            await refuse(context, "WRONG_STATE", f"VM {vm.name!r} is running", f"ingle vm stop {vm.name}")
+        vm.state = vm_pb2.VM_STATE_RUNNING
+        self.world.changes.append(("start", vm.name))
+        return vm_pb2.StartVmResponse(vm=vm)
+
+    async def StopVm(self, request: vm_pb2.StopVmRequest, context: Context) -> vm_pb2.StopVmResponse:
+        vm = await self.world.find(request.vm, context)
+        self.stopping += 1
+        if self.stopping == self.world.stops_together:
+            self.all_stopping.set()
+        async with asyncio.timeout(10):
+            await self.all_stopping.wait()
+        vm.state = vm_pb2.VM_STATE_STOPPED
+        self.world.changes.append(("stop", vm.name))
+        return vm_pb2.StopVmResponse(vm=vm)
+
+    async def KillVm(self, request: vm_pb2.KillVmRequest, context: Context) -> vm_pb2.KillVmResponse:
+        vm = await self.world.find(request.vm, context)
+        self.world.changes.append((f"kill {request.signal}", vm.name))
+        return vm_pb2.KillVmResponse(vm=vm)
+
+    async def DeleteVm(self, request: vm_pb2.DeleteVmRequest, context: Context) -> vm_pb2.DeleteVmResponse:
+        vm = await self.world.find(request.vm, context)
+        if vm.state == vm_pb2.VM_STATE_RUNNING and not request.force:
+            await refuse(context, "WRONG_STATE", f"VM {vm.name!r} is running", f"ingle vm delete -f {vm.name}")
+        del self.world.vms[vm.id]
+        self.world.changes.append(("delete", vm.name))
+        return vm_pb2.DeleteVmResponse()
+
+    async def GetVmHealth(self, request: vm_pb2.GetVmHealthRequest, context: Context) -> vm_pb2.GetVmHealthResponse:
+        vm = await self.world.find(request.vm, context)
+        alive = vm.state == vm_pb2.VM_STATE_RUNNING
+        return vm_pb2.GetVmHealthResponse(state=vm.state, vmm_alive=alive, agent_answers=alive)
+
+    async def GetVmStats(self, request: vm_pb2.GetVmStatsRequest, context: Context) -> vm_pb2.GetVmStatsResponse:
+        await self.world.find(request.vm, context)
+        answer = vm_pb2.GetVmStatsResponse()
+        answer.vmm.cpu_time.FromMilliseconds(1500)
+        answer.guest.memory_total_bytes = 1 << 40
+        return answer
+
+    async def StreamVmLogs(
+        self, request: vm_pb2.StreamVmLogsRequest, context: Context
+    ) -> AsyncIterator[vm_pb2.StreamVmLogsResponse]:
+        await self.world.find(request.vm, context)
+        tail = request.tail_lines if request.HasField("tail_lines") else 1_000_000
+        for number in range(min(tail, 1_000_000)):
+            yield vm_pb2.StreamVmLogsResponse(data=b"line %d \xff\n" % number)
+
+
+class OperationService(operation_pb2_grpc.OperationServiceServicer):
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.end = asyncio.Event()
+
+    async def WatchOperation(
+        self, request: operation_pb2.WatchOperationRequest, context: Context
+    ) -> AsyncIterator[operation_pb2.WatchOperationResponse]:
+        operation = operation_pb2.Operation(
+            id=OP_ID, kind=operation_pb2.OPERATION_KIND_CREATE_VM, state=operation_pb2.OPERATION_STATE_RUNNING
+        )
+        try:
+            for name, text in (("disk", "Making the root disk"), ("boot", "Booting the kernel")):
+                if operation.stages:
+                    operation.stages[-1].finished_at.FromMilliseconds(1_700_000_000_250)
+                operation.stages.add(name=name, text=text).started_at.FromSeconds(1_700_000_000)
+                yield operation_pb2.WatchOperationResponse(operation=operation)
+            if self.world.hold_creates:
+                await self.end.wait()
+        except asyncio.CancelledError:
+            if request.cancel_on_disconnect:
+                self.world.cancelled.append("by leaving")
+            raise
+        operation.stages[-1].finished_at.FromMilliseconds(1_700_000_001_500)
+        if self.world.create_error is not None:
+            operation.state = operation_pb2.OPERATION_STATE_FAILED
+            operation.error.CopyFrom(self.world.create_error)
+        else:
+            operation.state = operation_pb2.OPERATION_STATE_SUCCEEDED
+            operation.target_id = self.world.add_vm(self.world.created[-1].name or "made-up").id
+        yield operation_pb2.WatchOperationResponse(operation=operation)
+
+    async def CancelOperation(
+        self, request: operation_pb2.CancelOperationRequest, context: Context
+    ) -> operation_pb2.CancelOperationResponse:
+        self.world.cancelled.append("by asking")
+        operation = operation_pb2.Operation(id=OP_ID, state=operation_pb2.OPERATION_STATE_CANCELLED)
+        operation.error.message = "cancelled"
+        return operation_pb2.CancelOperationResponse(operation=operation)
+
+
+class GuestService(guest_pb2_grpc.GuestServiceServicer):
+    """Runs the command here, as a guest would: in a session of its own, killed when the caller leaves."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def Exec(
+        self, requests: AsyncIterator[guest_pb2.ExecRequest], context: Context
+    ) -> AsyncIterator[guest_pb2.ExecResponse]:
+        start = (await anext(requests)).start
+        vm = await self.world.find(start.vm, context)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *start.argv,
+                stdin=asyncio.subprocess.PIPE if start.stdin else asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                env={**os.environ, **start.env},
+                cwd=start.working_directory or "/",
+            )
+        except FileNotFoundError:
+            await refuse(context, "COMMAND_NOT_FOUND", f"{start.argv[0]}: not found in the guest")
+        except PermissionError:
+            await refuse(context, "COMMAND_NOT_EXECUTABLE", f"{start.argv[0]}: can't be executed")
+        self.world.processes.append(process.pid)
+        feeder = asyncio.create_task(_feed(process, requests))
+        try:
+            yield guest_pb2.ExecResponse(started=guest_pb2.ExecStarted(pid=process.pid))
+            outputs: asyncio.Queue[guest_pb2.ExecResponse | None] = asyncio.Queue(1)
+            readers = [
+                asyncio.create_task(_read(stream, kind, outputs))
+                for stream, kind in ((process.stdout, "stdout"), (process.stderr, "stderr"))
+            ]
+            limit = start.timeout.ToTimedelta().total_seconds() if start.HasField("timeout") else None
+            timed_out = False
+            try:
+                async with asyncio.timeout(limit):
+                    async for response in _until_done(outputs, len(readers)):
+                        yield response
+                    await process.wait()
+            except TimeoutError:
+                timed_out = True
+                os.killpg(process.pid, signal.SIGKILL)
+            code = await process.wait()
+            yield guest_pb2.ExecResponse(
+                exited=guest_pb2.ExecExited(exit_code=code if code >= 0 else 128 - code, timed_out=timed_out)
+            )
+        finally:
+            feeder.cancel()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if start.delete_vm:
+                self.world.deleted_after_exec.append(vm.name)
+
+
+async def _feed(process: asyncio.subprocess.Process, requests: AsyncIterator[guest_pb2.ExecRequest]) -> None:
+    async for request in requests:
+        match request.WhichOneof("message"):
+            case "stdin":
+                assert process.stdin is not None
+                with suppress(ConnectionError):
+                    process.stdin.write(request.stdin)
+                    await process.stdin.drain()
+            case "stdin_eof":
+                assert process.stdin is not None
+                process.stdin.close()
+            case "signal":
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, request.signal.signal)
+
+
+async def _read(
+    stream: asyncio.StreamReader | None, kind: str, outputs: "asyncio.Queue[guest_pb2.ExecResponse | None]"
+) -> None:
+    assert stream is not None
+    while data := await stream.read(1 << 16):
+        response = guest_pb2.ExecResponse()
+        setattr(response, kind, data)
+        await outputs.put(response)
+    await outputs.put(None)
+
+
+async def _until_done(
+    outputs: "asyncio.Queue[guest_pb2.ExecResponse | None]", open_streams: int
+) -> AsyncIterator[guest_pb2.ExecResponse]:
+    while open_streams:
+        response = await outputs.get()
+        if response is None:
+            open_streams -= 1
+        else:
+            yield response
+
+
+class ImageService(image_pb2_grpc.ImageServiceServicer):
+    async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
+        return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base"])])
+
+
+class SystemService(system_pb2_grpc.SystemServiceServicer):
+    async def Ping(self, request: system_pb2.PingRequest, context: Context) -> system_pb2.PingResponse:
+        return system_pb2.PingResponse(version="9.9", api_version=1)
+
+
+def new_server(world: World, address: str) -> grpc.aio.Server:
+    server = grpc.aio.server()
+    server.add_insecure_port(address)
+    vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract] # what these tests call
+    operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationService(world), server)  # type: ignore[abstract] # what these tests call
+    guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(world), server)
+    image_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(), server)  # type: ignore[abstract] # what these tests call
+    system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(), server)  # type: ignore[abstract]
+    return server

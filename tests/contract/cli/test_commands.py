@@ -1,0 +1,229 @@
+"""Commands that look and change: what they print, what they refuse, how they end."""
+
+import json
+
+from contract.cli.conftest import Ingle
+from contract.cli.stand_in import OP_ID, World
+from ingle.v1 import error_pb2, vm_pb2
+
+
+async def test_lists_vms_as_a_table(ingle: Ingle, world: World) -> None:
+    world.add_vm("web", image_name="debian:bookworm")
+    listed = await ingle("vm", "list")
+    assert (listed.code, listed.err) == (0, "")
+    headings, row = listed.text.splitlines()
+    assert headings.split() == ["NAME", "ID", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK", "AGE"]
+    assert row.split()[:6] == ["web", "000000000001", "running", "debian:bookworm", "1", "256M"]
+
+
+async def test_json_is_snake_case_with_numbers_as_numbers_and_nothing_left_out(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    (vm,) = json.loads((await ingle("vm", "list", "--json")).out)
+    assert set(vm) == {field.name for field in vm_pb2.Vm.DESCRIPTOR.fields}
+    assert vm["memory_bytes"] == 256 << 20
+    assert vm["state"] == "running"
+    assert vm["created_at"] == "2023-11-14T22:13:20Z"
+    assert vm["started_at"] is None
+
+
+async def test_every_call_tells_its_api_version(ingle: Ingle, world: World) -> None:
+    await ingle("vm", "list")
+    assert world.versions == {"1"}
+
+
+async def test_aliases_do_the_same(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    tables = {(await ingle(*words)).text for words in (("vm", "list"), ("vm", "ls"), ("vm", "ps"), ("ps",))}
+    assert len(tables) == 1
+
+
+async def test_an_error_says_what_failed_and_what_to_type_and_its_op_id(ingle: Ingle) -> None:
+    shown = await ingle("vm", "show", "ghost")
+    assert shown.code == 1
+    assert shown.out == b""
+    assert shown.err.splitlines() == [
+        "ingle: no VM is called 'ghost'",
+        "  remedy: ingle vm list",
+        f"  op_id:  {OP_ID}",
+    ]
+
+
+async def test_with_json_an_error_is_one_json_line_on_stderr(ingle: Ingle) -> None:
+    shown = await ingle("vm", "show", "--json", "ghost")
+    assert (shown.code, shown.out) == (1, b"")
+    assert json.loads(shown.err) == {
+        "error": {
+            "reason": "VM_NOT_FOUND",
+            "message": "no VM is called 'ghost'",
+            "remedy": "ingle vm list",
+            "op_id": OP_ID,
+            "subject": "",
+        }
+    }
+
+
+async def test_many_are_changed_side_by_side_each_once_though_one_fails(ingle: Ingle, world: World) -> None:
+    for name in ("a", "b", "c"):
+        world.add_vm(name)
+    world.stops_together = 3
+    stopped = await ingle("vm", "stop", "a", "b", "ghost", "a", "000000000002", "c")
+    assert stopped.code == 1
+    assert stopped.text.split() == ["a", "b", "c"]
+    assert stopped.err.startswith("ingle: ghost: no VM is called 'ghost'\n")
+    assert sorted(world.changes) == [("stop", "a"), ("stop", "b"), ("stop", "c")]
+
+
+async def test_changes_of_many_as_json(ingle: Ingle, world: World) -> None:
+    world.add_vm("a", vm_pb2.VM_STATE_STOPPED)
+    started = await ingle("vm", "start", "--json", "a", "ghost")
+    assert started.code == 1
+    (answer,) = json.loads(started.out)
+    assert (answer["reference"], answer["vm"]["state"]) == ("a", "running")
+    assert json.loads(started.err)["error"]["subject"] == "ghost"
+
+
+async def test_prune_spares_what_runs(ingle: Ingle, world: World) -> None:
+    world.add_vm("alive")
+    world.add_vm("done", vm_pb2.VM_STATE_STOPPED)
+    world.add_vm("broken", vm_pb2.VM_STATE_ERROR)
+    pruned = await ingle("vm", "prune", "-f")
+    assert (pruned.code, pruned.text.split()) == (0, ["done", "broken"])
+    assert [vm.name for vm in world.vms.values()] == ["alive"]
+
+
+async def test_prune_without_force_asks_and_nobody_there_is_no_yes(ingle: Ingle, world: World) -> None:
+    world.add_vm("done", vm_pb2.VM_STATE_STOPPED)
+    pruned = await ingle("vm", "prune")
+    assert pruned.code == 1
+    assert "ingle vm prune --force" in pruned.err
+    assert len(world.vms) == 1
+
+
+async def test_create_waits_and_prints_the_name_alone(ingle: Ingle, world: World) -> None:
+    created = await ingle(
+        "vm",
+        "create",
+        "--name",
+        "web",
+        "--memory",
+        "1.5GiB",
+        "--vcpu",
+        "2",
+        "-e",
+        "A=b=c",
+        "-e",
+        "HOME",
+        "--accel",
+        "tcg",
+    )
+    assert (created.code, created.text, created.err) == (0, "web\n", "")
+    (spec,) = world.created
+    assert (spec.memory_bytes, spec.vcpus, dict(spec.env)) == (
+        1536 << 20,
+        2,
+        {"A": "b=c", "HOME": ingle.environment["HOME"]},
+    )
+    assert spec.acceleration == vm_pb2.ACCELERATION_TCG
+    assert not spec.HasField("disk_bytes")
+
+
+async def test_an_explicit_zero_reaches_the_server(ingle: Ingle, world: World) -> None:
+    await ingle("vm", "create", "--vcpu", "0")
+    assert world.created[0].HasField("vcpus")
+
+
+async def test_verbose_leaves_a_line_per_stage_with_its_time(ingle: Ingle) -> None:
+    created = await ingle("vm", "create", "-v")
+    assert [line.split() for line in created.err.splitlines()[1:3]] == [
+        ["0.25", "s", "disk", "Making", "the", "root", "disk"],
+        ["1.50", "s", "boot", "Booting", "the", "kernel"],
+    ]
+
+
+async def test_a_failed_create_tells_why_as_any_error(ingle: Ingle, world: World) -> None:
+    world.create_error = error_pb2.Error(
+        reason=error_pb2.ERROR_REASON_DISK_FULL, message="no space left", remedy="df -h", op_id=OP_ID
+    )
+    created = await ingle("vm", "create", "--json")
+    assert created.code == 1
+    error = json.loads(created.err)["error"]
+    assert (error["reason"], error["remedy"], error["op_id"]) == ("DISK_FULL", "df -h", OP_ID)
+
+
+async def test_set_changes_what_was_given_and_nothing_else(ingle: Ingle, world: World) -> None:
+    world.add_vm("web", vm_pb2.VM_STATE_STOPPED)
+    assert (await ingle("vm", "set", "web", "--memory", "1G")).code == 0
+    (vm,) = world.vms.values()
+    assert (vm.name, vm.memory_bytes, vm.vcpus) == ("web", 1 << 30, 1)
+
+
+async def test_set_of_nothing_is_refused(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    refused = await ingle("vm", "set", "web")
+    assert refused.code == 1
+    assert "nothing to change" in refused.err
+
+
+async def test_kill_takes_signals_by_any_of_their_names(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    for name in ("KILL", "sigterm", "2"):
+        assert (await ingle("vm", "kill", "--signal", name, "web")).code == 0
+    assert [what for what, _ in world.changes] == ["kill 9", "kill 15", "kill 2"]
+
+
+async def test_usage_errors_end_with_2_and_say_the_allowed_form(ingle: Ingle, world: World) -> None:
+    for arguments, said in (
+        (("vm", "create", "--memory", "2GB"), "K, M, G or T"),
+        (("vm", "create", "--vcpu", "-1"), "whole number"),
+        (("vm", "create", "--vcpu", "99999999999"), "whole number"),
+        (("vm", "create", "-e", "=x"), "KEY=VALUE"),
+        (("vm", "create", "-e", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE=VALUE"),
+        (("vm", "stop", "--timeout", "soon", "web"), "30s"),
+        (("vm", "kill", "--signal", "NONSENSE", "web"), "KILL (9)"),
+        (("vm", "run", "--rm"), "needs a command"),
+        (("vm", "exec", "web", "-u", "me", "ls"), "before"),
+        (("vm", "lst"), "list"),
+    ):
+        refused = await ingle(*arguments)
+        assert refused.code == 2, refused
+        assert said in " ".join(refused.err.split()), refused
+    assert world.created == []
+
+
+async def test_logs_are_bytes(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    assert (await ingle("vm", "logs", "--tail", "2", "web")).out == b"line 0 \xff\nline 1 \xff\n"
+
+
+async def test_stats_of_all_that_run(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    world.add_vm("off", vm_pb2.VM_STATE_STOPPED)
+    (answer,) = json.loads((await ingle("vm", "stats", "--json")).out)
+    assert (answer["reference"], answer["vmm"]["cpu_time"]) == ("web", 1.5)
+    assert answer["guest"]["memory_total_bytes"] == 1 << 40
+    assert "web" in (await ingle("vm", "stats")).text
+
+
+async def test_health_of_what_does_not_answer_is_exit_code_1(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    world.add_vm("off", vm_pb2.VM_STATE_STOPPED)
+    assert (await ingle("vm", "health", "web")).code == 0
+    assert (await ingle("vm", "health", "off")).code == 1
+
+
+async def test_version_of_both_sides(ingle: Ingle, isolated: Ingle) -> None:
+    assert json.loads((await ingle("version", "--json")).out)["server"] == {"version": "9.9", "api_version": 1}
+    assert json.loads((await isolated("version", "--json")).out)["server"] is None
+
+
+async def test_a_method_the_server_lacks_is_an_error_like_any_other(ingle: Ingle) -> None:
+    listed = await ingle("kernel", "list")
+    assert listed.code == 1
+    assert listed.err.startswith("ingle: ")
+    assert "Traceback" not in listed.err
+
+
+async def test_what_is_not_utf8_is_refused(ingle: Ingle) -> None:
+    refused = await ingle("vm", "show", "\udcff")
+    assert refused.code == 2
+    assert "UTF-8" in refused.err

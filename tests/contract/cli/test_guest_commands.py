@@ -1,0 +1,227 @@
+"""`vm run` and `vm exec`: a guest command behaves as if it ran here."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contract.cli.conftest import Ingle
+from contract.cli.stand_in import World
+from ingle.v1 import error_pb2
+
+
+@pytest.fixture
+def web(world: World) -> str:
+    return world.add_vm("web").name
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def line_of(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        return await process.stdout.readline()
+
+
+async def code_of(process: asyncio.subprocess.Process) -> int:
+    async with asyncio.timeout(20):
+        await process.communicate()
+    assert process.returncode is not None
+    return process.returncode
+
+
+async def test_streams_stay_apart_and_the_exit_code_is_the_commands(ingle: Ingle, web: str) -> None:
+    ended = await ingle("vm", "exec", web, "--", "sh", "-c", "echo out; echo err >&2; exit 42")
+    assert (ended.code, ended.out, ended.err) == (42, b"out\n", "err\n")
+
+
+async def test_the_dashes_may_be_left_out_and_options_of_the_command_are_its_own(ingle: Ingle, web: str) -> None:
+    assert (await ingle("exec", web, "echo", "-e", "--", "x")).out == b"-- x\n"
+
+
+async def test_arguments_are_never_joined_into_a_shell_line(ingle: Ingle, web: str) -> None:
+    assert (await ingle("vm", "exec", web, "--", "printf", "%s|", "a b", "", "$HOME", "*")).out == b"a b||$HOME|*|"
+
+
+async def test_environment_and_directory(ingle: Ingle, web: str) -> None:
+    ended = await ingle("vm", "exec", "-e", "A=1 2", "-w", "/tmp", web, "--", "sh", "-c", 'echo "$A"; pwd')
+    assert ended.out == b"1 2\n/tmp\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("no-such-command", 127), ("/etc/passwd", 126)], ids=["not found", "not executable"]
+)
+async def test_what_cannot_be_started_ends_as_in_a_shell(ingle: Ingle, web: str, command: str, code: int) -> None:
+    ended = await ingle("vm", "exec", web, "--", command)
+    assert ended.code == code
+    assert command in ended.err
+
+
+async def test_failures_of_ingles_end_with_125(ingle: Ingle, world: World) -> None:
+    assert (await ingle("vm", "exec", "ghost", "--", "true")).code == 125
+    world.create_error = error_pb2.Error(reason=error_pb2.ERROR_REASON_VMM_FAILED, message="the VMM died")
+    assert (await ingle("vm", "run", "--rm", "--", "true")).code == 125
+
+
+async def test_five_megabytes_of_anything_pass_unchanged(ingle: Ingle, web: str) -> None:
+    data = os.urandom(5_000_000)
+    ended = await ingle("vm", "exec", web, "--", "cat", stdin=data)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == data
+
+
+async def test_stdin_from_a_file_and_none_at_all(ingle: Ingle, web: str, tmp_path: Path) -> None:
+    (tmp_path / "input").write_bytes(b"from a file")
+    with (tmp_path / "input").open() as file:
+        process = await ingle.start("vm", "exec", web, "--", "cat", stdin=file.fileno())
+    out, _ = await process.communicate()
+    assert out == b"from a file"
+    assert (await ingle("vm", "exec", "--no-stdin", web, "--", "cat", stdin=b"not for the guest")).out == b""
+
+
+async def test_a_command_that_ignores_its_stdin_still_ends(ingle: Ingle, web: str) -> None:
+    assert (await ingle("vm", "exec", web, "--", "echo", "done", stdin=bytes(5_000_000))).out == b"done\n"
+
+
+async def test_a_slow_reader_slows_the_command_at_constant_memory(ingle: Ingle, web: str) -> None:
+    process = await ingle.start("vm", "exec", web, "--", "head", "-c", "200000000", "/dev/zero")
+    assert process.stdout is not None
+    received = 0
+    while chunk := await process.stdout.read(1 << 20):
+        received += len(chunk)
+        if received < 10_000_000:
+            await asyncio.sleep(0.01)
+        peak = int(Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+        assert peak < 100_000, "KiB resident"
+    assert (await code_of(process), received) == (0, 200_000_000)
+
+
+async def test_a_reader_who_leaves_ends_it_quietly_and_the_command_dies(ingle: Ingle, world: World, web: str) -> None:
+    reader, writer = os.pipe()
+    process = await ingle.start("vm", "exec", web, "--", "yes", stdout=writer)
+    os.close(writer)
+    assert os.read(reader, 2) == b"y\n"
+    os.close(reader)
+    async with asyncio.timeout(20):
+        _, said = await process.communicate()
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, b"")
+    await eventually(lambda: not alive(world.processes[0]))
+
+
+async def test_a_timeout_kills_the_command_and_ends_with_124(ingle: Ingle, world: World, web: str) -> None:
+    ended = await ingle("vm", "exec", "--timeout", "200ms", web, "--", "sleep", "60")
+    assert ended.code == 124
+    assert "0.2 s" in ended.err
+    await eventually(lambda: not alive(world.processes[0]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+async def test_signals_go_to_the_command(ingle: Ingle, web: str, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.05; done"
+    process = await ingle.start("vm", "exec", web, "--", "sh", "-c", script)
+    assert await line_of(process) == b"ready\n"
+    process.send_signal(number)
+    assert await line_of(process) == f"got {name}\n".encode()
+    assert await code_of(process) == 7
+
+
+async def test_a_second_interrupt_leaves_though_the_command_ignores_it(ingle: Ingle, world: World, web: str) -> None:
+    script = "trap 'echo ignored' INT; echo ready; while :; do sleep 0.05; done"
+    process = await ingle.start("vm", "exec", web, "--", "sh", "-c", script)
+    assert await line_of(process) == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    assert await line_of(process) == b"ignored\n"
+    process.send_signal(signal.SIGINT)
+    assert await code_of(process) == 130
+    await eventually(lambda: not alive(world.processes[0]))
+
+
+async def test_signals_pass_though_nobody_reads_the_output(ingle: Ingle, web: str) -> None:
+    script = "trap 'exit 7' TERM; echo ready; (exec yes) & while :; do sleep 0.05; done"
+    process = await ingle.start("vm", "exec", web, "--", "sh", "-c", script)
+    assert await line_of(process) == b"ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    await process.stdout.read()
+    assert await code_of(process) == 7
+
+
+async def test_run_creates_a_vm_for_the_command_and_has_the_server_delete_it(ingle: Ingle, world: World) -> None:
+    ended = await ingle("vm", "run", "--rm", "-e", "A=1", "-m", "512M", "--", "echo", "hello")
+    assert (ended.code, ended.out, ended.err) == (0, b"hello\n", "")
+    (spec,) = world.created
+    assert (spec.memory_bytes, dict(spec.env)) == (512 << 20, {"A": "1"})
+    assert world.deleted_after_exec == ["made-up"]
+
+
+async def test_run_without_rm_keeps_the_vm(ingle: Ingle, world: World) -> None:
+    assert (await ingle("run", "--name", "kept", "--", "true")).code == 0
+    assert world.deleted_after_exec == []
+
+
+async def test_run_without_a_command_prints_the_name(ingle: Ingle, world: World) -> None:
+    ended = await ingle("vm", "run", "--name", "bare")
+    assert (ended.code, ended.text, world.processes) == (0, "bare\n", [])
+    assert json.loads((await ingle("vm", "run", "--name", "other", "--json")).out)["name"] == "other"
+
+
+async def test_verbose_run_tells_stages_on_stderr_and_only_there(ingle: Ingle) -> None:
+    ended = await ingle("vm", "run", "--rm", "-v", "--", "echo", "hello")
+    assert ended.out == b"hello\n"
+    assert [line.split()[2] for line in ended.err.splitlines()] == [
+        "connect",
+        "disk",
+        "boot",
+        "command",
+        "clean",
+        "in",
+    ]
+
+
+async def test_interrupting_a_create_cancels_it_and_ends_with_130(ingle: Ingle, world: World) -> None:
+    world.hold_creates = True
+    process = await ingle.start("vm", "run", "--rm", "-v", "--", "true")
+    assert process.stderr is not None
+    while b"disk" not in await process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    assert await code_of(process) == 130
+    assert world.cancelled[0] == "by asking"
+    assert world.processes == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_create_whose_client_dies_is_cancelled(ingle: Ingle, world: World, number: signal.Signals) -> None:
+    world.hold_creates = True
+    process = await ingle.start("vm", "create", "-v")
+    assert process.stderr is not None
+    while b"disk" not in await process.stderr.readline():
+        pass
+    process.send_signal(number)
+    assert await code_of(process) == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    await eventually(lambda: world.cancelled == ["by leaving"])
+
+
+async def test_a_client_that_is_killed_takes_its_command_along(ingle: Ingle, world: World, web: str) -> None:
+    process = await ingle.start("vm", "exec", web, "--", "sh", "-c", "echo ready; sleep 60")
+    assert await line_of(process) == b"ready\n"
+    process.kill()
+    await code_of(process)
+    await eventually(lambda: not alive(world.processes[0]))
