@@ -46,6 +46,9 @@ _TAIL_LINES = 40
 _LINES_IN_MESSAGE = 6
 _LONGEST_LINE = 64 * 1024
 
+# The last is what GNU tar says.
+_SAID_WHEN_FULL = ("No space left on device", "Disk quota exceeded", "Wrote only ")
+
 # An ordinary user's PATH on Debian lacks the sbin directories, where mke2fs and depmod are.
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
@@ -180,6 +183,6 @@ async def _uninterrupted(work: Coroutine[None, None, None]) -> None:
 def _failure(program: str, code: int, tail: list[str]) -> HostProblem | ToolFailed:
     ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
     message = "\n".join([f"{program} {ended}", *tail[-_LINES_IN_MESSAGE:]])
-    if any("No space left on device" in line or "Disk quota exceeded" in line for line in tail):
+    if any(words in line for words in _SAID_WHEN_FULL for line in tail):
         return HostProblem(Reason.DISK_FULL, f"the disk is full: {message}", "df -h")
     return ToolFailed(Reason.TOOL_FAILED, message)

@@ -38,10 +38,11 @@ def of_archive(archive: Path) -> Contents:
     the root."""
     inodes = blocks = regular = 0
     xattrs: list[Xattr] = []
+    ways_out: set[PurePosixPath] = set()
     try:
         with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                _check_names(member)
+                _check_names(member, ways_out)
                 inodes += not member.islnk()
                 blocks += _blocks(member.size) if member.isreg() else 1
                 regular += member.isreg()
@@ -99,12 +100,20 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             raise bad(f"{directory} is not readable for this user") from error
 
 
-def _check_names(member: tarfile.TarInfo) -> None:
-    # A symlink may point anywhere: tar makes those that point out of the root last, when nothing can go through them.
+def _check_names(member: tarfile.TarInfo, ways_out: set[PurePosixPath]) -> None:
+    """Refuse names that lead out of the root, by themselves or through a symlink (`ways_out`: those seen so far)."""
     for name in (member.name, member.linkname) if member.islnk() else (member.name,):
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts:
+        if _leads_out(path):
             raise bad(f"the archive has the name {name!r}; names must be relative and without '..'")
+        if not ways_out.isdisjoint(path.parents):
+            raise bad(f"the archive's {name!r} is behind a symlink that leads out of it")
+    if member.issym() and _leads_out(PurePosixPath(member.linkname)):
+        ways_out.add(PurePosixPath(member.name))
+
+
+def _leads_out(path: PurePosixPath) -> bool:
+    return path.is_absolute() or ".." in path.parts
 
 
 def _xattrs(member: tarfile.TarInfo) -> Iterator[Xattr]:
