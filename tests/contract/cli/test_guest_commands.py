@@ -116,7 +116,7 @@ async def test_a_reader_who_leaves_ends_it_quietly_and_the_command_dies(ingle: I
     reader, writer = os.pipe()
     process = await ingle.start("vm", "exec", web, "--", "yes", stdout=writer)
     os.close(writer)
-    assert os.read(reader, 2) == b"y\n"
+    assert await asyncio.to_thread(os.read, reader, 2) == b"y\n"
     os.close(reader)
     async with asyncio.timeout(20):
         _, said = await process.communicate()
