@@ -103,7 +103,7 @@ func (e *execution) take(kind frame.Type, payload []byte) error {
 	case frame.Signal:
 		signal := &agentpb.ExecSignal{}
 		if err := proto.Unmarshal(payload, signal); err != nil {
-			return err
+			return badRequest("SIGNAL: %v", err)
 		}
 		if signal.Signal < 1 || signal.Signal > 64 {
 			return badRequest("signal %d: 1 to 64 is allowed", signal.Signal)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,8 +50,10 @@ type Server struct {
 	Shutdown func()
 }
 
-// Serve answers connections until the listener is closed.
+// Serve answers connections until the listener is closed, and returns when the last one is over.
 func (s *Server) Serve(listener net.Listener) error {
+	var conversations sync.WaitGroup
+	defer conversations.Wait()
 	for {
 		stream, err := listener.Accept()
 		switch {
@@ -63,7 +66,11 @@ func (s *Server) Serve(listener net.Listener) error {
 		default:
 			return err
 		}
-		go s.converse(stream)
+		conversations.Add(1)
+		go func() {
+			defer conversations.Done()
+			s.converse(stream)
+		}()
 	}
 }
 

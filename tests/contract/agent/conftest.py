@@ -1,15 +1,17 @@
 """The real agent as an ordinary process on a unix socket: its whole protocol, without a VM or root."""
 
+import asyncio
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from ingle.api_server.adapters.guest import Dialler
-from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
+from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, Started, Stderr, Stdout, UnixAddress
 from ingle.api_server.ports.guest import GuestChannel
 
 REPOSITORY = Path(__file__).parents[3]
@@ -81,3 +83,56 @@ def start_agent(agent_binary: Path, tmp_path: Path) -> Iterator[Callable[..., Ag
     """An agent of one's own, with options."""
     with ExitStack() as agents:
         yield lambda *options: agents.enter_context(running_agent(agent_binary, tmp_path, *options))
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a command said."""
+
+    pid: int
+    stdout: bytes
+    stderr: bytes
+    exited: Exited
+
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def run(channel: GuestChannel) -> Run:
+    """Run a command to its end: `await run("cat", stdin=b"...", user="nobody")`."""
+
+    async def run(*argv: str, stdin: bytes | None = None, **options: object) -> Result:
+        spec = ExecSpec(argv, stdin=stdin is not None, **options)  # type: ignore[arg-type]
+        async with channel.exec(spec) as session, asyncio.TaskGroup() as tasks:
+
+            async def feed() -> None:
+                await session.write_stdin(stdin or b"")
+                await session.close_stdin()
+
+            if stdin is not None:
+                tasks.create_task(feed())
+            events = [event async for event in session.events()]
+        started, *output, exited = events
+        assert isinstance(started, Started)
+        assert isinstance(exited, Exited)
+        return Result(
+            started.pid,
+            b"".join(event.data for event in output if isinstance(event, Stdout)),
+            b"".join(event.data for event in output if isinstance(event, Stderr)),
+            exited,
+        )
+
+    return run
+
+
+@pytest.fixture
+def gone() -> Callable[[int], Awaitable[None]]:
+    """Return when a process is gone."""
+
+    async def gone(pid: int) -> None:
+        async with asyncio.timeout(20):
+            while Path(f"/proc/{pid}").exists():
+                await asyncio.sleep(0.005)
+
+    return gone

@@ -1,0 +1,135 @@
+"""How commands end that don't end by themselves: no process of a command's group is ever left behind unasked."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ingle.api_server.model.guest import ExecEvent, ExecSpec, Exited, Started, Stdout
+from ingle.api_server.ports.guest import ExecSession, GuestChannel
+
+from .conftest import Agent, Run
+
+Gone = Callable[[int], Awaitable[None]]
+Family = tuple[ExecSession, list[int], AsyncIterator[ExecEvent]]
+
+_FAMILY = "sh -c 'sleep 1000 & echo $! $$; wait' & wait"
+"""A command whose child has a child; it prints their process ids and goes on for ever."""
+
+_STUBBORN = "trap '' TERM HUP INT; sh -c 'echo $$ $$; while :; do sleep 1000; done' & wait; while :; do wait; done"
+"""The same, deaf to polite signals."""
+
+
+@asynccontextmanager
+async def family(
+    channel: GuestChannel, script: str, **options: object
+) -> AsyncIterator[tuple[ExecSession, list[int], AsyncIterator[ExecEvent]]]:
+    spec = ExecSpec(("sh", "-c", script), **options)  # type: ignore[arg-type]
+    async with channel.exec(spec) as session:
+        events = session.events()
+        started = await anext(events)
+        output = await anext(events)
+        assert isinstance(started, Started)
+        assert isinstance(output, Stdout)
+        yield session, [started.pid, *map(int, output.data.split())], events
+
+
+async def test_timeout_ends_the_whole_group(channel: GuestChannel, gone: Gone) -> None:
+    async with family(channel, _FAMILY, timeout_seconds=0.2) as (_, pids, events):
+        assert [event async for event in events] == [Exited(143, signal=15, timed_out=True)]
+        for pid in pids:
+            await gone(pid)
+
+
+async def test_timeout_ends_a_group_that_ignores_sigterm(channel: GuestChannel, gone: Gone) -> None:
+    async with family(channel, _STUBBORN, timeout_seconds=0.2) as (_, pids, events):
+        assert [event async for event in events] == [Exited(137, signal=9, timed_out=True)]
+        for pid in pids:
+            await gone(pid)
+
+
+async def test_a_child_that_outlives_a_polite_parent_is_killed(channel: GuestChannel, gone: Gone) -> None:
+    script = "(trap '' TERM; echo $$ $$; while :; do sleep 1000; done) & trap 'exit 3' TERM; wait"
+    async with family(channel, script, timeout_seconds=0.2) as (_, pids, events):
+        assert [event async for event in events] == [Exited(3, timed_out=True)]
+        for pid in pids:
+            await gone(pid)
+
+
+async def test_a_command_within_its_time_is_not_timed_out(run: Run) -> None:
+    assert (await run("true", timeout_seconds=3600)).exited == Exited(0, timed_out=False)
+
+
+async def test_a_caller_that_leaves_ends_the_whole_group(channel: GuestChannel, gone: Gone) -> None:
+    async with family(channel, _FAMILY) as (_, pids, _):
+        pass
+    for pid in pids:
+        await gone(pid)
+
+
+async def test_a_stopped_command_is_ended_too(channel: GuestChannel, gone: Gone) -> None:
+    async with family(channel, _FAMILY) as (session, pids, _):
+        await session.send_signal(signal.SIGSTOP)
+    for pid in pids:
+        await gone(pid)
+
+
+async def test_a_caller_that_leaves_is_noticed_behind_input_nobody_reads(channel: GuestChannel, gone: Gone) -> None:
+    async with family(channel, _FAMILY, stdin=True) as (session, pids, _):
+        writer = asyncio.create_task(session.write_stdin(bytes(5_000_000)))
+        await asyncio.sleep(0.05)
+        assert not writer.done()
+    await writer
+    for pid in pids:
+        await gone(pid)
+
+
+async def test_a_signal_overtakes_input_nobody_reads(channel: GuestChannel) -> None:
+    async with family(channel, _FAMILY, stdin=True) as (session, _, events):
+        writer = asyncio.create_task(session.write_stdin(bytes(5_000_000)))
+        await asyncio.sleep(0.05)
+        await session.send_signal(signal.SIGINT)
+        assert [event async for event in events] == [Exited(130, signal=2)]
+        await writer
+
+
+async def test_a_caller_that_leaves_is_noticed_behind_output_it_did_not_take(channel: GuestChannel, gone: Gone) -> None:
+    async with channel.exec(ExecSpec(("yes",))) as session:
+        started = await anext(session.events())
+        assert isinstance(started, Started)
+    await gone(started.pid)
+
+
+async def test_a_slow_caller_slows_the_command(channel: GuestChannel) -> None:
+    async with channel.exec(ExecSpec(("head", "-c", "100000000", "/dev/zero"))) as session:
+        events = session.events()
+        started = await anext(events)
+        assert isinstance(started, Started)
+        await asyncio.sleep(0.2)
+        assert Path(f"/proc/{started.pid}").exists()
+        sizes = [len(event.data) async for event in events if isinstance(event, Stdout)]
+    assert sum(sizes) == 100_000_000
+
+
+async def test_a_background_process_outlives_its_command(run: Run, gone: Gone) -> None:
+    result = await run("sh", "-c", "sleep 1000 & echo $!; exit 5")
+    background = int(result.stdout)
+    try:
+        assert result.exited == Exited(5)
+        assert Path(f"/proc/{background}").exists()
+    finally:
+        os.kill(background, signal.SIGKILL)
+    await gone(background)
+
+
+async def test_what_a_background_process_floods_does_not_hold_up_the_end(run: Run, gone: Gone) -> None:
+    result = await run("sh", "-c", "sh -c 'echo $$; exec yes' & exit 5")
+    assert result.exited == Exited(5)
+    await gone(int(result.stdout.split(b"\n", 1)[0]))  # of SIGPIPE, since nobody reads
+
+
+async def test_orphans_are_reaped(run: Run, agent: Agent, gone: Gone) -> None:
+    result = await run("sh", "-c", "setsid sh -c 'echo $$; exec >&- 2>&-; sleep 0.05' & exit 0")
+    await gone(int(result.stdout))
