@@ -1,0 +1,93 @@
+"""Disks that share their image's blocks, where the file system can; and a clear no where it can't."""
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingle.api_server.adapters.disk import ReflinkDisk
+from ingle.api_server.host.files import sha256
+from ingle.api_server.model.errors import InvalidArgument
+
+MIB = 1 << 20
+
+# Whatever temporary files are on; and for root, who can mount it, a file system that surely shares.
+PLACES = ["here", *(["btrfs"] if os.getuid() == 0 and shutil.which("mkfs.btrfs") else [])]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "place"
+    path.mkdir()
+    if request.param == "here":
+        yield path
+        return
+    device = tmp_path / "btrfs.img"
+    device.touch()
+    os.truncate(device, 128 * MIB)
+    subprocess.run(["mkfs.btrfs", "-q", device], check=True)
+    subprocess.run(["mount", "-o", "loop", device, path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+@pytest.fixture
+def image(place: Path) -> Path:
+    path = place / "images" / "rootfs.ext4"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(8 * MIB))
+    path.chmod(0o444)
+    return path
+
+
+@pytest.fixture
+def vm(place: Path) -> Path:
+    path = place / "vm"
+    path.mkdir()
+    return path
+
+
+async def test_the_verdict_is_what_cp_finds_and_trying_leaves_nothing(image: Path, vm: Path) -> None:
+    oracle = subprocess.run(  # noqa: ASYNC221
+        ["cp", "--reflink=always", image, vm / "oracle"], capture_output=True, check=False
+    )
+    (vm / "oracle").unlink(missing_ok=True)
+    problem = await ReflinkDisk().usable(image.parent, vm)
+    assert (problem == "") == (oracle.returncode == 0)
+    assert problem == "" or "btrfs and XFS can" in problem
+    assert list(vm.iterdir()) == []
+    assert list(image.parent.iterdir()) == [image]
+
+
+async def test_different_file_systems_share_nothing(image: Path) -> None:
+    assert "can't share blocks" in await ReflinkDisk().usable(image.parent, Path("/dev/shm"))
+
+
+async def test_a_disk_shares_its_image_or_is_not_made(image: Path, vm: Path) -> None:
+    backend, before = ReflinkDisk(), sha256(image)
+    if await backend.usable(image.parent, vm):
+        with pytest.raises(OSError, match="not supported"):
+            await backend.create(image, vm, 64 * MIB)
+        assert list(vm.iterdir()) == []
+        return
+    await backend.create(image, vm, 64 * MIB)
+    disk = backend.disk_path(vm)
+    assert disk.stat().st_size == 64 * MIB
+    assert stat.S_IMODE(disk.stat().st_mode) == 0o600
+    await backend.grow(vm, 100 * MIB)
+    assert disk.stat().st_size == 100 * MIB
+    with disk.open("r+b") as file:
+        file.write(b"changed")
+    assert sha256(image) == before
+    os.truncate(disk, 8 * MIB)
+    assert disk.read_bytes()[7:] == image.read_bytes()[7:]
+
+
+async def test_a_disk_smaller_than_its_image_is_refused(image: Path, vm: Path) -> None:
+    with pytest.raises(InvalidArgument, match=f"at least {8 * MIB} bytes"):
+        await ReflinkDisk().create(image, vm, 8 * MIB - 512)
+    assert list(vm.iterdir()) == []
