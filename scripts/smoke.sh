@@ -39,7 +39,15 @@ failed=0
 # shellcheck source=scripts/smoke_scenarios.sh
 source scripts/smoke_scenarios.sh
 
-processes_of_this_run() { pgrep --full "$home" || true; }
+# Those that name its directories, and those that have them in their environment; not the ones that look.
+processes_of_this_run() (
+  mark=XDG_STATE_HOME=$XDG_STATE_HOME
+  unset XDG_STATE_HOME
+  {
+    pgrep --full "$home"
+    grep --files-with-matches --null-data --no-messages --line-regexp --fixed-strings "$mark" /proc/[0-9]*/environ
+  } | tr -dc '0-9\n' | sort -u
+)
 
 end() {
   local left
@@ -69,6 +77,8 @@ report() {
 
 if [ $# -gt 0 ]; then scenarios=(pull_a_kernel pull_an_image "$@" nothing_is_left); fi
 for scenario in "${scenarios[@]}"; do run_scenario "$scenario"; done
+# Nothing to stop unless a scenario failed; a server that is stopped has its coverage written.
+ingle server stop >"$out/logs/server_stop" 2>&1
 cp "$XDG_STATE_HOME/ingle/server.log" "$out/logs/server.log"
 unset COVERAGE_PROCESS_START
 report || failed=1
