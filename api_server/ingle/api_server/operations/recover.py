@@ -92,5 +92,10 @@ class Recovery:
         await self._store.move_vm(vm.id, state, error=error)
 
     async def _sweep(self) -> None:
+        if not await self._store.operations(limit=1):
+            # A new database: whatever lies in the libraries is of one that was lost, and may be all that is left of it.
+            await self._images.sweep(None)
+            await self._kernels.sweep(None)
+            return
         await self._images.sweep({image.id for image in await self._store.images()})
         await self._kernels.sweep({kernel.id for kernel in await self._store.kernels()})

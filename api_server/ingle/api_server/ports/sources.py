@@ -73,6 +73,6 @@ class Library(Protocol):
     async def remove(self, item_id: str) -> None:
         """Delete an item: renamed aside first, so that nobody sees half of one. Absent is fine."""
 
-    async def sweep(self, known: Collection[str]) -> None:
+    async def sweep(self, known: Collection[str] | None) -> None:
         """Remove what a dead server left: workspaces, half-removed items, and items that are not `known` (published,
-        and then nobody lived to record them). Only for start-up."""
+        and then nobody lived to record them; None keeps every item). Only for start-up."""

@@ -59,8 +59,8 @@ class DirectoryLibrary:
         await in_thread(files.sync_directory, self._root)
         await remove_tree(self._tools, trash)
 
-    async def sweep(self, known: Collection[str]) -> None:
-        for item in _children(self._root):
+    async def sweep(self, known: Collection[str] | None) -> None:
+        for item in [] if known is None else _children(self._root):
             if item not in (self._work, self._trash) and item.name not in known:
                 await self.remove(item.name)
         for directory in (self._work, self._trash):
