@@ -60,9 +60,10 @@ class DirectoryLibrary:
         await remove_tree(self._tools, trash)
 
     async def sweep(self, known: Collection[str] | None) -> None:
-        for item in [] if known is None else _children(self._root):
-            if item not in (self._work, self._trash) and item.name not in known:
-                await self.remove(item.name)
+        if known is not None:
+            for item in _children(self._root):
+                if item not in (self._work, self._trash) and item.name not in known:
+                    await self.remove(item.name)
         for directory in (self._work, self._trash):
             for leftover in _children(directory):
                 await remove_tree(self._tools, leftover)
