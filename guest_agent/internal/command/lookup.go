@@ -19,13 +19,13 @@ func lookPath(name, searchPath, directory string) (string, error) {
 			if entry == "" {
 				entry = "."
 			}
-			candidates = append(candidates, filepath.Join(entry, name))
+			candidates = append(candidates, entry+"/"+name)
 		}
 	}
 	notExecutable := ""
 	for _, candidate := range candidates {
 		if !filepath.IsAbs(candidate) {
-			candidate = filepath.Join(directory, candidate)
+			candidate = directory + "/" + candidate
 		}
 		info, err := os.Stat(candidate)
 		if err != nil {

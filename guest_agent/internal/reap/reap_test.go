@@ -1,0 +1,165 @@
+package reap
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// There is one reaper a process, as in the agent.
+var reaper = New()
+
+func TestMain(m *testing.M) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+func start(t *testing.T, script string) *Child {
+	t.Helper()
+	child, err := reaper.Start("/bin/sh", []string{"sh", "-c", script}, &syscall.ProcAttr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+func ended(child *Child) syscall.WaitStatus {
+	<-child.Done()
+	return child.Status()
+}
+
+func gone(pid int) bool { return unix.Kill(pid, 0) == unix.ESRCH }
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func TestExitCodesAreNeverLostNorMixedUp(t *testing.T) {
+	const commands, atOnce = 2000, 16
+	var workers sync.WaitGroup
+	numbers := make(chan int)
+	for range atOnce {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			for n := range numbers {
+				// Every other one leaves an orphan that ends at about the same time, with another code.
+				script := "exit " + strconv.Itoa(n%200)
+				if n%2 == 0 {
+					script = "(exit 255) & " + script
+				}
+				child, err := reaper.Start("/bin/sh", []string{"sh", "-c", script}, &syscall.ProcAttr{})
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if status := ended(child); status.ExitStatus() != n%200 {
+					t.Errorf("command %d: %v", n, status)
+				}
+			}
+		}()
+	}
+	for n := range commands {
+		numbers <- n
+	}
+	close(numbers)
+	workers.Wait()
+	if !reaper.WaitNone(20 * time.Second) {
+		t.Error("orphans are left")
+	}
+}
+
+func TestAProgramThatCannotStartIsNobodysChild(t *testing.T) {
+	for range 100 {
+		if _, err := reaper.Start("/no/such/program", []string{"x"}, &syscall.ProcAttr{}); err != unix.ENOENT {
+			t.Fatal(err)
+		}
+	}
+	if !reaper.WaitNone(20 * time.Second) {
+		t.Error("zombies are left")
+	}
+}
+
+func TestDeathBySignalIsToldAsSuch(t *testing.T) {
+	if status := ended(start(t, "kill -KILL $$")); !status.Signaled() || status.Signal() != unix.SIGKILL {
+		t.Errorf("%v", status)
+	}
+}
+
+func TestASignalReachesTheGroup(t *testing.T) {
+	child := start(t, "sleep 1000 & wait")
+	if err := child.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := ended(child); status.Signal() != unix.SIGTERM {
+		t.Errorf("%v", status)
+	}
+	if !reaper.WaitNone(20 * time.Second) {
+		t.Error("the group is not gone")
+	}
+}
+
+func TestASignalAfterTheEndGoesNowhere(t *testing.T) {
+	child := start(t, "exit 0")
+	ended(child)
+	if err := child.Signal(unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	if child.Condemn() {
+		t.Error("condemned what had ended")
+	}
+}
+
+func TestACondemnedGroupEndsWithItsLeader(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	script := "sh -c 'trap : TERM HUP; echo $$; while :; do sleep 0.01; done' & wait"
+	child, err := reaper.Start("/bin/sh", []string{"sh", "-c", script}, &syscall.ProcAttr{
+		Files: []uintptr{0, writer.Fd(), 2},
+	})
+	writer.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 32)
+	size, err := reader.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deaf, err := strconv.Atoi(strings.TrimSpace(string(line[:size])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !child.Condemn() || !child.Condemn() {
+		t.Error("a running child was taken for an ended one")
+	}
+	if status := ended(child); status.Signal() != unix.SIGTERM {
+		t.Errorf("%v", status)
+	}
+	eventually(t, "the child that ignores SIGTERM is gone", func() bool { return gone(deaf) })
+}
+
+func TestOrphansAreReaped(t *testing.T) {
+	if status := ended(start(t, "for i in 1 2 3 4 5; do (sleep 0.01) & done; exit 3")); status.ExitStatus() != 3 {
+		t.Errorf("%v", status)
+	}
+	if !reaper.WaitNone(20 * time.Second) {
+		t.Error("orphans are left")
+	}
+}
