@@ -4,24 +4,24 @@ from typing import Annotated
 
 import typer
 
-from ingle.cli.lazy import Group, examples, new_app
+from ingle.cli.lazy import Group, Target, examples, new_app
 
 _COMMANDS = "ingle.cli.commands"
 
 
 class _Root(Group):
     targets = {  # noqa: RUF012 - a ClassVar of the base
-        "run": f"{_COMMANDS}.vm.run:run",
-        "exec": f"{_COMMANDS}.vm.run:exec",
-        "ps": f"{_COMMANDS}.vm.inspect:list",
-        "vm": f"{_COMMANDS}.vm",
-        "image": f"{_COMMANDS}.image",
-        "kernel": f"{_COMMANDS}.kernel",
-        "operation": f"{_COMMANDS}.operation",
-        "server": f"{_COMMANDS}.server",
-        "doctor": f"{_COMMANDS}.doctor",
-        "version": f"{_COMMANDS}.version",
-        "completion": f"{_COMMANDS}.completion",
+        "run": Target(f"{_COMMANDS}.vm.run:run", "Run a command in a new VM."),
+        "exec": Target(f"{_COMMANDS}.vm.run:exec", "Run a command in a running VM."),
+        "ps": Target(f"{_COMMANDS}.vm.inspect:list", "All VMs, oldest first."),
+        "vm": Target(f"{_COMMANDS}.vm", "Run, keep, look at and delete virtual machines."),
+        "image": Target(f"{_COMMANDS}.image", "Root file systems that VMs start from."),
+        "kernel": Target(f"{_COMMANDS}.kernel", "Kernels that VMs boot."),
+        "operation": Target(f"{_COMMANDS}.operation", "Changes under way and done."),
+        "server": Target(f"{_COMMANDS}.server", "The API server of this user; started when it is needed."),
+        "doctor": Target(f"{_COMMANDS}.doctor", "Check this host, and say what to do about what is missing."),
+        "version": Target(f"{_COMMANDS}.version", "Version of this client, and of the server if it runs."),
+        "completion": Target(f"{_COMMANDS}.completion", "Print what makes TAB complete commands and names."),
     }
 
 

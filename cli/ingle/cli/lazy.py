@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -11,10 +11,20 @@ from typer.main import get_command
 Command = TyperCommand | TyperGroup
 
 
+class Target(NamedTuple):
+    """Where a command is: "module" for the app of a module, "module:name" for one of the commands of that app. `help`
+    is its line in the help of its group, which without it has to load the command."""
+
+    place: str
+    help: str = ""
+
+
 class _Commands(Mapping[str, Command]):
     """Name -> command, loaded when it is asked for. Aliases are found, and not listed."""
 
-    def __init__(self, loaded: Mapping[str, Command], targets: Mapping[str, str], aliases: Mapping[str, str]) -> None:
+    def __init__(
+        self, loaded: Mapping[str, Command], targets: Mapping[str, Target], aliases: Mapping[str, str]
+    ) -> None:
         self._loaded = dict(loaded)
         self._targets = targets
         self._aliases = aliases
@@ -22,7 +32,7 @@ class _Commands(Mapping[str, Command]):
     def __getitem__(self, name: str) -> Command:
         name = self._aliases.get(name, name)
         if name not in self._loaded:
-            self._loaded[name] = _load(self._targets[name])
+            self._loaded[name] = _load(self._targets[name].place)
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -33,16 +43,23 @@ class _Commands(Mapping[str, Command]):
 
 
 class Group(TyperGroup):
-    """A group of commands. Either they are those of its app, or `targets` names them: "module" for the app of a module,
-    "module:name" for one of the commands of that app."""
+    """A group of commands: those of its app, or those that `targets` names."""
 
-    targets: ClassVar[Mapping[str, str]] = {}
+    targets: ClassVar[Mapping[str, Target]] = {}
     aliases: ClassVar[Mapping[str, str]] = {"ls": "list", "rm": "delete"}
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         own = cast("dict[str, Command]", self.commands)
         self.commands = cast("dict[str, Any]", _Commands(own, self.targets, self.aliases))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """As the base does, but without loading what is known."""
+        if not all(target.help for target in self.targets.values()) or not self.targets:
+            super().format_commands(ctx, formatter)
+            return
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, target.help) for name, target in self.targets.items()])
 
 
 def new_app(help_text: str = "", *, cls: type[Group] = Group) -> typer.Typer:
@@ -63,8 +80,8 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-def _load(target: str) -> Command:
-    module, _, name = target.partition(":")
+def _load(place: str) -> Command:
+    module, _, name = place.partition(":")
     command = cast("Command", get_command(import_module(module).app))
     if not name:
         return command

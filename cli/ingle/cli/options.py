@@ -28,12 +28,15 @@ class Settings:
     json: bool = False
 
 
-def as_option(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Turn a ValueError into a usage error that says the same; Typer would keep only the value."""
+def as_option(parse: Callable[[str], _T]) -> Callable[[str | _T], _T]:
+    """A parser for Typer. It turns a ValueError into a usage error that says the same, of which Typer would keep only
+    the value; and it lets defaults pass, which are values already."""
 
-    def parser(text: str) -> _T:
+    def parser(given: str | _T) -> _T:
+        if not isinstance(given, str):
+            return given
         try:
-            return parse(text)
+            return parse(given)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
 

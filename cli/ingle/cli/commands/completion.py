@@ -28,5 +28,7 @@ class Shell(StrEnum):
     )
 )
 def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to print.")]) -> None:
-    """Print what makes TAB complete commands, options, and the names of VMs, images and kernels."""
+    """Print what makes TAB complete commands and names.
+
+    Names are those of VMs, images and kernels of a running server; none is started for it."""
     typer.echo(shell_script(shell.value))

@@ -17,7 +17,9 @@ app = new_app()
 
 @app.command(epilog=examples("ingle doctor", "ingle doctor --json"))
 def doctor(json: AsJson = False) -> None:
-    """Check this host, and say what to do about what is missing. Exit code 1 when no VM could run."""
+    """Check this host, and say what to do about what is missing.
+
+    Exit code 1 when no VM could run."""
     examined = subprocess.run([*SERVER_COMMAND, "doctor", "--json"], capture_output=True, check=False)
     try:
         report = json_module.loads(examined.stdout)

@@ -69,7 +69,9 @@ def register(
 
 @app.command(name="list", epilog=examples("ingle image list", "ingle image list --json"))
 def list_images(json: AsJson = False) -> None:
-    """Images that are here (alias: ls)."""
+    """Images that are here.
+
+    Alias: ls."""
     with connect() as client:
         images = client.call(image_pb2.ListImagesRequest(), image_pb2.ListImagesResponse).images
     if json:
@@ -101,7 +103,9 @@ def show(image: Reference, json: AsJson = False) -> None:
 
 @app.command(epilog=examples("ingle image delete debian:bookworm", "ingle image rm 3f2a 91bc"))
 def delete(images: References, json: AsJson = False) -> None:
-    """Delete images; refused while a VM uses them (alias: rm)."""
+    """Delete images; refused while a VM uses them.
+
+    Alias: rm."""
     with connect() as client:
         change_each(
             images,

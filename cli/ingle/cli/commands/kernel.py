@@ -92,7 +92,9 @@ def import_kernel(
 
 @app.command(name="list", epilog=examples("ingle kernel list", "ingle kernel list --json"))
 def list_kernels(json: AsJson = False) -> None:
-    """Kernels that are here (alias: ls)."""
+    """Kernels that are here.
+
+    Alias: ls."""
     with connect() as client:
         kernels = client.call(kernel_pb2.ListKernelsRequest(), kernel_pb2.ListKernelsResponse).kernels
     if json:
@@ -126,7 +128,9 @@ def show(kernel: Reference, json: AsJson = False) -> None:
 
 @app.command(epilog=examples("ingle kernel delete debian", "ingle kernel rm 3f2a 91bc"))
 def delete(kernels: References, json: AsJson = False) -> None:
-    """Delete kernels; refused while a VM uses them (alias: rm)."""
+    """Delete kernels; refused while a VM uses them.
+
+    Alias: rm."""
     with connect() as client:
         change_each(
             kernels,

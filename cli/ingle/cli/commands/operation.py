@@ -27,7 +27,9 @@ def list_operations(
     limit: Annotated[int, typer.Option("--limit", metavar="N", parser=Count, help="At most so many.")] = 20,
     json: AsJson = False,
 ) -> None:
-    """Operations, newest first (alias: ls)."""
+    """Operations, newest first.
+
+    Alias: ls."""
     with connect() as client:
         request = operation_pb2.ListOperationsRequest(limit=limit)
         operations = client.call(request, operation_pb2.ListOperationsResponse).operations

@@ -20,7 +20,7 @@ from ingle.cli.progress import Stages
 from ingle.cli.quantities import format_size
 from ingle.v1 import system_pb2
 
-app = new_app("The API server of this user; other commands start it by themselves.")
+app = new_app("The API server of this user; started when it is needed.")
 
 _STOP_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.02

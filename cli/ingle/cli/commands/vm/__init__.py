@@ -1,28 +1,28 @@
 """`ingle vm`: virtual machines."""
 
-from ingle.cli.lazy import Group, new_app
+from ingle.cli.lazy import Group, Target, new_app
 
 _HERE = "ingle.cli.commands.vm"
 
 
 class _Vm(Group):
     targets = {  # noqa: RUF012 - a ClassVar of the base
-        "run": f"{_HERE}.run:run",
-        "exec": f"{_HERE}.run:exec",
-        "create": f"{_HERE}.create:create",
-        "set": f"{_HERE}.create:set",
-        "start": f"{_HERE}.lifecycle:start",
-        "stop": f"{_HERE}.lifecycle:stop",
-        "restart": f"{_HERE}.lifecycle:restart",
-        "kill": f"{_HERE}.lifecycle:kill",
-        "delete": f"{_HERE}.lifecycle:delete",
-        "prune": f"{_HERE}.lifecycle:prune",
-        "list": f"{_HERE}.inspect:list",
-        "show": f"{_HERE}.inspect:show",
-        "stats": f"{_HERE}.inspect:stats",
-        "health": f"{_HERE}.inspect:health",
-        "ping": f"{_HERE}.inspect:ping",
-        "logs": f"{_HERE}.inspect:logs",
+        "run": Target(f"{_HERE}.run:run"),
+        "exec": Target(f"{_HERE}.run:exec"),
+        "create": Target(f"{_HERE}.create:create"),
+        "set": Target(f"{_HERE}.create:set"),
+        "start": Target(f"{_HERE}.lifecycle:start"),
+        "stop": Target(f"{_HERE}.lifecycle:stop"),
+        "restart": Target(f"{_HERE}.lifecycle:restart"),
+        "kill": Target(f"{_HERE}.lifecycle:kill"),
+        "delete": Target(f"{_HERE}.lifecycle:delete"),
+        "prune": Target(f"{_HERE}.lifecycle:prune"),
+        "list": Target(f"{_HERE}.inspect:list"),
+        "show": Target(f"{_HERE}.inspect:show"),
+        "stats": Target(f"{_HERE}.inspect:stats"),
+        "health": Target(f"{_HERE}.inspect:health"),
+        "ping": Target(f"{_HERE}.inspect:ping"),
+        "logs": Target(f"{_HERE}.inspect:logs"),
     }
     aliases = {**Group.aliases, "ps": "list"}  # noqa: RUF012
 

@@ -28,7 +28,9 @@ _ACCELERATIONS = vm_pb2.Acceleration.DESCRIPTOR
 def list_vms(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names only.")] = False, json: AsJson = False
 ) -> None:
-    """All VMs, oldest first (aliases: ls, ps)."""
+    """All VMs, oldest first.
+
+    Aliases: ls, ps."""
     with connect() as client:
         vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
     if json:
@@ -129,7 +131,9 @@ def _used(total: int, available: int) -> str:
 
 @app.command(epilog=examples("ingle vm health web", "ingle vm health web && ingle vm exec web -- ./check"))
 def health(vm: VmReference, json: AsJson = False) -> None:
-    """Does the VMM live, and does the guest answer? Exit code 1 when not."""
+    """Tell whether the VMM lives and the guest answers.
+
+    Exit code 1 when not."""
     with connect() as client:
         found = client.call(vm_pb2.GetVmHealthRequest(vm=vm), vm_pb2.GetVmHealthResponse)
     if json:

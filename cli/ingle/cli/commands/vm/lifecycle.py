@@ -73,7 +73,9 @@ def kill(
     ] = vm_pb2.VM_SIGNAL_KILL,
     json: AsJson = False,
 ) -> None:
-    """Signal the VMM without asking the guest: what the guest has not written is lost."""
+    """Signal the VMM without asking the guest.
+
+    What the guest has not written to its disk is lost."""
 
     def request(vm: str) -> vm_pb2.KillVmRequest:
         return vm_pb2.KillVmRequest(vm=vm, signal=cast("vm_pb2.VmSignal.ValueType", signal))
@@ -88,7 +90,9 @@ def delete(
     force: Annotated[bool, typer.Option("--force", "-f", help="Also when it runs.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Delete VMs and their disks (alias: rm)."""
+    """Delete VMs and their disks.
+
+    Alias: rm."""
 
     def request(vm: str) -> vm_pb2.DeleteVmRequest:
         return vm_pb2.DeleteVmRequest(vm=vm, force=force)
@@ -101,7 +105,9 @@ def delete(
 def prune(
     force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False, json: AsJson = False
 ) -> None:
-    """Delete all VMs that are stopped or in error; those that run are spared."""
+    """Delete all VMs that are stopped or in error.
+
+    Those that run are spared."""
     with connect() as client:
         vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
         idle = [vm.name for vm in vms if vm.state in _IDLE]
