@@ -112,7 +112,7 @@ def test_files_of_the_image_belong_to_whom_they_should(made: User) -> None:
 
 
 def test_binary_data_goes_both_ways_unharmed(made: User) -> None:
-    script = "head -c 5000000 /dev/urandom | tee f | .venv/bin/ingle vm run --rm -- cat | cmp - f"
+    script = ": > f; head -c 5000000 /dev/urandom | tee f | .venv/bin/ingle vm run --rm -- cat | cmp - f"
     done = made.run(script)
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
 
