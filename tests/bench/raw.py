@@ -52,7 +52,7 @@ class RawGuest:
             began = time.perf_counter()
             await guest.channel.sync()
             await guest.channel.shutdown()
-            guest.process.wait()
+            await asyncio.to_thread(guest.process.wait)
             return time.perf_counter() - began
 
         return asyncio.run(self._with_guest(measure))

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
 from ingle.api_server.adapters.boot import Initramfs
 from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk
+from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.kernel import Kernels as KernelFiles
 from ingle.api_server.adapters.library import DirectoryLibrary
-
-from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.qemu import QemuEngine
 from ingle.api_server.adapters.rootfs import RootFileSystems
 from ingle.api_server.adapters.sqlite import SqliteStore

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-
 from ingle.api_server.adapters.sqlite import check_database
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits

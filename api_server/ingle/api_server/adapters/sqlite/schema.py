@@ -51,6 +51,7 @@ MIGRATIONS: tuple[str, ...] = (
         error TEXT NOT NULL,
         token BLOB NOT NULL CHECK (length(token) = 32)
     ) STRICT;
+    CREATE INDEX vms_by_time ON vms (created_at, id);
     CREATE INDEX vms_by_image ON vms (image_id);
     CREATE INDEX vms_by_kernel ON vms (kernel_id);
 
