@@ -1,7 +1,7 @@
 """The per-user server, started on demand.
 
 Two command lines may start one at the same time: the servers settle it with a lock, the loser leaves with EX_TEMPFAIL,
-and both command lines find the winner listening.
+and both command lines find the winner listening. The same lock is held by a server that is still stopping.
 """
 
 import socket
@@ -54,9 +54,25 @@ def start(address: paths.Address) -> socket.socket:
     """Start the server and wait until it listens. It outlives this process, and its terminal."""
     log = paths.server_log()
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log_start = log.stat().st_size if log.exists() else 0
+    process = _spawn(log)
+    deadline = time.monotonic() + _START_LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        if (sock := connect(address)) is not None:
+            return sock
+        if process.poll() == _EX_TEMPFAIL:
+            process = _spawn(log)  # the other one may be on its way in or out; only trying again tells
+        elif process.returncode is not None:
+            raise _start_failed(f"the server ended with exit code {process.returncode}", log, log_start)
+        time.sleep(_RETRY_SECONDS)
+    raise _start_failed(
+        f"the server did not listen on {address.path} within {_START_LIMIT_SECONDS:g} s", log, log_start
+    )
+
+
+def _spawn(log: Path) -> "subprocess.Popen[bytes]":
     with log.open("ab") as output:
-        log_start = output.tell()
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [*SERVER_COMMAND, "serve"],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -64,16 +80,6 @@ def start(address: paths.Address) -> socket.socket:
             cwd="/",
             start_new_session=True,
         )
-    deadline = time.monotonic() + _START_LIMIT_SECONDS
-    while time.monotonic() < deadline:
-        if (sock := connect(address)) is not None:
-            return sock
-        if process.poll() not in {None, _EX_TEMPFAIL}:
-            raise _start_failed(f"the server ended with exit code {process.returncode}", log, log_start)
-        time.sleep(_RETRY_SECONDS)
-    raise _start_failed(
-        f"the server did not listen on {address.path} within {_START_LIMIT_SECONDS:g} s", log, log_start
-    )
 
 
 def why_it_failed(what: str, said: list[str]) -> tuple[str, str]:

@@ -44,19 +44,20 @@ def stop(json: AsJson = False) -> None:
     if client is None:
         _tell_not_running(json=json)
         return
-    with client, Stages(lines=False) as stages:
+    with Stages(lines=False) as stages:
         stages.under_way("Stopping the server")
-        info = _info(client)
-        try:
-            client.call(system_pb2.ShutdownRequest(), system_pb2.ShutdownResponse)
-        except CliError as error:
-            if error.failures[0].reason != SERVER_UNREACHABLE:  # it may be gone before its answer gets through
-                raise
-        _wait_until_gone(info.pid)
+        with client:  # and no longer: a server that stops waits for its clients to leave
+            pid = _info(client).pid
+            try:
+                client.call(system_pb2.ShutdownRequest(), system_pb2.ShutdownResponse)
+            except CliError as error:
+                if error.failures[0].reason != SERVER_UNREACHABLE:  # it may be gone before its answer gets through
+                    raise
+        _wait_until_gone(pid)
     if json:
-        print_json({"running": False, "pid": info.pid})
+        print_json({"running": False, "pid": pid})
     else:
-        typer.echo(f"stopped (pid {info.pid})")
+        typer.echo(f"stopped (pid {pid})")
 
 
 @app.command(epilog=examples("ingle server status", "ingle server status --json"))

@@ -1,0 +1,161 @@
+"""The per-user server starts when it is needed, once, and failures to start say why."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contract.cli.conftest import Finished, Ingle
+
+
+@pytest.fixture
+async def own(isolated: Ingle) -> AsyncIterator[Ingle]:
+    """The command line and the real server, in directories of their own."""
+    home = isolated.environment["HOME"]
+    ingle = isolated.with_variables(XDG_CACHE_HOME=f"{home}/cache", XDG_CONFIG_HOME=f"{home}/config")
+    yield ingle
+    await ingle("server", "stop")
+
+
+def with_server_that(isolated: Ingle, tmp_path: Path, does: str) -> Ingle:
+    """Put a server of one line in front of the real one."""
+    package = tmp_path / "path" / "ingle" / "api_server"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(does)
+    return isolated.with_variables(PYTHONPATH=str(tmp_path / "path"))
+
+
+async def status(ingle: Ingle) -> Finished:
+    return await ingle("server", "status", "--json")
+
+
+async def test_the_first_command_starts_it_and_the_second_finds_it(own: Ingle) -> None:
+    assert (await status(own)).code == 1
+    assert (await own("vm", "list", "--json")).out == b"[]\n"
+    pid = json.loads((await status(own)).out)["pid"]
+    assert (await own("vm", "list")).code == 0
+    assert json.loads((await status(own)).out)["pid"] == pid
+    assert os.getsid(pid) == pid, "it lives in a session of its own"
+
+
+async def test_commands_at_the_same_moment_start_one(own: Ingle) -> None:
+    answers = await asyncio.gather(*(own("vm", "list", "--json") for _ in range(4)))
+    assert {(answer.code, answer.out) for answer in answers} == {(0, b"[]\n")}, answers
+
+
+async def test_a_command_that_comes_while_it_stops_gets_the_next_one(own: Ingle) -> None:
+    stopping = json.loads((await own("server", "start", "--json")).out)["pid"]
+    os.kill(stopping, signal.SIGTERM)
+    async with asyncio.timeout(20):
+        while (Path(own.environment["XDG_RUNTIME_DIR"]) / "ingle" / "api.sock").exists():
+            await asyncio.sleep(0.01)
+    assert (await own("vm", "list", "--json")).out == b"[]\n"
+    assert json.loads((await status(own)).out)["pid"] != stopping
+
+
+async def test_stop_waits_until_it_is_gone_and_is_fine_twice(own: Ingle) -> None:
+    started = json.loads((await own("server", "start", "--json")).out)
+    stopped = await own("server", "stop")
+    assert stopped.text == f"stopped (pid {started['pid']})\n"
+    assert not Path(f"/proc/{started['pid']}").exists()
+    again = await own("server", "stop")
+    assert (again.code, again.text.split()[:2]) == (0, ["not", "running"])
+
+
+async def test_its_log_is_kept_and_shown(own: Ingle) -> None:
+    assert "ingle server start" in (await own("server", "logs")).err
+    await own("server", "start")
+    assert (await own("server", "logs", "--tail", "3")).out.strip()
+
+
+async def test_status_completion_and_version_start_nothing(isolated: Ingle) -> None:
+    await status(isolated)
+    await isolated("version")
+    await isolated.with_variables(_INGLE_COMPLETE="complete_bash", COMP_WORDS="ingle\nvm\nshow\n", COMP_CWORD="3")()
+    assert list(Path(isolated.environment["XDG_STATE_HOME"]).iterdir()) == []
+
+
+async def test_one_that_fails_to_start_has_its_last_words_shown(isolated: Ingle, tmp_path: Path) -> None:
+    ingle = with_server_that(isolated, tmp_path, "raise SystemExit('the disk is on fire')")
+    listed = await ingle("vm", "list")
+    assert listed.code == 1
+    assert "exit code 1" in listed.err
+    assert "the disk is on fire" in listed.err
+    assert "server.log" in listed.err
+
+
+async def test_one_whose_packages_are_missing_names_the_extra_to_install(isolated: Ingle, tmp_path: Path) -> None:
+    ingle = with_server_that(isolated, tmp_path, "import no_such_package")
+    assert "pip install 'ingle[server]'" in (await ingle("vm", "list")).err
+    assert "pip install 'ingle[server]'" in (await ingle("doctor")).err
+
+
+async def test_a_named_server_that_is_not_there_is_never_replaced(isolated: Ingle, tmp_path: Path) -> None:
+    ingle = isolated.with_variables(INGLE_SOCKET=str(tmp_path / "elsewhere.sock"))
+    for arguments, code in ((("vm", "list"), 1), (("vm", "exec", "web", "--", "true"), 125)):
+        refused = await ingle(*arguments)
+        assert refused.code == code
+        assert "elsewhere.sock" in refused.err
+        assert "unset INGLE_SOCKET" in refused.err
+    assert list(Path(isolated.environment["XDG_STATE_HOME"]).iterdir()) == []
+
+
+async def test_a_socket_path_that_cannot_be_is_refused_by_name_and_length(isolated: Ingle) -> None:
+    ingle = isolated.with_variables(INGLE_SOCKET="/tmp/" + "x" * 200)
+    assert "at most 107" in (await ingle("vm", "list")).err
+
+
+async def test_a_runtime_directory_that_is_a_link_is_not_trusted(isolated: Ingle, tmp_path: Path) -> None:
+    (Path(isolated.environment["XDG_RUNTIME_DIR"]) / "ingle").symlink_to(tmp_path)
+    refused = await isolated("vm", "list")
+    assert refused.code == 1
+    assert "not a directory of yours" in refused.err
+
+
+async def test_a_server_that_goes_away_is_an_error_not_a_success(isolated: Ingle, tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with socket.create_server(str(path), family=socket.AF_UNIX) as listener:
+        process = await isolated.with_variables(INGLE_SOCKET=str(path)).start("vm", "exec", "web", "--", "true")
+        connection, _ = await asyncio.to_thread(listener.accept)
+        connection.close()
+        async with asyncio.timeout(20):
+            _, said = await process.communicate()
+    assert process.returncode == 125
+    assert b"ingle server status" in said
+
+
+async def test_what_breaks_the_protocol_is_an_error(isolated: Ingle, tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with socket.create_server(str(path), family=socket.AF_UNIX) as listener:
+        process = await isolated.with_variables(INGLE_SOCKET=str(path)).start("vm", "list")
+        connection, _ = await asyncio.to_thread(listener.accept)
+        with connection:
+            connection.sendall(bytes([0, 0, 0, 9, 0, 0, 0, 0, 1]))  # the end of headers that never began
+            async with asyncio.timeout(20):
+                _, said = await process.communicate()
+    assert process.returncode == 1
+    assert said.startswith(b"ingle: the connection to the server broke")
+
+
+async def test_doctor_shows_what_the_server_found_and_ends_as_it_does(isolated: Ingle, tmp_path: Path) -> None:
+    report = {
+        "checks": [{"name": "qemu", "status": "fail", "detail": "not installed", "remedy": "apt install qemu"}],
+        "settings": [{"name": "vcpus", "value": "2", "origin": "$INGLE_VCPUS"}],
+    }
+    ingle = with_server_that(isolated, tmp_path, f"import sys; print('''{json.dumps(report)}'''); sys.exit(1)")
+    shown = await ingle("doctor")
+    assert shown.code == 1
+    assert shown.text.splitlines() == [
+        "fail  qemu: not installed",
+        "      remedy: apt install qemu",
+        "",
+        "SETTING  VALUE  FROM",
+        "vcpus    2      $INGLE_VCPUS",
+    ]
+    assert json.loads((await ingle("doctor", "--json")).out) == report

@@ -1,0 +1,65 @@
+"""TAB in a real bash."""
+
+import asyncio
+import shlex
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.cli.conftest import Ingle
+from contract.cli.stand_in import World
+
+
+async def completions(ingle: Ingle, bin_directory: Path, *words: str) -> list[str]:
+    """What bash would offer for the last of the words."""
+    launcher = bin_directory / "ingle"
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ingle.cli "$@"\n')
+    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+    script = f"""
+        source <(ingle completion bash)
+        COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}
+        "$(complete -p ingle | sed 's/.*-F \\([^ ]*\\).*/\\1/')" ingle
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    bash = await asyncio.create_subprocess_exec(
+        "bash",
+        "--norc",
+        "-c",
+        script,
+        env={**ingle.environment, "PATH": f"{bin_directory}:{ingle.environment['PATH']}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await bash.communicate()
+    assert err == b""
+    return sorted(out.decode().split())
+
+
+async def test_bash_completes_commands(ingle: Ingle, tmp_path: Path) -> None:
+    assert await completions(ingle, tmp_path, "ingle", "vm", "st") == ["start", "stats", "stop"]
+
+
+async def test_bash_completes_options(ingle: Ingle, tmp_path: Path) -> None:
+    assert await completions(ingle, tmp_path, "ingle", "vm", "run", "--d") == ["--disk-backend", "--disk-size"]
+
+
+async def test_bash_completes_names_of_vms_and_images_from_the_running_server(
+    ingle: Ingle, world: World, tmp_path: Path
+) -> None:
+    for name in ("web", "worker", "db"):
+        world.add_vm(name)
+    assert await completions(ingle, tmp_path, "ingle", "vm", "exec", "w") == ["web", "worker"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "stop", "web", "d") == ["db"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "create", "--image", "") == ["base"]
+
+
+async def test_without_a_server_nothing_is_offered_and_nothing_said(isolated: Ingle, tmp_path: Path) -> None:
+    assert await completions(isolated, tmp_path, "ingle", "vm", "exec", "") == []
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+async def test_other_shells_get_a_script_too(isolated: Ingle, shell: str) -> None:
+    assert "_INGLE_COMPLETE=complete_" + shell in (await isolated("completion", shell)).text

@@ -1,0 +1,105 @@
+"""On a terminal: progress is drawn on one line that goes away, and questions are asked."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pexpect  # type: ignore[import-untyped]
+
+from contract.cli.conftest import Ingle
+from contract.cli.stand_in import World
+from ingle.v1 import vm_pb2
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
+@contextmanager
+def terminal(ingle: Ingle, *arguments: str) -> Iterator["pexpect.spawn[str]"]:
+    environment = {**ingle.environment, "TERM": "xterm"}
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "ingle.cli", *arguments],
+        env=environment,
+        encoding="utf-8",
+        timeout=20,
+        dimensions=(24, 100),
+    )
+    try:
+        yield child
+    finally:
+        child.close(force=True)
+
+
+async def expect(child: "pexpect.spawn[str]", text: str) -> None:
+    await asyncio.to_thread(child.expect_exact, text)
+
+
+async def ended(child: "pexpect.spawn[str]") -> tuple[int | None, str]:
+    """Exit code, and all that was still to come."""
+    await asyncio.to_thread(child.expect, pexpect.EOF)
+    await asyncio.to_thread(child.wait)
+    return child.exitstatus, child.before or ""
+
+
+async def test_a_create_shows_its_stage_and_leaves_the_name_alone(ingle: Ingle, world: World) -> None:
+    with terminal(ingle, "vm", "create", "--name", "web") as child:
+        await expect(child, "Booting the kernel")
+        code, rest = await ended(child)
+    assert code == 0
+    assert SHOW_CURSOR in rest
+    assert rest.splitlines()[-1].endswith("web")
+
+
+async def test_ctrl_c_during_a_create_undoes_it_and_gives_the_cursor_back(ingle: Ingle, world: World) -> None:
+    world.hold_creates = True
+    with terminal(ingle, "vm", "run", "--rm", "--", "true") as child:
+        await expect(child, HIDE_CURSOR)
+        await expect(child, "Booting the kernel")
+        child.sendintr()
+        code, rest = await ended(child)
+    assert code == 130
+    assert SHOW_CURSOR in rest
+    assert world.cancelled[0] == "by asking"
+
+
+async def test_a_guest_command_has_the_terminal_to_itself(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    with terminal(ingle, "vm", "exec", "web", "--", "echo", "hello") as child:
+        assert await ended(child) == (0, "hello\r\n")
+
+
+async def test_ctrl_c_goes_to_the_guest_command(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.05; done"
+    with terminal(ingle, "vm", "exec", "web", "--", "sh", "-c", script) as child:
+        await expect(child, "ready")
+        child.sendintr()
+        code, _ = await ended(child)
+    assert code == 9
+
+
+async def test_a_terminal_is_not_stdin_unless_asked_for(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    with terminal(ingle, "vm", "exec", "web", "--", "cat") as child:
+        assert (await ended(child))[0] == 0
+    with terminal(ingle, "vm", "exec", "-i", "web", "--", "cat") as child:
+        child.setecho(False)
+        child.sendline("typed")
+        await expect(child, "typed\r\n")
+        child.sendeof()
+        assert (await ended(child))[0] == 0
+
+
+async def test_prune_asks_and_takes_no_for_an_answer(ingle: Ingle, world: World) -> None:
+    world.add_vm("done", vm_pb2.VM_STATE_STOPPED)
+    with terminal(ingle, "vm", "prune") as child:
+        await expect(child, "Delete done?")
+        child.sendline("n")
+        assert (await ended(child))[0] == 1
+    assert len(world.vms) == 1
+    with terminal(ingle, "vm", "prune") as child:
+        await expect(child, "Delete done?")
+        child.sendline("y")
+        assert (await ended(child))[0] == 0
+    assert world.vms == {}
