@@ -10,9 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from ingle.v1 import (
@@ -117,9 +120,9 @@ class Server:
         """All VMs."""
         return list(self.vms.ListVms(vm_pb2.ListVmsRequest()).vms)
 
-    def run(self, vm: str, *argv: str, stdin: bytes | None = None, **fields: object) -> tuple[int, bytes, bytes]:
+    def run(self, vm: str, *argv: str, stdin: bytes | None = None, **fields: Any) -> tuple[int, bytes, bytes]:
         """Run a command in a VM: exit code, stdout, stderr."""
-        start = guest_pb2.ExecStart(vm=vm, argv=argv, stdin=stdin is not None, **fields)  # type: ignore[arg-type]
+        start = guest_pb2.ExecStart(vm=vm, argv=argv, stdin=stdin is not None, **fields)
         requests = [guest_pb2.ExecRequest(start=start)]
         data = stdin or b""
         requests += [guest_pb2.ExecRequest(stdin=data[at : at + 2**18]) for at in range(0, len(data), 2**18)]
@@ -209,9 +212,20 @@ def nothing_left(server: Server) -> None:
         assert db.execute("SELECT id FROM operations WHERE state = 'RUNNING'").fetchall() == []
 
 
-def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
-    """The ErrorInfo every error of ours carries."""
-    metadata = dict(error.trailing_metadata())
+@dataclass(frozen=True)
+class Refusal:
+    """How a call failed, as its caller is told."""
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    remedy: str
+    op_id: str
+
+
+def refusal(error: grpc.RpcError) -> Refusal:
+    """What an error says, after checking that its parts agree as they must for every error of ours."""
+    metadata: dict[str, str | bytes] = dict(error.trailing_metadata())  # type: ignore[arg-type]
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     assert status.message == error.details()
     assert status.code == error.code().value[0]
@@ -219,4 +233,11 @@ def error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo:
     assert status.details[0].Unpack(info)
     assert info.domain == "ingle"
     assert info.metadata["op_id"] == metadata["ingle-op-id"]
-    return info
+    return Refusal(error.code(), info.reason, status.message, info.metadata.get("remedy", ""), info.metadata["op_id"])
+
+
+def refused(call: Callable[..., object], *arguments: object, **keywords: object) -> Refusal:
+    """Make a call that must fail."""
+    with pytest.raises(grpc.RpcError) as raised:
+        call(*arguments, **keywords)
+    return refusal(raised.value)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from bench.measure import (
@@ -79,11 +80,11 @@ def stop_and_delete(server: Server, count: int) -> list[Row]:
     stops, floors, deletes, removals = [], [], [], []
     for _ in range(count):
         vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
-        stops.append(timed(lambda vm=vm: server.vms.StopVm(vm_pb2.StopVmRequest(vm=vm.id))))
+        stops.append(timed(partial(server.vms.StopVm, vm_pb2.StopVmRequest(vm=vm.id))))
         copy = server.root / "removed"
         shutil.copytree(server.state / "vms" / vm.id, copy)
-        removals.append(timed(lambda copy=copy: shutil.rmtree(copy)))
-        deletes.append(timed(lambda vm=vm: server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id))))
+        removals.append(timed(partial(shutil.rmtree, copy)))
+        deletes.append(timed(partial(server.vms.DeleteVm, vm_pb2.DeleteVmRequest(vm=vm.id))))
         floors.append(RawGuest(server).stop_seconds())
     return [
         told_row("stop", Sample(tuple(stops)), "sync, shutdown, wait by hand", Sample(tuple(floors))),

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from contract.surface_text import compiled_files, render
-from harness import Server, error_info
+from harness import Server, refusal
 
 CONTRACT = [file for file in compiled_files() if file.package == "ingle.v1"]
 STANDARD = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
@@ -47,7 +47,7 @@ def _refusal(server: Server, path: str, request: Message) -> str:
         for _ in call(iter([request.SerializeToString()])):
             pass
     except grpc.RpcError as error:
-        return str(error_info(error).reason)
+        return refusal(error).reason
     return ""
 
 

@@ -4,19 +4,13 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from harness import Server, error_info
+from harness import Server, refused
 from ingle.v1 import guest_pb2, vm_pb2
-
-
-def refusal(server: Server, vm: vm_pb2.Vm, *argv: str, **fields: object) -> tuple[str, str]:
-    with pytest.raises(grpc.RpcError) as raised:
-        server.run(vm.id, *argv, **fields)
-    return error_info(raised.value).reason, raised.value.details()
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
@@ -45,18 +39,20 @@ def test_argv_is_never_a_shell_line(server: Server, shared_vm: vm_pb2.Vm) -> Non
 
 
 def test_environment_directory_and_user(server: Server, shared_vm: vm_pb2.Vm) -> None:
-    fields = {"env": {"GREETING": "hello you"}, "working_directory": "/tmp", "user": "daemon"}
+    fields: dict[str, Any] = {"env": {"GREETING": "hello you"}, "working_directory": "/tmp", "user": "daemon"}
     code, out, _ = server.run(shared_vm.id, "sh", "-c", "echo $GREETING; pwd; id -un; echo $HOME", **fields)
     assert (code, out.decode().splitlines()) == (0, ["hello you", "/tmp", "daemon", "/usr/sbin"])
     assert server.run(shared_vm.id, "id", "-u", user="12345")[1] == b"12345\n"
 
 
 def test_what_can_not_be_started_says_why(server: Server, shared_vm: vm_pb2.Vm) -> None:
-    assert refusal(server, shared_vm, "no-such-command")[0] == "COMMAND_NOT_FOUND"
-    assert refusal(server, shared_vm, "/no/such/command")[0] == "COMMAND_NOT_FOUND"
-    assert refusal(server, shared_vm, "/etc/passwd")[0] == "COMMAND_NOT_EXECUTABLE"
-    assert refusal(server, shared_vm, "true", user="nobody-here")[0] == "GUEST_USER_NOT_FOUND"
-    assert refusal(server, shared_vm, "true", working_directory="/no/where")[0] == "GUEST_DIRECTORY_NOT_FOUND"
+    assert refused(server.run, shared_vm.id, "no-such-command").reason == "COMMAND_NOT_FOUND"
+    assert refused(server.run, shared_vm.id, "/no/such/command").reason == "COMMAND_NOT_FOUND"
+    assert refused(server.run, shared_vm.id, "/etc/passwd").reason == "COMMAND_NOT_EXECUTABLE"
+    assert refused(server.run, shared_vm.id, "true", user="nobody-here").reason == "GUEST_USER_NOT_FOUND"
+    assert (
+        refused(server.run, shared_vm.id, "true", working_directory="/no/where").reason == "GUEST_DIRECTORY_NOT_FOUND"
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,9 +69,9 @@ def test_what_can_not_be_started_says_why(server: Server, shared_vm: vm_pb2.Vm) 
 def test_a_bad_request_is_refused(
     server: Server, shared_vm: vm_pb2.Vm, argv: tuple[str, ...], fields: dict[str, object], words: str
 ) -> None:
-    reason, message = refusal(server, shared_vm, *argv, **fields)
-    assert reason == "INVALID_ARGUMENT"
-    assert words in message
+    error = refused(server.run, shared_vm.id, *argv, **fields)
+    assert error.reason == "INVALID_ARGUMENT"
+    assert words in error.message
 
 
 def test_a_timeout_kills_the_whole_process_group(server: Server, shared_vm: vm_pb2.Vm) -> None:
@@ -135,9 +131,7 @@ def test_a_command_killed_by_a_signal_says_which(server: Server, shared_vm: vm_p
 def test_a_rule_broken_in_the_middle_ends_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None:
     start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4713"], stdin=True)
     requests = [guest_pb2.ExecRequest(start=start), guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=99))]
-    with pytest.raises(grpc.RpcError) as raised:
-        list(server.guest.Exec(iter(requests)))
-    assert "signal 99" in raised.value.details()
+    assert "signal 99" in refused(list, server.guest.Exec(iter(requests))).message
     assert no_process(server, shared_vm, "sleep 4713")
 
 

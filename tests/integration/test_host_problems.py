@@ -6,18 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import grpc
 import pytest
 
-from harness import NewServer, Server, cloned_directory, error_info, nothing_left, running_server
+from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
 from ingle.v1 import image_pb2, kernel_pb2, system_pb2, vm_pb2
-
-
-def create_fails(server: Server) -> tuple[str, str, str]:
-    with pytest.raises(grpc.RpcError) as raised:
-        server.vms.CreateVm(vm_pb2.CreateVmRequest())
-    info = error_info(raised.value)
-    return info.reason, raised.value.details(), info.metadata["remedy"]
 
 
 def test_a_missing_qemu_is_told_with_what_to_install(prepared: Path, tmp_path: Path) -> None:
@@ -28,10 +20,10 @@ def test_a_missing_qemu_is_told_with_what_to_install(prepared: Path, tmp_path: P
             if not program.name.startswith("qemu-system") and not link.exists():
                 link.symlink_to(program)
     with cloned_directory(prepared) as root, running_server(root, {"PATH": str(tmp_path)}) as server:
-        reason, message, remedy = create_fails(server)
-        assert reason == "DEPENDENCY_MISSING"
-        assert "qemu-system-x86_64" in message
-        assert "apt install qemu-system-x86" in remedy
+        error = refused(server.vms.CreateVm, vm_pb2.CreateVmRequest())
+        assert error.reason == "DEPENDENCY_MISSING"
+        assert "qemu-system-x86_64" in error.message
+        assert "apt install qemu-system-x86" in error.remedy
         assert "apt install" in server.system.GetInfo(system_pb2.GetInfoRequest()).engines[0].problem
         nothing_left(server)
 
@@ -44,9 +36,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(prepared: Path) -> None:
         try:
             with running_server(root) as server:
                 spec = vm_pb2.VmSpec(disk_backend="copy")
-                with pytest.raises(grpc.RpcError) as raised:
-                    server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=spec))
-                assert error_info(raised.value).reason == "DISK_FULL"
+                assert refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=spec)).reason == "DISK_FULL"
                 nothing_left(server)
         finally:
             subprocess.run(["umount", vms], check=True)
@@ -72,14 +62,13 @@ def test_a_socket_path_that_is_too_long_is_told_at_the_start(tmp_path: Path) -> 
 def test_a_kernel_that_does_not_boot_is_told_with_its_console(new_server: NewServer) -> None:
     """Killed while it boots, so that no test waits for the deadline: the point is what the error says."""
     server = new_server()
-    call = server.vms.CreateVm.future(vm_pb2.CreateVmRequest())  # type: ignore[attr-defined]
+    call = server.vms.CreateVm.future(vm_pb2.CreateVmRequest())
     while not (vmms := [pid for pid, line in server.vmm_processes().items() if "-name ingle-" in line]):
         assert not call.done()
     os.kill(vmms[0], 9)
-    with pytest.raises(grpc.RpcError) as raised:
-        call.result()
-    assert error_info(raised.value).reason == "VMM_FAILED"
-    assert "signal 9" in raised.value.details()
+    error = refused(call.result)
+    assert error.reason == "VMM_FAILED"
+    assert "signal 9" in error.message
     nothing_left(server)
 
 
@@ -90,9 +79,8 @@ def test_a_damaged_kernel_is_refused(server: Server, prepared: Path, tmp_path: P
     path = tmp_path / "vmlinux"
     path.write_bytes(content)
     before = len(server.kernels.ListKernels(kernel_pb2.ListKernelsRequest()).kernels)
-    with pytest.raises(grpc.RpcError) as raised:
-        server.kernels.ImportKernel(kernel_pb2.ImportKernelRequest(name="bad", kernel_path=str(path)))
-    assert error_info(raised.value).reason == "KERNEL_INVALID"
+    request = kernel_pb2.ImportKernelRequest(name="bad", kernel_path=str(path))
+    assert refused(server.kernels.ImportKernel, request).reason == "KERNEL_INVALID"
     assert len(server.kernels.ListKernels(kernel_pb2.ListKernelsRequest()).kernels) == before
 
 
@@ -105,9 +93,8 @@ def test_a_damaged_image_is_refused(server: Server, prepared: Path, tmp_path: Pa
     elif damage != "absent":
         path.write_bytes({"empty": b"", "text": b"not an image\n" * 1000}[damage])
     before = len(server.images.ListImages(image_pb2.ListImagesRequest()).images)
-    with pytest.raises(grpc.RpcError) as raised:
-        server.images.RegisterImage(image_pb2.RegisterImageRequest(name="bad", rootfs_path=str(path)))
-    assert error_info(raised.value).reason == "IMAGE_INVALID"
+    request = image_pb2.RegisterImageRequest(name="bad", rootfs_path=str(path))
+    assert refused(server.images.RegisterImage, request).reason == "IMAGE_INVALID"
     assert len(server.images.ListImages(image_pb2.ListImagesRequest()).images) == before
     strays = [item for item in (server.state / "images").iterdir() if len(item.name) != 64 and any(item.iterdir())]
     assert strays == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from harness import NewServer, Server, cloned_directory, error_info, nothing_left, running_server
+from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
 from ingle.v1 import operation_pb2, vm_pb2
 
 KILLING = str(Path(__file__).with_name("killing_server.py"))
@@ -152,6 +152,4 @@ def test_stale_sockets_of_a_killed_server_do_not_matter(new_server: NewServer) -
     server.kill()
     assert server.socket.exists()
     server.start()
-    with pytest.raises(grpc.RpcError) as raised:
-        server.vms.GetVm(vm_pb2.GetVmRequest(vm="x"))
-    assert error_info(raised.value).reason == "VM_NOT_FOUND"
+    assert refused(server.vms.GetVm, vm_pb2.GetVmRequest(vm="x")).reason == "VM_NOT_FOUND"
