@@ -8,9 +8,11 @@ SIZE_RULE = (
 )
 DURATION_RULE = "a number of seconds, or a number with ms, s, m or h, e.g. 30s or 1.5m"
 
-_SIZE = re.compile(r"(\d+)(?:\.(\d+))?(?:([KMGT])(?:iB)?)?")
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?(?:([KMGT])(?:iB)?)?", re.ASCII | re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
+_SIZE_LIMIT = 1 << 64  # what a uint64 of the contract can't hold
+_DURATION_LIMIT_SECONDS = 315_576_000_000  # google/protobuf/duration.proto: ten thousand years
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -19,9 +21,11 @@ def parse_size(text: str) -> int:
     a byte."""
     match = _SIZE.fullmatch(text)
     if match:
-        whole, fraction, unit = match[1], match[2] or "", _SIZE_UNITS[match[3] or ""]
+        whole, fraction, unit = match[1], match[2] or "", _SIZE_UNITS[(match[3] or "").upper()]
         scale = int("1" + "0" * len(fraction))
         size, remainder = divmod(int(whole + fraction) * unit, scale)
+        if size >= _SIZE_LIMIT:
+            raise ValueError(f"{text!r} is larger than any size can be")
         if not remainder or unit > 1:
             return size
     raise ValueError(f"{text!r} is not a size: give {SIZE_RULE}")
@@ -40,9 +44,11 @@ def format_size(size: int) -> str:
 def parse_duration(text: str) -> timedelta:
     """Raises ValueError that tells the allowed form."""
     match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a duration: give {DURATION_RULE}")
-    return timedelta(seconds=float(match[1]) * _DURATION_UNITS[match[2] or "s"])
+    if match is not None:
+        seconds = float(match[1]) * _DURATION_UNITS[match[2] or "s"]
+        if seconds <= _DURATION_LIMIT_SECONDS:
+            return timedelta(seconds=seconds)
+    raise ValueError(f"{text!r} is not a duration: give {DURATION_RULE}")
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,0 +1,42 @@
+"""How text becomes values."""
+
+import pytest
+import typer
+
+from ingle.cli.commands.vm.run import guest_argv
+from ingle.cli.options import parse_count, parse_environment
+from ingle.cli.output import fields, table
+
+
+def test_the_guest_command_is_what_follows() -> None:
+    assert guest_argv(["ls", "-l"]) == ["ls", "-l"]
+    assert guest_argv(["--", "ls", "--", "-l"]) == ["ls", "--", "-l"]
+    assert guest_argv(["--", "-odd"]) == ["-odd"]
+    assert guest_argv([]) == []
+
+
+def test_options_that_come_too_late_are_refused() -> None:
+    with pytest.raises(typer.BadParameter, match="before"):
+        guest_argv(["-u", "me", "ls"])
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINE", "here")
+    assert parse_environment(["A=1", "B=", "C=x=y", "MINE", "A=2"]) == {"A": "2", "B": "", "C": "x=y", "MINE": "here"}
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "x", "4294967296", "²"])
+def test_what_is_no_count(text: str) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        parse_count(text)
+
+
+def test_tables_line_up_and_end_without_blanks() -> None:
+    assert (
+        table(("NAME", "N"), [("longer-name", "1"), ("x", "22")]) == "NAME         N\nlonger-name  1\nx            22"
+    )
+    assert table(("NAME", "N"), []) == "NAME  N"
+
+
+def test_fields_leave_out_what_is_empty() -> None:
+    assert fields((("a", "1"), ("longer", "2"), ("none", ""))) == "a       1\nlonger  2"
