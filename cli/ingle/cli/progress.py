@@ -1,7 +1,7 @@
 """Operations under way: followed to their end, and shown while a person watches.
 
 On a terminal one live line tells the stage (drawn by rich, which is loaded only then); with --verbose every stage
-leaves a line with its time. Otherwise stderr stays silent: a script wants the outcome alone.
+leaves a line with its time. Otherwise stderr stays silent but for what takes minutes: a script wants the outcome alone.
 """
 
 import time
@@ -30,14 +30,17 @@ class Interrupted(Exception):
 class Stages:
     """Shows stages; a context manager, since the live line must be gone before anything else is printed.
 
-    `lines`: a line of each stage with its time. `live`: the line that changes; by default where a person watches."""
+    `lines`: a line of each stage with its time, when it is over. `steps`: a line of whatever begins, where there is no
+    live line. `live`: the line that changes; by default where a person watches."""
 
-    def __init__(self, *, lines: bool, live: bool | None = None) -> None:
+    def __init__(self, *, lines: bool, steps: bool = False, live: bool | None = None) -> None:
         self._lines = lines
+        self._steps = steps
         self._live_wanted = person_watches() if live is None else live
         self._live: Progress | None = None
         self._task: TaskID | None = None
         self._told = 0
+        self._text = ""
 
     def update(self, operation: operation_pb2.Operation) -> None:
         """The operation has got further."""
@@ -57,8 +60,11 @@ class Stages:
             self._print(printable(f"{format_seconds(seconds):>8}  {name:<14} {text}").rstrip())
 
     def under_way(self, text: str, fraction: float | None = None) -> None:
-        """Change the live line, if there is one. `fraction`: 0 to 1, None when it can't be known."""
+        """Change the live line, or tell the step. `fraction`: 0 to 1, None when it can't be known."""
         if not self._live_wanted:
+            if self._steps and text != self._text:
+                tell(printable(text))
+            self._text = text
             return
         if self._live is None:
             self._live, self._task = _start_live_line()

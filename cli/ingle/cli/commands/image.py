@@ -13,7 +13,7 @@ from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
 from ingle.cli.options import AsJson, Refresh, Verbose
-from ingle.cli.output import fields, person_watches, print_json, table
+from ingle.cli.output import fields, print_json, table
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
 from ingle.v1 import image_pb2
@@ -40,7 +40,7 @@ def pull(
     json: AsJson = False,
 ) -> None:
     """Make an image of the catalog; nothing happens when it is here already."""
-    with connect() as client, Stages(lines=verbose or not person_watches()) as stages:
+    with connect() as client, Stages(lines=verbose, steps=True) as stages:
         request = image_pb2.BeginPullImageRequest(name=name, refresh=refresh)
         begun = client.call(request, image_pb2.BeginPullImageResponse)
         follow(client, begun.operation, stages)
@@ -60,7 +60,7 @@ def register(
 ) -> None:
     """Make an image of a file or directory of this host."""
     request = image_pb2.RegisterImageRequest(name=name, rootfs_path=str(rootfs.absolute()))
-    with connect() as client, Stages(lines=False) as stages:
+    with connect() as client, Stages(lines=False, steps=True) as stages:
         call = client.begin(request, image_pb2.RegisterImageResponse)
         stages.under_way(f"Registering {rootfs}")
         image = call.result().image

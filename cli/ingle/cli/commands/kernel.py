@@ -13,7 +13,7 @@ from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
 from ingle.cli.options import AsJson, Refresh, Verbose
-from ingle.cli.output import fields, person_watches, print_json, table
+from ingle.cli.output import fields, print_json, table
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
 from ingle.v1 import kernel_pb2
@@ -54,7 +54,7 @@ def pull(
     json: AsJson = False,
 ) -> None:
     """Bring a kernel of the catalog; nothing happens when it is here already."""
-    with connect() as client, Stages(lines=verbose or not person_watches()) as stages:
+    with connect() as client, Stages(lines=verbose, steps=True) as stages:
         request = kernel_pb2.BeginPullKernelRequest(name=name, refresh=refresh)
         begun = client.call(request, kernel_pb2.BeginPullKernelResponse)
         follow(client, begun.operation, stages)
@@ -83,7 +83,7 @@ def import_kernel(
         kernel_path=str(file.absolute()),
         modules_path=str(modules.absolute()) if modules else "",
     )
-    with connect() as client, Stages(lines=False) as stages:
+    with connect() as client, Stages(lines=False, steps=True) as stages:
         call = client.begin(request, kernel_pb2.ImportKernelResponse)
         stages.under_way(f"Importing {file}")
         kernel = call.result().kernel
