@@ -89,8 +89,9 @@ def test_an_oversized_message_is_refused_with_an_op_id(server: Server) -> None:
 
 
 def test_a_message_beyond_the_transport_limit_is_refused_and_the_server_lives(server: Server) -> None:
-    error = refused(server.vms.GetVm, vm_pb2.GetVmRequest(vm="x" * (20 * 1024 * 1024)))
-    assert error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.RpcError) as raised:  # grpc's own refusal: it comes before anything of ours sees the call
+        server.vms.GetVm(vm_pb2.GetVmRequest(vm="x" * (20 * 1024 * 1024)))
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     server.system.Ping(system_pb2.PingRequest())
 
 
@@ -179,10 +180,10 @@ import os, socket, sys
 s = socket.socket(socket.AF_UNIX)
 os.setgid(65534); os.setuid(65534)
 s.connect(sys.argv[1])
-s.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes(9))
 try:
+    s.sendall(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n" + bytes(9))
     print(len(s.recv(100)))
-except ConnectionResetError:
+except (BrokenPipeError, ConnectionResetError):
     print("reset")
 """
 

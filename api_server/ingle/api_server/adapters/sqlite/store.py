@@ -1,4 +1,7 @@
-"""The store over aiosqlite: one connection that writes, under a lock; one that reads and never waits for it (WAL).
+"""The store over aiosqlite: one connection that writes, under a lock; readers never wait for it (WAL).
+
+Lists are read through aiosqlite's thread. One row is read at once, in the event loop: that takes five microseconds where
+the way through a thread takes a quarter of a millisecond, and every call starts with such a read.
 
 Every public method is one transaction. A call that is cancelled either happened as a whole or not at all.
 """
@@ -57,6 +60,7 @@ _KERNEL = _Kind(
     "SELECT kernel_id AS id, 0 AS rank FROM kernel_names WHERE name = ?1 " + _PREFIX.format(table="kernels"),
     "ingle kernel list",
 )
+_OPERATION = _Kind("operation", Reason.OPERATION_NOT_FOUND, "", "ingle operation list")
 
 
 class SqliteStore:
@@ -67,18 +71,22 @@ class SqliteStore:
         self._lock = asyncio.Lock()
         self._writer: aiosqlite.Connection
         self._reader: aiosqlite.Connection
+        self._rows: sqlite3.Connection
 
     async def __aenter__(self) -> "SqliteStore":
         self._writer = await _open(self._path, read_only=False)
         try:
             await _migrate(self._writer)
             self._reader = await _open(self._path, read_only=True)
+            self._rows = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+            self._rows.row_factory = sqlite3.Row
         except BaseException:
             await self._writer.close()
             raise
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._rows.close()
         await self._reader.close()
         await self._writer.close()
 
@@ -116,17 +124,15 @@ class SqliteStore:
             await db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
 
     async def vm(self, reference: str) -> Vm:
-        return await _one_vm(self._reader, await self._resolve(_VM, reference))
+        vm_id = self._resolve(_VM, reference)
+        return rows.vm_of(self._row(_VM, rows.SELECT_VMS + " WHERE id = ?", vm_id))
 
     async def vms(self) -> list[Vm]:
         found = await self._reader.execute_fetchall(rows.SELECT_VMS + " ORDER BY created_at, id")
         return [rows.vm_of(row) for row in found]
 
     async def vm_token(self, vm_id: str) -> bytes:
-        row = await _fetch_one(self._reader, "SELECT token FROM vms WHERE id = ?", vm_id)
-        if row is None:
-            raise _not_found(_VM, vm_id)
-        return bytes(row["token"])
+        return bytes(self._row(_VM, "SELECT token FROM vms WHERE id = ?", vm_id)["token"])
 
     # -- images
 
@@ -139,11 +145,8 @@ class SqliteStore:
             return rows.image_of(row)
 
     async def image(self, reference: str) -> Image:
-        image_id = await self._resolve(_IMAGE, reference)
-        row = await _fetch_one(self._reader, rows.SELECT_IMAGES + " WHERE id = ?", image_id)
-        if row is None:
-            raise _not_found(_IMAGE, reference)
-        return rows.image_of(row)
+        image_id = self._resolve(_IMAGE, reference)
+        return rows.image_of(self._row(_IMAGE, rows.SELECT_IMAGES + " WHERE id = ?", image_id))
 
     async def images(self) -> list[Image]:
         found = await self._reader.execute_fetchall(rows.SELECT_IMAGES + " ORDER BY created_at, id")
@@ -163,11 +166,8 @@ class SqliteStore:
             return rows.kernel_of(row)
 
     async def kernel(self, reference: str) -> Kernel:
-        kernel_id = await self._resolve(_KERNEL, reference)
-        row = await _fetch_one(self._reader, rows.SELECT_KERNELS + " WHERE id = ?", kernel_id)
-        if row is None:
-            raise _not_found(_KERNEL, reference)
-        return rows.kernel_of(row)
+        kernel_id = self._resolve(_KERNEL, reference)
+        return rows.kernel_of(self._row(_KERNEL, rows.SELECT_KERNELS + " WHERE id = ?", kernel_id))
 
     async def kernels(self) -> list[Kernel]:
         found = await self._reader.execute_fetchall(rows.SELECT_KERNELS + " ORDER BY created_at, id")
@@ -183,10 +183,7 @@ class SqliteStore:
             await _insert(db, "operations", rows.operation_columns(operation), or_replace=True)
 
     async def operation(self, op_id: str) -> Operation:
-        row = await _fetch_one(self._reader, "SELECT * FROM operations WHERE id = ?", op_id)
-        if row is None:
-            raise NotFound(Reason.OPERATION_NOT_FOUND, f"no operation {op_id!r}", "ingle operation list")
-        return rows.operation_of(row)
+        return rows.operation_of(self._row(_OPERATION, "SELECT * FROM operations WHERE id = ?", op_id))
 
     async def operations(self, limit: int) -> list[Operation]:
         found = await self._reader.execute_fetchall(
@@ -234,9 +231,15 @@ class SqliteStore:
                     raise _translated(error, self._path) from error
                 raise
 
-    async def _resolve(self, kind: _Kind, reference: str) -> str:
+    def _row(self, kind: _Kind, sql: str, key: str) -> sqlite3.Row:
+        row: sqlite3.Row | None = self._rows.execute(sql, (key,)).fetchone()
+        if row is None:
+            raise _not_found(kind, key)
+        return row
+
+    def _resolve(self, kind: _Kind, reference: str) -> str:
         end = reference + "g" if _HEX.fullmatch(reference) else ""
-        found = list(await self._reader.execute_fetchall(kind.resolve, (reference, end)))
+        found = self._rows.execute(kind.resolve, (reference, end)).fetchall()
         exact = {row["id"] for row in found if row["rank"] == 0}
         # A whole id or a name wins over being the prefix of some other id.
         ids = exact if len(exact) == 1 else {row["id"] for row in found}
