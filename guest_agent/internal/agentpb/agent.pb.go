@@ -580,10 +580,13 @@ func (x *PingResponse) GetUptimeMilliseconds() uint64 {
 }
 
 type ExecRequest struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	Argv             []string               `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
-	Env              map[string]string      `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	WorkingDirectory string                 `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// argv[0] is looked up in the PATH of the command's own environment.
+	Argv []string `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
+	// Goes over BootConfig.env, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH.
+	Env map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Absolute; empty: the user's home, or / where that is missing.
+	WorkingDirectory string `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
 	// Name or number; empty: root.
 	User  string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	Stdin bool   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
@@ -709,6 +712,7 @@ func (x *ExecStarted) GetPid() uint32 {
 	return 0
 }
 
+// 1 to 64, for the command's whole process group.
 type ExecSignal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Signal        uint32                 `protobuf:"varint,1,opt,name=signal,proto3" json:"signal,omitempty"`

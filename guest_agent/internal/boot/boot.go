@@ -28,6 +28,9 @@ const (
 	newRoot         = "/ingle.root"
 )
 
+// tokenSize is what keeps everybody else from a TCP port: 256 bits.
+const tokenSize = 32
+
 // readyLine tells the host that calling is worth a try.
 const readyLine = "ingle-agent ready\n"
 
@@ -62,6 +65,12 @@ func run(version string) error {
 	if err != nil {
 		return err
 	}
+	// From here on a caller waits in the listener's queue while the rest is done.
+	if config.ReadyDevice != "" {
+		if err := tellReady(config.ReadyDevice); err != nil {
+			return err
+		}
+	}
 	if config.RootDevice != "" {
 		if err := mountRoot(config.RootDevice, newRoot); err != nil {
 			return err
@@ -75,11 +84,6 @@ func run(version string) error {
 	}
 	reaper := reap.New()
 	powerOffOnSignal(reaper)
-	if config.ReadyDevice != "" {
-		if err := tellReady(config.ReadyDevice); err != nil {
-			return err
-		}
-	}
 	if config.PowerOff {
 		machine.PowerOff(reaper)
 	}
@@ -106,11 +110,13 @@ func readConfig() (*agentpb.BootConfig, error) {
 	if err := proto.Unmarshal(data, config); err != nil {
 		return nil, fmt.Errorf("boot configuration %s: %w", configFile, err)
 	}
+	if config.GetListen().GetTcpPort() != 0 && len(config.Token) != tokenSize {
+		return nil, fmt.Errorf("boot configuration: a TCP port needs a token of %d bytes, not %d", tokenSize, len(config.Token))
+	}
 	return config, nil
 }
 
-// connect brings the network up and listens. That is done before the root file system is there, so that an early
-// caller waits in the listener's queue instead of trying again.
+// connect brings the network up and listens.
 func connect(config *agentpb.BootConfig) (net.Listener, error) {
 	if err := network.LoopbackUp(); err != nil {
 		return nil, err
@@ -149,6 +155,9 @@ func furnish(config *agentpb.BootConfig) error {
 	if prefix, err := netip.ParsePrefix(config.GetNetwork().GetAddress()); err == nil {
 		address = prefix.Addr().String()
 	}
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return err
+	}
 	if err := takeName(config.Hostname, address); err != nil {
 		return err
 	}
@@ -161,7 +170,6 @@ func tellReady(device string) error {
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	terminal, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	if err == nil {
 		terminal.Oflag &^= unix.OPOST
@@ -170,6 +178,7 @@ func tellReady(device string) error {
 		}
 	}
 	_, err = file.WriteString(readyLine)
+	go file.Close() // of a serial line, that waits until the last byte has left
 	return err
 }
 

@@ -23,9 +23,6 @@ func takeName(name, address string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return os.NewSyscallError("sethostname", err)
 	}
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
-		return err
-	}
 	if err := writeIfChanged("/etc/hostname", []byte(name+"\n")); err != nil {
 		return err
 	}

@@ -25,6 +25,18 @@ func openRoute() (*route, error) {
 
 func (r *route) close() { _ = unix.Close(r.socket) }
 
+// index is the number of an interface, asked by ioctl (netdevice(7)): package net would have all of them listed.
+func (r *route) index(name string) (int, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(r.socket, unix.SIOCGIFINDEX, request); err != nil {
+		return 0, err
+	}
+	return int(request.Uint32()), nil
+}
+
 // setUp brings a link up: ip link set INDEX up.
 func (r *route) setUp(index int) error {
 	body := make([]byte, unix.SizeofIfInfomsg)

@@ -3,7 +3,6 @@ package network
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 )
 
@@ -54,16 +53,16 @@ func Configure(wanted Configuration) error {
 }
 
 func withLink(name string, change func(routes *route, index int) error) error {
-	link, err := net.InterfaceByName(name)
-	if err != nil {
-		return fmt.Errorf("network interface %s: %w", name, err)
-	}
 	routes, err := openRoute()
 	if err != nil {
 		return err
 	}
 	defer routes.close()
-	if err := change(routes, link.Index); err != nil {
+	index, err := routes.index(name)
+	if err != nil {
+		return fmt.Errorf("network interface %s: %w", name, err)
+	}
+	if err := change(routes, index); err != nil {
 		return fmt.Errorf("network interface %s: %w", name, err)
 	}
 	return nil

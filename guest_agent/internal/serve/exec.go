@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +17,9 @@ import (
 // outputGrace is how long output is waited for after the command ended while a process it left behind keeps the pipes
 // open. Without such a one the pipes end at once.
 const outputGrace = 500 * time.Millisecond
+
+// longestTimeout is the most milliseconds that a time.Duration holds: three centuries.
+const longestTimeout = uint64(math.MaxInt64 / time.Millisecond)
 
 // execution is one command and its caller.
 type execution struct {
@@ -43,7 +47,7 @@ func (c *connection) exec(request *agentpb.ExecRequest) error {
 		return err
 	}
 	e := &execution{connection: c, command: started, stdin: newStdinQueue(started.Stdin)}
-	return e.run(time.Duration(request.TimeoutMilliseconds) * time.Millisecond)
+	return e.run(time.Duration(min(request.TimeoutMilliseconds, longestTimeout)) * time.Millisecond)
 }
 
 func (e *execution) run(timeout time.Duration) error {

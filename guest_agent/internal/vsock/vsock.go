@@ -49,12 +49,25 @@ func Listen(port uint32) (*Listener, error) {
 	return &Listener{file, raw, address}, nil
 }
 
-// Accept waits for the next connection.
+// Accept waits for the next connection from the host. The guest's own processes could reach the port too, where the
+// kernel has a vsock loopback; they are turned away, since on vsock it is the address that says who calls.
 func (l *Listener) Accept() (net.Conn, error) {
-	var fd int
-	var peer unix.Sockaddr
+	for {
+		fd, peer, err := l.accept()
+		if err != nil {
+			return nil, err
+		}
+		if remote, ok := peer.(*unix.SockaddrVM); ok && remote.CID == unix.VMADDR_CID_HOST {
+			address := Address{remote.CID, remote.Port}
+			return &connection{os.NewFile(uintptr(fd), address.String()), l.address, address}, nil
+		}
+		_ = unix.Close(fd)
+	}
+}
+
+func (l *Listener) accept() (fd int, peer unix.Sockaddr, err error) {
 	var acceptErr error
-	err := l.raw.Read(func(listener uintptr) bool {
+	err = l.raw.Read(func(listener uintptr) bool {
 		for {
 			fd, peer, acceptErr = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			if acceptErr != unix.EINTR && acceptErr != unix.ECONNABORTED {
@@ -63,16 +76,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 	})
 	if err != nil {
-		return nil, net.ErrClosed
+		return -1, nil, net.ErrClosed
 	}
-	if acceptErr != nil {
-		return nil, os.NewSyscallError("accept4", acceptErr)
-	}
-	remote := Address{}
-	if vm, ok := peer.(*unix.SockaddrVM); ok {
-		remote = Address{vm.CID, vm.Port}
-	}
-	return &connection{os.NewFile(uintptr(fd), remote.String()), l.address, remote}, nil
+	return fd, peer, os.NewSyscallError("accept4", acceptErr)
 }
 
 // Close stops listening.

@@ -284,15 +284,20 @@ class ExecRequest(_message.Message):
     STDIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_MILLISECONDS_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
+    """Absolute; empty: the user's home, or / where that is missing."""
     user: _builtins.str
     """Name or number; empty: root."""
     stdin: _builtins.bool
     timeout_milliseconds: _builtins.int
     """0: none."""
     @_builtins.property
-    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """argv[0] is looked up in the PATH of the command's own environment."""
+
     @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Goes over BootConfig.env, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH."""
+
     def __init__(
         self,
         *,
@@ -332,6 +337,8 @@ Global___ExecStarted: _TypeAlias = ExecStarted  # noqa: Y015
 
 @_typing.final
 class ExecSignal(_message.Message):
+    """1 to 64, for the command's whole process group."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SIGNAL_FIELD_NUMBER: _builtins.int
