@@ -43,7 +43,7 @@ PACKAGES: Mapping[str, str] = {
 """Which Debian package has a program."""
 
 _TAIL_LINES = 40
-_LINES_IN_MESSAGE = 6
+_LINES_IN_MESSAGE = 10
 _LONGEST_LINE = 64 * 1024
 
 # The last is what GNU tar says.

@@ -103,4 +103,4 @@ def _aligned(size: int) -> int:
 
 
 def _bad(why: str) -> BadFile:
-    return BadFile(Reason.KERNEL_INVALID, f"the kernel can't be used: {why}", "")
+    return BadFile(Reason.KERNEL_INVALID, f"the kernel can't be used: {why}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ingle.api_server.host import compression
+from ingle.api_server.host.files import disk_full_reported
 from ingle.api_server.model.errors import BadFile, Reason
 
 NEEDED = ("virtio_mmio", "virtio_blk", "virtio_net", "ext4")
@@ -78,15 +79,22 @@ def _visit(tree: Tree, name: str, order: dict[str, None], trail: tuple[str, ...]
 def save(directory: Path, tree: Tree, names: Sequence[str], release: str, into: Path) -> None:
     """Write the modules, uncompressed, to the new directory `into` as NN-name.ko in the order of `names`.
 
-    Raises BadFile(KERNEL_INVALID) for one that is corrupt or made for another kernel than `release`."""
+    Raises BadFile(KERNEL_INVALID) for one that is corrupt or made for another kernel than `release`, and
+    HostProblem(DISK_FULL)."""
     into.mkdir()
-    for number, name in enumerate(names):
-        content = _content(directory / tree.paths[name])
-        made_for = _VERMAGIC.search(content)
-        if made_for is None or made_for[1].decode("ascii") != release:
-            found = "no kernel" if made_for is None else made_for[1].decode("ascii")
-            raise _bad(f"the module {name} is made for {found}, not for {release}")
-        (into / f"{number:02}-{name}.ko").write_bytes(content)
+    with disk_full_reported(into):
+        for number, name in enumerate(names):
+            (into / f"{number:02}-{name}.ko").write_bytes(
+                _checked(name, _content(directory / tree.paths[name]), release)
+            )
+
+
+def _checked(name: str, content: bytes, release: str) -> bytes:
+    made_for = _VERMAGIC.search(content)
+    found = "no kernel" if made_for is None else made_for[1].decode("ascii")
+    if found != release:
+        raise _bad(f"the module {name} is made for {found}, not for {release}")
+    return content
 
 
 def _content(path: Path) -> bytes:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ingle.api_server.host import rootlike
 from ingle.api_server.host.tool import Tools
-from ingle.api_server.model.errors import ToolFailed
 from ingle.api_server.ports.sources import CatalogEntry, Report
 
 SUITES: Mapping[str, str] = {"debian:bookworm": "bookworm", "debian:trixie": "trixie"}
@@ -18,9 +17,6 @@ CATALOG = (
 )
 
 _PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "less", "nano", "procps")
-
-_MIRROR = "http://deb.debian.org/debian"
-_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
 
 # What mmdebstrap copies from the host for its own use; in the guest, the agent writes them.
 _FORGET_HOST = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
@@ -57,14 +53,13 @@ _FAKE = ("fakechroot", "fakeroot")
 
 
 async def _sources(tools: Tools, suite: str) -> list[str]:
-    """Lines for sources.list: the host's mirrors where it has any of Debian's, which need not be of the same suite."""
+    """Lines for sources.list with the host's mirrors, which need not be of the same suite. None, so that mmdebstrap
+    takes Debian's own, when the host has no mirror of Debian or none of its security updates."""
     form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
-    try:
-        listed = (await tools.run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])).decode()
-    except ToolFailed:
-        listed = ""  # an apt without lists knows no mirrors; mmdebstrap doesn't need it to
-    mirror = _mirror(listed, "Debian") or _MIRROR
-    security = _mirror(listed, "Debian-Security") or _SECURITY_MIRROR
+    listed = (await tools.run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])).decode()
+    mirror, security = _mirror(listed, "Debian"), _mirror(listed, "Debian-Security")
+    if mirror is None or security is None:
+        return []
     return [
         f"deb {mirror} {suite} main",
         f"deb {mirror} {suite}-updates main",
@@ -84,7 +79,8 @@ async def _proxies(tools: Tools) -> dict[str, str]:
     for scheme in ("http", "https"):
         variable = f"{scheme}_proxy"
         shown = (await tools.run(["apt-config", "dump", "--format", "%v%n", f"Acquire::{scheme}::Proxy"])).decode()
-        value = shown.strip()
-        if value and variable not in os.environ:
-            proxies[variable] = value
+        # The first line is the general one; those for single hosts follow.
+        proxy = shown.partition("\n")[0]
+        if proxy and variable not in os.environ:
+            proxies[variable] = proxy
     return proxies
