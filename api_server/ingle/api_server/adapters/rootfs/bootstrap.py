@@ -18,6 +18,8 @@ CATALOG = (
 
 _PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "less", "nano", "procps")
 
+_FAKE = ("fakechroot", "fakeroot")
+
 # What mmdebstrap copies from the host for its own use; in the guest, the agent writes them.
 _FORGET_HOST = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
 
@@ -47,9 +49,6 @@ async def make_archive(tools: Tools, suite: str, archive: Path, scratch: Path, r
         *await _sources(tools, suite),
     ]
     await tools.run(command, env={"TMPDIR": str(scratch), **await _proxies(tools)}, on_line=on_line)
-
-
-_FAKE = ("fakechroot", "fakeroot")
 
 
 async def _sources(tools: Tools, suite: str) -> list[str]:
