@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ingle.api_server.model.errors import HostProblem, Reason
@@ -114,17 +114,14 @@ def remove_tree(path: Path) -> None:
     """Delete a file, or a directory with all that is in it; what is gone already, also while we work, is fine.
 
     Directories without write permission, as unpacked archives have, are made writable first. Never follows symlinks."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISDIR(mode):
+    if path.is_dir() and not path.is_symlink():
+        _make_writable(path)
+        for directory, names, _ in os.walk(path):
+            for name in names:
+                _make_writable(Path(directory, name))
+        shutil.rmtree(path, onerror=_ignore_missing)
+    else:
         path.unlink(missing_ok=True)
-        return
-    for directory, _, _ in os.walk(path, onerror=None):
-        if not os.access(directory, os.W_OK | os.X_OK | os.R_OK):
-            os.chmod(directory, 0o700)
-    shutil.rmtree(path, onerror=_ignore_missing)
 
 
 def allocated_bytes(path: Path) -> int:
@@ -148,6 +145,14 @@ def disk_full_reported(directory: Path) -> Iterator[None]:
         raise HostProblem(
             Reason.DISK_FULL, f"no space left on the file system of {directory}", f"df -h {directory}"
         ) from error
+
+
+def _make_writable(directory: Path) -> None:
+    """Let the owner of a directory do anything in it; before it is walked, or nobody would see what is inside."""
+    with suppress(FileNotFoundError):
+        mode = directory.lstat().st_mode
+        if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
+            directory.chmod(stat.S_IRWXU)
 
 
 def _ignore_missing(function: object, path: str, error: tuple[object, BaseException, object]) -> None:
