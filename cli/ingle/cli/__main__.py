@@ -13,11 +13,13 @@ from ingle.cli.errors import EXIT_FAILED, EXIT_SIGNAL, EXIT_USAGE, CliError, Fai
 from ingle.cli.options import Settings
 from ingle.cli.output import tell, tell_failure
 
+_STDERR = 2
 TRACEBACK_VARIABLE = "INGLE_TRACEBACK"
 
 
 def main() -> Never:
     """The entry point. Exit codes: see ingle.cli.errors."""
+    _fill_standard_streams()
     signal.signal(signal.SIGTERM, _leave)
     settings = Settings()
     try:
@@ -36,6 +38,13 @@ def main() -> Never:
         tell_failure(Failure("INTERNAL", message, remedy), as_json=settings.json)
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def _fill_standard_streams() -> None:
+    """Whoever closed 0, 1 or 2 must not find our socket there: a guest's output would go into it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(fd)
 
 
 def _leave(number: int, _frame: object) -> Never:

@@ -198,7 +198,9 @@ class _Session:
 
 @contextlib.contextmanager
 def _signals_to(session: _Session) -> Iterator[None]:
-    former = {number: signal.signal(number, session.on_signal) for number in _FORWARDED}
+    # What was ignored when we began (by nohup, or a shell's &) is not ours to take up.
+    heeded = [number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    former = {number: signal.signal(number, session.on_signal) for number in heeded}
     former_wake_fd = signal.set_wakeup_fd(session.wake_fd, warn_on_full_buffer=False)
     try:
         yield

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +97,16 @@ async def test_stdin_from_a_file_and_none_at_all(ingle: Ingle, web: str, tmp_pat
     assert (await ingle("vm", "exec", "--no-stdin", web, "--", "cat", stdin=b"not for the guest")).out == b""
 
 
+async def test_streams_that_were_closed_swallow_what_goes_there(ingle: Ingle, web: str) -> None:
+    words = [sys.executable, "-m", "ingle.cli", "vm", "exec", web, "--", "sh", "-c", "echo out; cat; exit 5"]
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"{shlex.join(words)} <&- >&-", env=ingle.environment, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(20):
+        _, said = await shell.communicate()
+    assert (shell.returncode, said) == (5, b"")
+
+
 async def test_a_command_that_ignores_its_stdin_still_ends(ingle: Ingle, web: str) -> None:
     assert (await ingle("vm", "exec", web, "--", "echo", "done", stdin=bytes(5_000_000))).out == b"done\n"
 
@@ -140,6 +152,20 @@ async def test_signals_go_to_the_command(ingle: Ingle, web: str, number: signal.
     process.send_signal(number)
     assert await line_of(process) == f"got {name}\n".encode()
     assert await code_of(process) == 7
+
+
+async def test_signals_ignored_from_the_start_stay_ignored(ingle: Ingle, web: str) -> None:
+    """As under nohup."""
+    script = "trap 'echo got HUP' HUP; trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+    words = [sys.executable, "-m", "ingle.cli", "vm", "exec", web, "--", "sh", "-c", script]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"trap '' HUP; exec {shlex.join(words)}", env=ingle.environment, stdout=asyncio.subprocess.PIPE
+    )
+    assert await line_of(process) == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    out, _ = await process.communicate()
+    assert (process.returncode, out) == (7, b"")
 
 
 async def test_a_second_interrupt_leaves_though_the_command_ignores_it(ingle: Ingle, world: World, web: str) -> None:
