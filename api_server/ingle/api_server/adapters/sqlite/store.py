@@ -1,7 +1,7 @@
 """The store over aiosqlite: one connection that writes, under a lock; readers never wait for it (WAL).
 
-Lists are read through aiosqlite's thread. One row is read at once, in the event loop: that takes five microseconds where
-the way through a thread takes a quarter of a millisecond, and every call starts with such a read.
+Lists are read through aiosqlite's thread. One row is read at once, in the event loop: that takes five microseconds,
+where the way through a thread takes a quarter of a millisecond, and every call starts with such a read.
 
 Every public method is one transaction. A call that is cancelled either happened as a whole or not at all.
 """
