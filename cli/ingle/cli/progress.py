@@ -57,7 +57,7 @@ class Stages:
     def stage_ended(self, name: str, seconds: float, text: str = "") -> None:
         """Leave a line, if lines are wanted."""
         if self._lines:
-            self._print(printable(f"{format_seconds(seconds):>8}  {name:<14} {text}").rstrip())
+            self._print(printable(f"{format_seconds(seconds):>8}  {name:<18} {text}").rstrip())
 
     def under_way(self, text: str, fraction: float | None = None) -> None:
         """Change the live line, or tell the step. `fraction`: 0 to 1, None when it can't be known."""
