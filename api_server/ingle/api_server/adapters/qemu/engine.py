@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+from functools import cache
 from pathlib import Path
 
 from ingle.api_server.adapters.qemu import command
@@ -39,7 +40,8 @@ class QemuEngine:
             hostname=vm.name,
             root_device=command.ROOT_DEVICE,
             network=GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)),
-            tcp_port=command.AGENT_PORT,
+            tcp_port=0 if _vsock_usable() else command.AGENT_PORT,
+            vsock_port=command.AGENT_PORT if _vsock_usable() else 0,
             token=token,
             env=vm.env,
             entropy=os.urandom(64),
@@ -74,7 +76,12 @@ class QemuEngine:
             control.bind(str(plan.paths.control_socket))
             control.listen(1)
             argv = command.launch(
-                BINARY, plan, control_fd=control.fileno(), ready_fd=ready_qemu.fileno(), tsc_khz=tsc_khz()
+                BINARY,
+                plan,
+                control_fd=control.fileno(),
+                ready_fd=ready_qemu.fileno(),
+                tsc_khz=tsc_khz(),
+                vsock=_vsock_usable(),
             )
             try:
                 child = Process.spawn(
@@ -89,7 +96,7 @@ class QemuEngine:
         ready.setblocking(False)
         vmm = QemuVmm(child, plan.paths, ready)
         try:
-            return await vmm.connect(plan.token)
+            return await vmm.connect(plan.vm.id, plan.token)
         except BaseException:
             child.signal(signal.SIGKILL)
             await vmm.close()
@@ -101,7 +108,7 @@ class QemuEngine:
             return None
         vmm = QemuVmm(found, paths, None)
         try:
-            return await vmm.connect(token)
+            return await vmm.connect(vm.id, token)
         except ToolFailed:
             await vmm.close()
             return None
@@ -117,3 +124,13 @@ class QemuEngine:
         said = (await self._tools.run([BINARY, "--version"])).decode()
         version = re.search(r"version (\S+)", said)
         return version[1] if version else said.splitlines()[0]
+
+
+@cache
+def _vsock_usable() -> bool:
+    """Whether this user may give guests a vsock: no port of the host is needed then, and no other user can call."""
+    try:
+        os.close(os.open("/dev/vhost-vsock", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
