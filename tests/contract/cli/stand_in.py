@@ -51,6 +51,7 @@ class World:
     stops_together: int = 1
     # A create stays in its second stage until it is cancelled.
     hold_creates: bool = False
+    held_fraction: float | None = None
     create_error: error_pb2.Error | None = None
 
     def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
@@ -178,6 +179,9 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
                 operation.stages.add(name=name, text=text).started_at.FromSeconds(1_700_000_000)
                 yield operation_pb2.WatchOperationResponse(operation=operation)
             if self.world.hold_creates:
+                if self.world.held_fraction is not None:
+                    operation.stages[-1].fraction = self.world.held_fraction
+                    yield operation_pb2.WatchOperationResponse(operation=operation)
                 await self.end.wait()
         except asyncio.CancelledError:
             if request.cancel_on_disconnect:
