@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite
 
@@ -73,7 +73,7 @@ class SqliteStore:
         self._reader: aiosqlite.Connection
         self._rows: sqlite3.Connection
 
-    async def __aenter__(self) -> "SqliteStore":
+    async def __aenter__(self) -> Self:
         self._writer = await _open(self._path, read_only=False)
         try:
             await _migrate(self._writer)
