@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from ingle.api_server.adapters.qemu import command
@@ -99,7 +100,10 @@ class QemuEngine:
             return await vmm.connect(plan.vm.id, plan.token)
         except BaseException:
             child.signal(signal.SIGKILL)
-            await vmm.close()
+            try:
+                await child.wait()
+            finally:
+                await vmm.close()
             raise
 
     async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
@@ -115,10 +119,12 @@ class QemuEngine:
 
     async def kill_all(self, paths: VmPaths) -> None:
         name = command.process_name(paths.state.name)
-        for found in process.find(lambda argv: name in argv):
+        for found in process.find(lambda argv: ("-name", name) in pairwise(argv)):
             found.signal(signal.SIGKILL)
-            await found.wait()
-            found.close()
+            try:
+                await found.wait()
+            finally:
+                found.close()
 
     async def version(self) -> str:
         said = (await self._tools.run([BINARY, "--version"])).decode()
