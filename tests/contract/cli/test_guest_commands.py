@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,37 @@ async def test_run_creates_a_vm_for_the_command_and_has_the_server_delete_it(ing
     (spec,) = world.created
     assert (spec.memory_bytes, dict(spec.env)) == (512 << 20, {"A": "1"})
     assert world.deleted_after_exec == ["made-up"]
+
+
+async def test_a_server_that_dies_amid_run_rm_leaves_no_vm(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    connections: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(tmp_path / "api.sock")
+        connections.extend((writer, to_server))
+        await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
+
+    async with await asyncio.start_unix_server(pass_on, tmp_path / "line.sock"):
+        over_the_line = ingle.with_variables(INGLE_SOCKET=str(tmp_path / "line.sock"))
+        process = await over_the_line.start("vm", "run", "--rm", "--", "sh", "-c", "echo ready; sleep 60")
+        assert await line_of(process) == b"ready\n"
+        for end in connections:
+            end.transport.abort()
+        assert await code_of(process) == 125
+    assert world.changes == [("delete", "made-up")]
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+    writer.close()
+
+
+async def test_output_that_cannot_be_written_is_told_and_ends_with_125(ingle: Ingle, web: str, full_disk: int) -> None:
+    process = await ingle.start("vm", "exec", web, "--", "echo", "hello", stdout=full_disk)
+    _, said = await process.communicate()
+    assert (process.returncode, said) == (125, b"ingle: writing the output: No space left on device\n")
 
 
 async def test_run_without_rm_keeps_the_vm(ingle: Ingle, world: World) -> None:

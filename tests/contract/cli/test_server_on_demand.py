@@ -90,6 +90,14 @@ async def test_one_that_fails_to_start_has_its_last_words_shown(isolated: Ingle,
     assert "server.log" in listed.err
 
 
+async def test_a_state_directory_that_cannot_be_made_is_named_with_what_to_set(isolated: Ingle, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    failed = await isolated.with_variables(XDG_STATE_HOME=str(tmp_path / "file"))("vm", "list")
+    assert failed.code == 1
+    assert f"can't write {tmp_path}/file" in failed.err
+    assert "remedy: set XDG_STATE_HOME" in failed.err
+
+
 async def test_one_whose_packages_are_missing_names_the_extra_to_install(isolated: Ingle, tmp_path: Path) -> None:
     ingle = with_server_that(isolated, tmp_path, "import no_such_package")
     assert "pip install 'ingle[server]'" in (await ingle("vm", "list")).err
