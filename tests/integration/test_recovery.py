@@ -164,3 +164,18 @@ def test_stale_sockets_of_a_killed_server_do_not_matter(new_server: NewServer) -
     assert server.socket.exists()
     server.start()
     assert refused(server.vms.GetVm, vm_pb2.GetVmRequest(vm="x")).reason == "VM_NOT_FOUND"
+
+
+def test_a_vmm_that_lives_but_does_not_answer_is_never_taken_for_dead(new_server: NewServer) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    server.stop()
+    os.kill(vm.pid, signal.SIGSTOP)
+    server.start()
+    assert server.list() == [vm]
+    assert "does not answer" in server.vms.GetVmHealth(vm_pb2.GetVmHealthRequest(vm=vm.id)).problem
+    assert "does not answer" in refused(server.vms.StopVm, vm_pb2.StopVmRequest(vm=vm.id)).message
+    server.stop()
+    os.kill(vm.pid, signal.SIGCONT)
+    server.start()
+    assert server.run(vm.id, "cat", "/proc/sys/kernel/random/boot_id")[1].decode().strip() == vm.boot_id

@@ -3,6 +3,7 @@
 All of it blocks: on the event loop, use threads.in_thread.
 """
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -18,6 +19,10 @@ from ingle.api_server.model.errors import HostProblem, Reason
 
 # _IOW(0x94, 9, int), from linux/fs.h; ioctl_ficlone(2).
 _FICLONE = 0x40049409
+
+# linux/falloc.h
+_KEEP_SIZE = 0x01
+_PUNCH_HOLE = 0x02
 
 _BLOCK = 512  # the unit of st_blocks, whatever the file system; see inode(7)
 
@@ -108,6 +113,16 @@ def new_file(path: Path, mode: int) -> Iterator[int]:
             raise
         finally:
             os.close(descriptor)
+
+
+def punch_hole(descriptor: int, end: int) -> None:
+    """Give back the blocks before `end` (rounded down to whole ones); the size and all offsets stay.
+
+    FALLOC_FL_PUNCH_HOLE needs FALLOC_FL_KEEP_SIZE, see fallocate(2). Python's os has neither. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(end)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def remove_tree(path: Path) -> None:

@@ -14,6 +14,13 @@ from ingle.api_server.ports.store import Store
 log = logging.getLogger(__name__)
 
 
+NO_ANSWER = "its VMM was started by an earlier server and does not answer this one"
+"""What is wrong with a VM that is RUNNING and has no VMM here."""
+
+_TRIM_SECONDS = 5.0
+_CONSOLE_BYTES = 8 * 1024 * 1024
+
+
 class Fleet:
     """Live VMMs by VM id, and one lock a VM: whoever changes a VM's state holds it."""
 
@@ -32,9 +39,10 @@ class Fleet:
     def attach(self, vm: Vm, vmm: Vmm) -> None:
         """`vmm` runs `vm`, and is watched from now on."""
         self._vmms[vm.id] = vmm
-        watcher = asyncio.create_task(self._watch(vm.id, vmm), name=f"watch-{vm.id}")
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
+        for watch in (self._watch(vm.id, vmm), self._bound_console(vm.id, vmm)):
+            watcher = asyncio.create_task(watch, name=f"watch-{vm.id}")
+            self._watchers.add(watcher)
+            watcher.add_done_callback(self._watchers.discard)
 
     async def detach(self, vm_id: str) -> None:
         """The VM's process is gone, and nobody else has the word on its state: the caller holds the lock."""
@@ -66,6 +74,13 @@ class Fleet:
         await asyncio.gather(*self._watchers, return_exceptions=True)
         for vm_id in list(self._vmms):
             await self.detach(vm_id)
+
+    async def _bound_console(self, vm_id: str, vmm: Vmm) -> None:
+        """A guest writes to its console at will: what it wrote long ago must not fill the host's disk."""
+        console = self._files.paths(vm_id).console_log
+        while self._vmms.get(vm_id) is vmm:
+            self._files.forget_all_but(console, _CONSOLE_BYTES)
+            await vmm.wait_gone(_TRIM_SECONDS)
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()

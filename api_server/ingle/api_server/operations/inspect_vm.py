@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.guest import AgentInfo, GuestStats
 from ingle.api_server.model.vm import VmState
-from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
 from ingle.api_server.ports.disk import DiskBackend
 from ingle.api_server.ports.engine import VmmUsage
 from ingle.api_server.ports.files import VmFiles
@@ -47,7 +47,8 @@ class InspectVm:
         vm = await self._store.vm(reference)
         vmm = self._fleet.vmm(vm.id)
         if vm.state is not VmState.RUNNING or vmm is None:
-            return Health(vm.state, vmm is not None, agent_answers=False, problem=vm.error)
+            problem = NO_ANSWER if vm.state is VmState.RUNNING else vm.error
+            return Health(vm.state, vmm is not None, agent_answers=False, problem=problem)
         try:
             await self._fleet.channel(vm).ping()
         except IngleError as error:

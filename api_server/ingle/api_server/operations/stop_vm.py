@@ -4,10 +4,10 @@ import asyncio
 import logging
 import signal
 
-from ingle.api_server.model.errors import IngleError, Reason, ToolFailed
+from ingle.api_server.model.errors import Conflict, IngleError, Reason, ToolFailed
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Vm, VmState
-from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
 from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.pipeline import completed, uninterrupted
@@ -71,6 +71,8 @@ class StopVm:
         async with self._fleet.lock(vm_id):
             vm = await self._store.vm(vm_id)
             vmm = self._fleet.vmm(vm_id)
+            if vmm is None and vm.state is VmState.RUNNING:
+                raise Conflict(Reason.WRONG_STATE, NO_ANSWER, f"ingle vm delete --force {vm.name}, or try a new server")
             if vmm is None:
                 return vm
             if vm.state is VmState.RUNNING:  # else an earlier stop failed half-way

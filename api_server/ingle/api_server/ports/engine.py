@@ -128,7 +128,8 @@ class Engine(Protocol):
         Raises ToolFailed(VMM_FAILED) with the end of its stderr. Cancelling leaves no process."""
 
     async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
-        """Take over a VMM that an earlier server started, if exactly that process still lives and answers."""
+        """Take over a VMM that an earlier server started; None when exactly that process is gone. Raises
+        ToolFailed(VMM_FAILED) when it lives and does not answer: nobody may then take the VM for dead."""
 
     async def kill_all(self, paths: VmPaths) -> None:
         """Kill whatever VMM processes belong to these paths, recorded or not, and wait until they are gone."""

@@ -1,11 +1,12 @@
 """Implements ports.files.VmFiles."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ingle.api_server.host.files import remove_tree
+from ingle.api_server.host.files import punch_hole, remove_tree
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.ports.engine import VmPaths
 
@@ -50,6 +51,15 @@ class LocalVmFiles:
         except FileNotFoundError:
             return ""
 
+    def forget_all_but(self, file: Path, size: int) -> None:
+        try:
+            with file.open("rb+") as log:
+                end = log.seek(0, os.SEEK_END)
+                if end > size:
+                    punch_hole(log.fileno(), end - size)
+        except FileNotFoundError:
+            return
+
     async def stream(self, file: Path, *, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         while True:
             try:
@@ -65,7 +75,7 @@ class LocalVmFiles:
                     tail_lines = None  # a file that takes this one's place is new from its first line
                 while True:
                     replaced = os.fstat(source.fileno()).st_nlink == 0  # asked first: what comes after is read below
-                    data = await in_thread(os.read, source.fileno(), _CHUNK)
+                    data = await in_thread(_read_behind_holes, source.fileno())
                     if data:
                         yield data
                     elif not follow:
@@ -74,6 +84,17 @@ class LocalVmFiles:
                         break
                     else:
                         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _read_behind_holes(file: int) -> bytes:
+    """The next bytes, past what was forgotten."""
+    try:
+        os.lseek(file, os.lseek(file, 0, os.SEEK_CUR), os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # nothing but a hole, or nothing at all, up to the end
+            raise
+        os.lseek(file, 0, os.SEEK_END)
+    return os.read(file, _CHUNK)
 
 
 def _seek_to_last_lines(file: int, lines: int) -> None:

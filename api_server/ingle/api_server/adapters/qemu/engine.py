@@ -114,7 +114,10 @@ class QemuEngine:
         try:
             return await vmm.connect(vm.id, token)
         except ToolFailed:
+            gone = await found.wait(0)
             await vmm.close()
+            if not gone:
+                raise
             return None
 
     async def kill_all(self, paths: VmPaths) -> None:
