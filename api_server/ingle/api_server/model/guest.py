@@ -140,8 +140,8 @@ class GuestSession:
 
 @dataclass(frozen=True, slots=True)
 class AttachSpec:
-    """Which session to attach to. `size` None leaves the terminal's as it is; `create` is what to start when there is no
-    session of that id, or when `session_id` is empty."""
+    """Which session to attach to. `size` None leaves the terminal's as it is; `create` is what to start when there is
+    no session of that id, or when `session_id` is empty."""
 
     session_id: str
     steal: bool = False
