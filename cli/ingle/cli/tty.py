@@ -1,4 +1,4 @@
-"""This process's terminal: raw while a guest has it, as it was afterwards, and the keys that mean us and not the guest."""
+"""This process's terminal: raw while a guest has it, as it was afterwards; and the keys that mean us."""
 
 import contextlib
 import fcntl
