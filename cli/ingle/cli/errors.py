@@ -15,6 +15,7 @@ EXIT_SIGNAL = 128  # plus the signal's number
 
 SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
 SERVER_FAILED_TO_START = "SERVER_FAILED_TO_START"
+OUTPUT_FAILED = "OUTPUT_FAILED"
 """Reasons that arise on this side of the socket; all others are names of ingle.v1.ErrorReason."""
 
 _WHEN_RUNNING_A_COMMAND = {
@@ -80,6 +81,11 @@ class CliError(Exception):
 def failed(reason: str, message: str, remedy: str = "") -> CliError:
     """A failure found on this side."""
     return CliError(Failure(reason, message, remedy))
+
+
+def refused_by_the_system(error: OSError) -> CliError:
+    """What this machine did not let us do: where no file is named, it was our own output, say to a full disk."""
+    return failed(OUTPUT_FAILED, f"{error.filename or 'writing the output'}: {error.strerror}")
 
 
 def printable(text: str) -> str:

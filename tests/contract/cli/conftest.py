@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,13 @@ def isolated(tmp_path: Path) -> Ingle:
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
     )
+
+
+@pytest.fixture
+def full_disk() -> Iterator[int]:
+    """A file descriptor that takes nothing."""
+    with Path("/dev/full").open("wb") as full:
+        yield full.fileno()
 
 
 @pytest.fixture

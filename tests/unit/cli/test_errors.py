@@ -43,5 +43,5 @@ def test_codes_are_given_to_reasons_that_exist() -> None:
 
 
 def test_a_status_without_details_still_says_something() -> None:
-    assert call_failed(Status(14, "gone")).failures == (Failure("SERVER_UNREACHABLE", "gone"),)
+    assert call_failed(Status(14, "gone")).failures == (Failure("SERVER_UNREACHABLE", "gone", "ingle server status"),)
     assert call_failed(Status(2, "", op_id="op-1")).failures == (Failure("INTERNAL", "gRPC status 2", op_id="op-1"),)

@@ -41,7 +41,7 @@ class Fleet:
         watcher.add_done_callback(self._watchers.discard)
 
     async def detach(self, vm_id: str) -> None:
-        """The VM's process is gone, or is about to be killed by the caller, who holds the lock."""
+        """The VM's process is gone, and nobody else has the word on its state: the caller holds the lock."""
         vmm = self._vmms.pop(vm_id, None)
         if vmm is not None:
             await vmm.close()
