@@ -119,7 +119,7 @@ def test_the_service_keeps_the_rules(server: Server, guest: vm_pb2.Vm) -> None:
         assert refused(list, server.guest.AttachSession(iter([bad]))).reason == "INVALID_ARGUMENT"
     assert refused(list, server.guest.AttachSession(iter([begin]))).reason == "SESSION_NOT_FOUND"
     create_here = guest_pb2.AttachSessionStart(vm=guest.id, session_id="other", create=program)
-    for words in (guest_pb2.AttachSessionRequest(), guest_pb2.AttachSessionRequest(resize={"rows": 0})):
+    for words in (guest_pb2.AttachSessionRequest(), guest_pb2.AttachSessionRequest(resize=guest_pb2.TerminalSize())):
         broken = server.guest.AttachSession(iter([guest_pb2.AttachSessionRequest(start=create_here), words]))
         assert refused(list, broken).reason == "INVALID_ARGUMENT"
         until_detached(server, guest)

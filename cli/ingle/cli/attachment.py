@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 from ingle.cli import tty
-from ingle.cli.client import Client, connection_lost
+from ingle.cli.client import Client
 from ingle.cli.errors import EXIT_SIGNAL, failed
 from ingle.cli.exec_session import Output
 from ingle.cli.output import tell
-from ingle.cli.transport import ConnectionLost
 from ingle.v1.guest_pb2 import AttachSessionRequest, AttachSessionResponse, AttachSessionStart
 
 _READ_SIZE = 1 << 12
@@ -72,12 +71,13 @@ class _Attachment:
     def __init__(self, client: Client, start: AttachSessionStart, detach_keys: bytes) -> None:
         self.session_id = start.session_id
         self._connection = client.connection
-        self._lost: ConnectionLost | None = None
         start.size.CopyFrom(tty.terminal_size() or start.size)
         self._call = client.begin(AttachSessionRequest(start=start), AttachSessionResponse, last=False)
         self._keys = tty.KeyWatch(detach_keys)
         self._output: Output | None = None
         self._end: _End | None = None
+        self._resized = False
+        self._going = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     @property
@@ -94,6 +94,12 @@ class _Attachment:
 
     def run(self) -> _End:
         """Pump until the session ends or is left."""
+        try:
+            return self._pump()
+        finally:
+            self._going = True
+
+    def _pump(self) -> _End:
         while True:
             self._take_responses()
             if self._output is None:
@@ -101,22 +107,27 @@ class _Attachment:
                     return self._end
                 if self._call.raw.status is not None:
                     raise failed("GUEST_PROTOCOL", "the call ended without the command's exit code")
-                if self._lost is not None:
-                    raise connection_lost(self._lost)
+            if self._resized:
+                self._tell_size()
             self._move()
 
     def leave(self) -> None:
         """End the call if it is not over: the session is detached."""
         self._call.cancel()
-        with contextlib.suppress(ConnectionLost):  # then there is nobody to tell
-            self._connection.flush()
+        self._connection.flush()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """The terminal has another size, or we shall go."""
-        if number != signal.SIGWINCH:
+        """The terminal has another size, or we shall go: but not twice, lest the terminal stay as it is now."""
+        if number == signal.SIGWINCH:
+            self._resized = True
+        elif not self._going:
+            self._going = True
             raise _Left(number)
+
+    def _tell_size(self) -> None:
+        self._resized = False
         if (size := tty.terminal_size()) is not None:
             self._call.send(AttachSessionRequest(resize=size))
 
@@ -136,8 +147,9 @@ class _Attachment:
         """Wait until something can move, and move it."""
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
-        if self._lost is None:
-            poller.register(self._connection, self._flush())
+        events = self._connection.flush()
+        if not self._connection.lost:
+            poller.register(self._connection, events)
         if self._output is not None:
             poller.register(self._output.fd, select.POLLOUT)
         if self._call.raw.can_send:
@@ -150,7 +162,7 @@ class _Attachment:
             elif self._output is not None and fd == self._output.fd:
                 self._write_output()
             else:
-                self._receive()
+                self._connection.receive()
 
     def _read_keys(self) -> None:
         try:
@@ -178,24 +190,12 @@ class _Attachment:
         if not self._output.rest:
             self._output = None
 
-    def _flush(self) -> int:
-        try:
-            return self._connection.flush()
-        except ConnectionLost as lost:
-            self._lost = lost
-            return 0
-
-    def _receive(self) -> None:
-        # What arrived before the end is still written out; only then is the loss told.
-        try:
-            self._connection.receive()
-        except ConnectionLost as lost:
-            self._lost = lost
-
 
 @contextlib.contextmanager
 def _signals_to(attachment: _Attachment) -> Iterator[None]:
-    former = {number: signal.signal(number, attachment.on_signal) for number in (*_LEAVING, signal.SIGWINCH)}
+    # What was ignored when we began (by nohup, or a shell's &) is not ours to take up.
+    heeded = [number for number in (*_LEAVING, signal.SIGWINCH) if signal.getsignal(number) != signal.SIG_IGN]
+    former = {number: signal.signal(number, attachment.on_signal) for number in heeded}
     former_wake_fd = signal.set_wakeup_fd(attachment.wake_fd, warn_on_full_buffer=False)
     try:
         yield

@@ -49,14 +49,14 @@ def raw_terminal() -> Iterator[None]:
     """Every key goes through as it is, until the end of the context, however that is reached."""
     try:
         former = termios.tcgetattr(STDIN)
-        tty.setraw(STDIN, termios.TCSADRAIN)
+        tty.setraw(STDIN, termios.TCSANOW)
     except termios.error as error:
         raise failed("INVALID_ARGUMENT", f"can't use this terminal: {error.args[1]}") from error
     try:
         yield
     finally:
         with contextlib.suppress(termios.error):  # it was hung up: nothing is left to restore
-            termios.tcsetattr(STDIN, termios.TCSADRAIN, former)
+            termios.tcsetattr(STDIN, termios.TCSANOW, former)
 
 
 def renew_screen() -> None:

@@ -79,10 +79,10 @@ class SessionCalls(guest_pb2_grpc.GuestServiceServicer):
 
 
 async def _pump_or_leave(requests: Requests, attachment: Attachment) -> None:
-    """A caller that breaks the rules is detached, which ends the event stream, and then told the reason."""
+    """A caller whose input can't be carried on is detached, which ends the event stream, and told the reason."""
     try:
         await _pump(requests, attachment)
-    except InvalidArgument:
+    except Exception:
         attachment.leave()
         raise
 
