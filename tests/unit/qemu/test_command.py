@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def argv(plan: LaunchPlan = PLAN, *, vsock: bool = False) -> list[str]:
 
 
 def values(arguments: list[str], option: str) -> list[str]:
-    return [value for name, value in zip(arguments, arguments[1:], strict=False) if name == option]
+    return [value for name, value in pairwise(arguments) if name == option]
 
 
 def test_it_is_stopped_sandboxed_and_owns_nothing_it_was_not_given() -> None:

@@ -40,7 +40,6 @@ class DeleteVm:
                     await self._check_still_idle(vm.id)
                 # Half a deletion can't be undone, so a cancellation that comes now comes too late.
                 await pipeline.uninterrupted(self._delete_now(op_id, vm.id, progress))
-            self._fleet.forget(vm.id)
 
         return await self._operations.begin(op_id, OperationKind.DELETE_VM, work, vm.id)
 

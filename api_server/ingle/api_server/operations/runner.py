@@ -95,8 +95,10 @@ class Operations:
         self._closing = False
 
     async def begin(self, op_id: str, kind: OperationKind, work: Work[R], target_id: str = "") -> Running[R]:
-        """Record the operation and start its work. Raises Conflict(SERVER_STOPPING)."""
-        if self._closing:
+        """Record the operation and start its work. Raises Conflict(SERVER_STOPPING).
+
+        A stopping server still deletes: the end of a call may have promised that."""
+        if self._closing and kind is not OperationKind.DELETE_VM:
             raise Conflict(Reason.SERVER_STOPPING, "the server is stopping", "try again in a second")
         operation = Operation(op_id, kind, OperationState.RUNNING, datetime.now(UTC), target_id)
         try:
@@ -143,7 +145,7 @@ class Operations:
             await running.cancel()
 
     async def close(self) -> None:
-        """Begin nothing more; cancel and undo what runs."""
+        """Begin nothing more but deletions; cancel and undo what runs."""
         self._closing = True
         while self._running:
             await asyncio.gather(*(running.cancel() for running in list(self._running.values())))

@@ -14,6 +14,7 @@ from ingle.api_server.ports.engine import VmmUsage, VmPaths
 
 _RETRY_SECONDS = 0.05
 _LOG_TAIL_BYTES = 2000
+_LAST_WORDS_SECONDS = 1.0
 
 # A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0".
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)")
@@ -92,7 +93,11 @@ class QemuVmm:
         self._process.signal(signal)
 
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
-        return await self._process.wait(timeout_seconds)
+        if not await self._process.wait(timeout_seconds):
+            return False
+        # What QEMU said last, that the guest powered off, may still be on its way through the loop.
+        await self._qmp.ended(_LAST_WORDS_SECONDS)
+        return True
 
     def usage(self) -> VmmUsage:
         try:
