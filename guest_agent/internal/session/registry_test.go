@@ -155,6 +155,23 @@ func ended(session *Session) bool {
 	return strings.HasSuffix(string(content(&session.output)), "end\r\n")
 }
 
+func TestWhatIsSaidBeforeAttachingIsReplayedAndWhatIsSaidAfterIsNot(t *testing.T) {
+	session := create(t, registry(t), "echo", "cat")
+	buffer := make([]byte, scrollback)
+	for _, want := range []Event{Output, Replay} {
+		viewer := attach(t, session, false)
+		if want == Output {
+			if _, err := viewer.Input.WriteString("x\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if event, _ := viewer.Next(buffer); event != want {
+			t.Errorf("event %d, not %d", event, want)
+		}
+		viewer.Leave()
+	}
+}
+
 func TestAViewerWhoReadsMissesNothing(t *testing.T) {
 	session := create(t, registry(t), "long", "seq 100000; echo end")
 	said := until(t, attach(t, session, false), "end")

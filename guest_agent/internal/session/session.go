@@ -123,7 +123,7 @@ func (s *Session) Attach(steal bool) (*Viewer, error) {
 	if s.viewer != nil {
 		s.viewer.finish(Stolen)
 	}
-	s.viewer = &Viewer{session: s, Input: input, place: s.output.start(), replay: true, done: make(chan struct{})}
+	s.viewer = &Viewer{session: s, Input: input, place: s.output.start(), replay: s.output.end > 0, done: make(chan struct{})}
 	s.touch()
 	return s.viewer, nil
 }
