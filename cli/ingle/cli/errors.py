@@ -89,6 +89,7 @@ def refused_by_the_system(error: OSError) -> CliError:
 
 
 def printable(text: str) -> str:
-    """The text without control characters but line ends: a message may quote what a hostile guest said, and a terminal
-    obeys escape sequences."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """The text without control characters but tabs and line ends: a message may quote what a hostile guest said, and a
+    terminal obeys escape sequences. A serial console ends its lines with CR LF."""
+    lines = text.replace("\r\n", "\n")
+    return "".join(char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in lines)

@@ -304,7 +304,7 @@ async def _until_done(
 
 class ImageService(image_pb2_grpc.ImageServiceServicer):
     async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
-        return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base"])])
+        return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base", "debian:bookworm"])])
 
 
 class SystemService(system_pb2_grpc.SystemServiceServicer):

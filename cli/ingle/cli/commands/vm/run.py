@@ -43,8 +43,10 @@ app = new_app()
 
 CommandWords = Annotated[list[str], typer.Argument(metavar="[--] COMMAND [ARG]...")]
 MaybeCommandWords = Annotated[list[str], typer.Argument(metavar="[[--] COMMAND [ARG]...]", show_default=False)]
-User = Annotated[str, typer.Option("--user", "-u", help="Name or uid in the guest; root unless given.")]
-Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Directory in the guest; the user's home unless given.")]
+User = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="Name or uid in the guest; root unless given.")]
+Workdir = Annotated[
+    str, typer.Option("--workdir", "-w", metavar="DIR", help="Directory in the guest; the user's home unless given.")
+]
 Timeout = Annotated[
     timedelta | None,
     typer.Option("--timeout", metavar="DURATION", parser=Span, help="Kill the command after e.g. 30s: exit code 124."),
