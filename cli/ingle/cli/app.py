@@ -13,6 +13,7 @@ class _Root(Group):
     targets = {  # noqa: RUF012 - a ClassVar of the base
         "run": Target(f"{_COMMANDS}.vm.run:run", "Run a command in a new VM."),
         "exec": Target(f"{_COMMANDS}.vm.run:exec", "Run a command in a running VM."),
+        "shell": Target(f"{_COMMANDS}.vm.shell", "Open the login shell of a VM, or come back to it."),
         "ps": Target(f"{_COMMANDS}.vm.inspect:list", "All VMs, oldest first."),
         "vm": Target(f"{_COMMANDS}.vm", "Run, keep, look at and delete virtual machines."),
         "image": Target(f"{_COMMANDS}.image", "Root file systems that VMs start from."),

@@ -36,7 +36,7 @@ class _Aborted(Exception):
 
 
 @dataclass
-class _Output:
+class Output:
     """A message on its way to a standard stream."""
 
     fd: int
@@ -81,7 +81,7 @@ class _Session:
         self._connection = client.connection
         self._call = client.begin(ExecRequest(start=start), ExecResponse, last=False)
         self._stdin_open = start.stdin
-        self._output: _Output | None = None
+        self._output: Output | None = None
         self._exited: ExecExited | None = None
         self._signals: list[int] = []
         self._seen_signals: set[int] = set()
@@ -126,9 +126,9 @@ class _Session:
         while self._output is None and (response := self._call.take()) is not None:
             match response.WhichOneof("message"):
                 case "stdout":
-                    self._output = _Output(_STDOUT, memoryview(response.stdout))
+                    self._output = Output(_STDOUT, memoryview(response.stdout))
                 case "stderr":
-                    self._output = _Output(_STDERR, memoryview(response.stderr))
+                    self._output = Output(_STDERR, memoryview(response.stderr))
                 case "exited":
                     self._exited = response.exited
                     self._stdin_open = False

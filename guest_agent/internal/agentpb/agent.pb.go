@@ -33,6 +33,10 @@ const (
 	ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE ErrorCode = 11
 	ErrorCode_ERROR_CODE_USER_NOT_FOUND         ErrorCode = 12
 	ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND    ErrorCode = 13
+	ErrorCode_ERROR_CODE_SESSION_NOT_FOUND      ErrorCode = 30
+	// And the caller doesn't want to take it over.
+	ErrorCode_ERROR_CODE_SESSION_ATTACHED ErrorCode = 31
+	ErrorCode_ERROR_CODE_SESSION_EXISTS   ErrorCode = 32
 )
 
 // Enum value maps for ErrorCode.
@@ -47,6 +51,9 @@ var (
 		11: "ERROR_CODE_COMMAND_NOT_EXECUTABLE",
 		12: "ERROR_CODE_USER_NOT_FOUND",
 		13: "ERROR_CODE_DIRECTORY_NOT_FOUND",
+		30: "ERROR_CODE_SESSION_NOT_FOUND",
+		31: "ERROR_CODE_SESSION_ATTACHED",
+		32: "ERROR_CODE_SESSION_EXISTS",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":            0,
@@ -58,6 +65,9 @@ var (
 		"ERROR_CODE_COMMAND_NOT_EXECUTABLE": 11,
 		"ERROR_CODE_USER_NOT_FOUND":         12,
 		"ERROR_CODE_DIRECTORY_NOT_FOUND":    13,
+		"ERROR_CODE_SESSION_NOT_FOUND":      30,
+		"ERROR_CODE_SESSION_ATTACHED":       31,
+		"ERROR_CODE_SESSION_EXISTS":         32,
 	}
 )
 
@@ -254,6 +264,11 @@ type Request struct {
 	//	*Request_Stats
 	//	*Request_Sync
 	//	*Request_Shutdown
+	//	*Request_CreateSession
+	//	*Request_AttachSession
+	//	*Request_ListSessions
+	//	*Request_ResizeSession
+	//	*Request_KillSession
 	Operation     isRequest_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -341,6 +356,51 @@ func (x *Request) GetShutdown() *ShutdownRequest {
 	return nil
 }
 
+func (x *Request) GetCreateSession() *CreateSessionRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_CreateSession); ok {
+			return x.CreateSession
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetAttachSession() *AttachSessionRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_AttachSession); ok {
+			return x.AttachSession
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetListSessions() *ListSessionsRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_ListSessions); ok {
+			return x.ListSessions
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetResizeSession() *ResizeSessionRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_ResizeSession); ok {
+			return x.ResizeSession
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetKillSession() *KillSessionRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_KillSession); ok {
+			return x.KillSession
+		}
+	}
+	return nil
+}
+
 type isRequest_Operation interface {
 	isRequest_Operation()
 }
@@ -365,6 +425,26 @@ type Request_Shutdown struct {
 	Shutdown *ShutdownRequest `protobuf:"bytes,5,opt,name=shutdown,proto3,oneof"`
 }
 
+type Request_CreateSession struct {
+	CreateSession *CreateSessionRequest `protobuf:"bytes,10,opt,name=create_session,json=createSession,proto3,oneof"`
+}
+
+type Request_AttachSession struct {
+	AttachSession *AttachSessionRequest `protobuf:"bytes,11,opt,name=attach_session,json=attachSession,proto3,oneof"`
+}
+
+type Request_ListSessions struct {
+	ListSessions *ListSessionsRequest `protobuf:"bytes,12,opt,name=list_sessions,json=listSessions,proto3,oneof"`
+}
+
+type Request_ResizeSession struct {
+	ResizeSession *ResizeSessionRequest `protobuf:"bytes,13,opt,name=resize_session,json=resizeSession,proto3,oneof"`
+}
+
+type Request_KillSession struct {
+	KillSession *KillSessionRequest `protobuf:"bytes,14,opt,name=kill_session,json=killSession,proto3,oneof"`
+}
+
 func (*Request_Ping) isRequest_Operation() {}
 
 func (*Request_Exec) isRequest_Operation() {}
@@ -375,6 +455,16 @@ func (*Request_Sync) isRequest_Operation() {}
 
 func (*Request_Shutdown) isRequest_Operation() {}
 
+func (*Request_CreateSession) isRequest_Operation() {}
+
+func (*Request_AttachSession) isRequest_Operation() {}
+
+func (*Request_ListSessions) isRequest_Operation() {}
+
+func (*Request_ResizeSession) isRequest_Operation() {}
+
+func (*Request_KillSession) isRequest_Operation() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -383,6 +473,10 @@ type Response struct {
 	//	*Response_Stats
 	//	*Response_Sync
 	//	*Response_Shutdown
+	//	*Response_CreateSession
+	//	*Response_ListSessions
+	//	*Response_ResizeSession
+	//	*Response_KillSession
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -461,6 +555,42 @@ func (x *Response) GetShutdown() *ShutdownResponse {
 	return nil
 }
 
+func (x *Response) GetCreateSession() *CreateSessionResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_CreateSession); ok {
+			return x.CreateSession
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetListSessions() *ListSessionsResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_ListSessions); ok {
+			return x.ListSessions
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetResizeSession() *ResizeSessionResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_ResizeSession); ok {
+			return x.ResizeSession
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetKillSession() *KillSessionResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_KillSession); ok {
+			return x.KillSession
+		}
+	}
+	return nil
+}
+
 type isResponse_Result interface {
 	isResponse_Result()
 }
@@ -481,6 +611,22 @@ type Response_Shutdown struct {
 	Shutdown *ShutdownResponse `protobuf:"bytes,4,opt,name=shutdown,proto3,oneof"`
 }
 
+type Response_CreateSession struct {
+	CreateSession *CreateSessionResponse `protobuf:"bytes,10,opt,name=create_session,json=createSession,proto3,oneof"`
+}
+
+type Response_ListSessions struct {
+	ListSessions *ListSessionsResponse `protobuf:"bytes,12,opt,name=list_sessions,json=listSessions,proto3,oneof"`
+}
+
+type Response_ResizeSession struct {
+	ResizeSession *ResizeSessionResponse `protobuf:"bytes,13,opt,name=resize_session,json=resizeSession,proto3,oneof"`
+}
+
+type Response_KillSession struct {
+	KillSession *KillSessionResponse `protobuf:"bytes,14,opt,name=kill_session,json=killSession,proto3,oneof"`
+}
+
 func (*Response_Ping) isResponse_Result() {}
 
 func (*Response_Stats) isResponse_Result() {}
@@ -488,6 +634,14 @@ func (*Response_Stats) isResponse_Result() {}
 func (*Response_Sync) isResponse_Result() {}
 
 func (*Response_Shutdown) isResponse_Result() {}
+
+func (*Response_CreateSession) isResponse_Result() {}
+
+func (*Response_ListSessions) isResponse_Result() {}
+
+func (*Response_ResizeSession) isResponse_Result() {}
+
+func (*Response_KillSession) isResponse_Result() {}
 
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -863,6 +1017,698 @@ func (x *ExecExited) GetTimedOut() bool {
 	return false
 }
 
+// 1 to 65535 each.
+type TerminalSize struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Columns       uint32                 `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TerminalSize) Reset() {
+	*x = TerminalSize{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TerminalSize) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TerminalSize) ProtoMessage() {}
+
+func (x *TerminalSize) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
+func (*TerminalSize) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *TerminalSize) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *TerminalSize) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+// What runs in a session, and how long it may.
+type SessionProgram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: the user's login shell, or /bin/sh where that is missing.
+	Argv []string `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
+	// As of ExecRequest. TERM is xterm unless given.
+	Env              map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	WorkingDirectory string            `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
+	User             string            `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	// Unset: 24 rows, 80 columns.
+	Size *TerminalSize `protobuf:"bytes,5,opt,name=size,proto3" json:"size,omitempty"`
+	// The session is ended when nobody is attached and nothing was said for so long; 0: never.
+	IdleTimeoutMilliseconds uint64 `protobuf:"varint,6,opt,name=idle_timeout_milliseconds,json=idleTimeoutMilliseconds,proto3" json:"idle_timeout_milliseconds,omitempty"`
+	// The session is ended as soon as its caller has left and nobody else took over.
+	EndWithViewer bool `protobuf:"varint,7,opt,name=end_with_viewer,json=endWithViewer,proto3" json:"end_with_viewer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionProgram) Reset() {
+	*x = SessionProgram{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionProgram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionProgram) ProtoMessage() {}
+
+func (x *SessionProgram) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionProgram.ProtoReflect.Descriptor instead.
+func (*SessionProgram) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SessionProgram) GetArgv() []string {
+	if x != nil {
+		return x.Argv
+	}
+	return nil
+}
+
+func (x *SessionProgram) GetEnv() map[string]string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
+}
+
+func (x *SessionProgram) GetWorkingDirectory() string {
+	if x != nil {
+		return x.WorkingDirectory
+	}
+	return ""
+}
+
+func (x *SessionProgram) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *SessionProgram) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *SessionProgram) GetIdleTimeoutMilliseconds() uint64 {
+	if x != nil {
+		return x.IdleTimeoutMilliseconds
+	}
+	return 0
+}
+
+func (x *SessionProgram) GetEndWithViewer() bool {
+	if x != nil {
+		return x.EndWithViewer
+	}
+	return false
+}
+
+type Session struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The first kilobyte of it.
+	Argv     []string      `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"`
+	Size     *TerminalSize `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	Attached bool          `protobuf:"varint,4,opt,name=attached,proto3" json:"attached,omitempty"`
+	// Since the last input, output, attaching or leaving.
+	IdleMilliseconds uint64 `protobuf:"varint,5,opt,name=idle_milliseconds,json=idleMilliseconds,proto3" json:"idle_milliseconds,omitempty"`
+	AgeMilliseconds  uint64 `protobuf:"varint,6,opt,name=age_milliseconds,json=ageMilliseconds,proto3" json:"age_milliseconds,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Session) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Session) GetArgv() []string {
+	if x != nil {
+		return x.Argv
+	}
+	return nil
+}
+
+func (x *Session) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *Session) GetAttached() bool {
+	if x != nil {
+		return x.Attached
+	}
+	return false
+}
+
+func (x *Session) GetIdleMilliseconds() uint64 {
+	if x != nil {
+		return x.IdleMilliseconds
+	}
+	return 0
+}
+
+func (x *Session) GetAgeMilliseconds() uint64 {
+	if x != nil {
+		return x.AgeMilliseconds
+	}
+	return 0
+}
+
+type CreateSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 64 letters, digits, '.', '_' and '-'; empty: made up. The one a person's shell is in is called init.
+	Id            string          `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Program       *SessionProgram `protobuf:"bytes,2,opt,name=program,proto3" json:"program,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSessionRequest) Reset() {
+	*x = CreateSessionRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSessionRequest) ProtoMessage() {}
+
+func (x *CreateSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSessionRequest.ProtoReflect.Descriptor instead.
+func (*CreateSessionRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CreateSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CreateSessionRequest) GetProgram() *SessionProgram {
+	if x != nil {
+		return x.Program
+	}
+	return nil
+}
+
+type CreateSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSessionResponse) Reset() {
+	*x = CreateSessionResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSessionResponse) ProtoMessage() {}
+
+func (x *CreateSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSessionResponse.ProtoReflect.Descriptor instead.
+func (*CreateSessionResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CreateSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+type AttachSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty, with `create`: made up.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Take it over from whoever is attached; otherwise that is SESSION_ATTACHED.
+	Steal bool `protobuf:"varint,2,opt,name=steal,proto3" json:"steal,omitempty"`
+	// Of the caller's terminal, which becomes the session's; unset: it stays.
+	Size *TerminalSize `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	// What to start when there is no session of that id; unset: SESSION_NOT_FOUND.
+	Create        *SessionProgram `protobuf:"bytes,4,opt,name=create,proto3" json:"create,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachSessionRequest) Reset() {
+	*x = AttachSessionRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachSessionRequest) ProtoMessage() {}
+
+func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachSessionRequest.ProtoReflect.Descriptor instead.
+func (*AttachSessionRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AttachSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AttachSessionRequest) GetSteal() bool {
+	if x != nil {
+		return x.Steal
+	}
+	return false
+}
+
+func (x *AttachSessionRequest) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+func (x *AttachSessionRequest) GetCreate() *SessionProgram {
+	if x != nil {
+		return x.Create
+	}
+	return nil
+}
+
+type SessionDetached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionDetached) Reset() {
+	*x = SessionDetached{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionDetached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionDetached) ProtoMessage() {}
+
+func (x *SessionDetached) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionDetached.ProtoReflect.Descriptor instead.
+func (*SessionDetached) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+}
+
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+type ListSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Oldest first.
+	Sessions      []*Session `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ListSessionsResponse) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type ResizeSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Size          *TerminalSize          `protobuf:"bytes,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeSessionRequest) Reset() {
+	*x = ResizeSessionRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeSessionRequest) ProtoMessage() {}
+
+func (x *ResizeSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeSessionRequest.ProtoReflect.Descriptor instead.
+func (*ResizeSessionRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ResizeSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ResizeSessionRequest) GetSize() *TerminalSize {
+	if x != nil {
+		return x.Size
+	}
+	return nil
+}
+
+type ResizeSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizeSessionResponse) Reset() {
+	*x = ResizeSessionResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizeSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizeSessionResponse) ProtoMessage() {}
+
+func (x *ResizeSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizeSessionResponse.ProtoReflect.Descriptor instead.
+func (*ResizeSessionResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+// SIGHUP for all of the session, SIGKILL a second later; answered when it has ended.
+type KillSessionRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSessionRequest) Reset() {
+	*x = KillSessionRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSessionRequest) ProtoMessage() {}
+
+func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
+func (*KillSessionRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *KillSessionRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type KillSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillSessionResponse) Reset() {
+	*x = KillSessionResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillSessionResponse) ProtoMessage() {}
+
+func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
+func (*KillSessionResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
 type StatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -871,7 +1717,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1729,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1742,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type StatsResponse struct {
@@ -916,7 +1762,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1774,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1787,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StatsResponse) GetUptimeMilliseconds() uint64 {
@@ -1015,7 +1861,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1873,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1886,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 type SyncResponse struct {
@@ -1051,7 +1897,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1909,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1922,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 // Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer.
@@ -1088,7 +1934,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1946,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1959,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type ShutdownResponse struct {
@@ -1124,7 +1970,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1982,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1995,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 // The file /ingle/boot.binpb of the per-VM part of the initramfs: what the agent needs before anyone can call it.
@@ -1179,7 +2025,7 @@ type BootConfig struct {
 
 func (x *BootConfig) Reset() {
 	*x = BootConfig{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +2037,7 @@ func (x *BootConfig) String() string {
 func (*BootConfig) ProtoMessage() {}
 
 func (x *BootConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +2050,7 @@ func (x *BootConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootConfig.ProtoReflect.Descriptor instead.
 func (*BootConfig) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BootConfig) GetHostname() string {
@@ -1283,7 +2129,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +2141,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +2154,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Network) GetInterface() string {
@@ -1350,7 +2196,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +2208,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +2221,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Listen) GetTcpPort() uint32 {
@@ -1405,19 +2251,30 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\"P\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.ingle.agent.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xa4\x02\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xa6\x05\n" +
 	"\aRequest\x121\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1b.ingle.agent.v1.PingRequestH\x00R\x04ping\x121\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1b.ingle.agent.v1.ExecRequestH\x00R\x04exec\x124\n" +
 	"\x05stats\x18\x03 \x01(\v2\x1c.ingle.agent.v1.StatsRequestH\x00R\x05stats\x121\n" +
 	"\x04sync\x18\x04 \x01(\v2\x1b.ingle.agent.v1.SyncRequestH\x00R\x04sync\x12=\n" +
-	"\bshutdown\x18\x05 \x01(\v2\x1f.ingle.agent.v1.ShutdownRequestH\x00R\bshutdownB\v\n" +
-	"\toperation\"\xf3\x01\n" +
+	"\bshutdown\x18\x05 \x01(\v2\x1f.ingle.agent.v1.ShutdownRequestH\x00R\bshutdown\x12M\n" +
+	"\x0ecreate_session\x18\n" +
+	" \x01(\v2$.ingle.agent.v1.CreateSessionRequestH\x00R\rcreateSession\x12M\n" +
+	"\x0eattach_session\x18\v \x01(\v2$.ingle.agent.v1.AttachSessionRequestH\x00R\rattachSession\x12J\n" +
+	"\rlist_sessions\x18\f \x01(\v2#.ingle.agent.v1.ListSessionsRequestH\x00R\flistSessions\x12M\n" +
+	"\x0eresize_session\x18\r \x01(\v2$.ingle.agent.v1.ResizeSessionRequestH\x00R\rresizeSession\x12G\n" +
+	"\fkill_session\x18\x0e \x01(\v2\".ingle.agent.v1.KillSessionRequestH\x00R\vkillSessionB\v\n" +
+	"\toperation\"\xaa\x04\n" +
 	"\bResponse\x122\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1c.ingle.agent.v1.PingResponseH\x00R\x04ping\x125\n" +
 	"\x05stats\x18\x02 \x01(\v2\x1d.ingle.agent.v1.StatsResponseH\x00R\x05stats\x122\n" +
 	"\x04sync\x18\x03 \x01(\v2\x1c.ingle.agent.v1.SyncResponseH\x00R\x04sync\x12>\n" +
-	"\bshutdown\x18\x04 \x01(\v2 .ingle.agent.v1.ShutdownResponseH\x00R\bshutdownB\b\n" +
+	"\bshutdown\x18\x04 \x01(\v2 .ingle.agent.v1.ShutdownResponseH\x00R\bshutdown\x12N\n" +
+	"\x0ecreate_session\x18\n" +
+	" \x01(\v2%.ingle.agent.v1.CreateSessionResponseH\x00R\rcreateSession\x12K\n" +
+	"\rlist_sessions\x18\f \x01(\v2$.ingle.agent.v1.ListSessionsResponseH\x00R\flistSessions\x12N\n" +
+	"\x0eresize_session\x18\r \x01(\v2%.ingle.agent.v1.ResizeSessionResponseH\x00R\rresizeSession\x12H\n" +
+	"\fkill_session\x18\x0e \x01(\v2#.ingle.agent.v1.KillSessionResponseH\x00R\vkillSessionB\b\n" +
 	"\x06result\"\r\n" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
@@ -1445,7 +2302,49 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"ExecExited\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\rR\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12\x1b\n" +
-	"\ttimed_out\x18\x03 \x01(\bR\btimedOut\"\x0e\n" +
+	"\ttimed_out\x18\x03 \x01(\bR\btimedOut\"<\n" +
+	"\fTerminalSize\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
+	"\acolumns\x18\x02 \x01(\rR\acolumns\"\xee\x02\n" +
+	"\x0eSessionProgram\x12\x12\n" +
+	"\x04argv\x18\x01 \x03(\tR\x04argv\x129\n" +
+	"\x03env\x18\x02 \x03(\v2'.ingle.agent.v1.SessionProgram.EnvEntryR\x03env\x12+\n" +
+	"\x11working_directory\x18\x03 \x01(\tR\x10workingDirectory\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x120\n" +
+	"\x04size\x18\x05 \x01(\v2\x1c.ingle.agent.v1.TerminalSizeR\x04size\x12:\n" +
+	"\x19idle_timeout_milliseconds\x18\x06 \x01(\x04R\x17idleTimeoutMilliseconds\x12&\n" +
+	"\x0fend_with_viewer\x18\a \x01(\bR\rendWithViewer\x1a6\n" +
+	"\bEnvEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
+	"\aSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04argv\x18\x02 \x03(\tR\x04argv\x120\n" +
+	"\x04size\x18\x03 \x01(\v2\x1c.ingle.agent.v1.TerminalSizeR\x04size\x12\x1a\n" +
+	"\battached\x18\x04 \x01(\bR\battached\x12+\n" +
+	"\x11idle_milliseconds\x18\x05 \x01(\x04R\x10idleMilliseconds\x12)\n" +
+	"\x10age_milliseconds\x18\x06 \x01(\x04R\x0fageMilliseconds\"`\n" +
+	"\x14CreateSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x128\n" +
+	"\aprogram\x18\x02 \x01(\v2\x1e.ingle.agent.v1.SessionProgramR\aprogram\"J\n" +
+	"\x15CreateSessionResponse\x121\n" +
+	"\asession\x18\x01 \x01(\v2\x17.ingle.agent.v1.SessionR\asession\"\xa6\x01\n" +
+	"\x14AttachSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05steal\x18\x02 \x01(\bR\x05steal\x120\n" +
+	"\x04size\x18\x03 \x01(\v2\x1c.ingle.agent.v1.TerminalSizeR\x04size\x126\n" +
+	"\x06create\x18\x04 \x01(\v2\x1e.ingle.agent.v1.SessionProgramR\x06create\"\x11\n" +
+	"\x0fSessionDetached\"\x15\n" +
+	"\x13ListSessionsRequest\"K\n" +
+	"\x14ListSessionsResponse\x123\n" +
+	"\bsessions\x18\x01 \x03(\v2\x17.ingle.agent.v1.SessionR\bsessions\"X\n" +
+	"\x14ResizeSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
+	"\x04size\x18\x02 \x01(\v2\x1c.ingle.agent.v1.TerminalSizeR\x04size\"\x17\n" +
+	"\x15ResizeSessionResponse\"$\n" +
+	"\x12KillSessionRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13KillSessionResponse\"\x0e\n" +
 	"\fStatsRequest\"\xeb\x02\n" +
 	"\rStatsResponse\x12/\n" +
 	"\x13uptime_milliseconds\x18\x01 \x01(\x04R\x12uptimeMilliseconds\x12\x17\n" +
@@ -1484,7 +2383,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\x9e\x02\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\x80\x03\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -1495,7 +2394,10 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x12%\n" +
 	"!ERROR_CODE_COMMAND_NOT_EXECUTABLE\x10\v\x12\x1d\n" +
 	"\x19ERROR_CODE_USER_NOT_FOUND\x10\f\x12\"\n" +
-	"\x1eERROR_CODE_DIRECTORY_NOT_FOUND\x10\rB(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
+	"\x1eERROR_CODE_DIRECTORY_NOT_FOUND\x10\r\x12 \n" +
+	"\x1cERROR_CODE_SESSION_NOT_FOUND\x10\x1e\x12\x1f\n" +
+	"\x1bERROR_CODE_SESSION_ATTACHED\x10\x1f\x12\x1d\n" +
+	"\x19ERROR_CODE_SESSION_EXISTS\x10 B(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
 
 var (
 	file_ingle_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -1510,53 +2412,85 @@ func file_ingle_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_ingle_agent_v1_agent_proto_goTypes = []any{
-	(ErrorCode)(0),           // 0: ingle.agent.v1.ErrorCode
-	(*Hello)(nil),            // 1: ingle.agent.v1.Hello
-	(*HelloOk)(nil),          // 2: ingle.agent.v1.HelloOk
-	(*Error)(nil),            // 3: ingle.agent.v1.Error
-	(*Request)(nil),          // 4: ingle.agent.v1.Request
-	(*Response)(nil),         // 5: ingle.agent.v1.Response
-	(*PingRequest)(nil),      // 6: ingle.agent.v1.PingRequest
-	(*PingResponse)(nil),     // 7: ingle.agent.v1.PingResponse
-	(*ExecRequest)(nil),      // 8: ingle.agent.v1.ExecRequest
-	(*ExecStarted)(nil),      // 9: ingle.agent.v1.ExecStarted
-	(*ExecSignal)(nil),       // 10: ingle.agent.v1.ExecSignal
-	(*ExecWindow)(nil),       // 11: ingle.agent.v1.ExecWindow
-	(*ExecExited)(nil),       // 12: ingle.agent.v1.ExecExited
-	(*StatsRequest)(nil),     // 13: ingle.agent.v1.StatsRequest
-	(*StatsResponse)(nil),    // 14: ingle.agent.v1.StatsResponse
-	(*SyncRequest)(nil),      // 15: ingle.agent.v1.SyncRequest
-	(*SyncResponse)(nil),     // 16: ingle.agent.v1.SyncResponse
-	(*ShutdownRequest)(nil),  // 17: ingle.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil), // 18: ingle.agent.v1.ShutdownResponse
-	(*BootConfig)(nil),       // 19: ingle.agent.v1.BootConfig
-	(*Network)(nil),          // 20: ingle.agent.v1.Network
-	(*Listen)(nil),           // 21: ingle.agent.v1.Listen
-	nil,                      // 22: ingle.agent.v1.ExecRequest.EnvEntry
-	nil,                      // 23: ingle.agent.v1.BootConfig.EnvEntry
+	(ErrorCode)(0),                // 0: ingle.agent.v1.ErrorCode
+	(*Hello)(nil),                 // 1: ingle.agent.v1.Hello
+	(*HelloOk)(nil),               // 2: ingle.agent.v1.HelloOk
+	(*Error)(nil),                 // 3: ingle.agent.v1.Error
+	(*Request)(nil),               // 4: ingle.agent.v1.Request
+	(*Response)(nil),              // 5: ingle.agent.v1.Response
+	(*PingRequest)(nil),           // 6: ingle.agent.v1.PingRequest
+	(*PingResponse)(nil),          // 7: ingle.agent.v1.PingResponse
+	(*ExecRequest)(nil),           // 8: ingle.agent.v1.ExecRequest
+	(*ExecStarted)(nil),           // 9: ingle.agent.v1.ExecStarted
+	(*ExecSignal)(nil),            // 10: ingle.agent.v1.ExecSignal
+	(*ExecWindow)(nil),            // 11: ingle.agent.v1.ExecWindow
+	(*ExecExited)(nil),            // 12: ingle.agent.v1.ExecExited
+	(*TerminalSize)(nil),          // 13: ingle.agent.v1.TerminalSize
+	(*SessionProgram)(nil),        // 14: ingle.agent.v1.SessionProgram
+	(*Session)(nil),               // 15: ingle.agent.v1.Session
+	(*CreateSessionRequest)(nil),  // 16: ingle.agent.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil), // 17: ingle.agent.v1.CreateSessionResponse
+	(*AttachSessionRequest)(nil),  // 18: ingle.agent.v1.AttachSessionRequest
+	(*SessionDetached)(nil),       // 19: ingle.agent.v1.SessionDetached
+	(*ListSessionsRequest)(nil),   // 20: ingle.agent.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 21: ingle.agent.v1.ListSessionsResponse
+	(*ResizeSessionRequest)(nil),  // 22: ingle.agent.v1.ResizeSessionRequest
+	(*ResizeSessionResponse)(nil), // 23: ingle.agent.v1.ResizeSessionResponse
+	(*KillSessionRequest)(nil),    // 24: ingle.agent.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),   // 25: ingle.agent.v1.KillSessionResponse
+	(*StatsRequest)(nil),          // 26: ingle.agent.v1.StatsRequest
+	(*StatsResponse)(nil),         // 27: ingle.agent.v1.StatsResponse
+	(*SyncRequest)(nil),           // 28: ingle.agent.v1.SyncRequest
+	(*SyncResponse)(nil),          // 29: ingle.agent.v1.SyncResponse
+	(*ShutdownRequest)(nil),       // 30: ingle.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 31: ingle.agent.v1.ShutdownResponse
+	(*BootConfig)(nil),            // 32: ingle.agent.v1.BootConfig
+	(*Network)(nil),               // 33: ingle.agent.v1.Network
+	(*Listen)(nil),                // 34: ingle.agent.v1.Listen
+	nil,                           // 35: ingle.agent.v1.ExecRequest.EnvEntry
+	nil,                           // 36: ingle.agent.v1.SessionProgram.EnvEntry
+	nil,                           // 37: ingle.agent.v1.BootConfig.EnvEntry
 }
 var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: ingle.agent.v1.Error.code:type_name -> ingle.agent.v1.ErrorCode
 	6,  // 1: ingle.agent.v1.Request.ping:type_name -> ingle.agent.v1.PingRequest
 	8,  // 2: ingle.agent.v1.Request.exec:type_name -> ingle.agent.v1.ExecRequest
-	13, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
-	15, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
-	17, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
-	7,  // 6: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
-	14, // 7: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
-	16, // 8: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
-	18, // 9: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
-	22, // 10: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
-	20, // 11: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
-	21, // 12: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
-	23, // 13: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	26, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
+	28, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
+	30, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
+	16, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
+	18, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
+	20, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
+	22, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
+	24, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
+	7,  // 11: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
+	27, // 12: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
+	29, // 13: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
+	31, // 14: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
+	17, // 15: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
+	21, // 16: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
+	23, // 17: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
+	25, // 18: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
+	35, // 19: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
+	36, // 20: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
+	13, // 21: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
+	13, // 22: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
+	14, // 23: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
+	15, // 24: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
+	13, // 25: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	14, // 26: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
+	15, // 27: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
+	13, // 28: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	33, // 29: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
+	34, // 30: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
+	37, // 31: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }
@@ -1570,12 +2504,21 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Request_Stats)(nil),
 		(*Request_Sync)(nil),
 		(*Request_Shutdown)(nil),
+		(*Request_CreateSession)(nil),
+		(*Request_AttachSession)(nil),
+		(*Request_ListSessions)(nil),
+		(*Request_ResizeSession)(nil),
+		(*Request_KillSession)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
 		(*Response_Ping)(nil),
 		(*Response_Stats)(nil),
 		(*Response_Sync)(nil),
 		(*Response_Shutdown)(nil),
+		(*Response_CreateSession)(nil),
+		(*Response_ListSessions)(nil),
+		(*Response_ResizeSession)(nil),
+		(*Response_KillSession)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1583,7 +2526,7 @@ func file_ingle_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingle_agent_v1_agent_proto_rawDesc), len(file_ingle_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -41,6 +41,33 @@ func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
 	if err != nil {
 		return nil, err
 	}
+	program, err := prepare(spec, account)
+	if err != nil {
+		return nil, err
+	}
+	pipes, err := openPipes(spec.Stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer pipes.closeChildEnds()
+	child, err := program.start(reaper, pipes.child, syscall.SysProcAttr{})
+	if err != nil {
+		pipes.closeOurEnds()
+		return nil, err
+	}
+	return &Command{Child: child, Stdin: pipes.stdin, Stdout: pipes.stdout, Stderr: pipes.stderr}, nil
+}
+
+// program is all that starting takes but the standard streams.
+type program struct {
+	path        string
+	argv        []string
+	directory   string
+	environment variables
+	account     users.Account
+}
+
+func prepare(spec Spec, account users.Account) (*program, error) {
 	directory, err := workingDirectory(spec.Directory, account.Home)
 	if err != nil {
 		return nil, err
@@ -53,22 +80,21 @@ func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
 	if err != nil {
 		return nil, err
 	}
-	pipes, err := openPipes(spec.Stdin)
-	if err != nil {
-		return nil, err
-	}
-	defer pipes.closeChildEnds()
-	child, err := reaper.Start(path, spec.Argv, &syscall.ProcAttr{
-		Dir:   directory,
-		Env:   environment.list(),
-		Files: []uintptr{uintptr(pipes.child[0]), uintptr(pipes.child[1]), uintptr(pipes.child[2])},
-		Sys:   &syscall.SysProcAttr{Credential: credential(account)},
+	return &program{path, spec.Argv, directory, environment, account}, nil
+}
+
+func (p *program) start(reaper *reap.Reaper, streams [3]int, attributes syscall.SysProcAttr) (*reap.Child, error) {
+	attributes.Credential = credential(p.account)
+	child, err := reaper.Start(p.path, p.argv, &syscall.ProcAttr{
+		Dir:   p.directory,
+		Env:   p.environment.list(),
+		Files: []uintptr{uintptr(streams[0]), uintptr(streams[1]), uintptr(streams[2])},
+		Sys:   &attributes,
 	})
 	if err != nil {
-		pipes.closeOurEnds()
-		return nil, startFailure(path, directory, err)
+		return nil, startFailure(p.path, p.directory, err)
 	}
-	return &Command{Child: child, Stdin: pipes.stdin, Stdout: pipes.stdout, Stderr: pipes.stderr}, nil
+	return child, nil
 }
 
 func lookupAccount(user string) (users.Account, error) {

@@ -16,19 +16,23 @@ type Type uint8
 
 // The frame types of proto/ingle/agent/v1/agent.proto.
 const (
-	Hello    Type = 1
-	HelloOk  Type = 2
-	Error    Type = 3
-	Request  Type = 4
-	Response Type = 5
-	Started  Type = 6
-	Exited   Type = 7
-	Signal   Type = 8
-	Window   Type = 9
-	Stdin    Type = 16
-	StdinEOF Type = 17
-	Stdout   Type = 18
-	Stderr   Type = 19
+	Hello      Type = 1
+	HelloOk    Type = 2
+	Error      Type = 3
+	Request    Type = 4
+	Response   Type = 5
+	Started    Type = 6
+	Exited     Type = 7
+	Signal     Type = 8
+	Window     Type = 9
+	Attached   Type = 10
+	Resize     Type = 11
+	Detached   Type = 12
+	Scrollback Type = 13
+	Stdin      Type = 16
+	StdinEOF   Type = 17
+	Stdout     Type = 18
+	Stderr     Type = 19
 )
 
 const (

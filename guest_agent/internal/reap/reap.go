@@ -33,6 +33,8 @@ type Child struct {
 	done      chan struct{}
 	status    syscall.WaitStatus
 	condemned bool
+	// Killing it means all of its session, not its process group alone: a shell puts each job in a group of its own.
+	wholeSession bool
 }
 
 // New makes a Reaper; from then on it reaps.
@@ -106,19 +108,43 @@ func (c *Child) Signal(number syscall.Signal) error {
 
 // Condemn ends the child's whole process group: SIGTERM now, and SIGKILL as soon as the leader ended, or a second later.
 // It says whether the child still ran.
-func (c *Child) Condemn() bool {
+func (c *Child) Condemn() bool { return c.condemn(unix.SIGTERM, false) }
+
+// HangUp ends the child's whole session, as a lost terminal does but more thoroughly: SIGHUP now, and SIGKILL as soon as
+// the leader ended, or a second later.
+func (c *Child) HangUp() { c.condemn(unix.SIGHUP, true) }
+
+func (c *Child) condemn(polite syscall.Signal, wholeSession bool) bool {
 	c.reaper.mutex.Lock()
 	defer c.reaper.mutex.Unlock()
 	if c.reaper.children[c.Pid] != c {
 		return false
 	}
 	if !c.condemned {
-		c.condemned = true
-		_ = unix.Kill(-c.Pid, unix.SIGTERM)
-		_ = unix.Kill(-c.Pid, unix.SIGCONT) // a stopped process doesn't see a SIGTERM
-		time.AfterFunc(killAfter, func() { _ = c.Signal(unix.SIGKILL) })
+		c.condemned, c.wholeSession = true, wholeSession
+		c.signalAll(polite)
+		c.signalAll(unix.SIGCONT) // a stopped process doesn't see a polite signal
+		time.AfterFunc(killAfter, func() {
+			c.reaper.mutex.Lock()
+			defer c.reaper.mutex.Unlock()
+			if c.reaper.children[c.Pid] == c {
+				c.signalAll(unix.SIGKILL)
+			}
+		})
 	}
 	return true
+}
+
+// signalAll signals what shall end with the child. The reaper is locked, and the child not yet reaped.
+func (c *Child) signalAll(number syscall.Signal) {
+	_ = unix.Kill(-c.Pid, number)
+	if c.wholeSession {
+		for _, pid := range sessionMembers(c.Pid) {
+			if pid != c.Pid {
+				_ = unix.Kill(pid, number)
+			}
+		}
+	}
 }
 
 // reapOne collects one process that has ended, and says whether there was one.
@@ -135,7 +161,7 @@ func (r *Reaper) reapOne() bool {
 	}
 	child := r.children[pid]
 	if child != nil && child.condemned {
-		_ = unix.Kill(-pid, unix.SIGKILL) // what is left of its group
+		child.signalAll(unix.SIGKILL) // what is left
 	}
 	var status syscall.WaitStatus
 	for {

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -30,15 +31,9 @@ type execution struct {
 }
 
 func (c *connection) exec(request *agentpb.ExecRequest) error {
-	env := make(map[string]string, len(c.server.Env)+len(request.Env))
-	for _, variables := range []map[string]string{c.server.Env, request.Env} {
-		for name, value := range variables {
-			env[name] = value
-		}
-	}
 	started, err := command.Start(c.server.Reaper, command.Spec{
 		Argv:      request.Argv,
-		Env:       env,
+		Env:       c.server.environment(request.Env),
 		Directory: request.WorkingDirectory,
 		User:      request.User,
 		Stdin:     request.Stdin,
@@ -48,6 +43,14 @@ func (c *connection) exec(request *agentpb.ExecRequest) error {
 	}
 	e := &execution{connection: c, command: started, stdin: newStdinQueue(started.Stdin)}
 	return e.run(time.Duration(min(request.TimeoutMilliseconds, longestTimeout)) * time.Millisecond)
+}
+
+// environment is what a command gets: that of all commands, and over it what the caller wants.
+func (s *Server) environment(wanted map[string]string) map[string]string {
+	env := make(map[string]string, len(s.Env)+len(wanted))
+	maps.Copy(env, s.Env)
+	maps.Copy(env, wanted)
+	return env
 }
 
 func (e *execution) run(timeout time.Duration) error {

@@ -22,6 +22,16 @@ func (c *connection) operate(request *agentpb.Request) error {
 		return c.respond(&agentpb.Response{Result: &agentpb.Response_Sync{Sync: &agentpb.SyncResponse{}}})
 	case *agentpb.Request_Shutdown:
 		return c.shutdown()
+	case *agentpb.Request_CreateSession:
+		return c.createSession(operation.CreateSession)
+	case *agentpb.Request_AttachSession:
+		return c.attachSession(operation.AttachSession)
+	case *agentpb.Request_ListSessions:
+		return c.listSessions()
+	case *agentpb.Request_ResizeSession:
+		return c.resizeSession(operation.ResizeSession)
+	case *agentpb.Request_KillSession:
+		return c.killSession(operation.KillSession)
 	}
 	return badRequest("this agent (%s) doesn't know the operation", c.server.Version)
 }

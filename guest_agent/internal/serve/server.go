@@ -17,6 +17,7 @@ import (
 	"ingle.dev/guest_agent/internal/failure"
 	"ingle.dev/guest_agent/internal/frame"
 	"ingle.dev/guest_agent/internal/reap"
+	"ingle.dev/guest_agent/internal/session"
 )
 
 // ProtocolVersion is the one version of proto/ingle/agent/v1 that is spoken here.
@@ -47,10 +48,13 @@ type Server struct {
 	Reaper *reap.Reaper
 	// Shutdown ends everything. It is called after the caller got its answer.
 	Shutdown func()
+
+	sessions *session.Registry
 }
 
 // Serve answers connections until the listener is closed, and returns when the last one is over.
 func (s *Server) Serve(listener net.Listener) error {
+	s.sessions = session.NewRegistry()
 	var conversations sync.WaitGroup
 	defer conversations.Wait()
 	for {

@@ -60,7 +60,11 @@ class Ingle:
 @pytest.fixture
 def isolated(tmp_path: Path) -> Ingle:
     """No server, and directories of its own."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "COVERAGE_PROCESS_START") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "PYTHONPATH", "LANG", "COVERAGE_PROCESS_START")
+        if name in os.environ
+    }
     for directory in ("run", "state", "home"):
         (tmp_path / directory).mkdir(mode=0o700)
     return Ingle(

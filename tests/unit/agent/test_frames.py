@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from ingle.api_server.adapters.guest.frames import MAX_PAYLOAD, Decoder, Frame, FrameError, FrameType, encode
 
-FROM_AGENT = ("HELLO_OK", "ERROR", "RESPONSE", "STARTED", "EXITED", "WINDOW", "STDOUT", "STDERR")
+FROM_AGENT = (
+    "HELLO_OK",
+    "ERROR",
+    "RESPONSE",
+    "STARTED",
+    "EXITED",
+    "WINDOW",
+    "ATTACHED",
+    "DETACHED",
+    "SCROLLBACK",
+    "STDOUT",
+    "STDERR",
+)
 
 steady = settings(deadline=None, derandomize=True)
 

@@ -100,3 +100,79 @@ class GuestStats:
     disk_total_bytes: int
     disk_available_bytes: int
     processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """In characters, 1 to 65535 each."""
+
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionProgram:
+    """What runs in a session. Empty `argv` is the user's login shell, `size` None 24 rows of 80 columns.
+
+    The session is ended when nobody was attached and nothing was said for `idle_timeout_seconds` (None: never), and
+    with `end_with_viewer` as soon as its viewer has left."""
+
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    working_directory: str = ""
+    user: str = ""
+    size: TerminalSize | None = None
+    idle_timeout_seconds: float | None = None
+    end_with_viewer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSession:
+    """A command on a terminal in a guest. `idle_seconds` is since the last input, output, attaching or leaving."""
+
+    id: str
+    argv: tuple[str, ...]
+    size: TerminalSize
+    attached: bool
+    idle_seconds: float
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttachSpec:
+    """Which session to attach to. `size` None leaves the terminal's as it is; `create` is what to start when there is
+    no session of that id, or when `session_id` is empty."""
+
+    session_id: str
+    steal: bool = False
+    size: TerminalSize | None = None
+    create: SessionProgram | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The first event of an attachment."""
+
+    session: GuestSession
+
+
+@dataclass(frozen=True, slots=True)
+class Scrollback:
+    """What the session said last; first of all, and whenever the viewer was too slow for all of the output."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the session says now, following what came before."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """The last event of an attachment that somebody else took over."""
+
+
+SessionEvent = Attached | Scrollback | Output | Exited | Detached

@@ -4,7 +4,18 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from ingle.api_server.model.guest import AgentEndpoint, AgentInfo, ExecEvent, ExecSpec, GuestStats
+from ingle.api_server.model.guest import (
+    AgentEndpoint,
+    AgentInfo,
+    AttachSpec,
+    ExecEvent,
+    ExecSpec,
+    GuestSession,
+    GuestStats,
+    SessionEvent,
+    SessionProgram,
+    TerminalSize,
+)
 
 
 class ExecSession(Protocol):
@@ -25,6 +36,23 @@ class ExecSession(Protocol):
         """Signal the command's process group (1 to 64)."""
 
 
+class Attachment(Protocol):
+    """A viewer of a session. Leaving its context detaches: the session lives on, unless it ends with its viewer."""
+
+    def events(self) -> AsyncIterator[SessionEvent]:
+        """Attached, Scrollback if anything was said before, then Output, and Exited or Detached as the last. A lost
+        connection raises GuestError. Who reads nothing for a second misses output, and is given Scrollback anew."""
+
+    async def write_input(self, data: bytes) -> None:
+        """Type; returns when the connection can take more."""
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Change the size of the terminal."""
+
+    def leave(self) -> None:
+        """Detach now; who waits for an event gets a GuestError."""
+
+
 class GuestChannel(Protocol):
     """One agent. Every call is one connection, so calls never wait for each other.
 
@@ -37,6 +65,24 @@ class GuestChannel(Protocol):
     def exec(self, spec: ExecSpec) -> AbstractAsyncContextManager[ExecSession]:
         """Start a command. GuestError COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE, GUEST_USER_NOT_FOUND or
         GUEST_DIRECTORY_NOT_FOUND comes out of entering the context."""
+
+    async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
+        """Start a command on a terminal that lives on without viewers; an empty id is made up. Raises GuestError
+        NAME_TAKEN, and what `exec` raises."""
+
+    def attach_session(self, spec: AttachSpec) -> AbstractAsyncContextManager[Attachment]:
+        """Become a session's one viewer. GuestError SESSION_NOT_FOUND, or SESSION_ATTACHED when it has one that is not
+        to be replaced, comes out of entering the context."""
+
+    async def list_sessions(self, timeout_seconds: float = 5.0) -> tuple[GuestSession, ...]:
+        """All of them, oldest first."""
+
+    async def resize_session(self, session_id: str, size: TerminalSize) -> None:
+        """Change the size of a terminal. GuestError SESSION_NOT_FOUND."""
+
+    async def kill_session(self, session_id: str, timeout_seconds: float = 10.0) -> None:
+        """SIGHUP for all of a session, SIGKILL a second later; returns when it is gone. GuestError
+        SESSION_NOT_FOUND."""
 
     async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
         """Load, memory and disk."""

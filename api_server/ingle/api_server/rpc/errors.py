@@ -46,6 +46,8 @@ _CODES = {
     Reason.COMMAND_NOT_EXECUTABLE: grpc.StatusCode.PERMISSION_DENIED,
     Reason.GUEST_USER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.GUEST_DIRECTORY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.SESSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.SESSION_ATTACHED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 

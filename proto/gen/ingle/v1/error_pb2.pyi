@@ -59,6 +59,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_COMMAND_NOT_EXECUTABLE: _ErrorReason.ValueType  # 61
     ERROR_REASON_GUEST_USER_NOT_FOUND: _ErrorReason.ValueType  # 62
     ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: _ErrorReason.ValueType  # 63
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 80
+    """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
+    ERROR_REASON_SESSION_ATTACHED: _ErrorReason.ValueType  # 81
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -102,6 +105,9 @@ ERROR_REASON_COMMAND_NOT_FOUND: ErrorReason.ValueType  # 60
 ERROR_REASON_COMMAND_NOT_EXECUTABLE: ErrorReason.ValueType  # 61
 ERROR_REASON_GUEST_USER_NOT_FOUND: ErrorReason.ValueType  # 62
 ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: ErrorReason.ValueType  # 63
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 80
+"""Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
+ERROR_REASON_SESSION_ATTACHED: ErrorReason.ValueType  # 81
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

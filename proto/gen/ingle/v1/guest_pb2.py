@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/guest.proto\x12\x08ingle.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x01\n\x0b\x45xecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.ingle.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12+\n\tstdin_eof\x18\x03 \x01(\x0b\x32\x16.ingle.v1.ExecStdinEofH\x00\x12&\n\x06signal\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecSignalH\x00\x42\t\n\x07message\"\xf3\x01\n\tExecStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12)\n\x03\x65nv\x18\x03 \x03(\x0b\x32\x1c.ingle.v1.ExecStart.EnvEntry\x12\x19\n\x11working_directory\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05stdin\x18\x06 \x01(\x08\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdelete_vm\x18\x08 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0e\n\x0c\x45xecStdinEof\"\x1c\n\nExecSignal\x12\x0e\n\x06signal\x18\x01 \x01(\r\"\x8f\x01\n\x0c\x45xecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.ingle.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12&\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecExitedH\x00\x42\t\n\x07message\"\x1a\n\x0b\x45xecStarted\x12\x0b\n\x03pid\x18\x01 \x01(\r\"B\n\nExecExited\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\x32I\n\x0cGuestService\x12\x39\n\x04\x45xec\x12\x15.ingle.v1.ExecRequest\x1a\x16.ingle.v1.ExecResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/guest.proto\x12\x08ingle.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x01\n\x0b\x45xecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.ingle.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12+\n\tstdin_eof\x18\x03 \x01(\x0b\x32\x16.ingle.v1.ExecStdinEofH\x00\x12&\n\x06signal\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecSignalH\x00\x42\t\n\x07message\"\xf3\x01\n\tExecStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12)\n\x03\x65nv\x18\x03 \x03(\x0b\x32\x1c.ingle.v1.ExecStart.EnvEntry\x12\x19\n\x11working_directory\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05stdin\x18\x06 \x01(\x08\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdelete_vm\x18\x08 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0e\n\x0c\x45xecStdinEof\"\x1c\n\nExecSignal\x12\x0e\n\x06signal\x18\x01 \x01(\r\"\x8f\x01\n\x0c\x45xecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.ingle.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12&\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecExitedH\x00\x42\t\n\x07message\"\x1a\n\x0b\x45xecStarted\x12\x0b\n\x03pid\x18\x01 \x01(\r\"B\n\nExecExited\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\"\x93\x02\n\x0eSessionProgram\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12.\n\x03\x65nv\x18\x02 \x03(\x0b\x32!.ingle.v1.SessionProgram.EnvEntry\x12\x19\n\x11working_directory\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12$\n\x04size\x18\x05 \x01(\x0b\x32\x16.ingle.v1.TerminalSize\x12/\n\x0cidle_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x65nd_with_viewer\x18\x07 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb4\x01\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12$\n\x04size\x18\x03 \x01(\x0b\x32\x16.ingle.v1.TerminalSize\x12\x10\n\x08\x61ttached\x18\x04 \x01(\x08\x12\'\n\x04idle\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x14\x43reateSessionRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12)\n\x07program\x18\x03 \x01(\x0b\x32\x18.ingle.v1.SessionProgram\";\n\x15\x43reateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.ingle.v1.Session\"\x8b\x01\n\x14\x41ttachSessionRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.ingle.v1.AttachSessionStartH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12(\n\x06resize\x18\x03 \x01(\x0b\x32\x16.ingle.v1.TerminalSizeH\x00\x42\t\n\x07message\"\x93\x01\n\x12\x41ttachSessionStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05steal\x18\x03 \x01(\x08\x12$\n\x04size\x18\x04 \x01(\x0b\x32\x16.ingle.v1.TerminalSize\x12(\n\x06\x63reate\x18\x05 \x01(\x0b\x32\x18.ingle.v1.SessionProgram\"\xc8\x01\n\x15\x41ttachSessionResponse\x12%\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x11.ingle.v1.SessionH\x00\x12\x14\n\nscrollback\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06output\x18\x03 \x01(\x0cH\x00\x12&\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecExitedH\x00\x12-\n\x08\x64\x65tached\x18\x05 \x01(\x0b\x32\x19.ingle.v1.SessionDetachedH\x00\x42\t\n\x07message\"\x11\n\x0fSessionDetached\"!\n\x13ListSessionsRequest\x12\n\n\x02vm\x18\x01 \x01(\t\";\n\x14ListSessionsResponse\x12#\n\x08sessions\x18\x01 \x03(\x0b\x32\x11.ingle.v1.Session\"\\\n\x14ResizeSessionRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12$\n\x04size\x18\x03 \x01(\x0b\x32\x16.ingle.v1.TerminalSize\"\x17\n\x15ResizeSessionResponse\"4\n\x12KillSessionRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"\x15\n\x13KillSessionResponse2\xde\x03\n\x0cGuestService\x12\x39\n\x04\x45xec\x12\x15.ingle.v1.ExecRequest\x1a\x16.ingle.v1.ExecResponse(\x01\x30\x01\x12P\n\rCreateSession\x12\x1e.ingle.v1.CreateSessionRequest\x1a\x1f.ingle.v1.CreateSessionResponse\x12T\n\rAttachSession\x12\x1e.ingle.v1.AttachSessionRequest\x1a\x1f.ingle.v1.AttachSessionResponse(\x01\x30\x01\x12M\n\x0cListSessions\x12\x1d.ingle.v1.ListSessionsRequest\x1a\x1e.ingle.v1.ListSessionsResponse\x12P\n\rResizeSession\x12\x1e.ingle.v1.ResizeSessionRequest\x1a\x1f.ingle.v1.ResizeSessionResponse\x12J\n\x0bKillSession\x12\x1c.ingle.v1.KillSessionRequest\x1a\x1d.ingle.v1.KillSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +35,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECSTART_ENVENTRY']._loaded_options = None
   _globals['_EXECSTART_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_EXECREQUEST']._serialized_start=67
-  _globals['_EXECREQUEST']._serialized_end=231
-  _globals['_EXECSTART']._serialized_start=234
-  _globals['_EXECSTART']._serialized_end=477
-  _globals['_EXECSTART_ENVENTRY']._serialized_start=435
-  _globals['_EXECSTART_ENVENTRY']._serialized_end=477
-  _globals['_EXECSTDINEOF']._serialized_start=479
-  _globals['_EXECSTDINEOF']._serialized_end=493
-  _globals['_EXECSIGNAL']._serialized_start=495
-  _globals['_EXECSIGNAL']._serialized_end=523
-  _globals['_EXECRESPONSE']._serialized_start=526
-  _globals['_EXECRESPONSE']._serialized_end=669
-  _globals['_EXECSTARTED']._serialized_start=671
-  _globals['_EXECSTARTED']._serialized_end=697
-  _globals['_EXECEXITED']._serialized_start=699
-  _globals['_EXECEXITED']._serialized_end=765
-  _globals['_GUESTSERVICE']._serialized_start=767
-  _globals['_GUESTSERVICE']._serialized_end=840
+  _globals['_SESSIONPROGRAM_ENVENTRY']._loaded_options = None
+  _globals['_SESSIONPROGRAM_ENVENTRY']._serialized_options = b'8\001'
+  _globals['_EXECREQUEST']._serialized_start=100
+  _globals['_EXECREQUEST']._serialized_end=264
+  _globals['_EXECSTART']._serialized_start=267
+  _globals['_EXECSTART']._serialized_end=510
+  _globals['_EXECSTART_ENVENTRY']._serialized_start=468
+  _globals['_EXECSTART_ENVENTRY']._serialized_end=510
+  _globals['_EXECSTDINEOF']._serialized_start=512
+  _globals['_EXECSTDINEOF']._serialized_end=526
+  _globals['_EXECSIGNAL']._serialized_start=528
+  _globals['_EXECSIGNAL']._serialized_end=556
+  _globals['_EXECRESPONSE']._serialized_start=559
+  _globals['_EXECRESPONSE']._serialized_end=702
+  _globals['_EXECSTARTED']._serialized_start=704
+  _globals['_EXECSTARTED']._serialized_end=730
+  _globals['_EXECEXITED']._serialized_start=732
+  _globals['_EXECEXITED']._serialized_end=798
+  _globals['_TERMINALSIZE']._serialized_start=800
+  _globals['_TERMINALSIZE']._serialized_end=845
+  _globals['_SESSIONPROGRAM']._serialized_start=848
+  _globals['_SESSIONPROGRAM']._serialized_end=1123
+  _globals['_SESSIONPROGRAM_ENVENTRY']._serialized_start=468
+  _globals['_SESSIONPROGRAM_ENVENTRY']._serialized_end=510
+  _globals['_SESSION']._serialized_start=1126
+  _globals['_SESSION']._serialized_end=1306
+  _globals['_CREATESESSIONREQUEST']._serialized_start=1308
+  _globals['_CREATESESSIONREQUEST']._serialized_end=1405
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=1407
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=1466
+  _globals['_ATTACHSESSIONREQUEST']._serialized_start=1469
+  _globals['_ATTACHSESSIONREQUEST']._serialized_end=1608
+  _globals['_ATTACHSESSIONSTART']._serialized_start=1611
+  _globals['_ATTACHSESSIONSTART']._serialized_end=1758
+  _globals['_ATTACHSESSIONRESPONSE']._serialized_start=1761
+  _globals['_ATTACHSESSIONRESPONSE']._serialized_end=1961
+  _globals['_SESSIONDETACHED']._serialized_start=1963
+  _globals['_SESSIONDETACHED']._serialized_end=1980
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1982
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2015
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2017
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2076
+  _globals['_RESIZESESSIONREQUEST']._serialized_start=2078
+  _globals['_RESIZESESSIONREQUEST']._serialized_end=2170
+  _globals['_RESIZESESSIONRESPONSE']._serialized_start=2172
+  _globals['_RESIZESESSIONRESPONSE']._serialized_end=2195
+  _globals['_KILLSESSIONREQUEST']._serialized_start=2197
+  _globals['_KILLSESSIONREQUEST']._serialized_end=2249
+  _globals['_KILLSESSIONRESPONSE']._serialized_start=2251
+  _globals['_KILLSESSIONRESPONSE']._serialized_end=2272
+  _globals['_GUESTSERVICE']._serialized_start=2275
+  _globals['_GUESTSERVICE']._serialized_end=2753
 # @@protoc_insertion_point(module_scope)

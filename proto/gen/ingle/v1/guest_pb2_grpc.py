@@ -40,6 +40,31 @@ class GuestServiceStub:
                 request_serializer=ingle_dot_v1_dot_guest__pb2.ExecRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_guest__pb2.ExecResponse.FromString,
                 _registered_method=True)
+        self.CreateSession = channel.unary_unary(
+                '/ingle.v1.GuestService/CreateSession',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.CreateSessionRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.CreateSessionResponse.FromString,
+                _registered_method=True)
+        self.AttachSession = channel.stream_stream(
+                '/ingle.v1.GuestService/AttachSession',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.AttachSessionRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.AttachSessionResponse.FromString,
+                _registered_method=True)
+        self.ListSessions = channel.unary_unary(
+                '/ingle.v1.GuestService/ListSessions',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.ListSessionsRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.ResizeSession = channel.unary_unary(
+                '/ingle.v1.GuestService/ResizeSession',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.ResizeSessionRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.ResizeSessionResponse.FromString,
+                _registered_method=True)
+        self.KillSession = channel.unary_unary(
+                '/ingle.v1.GuestService/KillSession',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.KillSessionRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.KillSessionResponse.FromString,
+                _registered_method=True)
 
 
 class GuestServiceServicer:
@@ -55,6 +80,44 @@ class GuestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSession(self, request, context):
+        """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachSession(self, request_iterator, context):
+        """Joins a caller and a session. The caller sends start first, then input and resize at will; gets attached, then
+        scrollback (what the session said last, at most 64 KiB) when there is any, then output as it comes, and as the last
+        message exited, or detached when somebody else took the session over. Leaving detaches. A caller that takes no
+        output for a second doesn't hold the session up: it misses some, and goes on with another scrollback.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSessions(self, request, context):
+        """The sessions of a VM, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeSession(self, request, context):
+        """Changes the size of a session's terminal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KillSession(self, request, context):
+        """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +125,31 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=ingle_dot_v1_dot_guest__pb2.ExecRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_guest__pb2.ExecResponse.SerializeToString,
+            ),
+            'CreateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSession,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.CreateSessionRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.CreateSessionResponse.SerializeToString,
+            ),
+            'AttachSession': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachSession,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.AttachSessionRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.AttachSessionResponse.SerializeToString,
+            ),
+            'ListSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSessions,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.ListSessionsRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'ResizeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeSession,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.ResizeSessionRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.ResizeSessionResponse.SerializeToString,
+            ),
+            'KillSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.KillSession,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.KillSessionRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.KillSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +180,141 @@ class GuestService:
             '/ingle.v1.GuestService/Exec',
             ingle_dot_v1_dot_guest__pb2.ExecRequest.SerializeToString,
             ingle_dot_v1_dot_guest__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/CreateSession',
+            ingle_dot_v1_dot_guest__pb2.CreateSessionRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ingle.v1.GuestService/AttachSession',
+            ingle_dot_v1_dot_guest__pb2.AttachSessionRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.AttachSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/ListSessions',
+            ingle_dot_v1_dot_guest__pb2.ListSessionsRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/ResizeSession',
+            ingle_dot_v1_dot_guest__pb2.ResizeSessionRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.ResizeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KillSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/KillSession',
+            ingle_dot_v1_dot_guest__pb2.KillSessionRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.KillSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

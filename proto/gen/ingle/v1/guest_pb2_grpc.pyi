@@ -38,6 +38,20 @@ class GuestServiceStub:
     stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
     command's whole process group. Output is bytes and is never dropped: a slow reader slows the command.
     """
+    CreateSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.CreateSessionRequest, _guest_pb2.CreateSessionResponse]
+    """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
+    AttachSession: _grpc.StreamStreamMultiCallable[_guest_pb2.AttachSessionRequest, _guest_pb2.AttachSessionResponse]
+    """Joins a caller and a session. The caller sends start first, then input and resize at will; gets attached, then
+    scrollback (what the session said last, at most 64 KiB) when there is any, then output as it comes, and as the last
+    message exited, or detached when somebody else took the session over. Leaving detaches. A caller that takes no
+    output for a second doesn't hold the session up: it misses some, and goes on with another scrollback.
+    """
+    ListSessions: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListSessionsRequest, _guest_pb2.ListSessionsResponse]
+    """The sessions of a VM, oldest first."""
+    ResizeSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ResizeSessionRequest, _guest_pb2.ResizeSessionResponse]
+    """Changes the size of a session's terminal."""
+    KillSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.KillSessionRequest, _guest_pb2.KillSessionResponse]
+    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
 
 @_typing.type_check_only
 class GuestServiceAsyncStub(GuestServiceStub):
@@ -49,6 +63,20 @@ class GuestServiceAsyncStub(GuestServiceStub):
     stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
     command's whole process group. Output is bytes and is never dropped: a slow reader slows the command.
     """
+    CreateSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.CreateSessionRequest, _guest_pb2.CreateSessionResponse]  # type: ignore[assignment]
+    """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
+    AttachSession: _aio.StreamStreamMultiCallable[_guest_pb2.AttachSessionRequest, _guest_pb2.AttachSessionResponse]  # type: ignore[assignment]
+    """Joins a caller and a session. The caller sends start first, then input and resize at will; gets attached, then
+    scrollback (what the session said last, at most 64 KiB) when there is any, then output as it comes, and as the last
+    message exited, or detached when somebody else took the session over. Leaving detaches. A caller that takes no
+    output for a second doesn't hold the session up: it misses some, and goes on with another scrollback.
+    """
+    ListSessions: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListSessionsRequest, _guest_pb2.ListSessionsResponse]  # type: ignore[assignment]
+    """The sessions of a VM, oldest first."""
+    ResizeSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.ResizeSessionRequest, _guest_pb2.ResizeSessionResponse]  # type: ignore[assignment]
+    """Changes the size of a session's terminal."""
+    KillSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.KillSessionRequest, _guest_pb2.KillSessionResponse]  # type: ignore[assignment]
+    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
 
 class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happens inside a running VM."""
@@ -63,5 +91,49 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
         command's whole process group. Output is bytes and is never dropped: a slow reader slows the command.
         """
+
+    @_abc_1.abstractmethod
+    def CreateSession(
+        self,
+        request: _guest_pb2.CreateSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.CreateSessionResponse, _abc.Awaitable[_guest_pb2.CreateSessionResponse]]:
+        """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
+
+    @_abc_1.abstractmethod
+    def AttachSession(
+        self,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.AttachSessionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.AttachSessionResponse], _abc.AsyncIterator[_guest_pb2.AttachSessionResponse]]:
+        """Joins a caller and a session. The caller sends start first, then input and resize at will; gets attached, then
+        scrollback (what the session said last, at most 64 KiB) when there is any, then output as it comes, and as the last
+        message exited, or detached when somebody else took the session over. Leaving detaches. A caller that takes no
+        output for a second doesn't hold the session up: it misses some, and goes on with another scrollback.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSessions(
+        self,
+        request: _guest_pb2.ListSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.ListSessionsResponse, _abc.Awaitable[_guest_pb2.ListSessionsResponse]]:
+        """The sessions of a VM, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ResizeSession(
+        self,
+        request: _guest_pb2.ResizeSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.ResizeSessionResponse, _abc.Awaitable[_guest_pb2.ResizeSessionResponse]]:
+        """Changes the size of a session's terminal."""
+
+    @_abc_1.abstractmethod
+    def KillSession(
+        self,
+        request: _guest_pb2.KillSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.KillSessionResponse, _abc.Awaitable[_guest_pb2.KillSessionResponse]]:
+        """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
 
 def add_GuestServiceServicer_to_server(servicer: GuestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

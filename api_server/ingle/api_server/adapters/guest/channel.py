@@ -5,22 +5,31 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest import messages
+from ingle.api_server.adapters.guest import messages, session_messages
 from ingle.api_server.adapters.guest.connection import Connection, describe
 from ingle.api_server.adapters.guest.frames import Frame, FrameError, FrameType, encode
 from ingle.api_server.model.errors import GuestError, InvalidArgument, Reason
 from ingle.api_server.model.guest import (
     AgentEndpoint,
     AgentInfo,
+    Attached,
+    AttachSpec,
+    Detached,
     ExecEvent,
     ExecSpec,
+    GuestSession,
     GuestStats,
+    Output,
+    Scrollback,
+    SessionEvent,
+    SessionProgram,
     Started,
     Stderr,
     Stdout,
+    TerminalSize,
 )
 
-_EXEC_START_SECONDS = 30.0
+_START_SECONDS = 30.0
 
 
 class Dialler:
@@ -52,15 +61,45 @@ class Channel:
 
     @asynccontextmanager
     async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:
+        async with self._begun(messages.exec_request(spec), FrameType.STARTED) as (connection, payload):
+            yield Session(connection, messages.started(payload))
+
+    async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
+        request = session_messages.create_request(session_id, program)
+        _, response = await self._ask(request, "create_session", _START_SECONDS)
+        return session_messages.session(response.create_session.session)
+
+    @asynccontextmanager
+    async def attach_session(self, spec: AttachSpec) -> AsyncIterator["SessionAttachment"]:
+        request = session_messages.attach_request(spec)
+        async with self._begun(request, FrameType.ATTACHED) as (connection, payload):
+            yield SessionAttachment(connection, Attached(session_messages.attached(payload)))
+
+    async def list_sessions(self, timeout_seconds: float = 5.0) -> tuple[GuestSession, ...]:
+        request = agent_pb2.Request(list_sessions=agent_pb2.ListSessionsRequest())
+        _, response = await self._ask(request, "list_sessions", timeout_seconds)
+        return tuple(session_messages.session(message) for message in response.list_sessions.sessions)
+
+    async def resize_session(self, session_id: str, size: TerminalSize) -> None:
+        resize = agent_pb2.ResizeSessionRequest(id=session_id, size=session_messages.terminal_size(size))
+        await self._ask(agent_pb2.Request(resize_session=resize), "resize_session", _START_SECONDS)
+
+    async def kill_session(self, session_id: str, timeout_seconds: float = 10.0) -> None:
+        kill = agent_pb2.KillSessionRequest(id=session_id)
+        await self._ask(agent_pb2.Request(kill_session=kill), "kill_session", timeout_seconds)
+
+    @asynccontextmanager
+    async def _begun(self, request: agent_pb2.Request, expected: FrameType) -> AsyncIterator[tuple[Connection, bytes]]:
+        """An operation that goes on, and the payload of its first answer; the connection is closed at the end."""
         connection: Connection | None = None
         try:
-            async with self._answer_within(_EXEC_START_SECONDS):
-                connection = await self._connect(messages.exec_request(spec))
+            async with self._answer_within(_START_SECONDS):
+                connection = await self._connect(request)
                 await _hello(connection)
                 frame = await _next(connection)
-            if frame.type is not FrameType.STARTED:
-                raise messages.nonsense(f"{frame.type.name} instead of STARTED")
-            yield Session(connection, messages.started(frame.payload))
+            if frame.type is not expected:
+                raise messages.nonsense(f"{frame.type.name} instead of {expected.name}")
+            yield connection, frame.payload
         finally:
             if connection is not None:
                 connection.close()
@@ -135,6 +174,44 @@ class Session:
 
     async def send_signal(self, signal: int) -> None:
         self._connection.send(encode(FrameType.SIGNAL, agent_pb2.ExecSignal(signal=signal).SerializeToString()))
+
+
+class SessionAttachment:
+    """Attachment over one connection."""
+
+    def __init__(self, connection: Connection, attached: Attached) -> None:
+        self._connection = connection
+        self._attached = attached
+
+    async def events(self) -> AsyncIterator[SessionEvent]:
+        yield self._attached
+        while True:
+            frame = await _next(self._connection)
+            match frame.type:
+                case FrameType.STDOUT:
+                    yield Output(frame.payload)
+                case FrameType.SCROLLBACK:
+                    yield Scrollback(frame.payload)
+                case FrameType.EXITED:
+                    self._connection.close()
+                    yield messages.exited(frame.payload)
+                    return
+                case FrameType.DETACHED:
+                    self._connection.close()
+                    yield Detached()
+                    return
+                case other:
+                    raise messages.nonsense(f"{other.name} during an attachment")
+
+    async def write_input(self, data: bytes) -> None:
+        await self._connection.send_stdin(data)
+
+    async def resize(self, size: TerminalSize) -> None:
+        message = session_messages.terminal_size(size)
+        self._connection.send(encode(FrameType.RESIZE, message.SerializeToString()))
+
+    def leave(self) -> None:
+        self._connection.close()
 
 
 async def _hello(connection: Connection) -> agent_pb2.HelloOk:

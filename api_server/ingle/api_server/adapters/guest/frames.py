@@ -26,6 +26,10 @@ class FrameType(IntEnum):
     EXITED = 7
     SIGNAL = 8
     WINDOW = 9
+    ATTACHED = 10
+    RESIZE = 11
+    DETACHED = 12
+    SCROLLBACK = 13
     STDIN = 16
     STDIN_EOF = 17
     STDOUT = 18
@@ -41,6 +45,9 @@ _FROM_AGENT = {
         FrameType.STARTED,
         FrameType.EXITED,
         FrameType.WINDOW,
+        FrameType.ATTACHED,
+        FrameType.DETACHED,
+        FrameType.SCROLLBACK,
         FrameType.STDOUT,
         FrameType.STDERR,
     )

@@ -26,10 +26,15 @@ _REASONS = {
     agent_pb2.ERROR_CODE_COMMAND_NOT_EXECUTABLE: Reason.COMMAND_NOT_EXECUTABLE,
     agent_pb2.ERROR_CODE_USER_NOT_FOUND: Reason.GUEST_USER_NOT_FOUND,
     agent_pb2.ERROR_CODE_DIRECTORY_NOT_FOUND: Reason.GUEST_DIRECTORY_NOT_FOUND,
+    agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: Reason.SESSION_NOT_FOUND,
+    agent_pb2.ERROR_CODE_SESSION_ATTACHED: Reason.SESSION_ATTACHED,
+    agent_pb2.ERROR_CODE_SESSION_EXISTS: Reason.NAME_TAKEN,
 }
 _REMEDIES = {
     agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",
     agent_pb2.ERROR_CODE_BAD_TOKEN: "restart the VM, so that it gets a new token",
+    agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: "ingle vm session list VM",
+    agent_pb2.ERROR_CODE_SESSION_ATTACHED: "add --steal to take it over",
 }
 
 

@@ -120,6 +120,11 @@ def run(
     raise typer.Exit(exit_code)
 
 
+Tty = Annotated[
+    bool, typer.Option("--tty", "-t", help="Give it this terminal, as a shell or an editor wants; -i is then implied.")
+]
+
+
 @app.command(
     name="exec",
     context_settings=OPTIONS_FIRST,
@@ -128,6 +133,7 @@ def run(
         "ingle vm exec -u www-data -w /srv -e DEBUG=1 web -- ./serve --port 80",
         "ingle vm exec --timeout 30s web -- apt-get update",
         "ingle vm exec web -- tar c /var/log | tar x",
+        "ingle vm exec -t web -- top",
     ),
 )
 def exec_in_vm(
@@ -138,16 +144,34 @@ def exec_in_vm(
     workdir: Workdir = "",
     timeout: Timeout = None,
     stdin: Stdin = None,
+    tty: Tty = False,
     json: AsJson = False,
 ) -> None:
     """Run a command in a running VM.
 
     Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
     executed, 127 it is not there, 130 interrupted."""
+    if tty:
+        if timeout is not None or stdin is False:
+            raise typer.BadParameter("it goes with neither --timeout nor --no-stdin", param_hint="'--tty'")
+        raise typer.Exit(_exec_on_terminal(vm, guest_argv(command), parse_environment(env), workdir, user))
     start = exec_start(vm, guest_argv(command), parse_environment(env), workdir, user, timeout, stdin)
     with told_apart_from_the_guest(), connect() as client, Stages(lines=False, live=False) as stages:
         exit_code = run_command(client, start, stages)
     raise typer.Exit(exit_code)
+
+
+def _exec_on_terminal(vm: str, argv: list[str], env: dict[str, str], workdir: str, user: str) -> int:
+    """A session that ends with us, so that there is nothing to detach from. Answers the exit code."""
+    from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
+    from ingle.cli.attachment import attach  # noqa: PLC0415
+    from ingle.v1.guest_pb2 import AttachSessionStart, SessionProgram  # noqa: PLC0415
+
+    program = SessionProgram(
+        argv=argv, env={**tty.term(), **env}, working_directory=workdir, user=user, end_with_viewer=True
+    )
+    with told_apart_from_the_guest(), connect() as client:
+        return attach(client, AttachSessionStart(vm=vm, create=program), b"", f"ingle vm session attach {vm} {{id}}")
 
 
 def guest_argv(words: list[str]) -> list[str]:

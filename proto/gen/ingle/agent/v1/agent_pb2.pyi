@@ -34,6 +34,10 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_COMMAND_NOT_EXECUTABLE: _ErrorCode.ValueType  # 11
     ERROR_CODE_USER_NOT_FOUND: _ErrorCode.ValueType  # 12
     ERROR_CODE_DIRECTORY_NOT_FOUND: _ErrorCode.ValueType  # 13
+    ERROR_CODE_SESSION_NOT_FOUND: _ErrorCode.ValueType  # 30
+    ERROR_CODE_SESSION_ATTACHED: _ErrorCode.ValueType  # 31
+    """And the caller doesn't want to take it over."""
+    ERROR_CODE_SESSION_EXISTS: _ErrorCode.ValueType  # 32
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -46,6 +50,10 @@ ERROR_CODE_COMMAND_NOT_FOUND: ErrorCode.ValueType  # 10
 ERROR_CODE_COMMAND_NOT_EXECUTABLE: ErrorCode.ValueType  # 11
 ERROR_CODE_USER_NOT_FOUND: ErrorCode.ValueType  # 12
 ERROR_CODE_DIRECTORY_NOT_FOUND: ErrorCode.ValueType  # 13
+ERROR_CODE_SESSION_NOT_FOUND: ErrorCode.ValueType  # 30
+ERROR_CODE_SESSION_ATTACHED: ErrorCode.ValueType  # 31
+"""And the caller doesn't want to take it over."""
+ERROR_CODE_SESSION_EXISTS: ErrorCode.ValueType  # 32
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 @_typing.final
@@ -65,6 +73,10 @@ class Hello(_message.Message):
       EXITED     7  agent   ExecExited; the last frame of an exec
       SIGNAL     8  caller  ExecSignal
       WINDOW     9  agent   ExecWindow
+      ATTACHED  10  agent   Session; the first frame of an attachment
+      RESIZE    11  caller  TerminalSize
+      DETACHED  12  agent   SessionDetached; the last frame of an attachment that somebody else took over
+      SCROLLBACK 13 agent   raw bytes, not empty: what the session said last, at most 64 KiB
       STDIN     16  caller  raw bytes, not empty
       STDIN_EOF 17  caller  empty
       STDOUT    18  agent   raw bytes, not empty
@@ -75,6 +87,11 @@ class Hello(_message.Message):
     KiB of STDIN, and as much more as WINDOW frames allow.
 
     A caller that closes the connection, also one direction of it, has left: its command is killed.
+
+    A session is a command on a terminal that outlives its callers. At most one is attached; it gets ATTACHED, SCROLLBACK,
+    then STDOUT as it comes, and EXITED when the command ends; it sends STDIN, within the same window, and RESIZE. Leaving
+    detaches. Here output is not held back for ever: a caller that takes none for a second misses what doesn't fit in 64
+    KiB, and goes on with another SCROLLBACK.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -151,6 +168,11 @@ class Request(_message.Message):
     STATS_FIELD_NUMBER: _builtins.int
     SYNC_FIELD_NUMBER: _builtins.int
     SHUTDOWN_FIELD_NUMBER: _builtins.int
+    CREATE_SESSION_FIELD_NUMBER: _builtins.int
+    ATTACH_SESSION_FIELD_NUMBER: _builtins.int
+    LIST_SESSIONS_FIELD_NUMBER: _builtins.int
+    RESIZE_SESSION_FIELD_NUMBER: _builtins.int
+    KILL_SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingRequest: ...
     @_builtins.property
@@ -161,6 +183,16 @@ class Request(_message.Message):
     def sync(self) -> Global___SyncRequest: ...
     @_builtins.property
     def shutdown(self) -> Global___ShutdownRequest: ...
+    @_builtins.property
+    def create_session(self) -> Global___CreateSessionRequest: ...
+    @_builtins.property
+    def attach_session(self) -> Global___AttachSessionRequest: ...
+    @_builtins.property
+    def list_sessions(self) -> Global___ListSessionsRequest: ...
+    @_builtins.property
+    def resize_session(self) -> Global___ResizeSessionRequest: ...
+    @_builtins.property
+    def kill_session(self) -> Global___KillSessionRequest: ...
     def __init__(
         self,
         *,
@@ -169,12 +201,17 @@ class Request(_message.Message):
         stats: Global___StatsRequest | None = ...,
         sync: Global___SyncRequest | None = ...,
         shutdown: Global___ShutdownRequest | None = ...,
+        create_session: Global___CreateSessionRequest | None = ...,
+        attach_session: Global___AttachSessionRequest | None = ...,
+        list_sessions: Global___ListSessionsRequest | None = ...,
+        resize_session: Global___ResizeSessionRequest | None = ...,
+        kill_session: Global___KillSessionRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "operation", b"operation", "ping", b"ping", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "operation", b"operation", "ping", b"ping", "resize_session", b"resize_session", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "operation", b"operation", "ping", b"ping", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "operation", b"operation", "ping", b"ping", "resize_session", b"resize_session", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -188,6 +225,10 @@ class Response(_message.Message):
     STATS_FIELD_NUMBER: _builtins.int
     SYNC_FIELD_NUMBER: _builtins.int
     SHUTDOWN_FIELD_NUMBER: _builtins.int
+    CREATE_SESSION_FIELD_NUMBER: _builtins.int
+    LIST_SESSIONS_FIELD_NUMBER: _builtins.int
+    RESIZE_SESSION_FIELD_NUMBER: _builtins.int
+    KILL_SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingResponse: ...
     @_builtins.property
@@ -196,6 +237,14 @@ class Response(_message.Message):
     def sync(self) -> Global___SyncResponse: ...
     @_builtins.property
     def shutdown(self) -> Global___ShutdownResponse: ...
+    @_builtins.property
+    def create_session(self) -> Global___CreateSessionResponse: ...
+    @_builtins.property
+    def list_sessions(self) -> Global___ListSessionsResponse: ...
+    @_builtins.property
+    def resize_session(self) -> Global___ResizeSessionResponse: ...
+    @_builtins.property
+    def kill_session(self) -> Global___KillSessionResponse: ...
     def __init__(
         self,
         *,
@@ -203,12 +252,16 @@ class Response(_message.Message):
         stats: Global___StatsResponse | None = ...,
         sync: Global___SyncResponse | None = ...,
         shutdown: Global___ShutdownResponse | None = ...,
+        create_session: Global___CreateSessionResponse | None = ...,
+        list_sessions: Global___ListSessionsResponse | None = ...,
+        resize_session: Global___ResizeSessionResponse | None = ...,
+        kill_session: Global___KillSessionResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping", "result", b"result", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_session", b"create_session", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "ping", b"ping", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ping", b"ping", "result", b"result", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_session", b"create_session", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "ping", b"ping", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -402,6 +455,345 @@ class ExecExited(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecExited: _TypeAlias = ExecExited  # noqa: Y015
+
+@_typing.final
+class TerminalSize(_message.Message):
+    """1 to 65535 each."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    columns: _builtins.int
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        columns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TerminalSize: _TypeAlias = TerminalSize  # noqa: Y015
+
+@_typing.final
+class SessionProgram(_message.Message):
+    """What runs in a session, and how long it may."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    END_WITH_VIEWER_FIELD_NUMBER: _builtins.int
+    working_directory: _builtins.str
+    user: _builtins.str
+    idle_timeout_milliseconds: _builtins.int
+    """The session is ended when nobody is attached and nothing was said for so long; 0: never."""
+    end_with_viewer: _builtins.bool
+    """The session is ended as soon as its caller has left and nobody else took over."""
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Empty: the user's login shell, or /bin/sh where that is missing."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As of ExecRequest. TERM is xterm unless given."""
+
+    @_builtins.property
+    def size(self) -> Global___TerminalSize:
+        """Unset: 24 rows, 80 columns."""
+
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        working_directory: _builtins.str = ...,
+        user: _builtins.str = ...,
+        size: Global___TerminalSize | None = ...,
+        idle_timeout_milliseconds: _builtins.int = ...,
+        end_with_viewer: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout_milliseconds", b"idle_timeout_milliseconds", "size", b"size", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionProgram: _TypeAlias = SessionProgram  # noqa: Y015
+
+@_typing.final
+class Session(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ARGV_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
+    IDLE_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    AGE_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    attached: _builtins.bool
+    idle_milliseconds: _builtins.int
+    """Since the last input, output, attaching or leaving."""
+    age_milliseconds: _builtins.int
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first kilobyte of it."""
+
+    @_builtins.property
+    def size(self) -> Global___TerminalSize: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        size: Global___TerminalSize | None = ...,
+        attached: _builtins.bool = ...,
+        idle_milliseconds: _builtins.int = ...,
+        age_milliseconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_milliseconds", b"age_milliseconds", "argv", b"argv", "attached", b"attached", "id", b"id", "idle_milliseconds", b"idle_milliseconds", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class CreateSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """1 to 64 letters, digits, '.', '_' and '-'; empty: made up. The one a person's shell is in is called init."""
+    @_builtins.property
+    def program(self) -> Global___SessionProgram: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        program: Global___SessionProgram | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["program", b"program"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "program", b"program"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
+
+@_typing.final
+class CreateSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session: ...
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
+
+@_typing.final
+class AttachSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STEAL_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    CREATE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Empty, with `create`: made up."""
+    steal: _builtins.bool
+    """Take it over from whoever is attached; otherwise that is SESSION_ATTACHED."""
+    @_builtins.property
+    def size(self) -> Global___TerminalSize:
+        """Of the caller's terminal, which becomes the session's; unset: it stays."""
+
+    @_builtins.property
+    def create(self) -> Global___SessionProgram:
+        """What to start when there is no session of that id; unset: SESSION_NOT_FOUND."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        steal: _builtins.bool = ...,
+        size: Global___TerminalSize | None = ...,
+        create: Global___SessionProgram | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "id", b"id", "size", b"size", "steal", b"steal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachSessionRequest: _TypeAlias = AttachSessionRequest  # noqa: Y015
+
+@_typing.final
+class SessionDetached(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionDetached: _TypeAlias = SessionDetached  # noqa: Y015
+
+@_typing.final
+class ListSessionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
+
+@_typing.final
+class ListSessionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
+
+@_typing.final
+class ResizeSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def size(self) -> Global___TerminalSize: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        size: Global___TerminalSize | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeSessionRequest: _TypeAlias = ResizeSessionRequest  # noqa: Y015
+
+@_typing.final
+class ResizeSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeSessionResponse: _TypeAlias = ResizeSessionResponse  # noqa: Y015
+
+@_typing.final
+class KillSessionRequest(_message.Message):
+    """SIGHUP for all of the session, SIGKILL a second later; answered when it has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KillSessionRequest: _TypeAlias = KillSessionRequest  # noqa: Y015
+
+@_typing.final
+class KillSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KillSessionResponse: _TypeAlias = KillSessionResponse  # noqa: Y015
 
 @_typing.final
 class StatsRequest(_message.Message):

@@ -1,0 +1,40 @@
+"""The keys that leave a session."""
+
+import pytest
+
+from ingle.cli.tty import KeyWatch, parse_keys
+
+
+def test_keys_are_written_as_for_docker() -> None:
+    assert parse_keys("ctrl-p,ctrl-q") == b"\x10\x11"
+    assert parse_keys("ctrl-a,d") == b"\x01d"
+    assert parse_keys("ctrl-@,ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_") == b"\x00\x1b\x1c\x1d\x1e\x1f"
+    assert parse_keys("") == b""
+
+
+@pytest.mark.parametrize("text", ["ctrl-", "ctrl-1", "ctrl-ab", "ab", ",", "a,,b", "ü", "ctrl-ü"])
+def test_what_is_no_key_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no key"):
+        parse_keys(text)
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed", "detached"),
+    [
+        ([b"hello"], b"hello", False),
+        ([b"ab\x10\x11rest"], b"ab", True),
+        ([b"ab\x10", b"\x11"], b"ab", True),
+        ([b"\x10", b"x"], b"\x10x", False),
+        ([b"\x10", b"\x10", b"\x11"], b"\x10", True),
+        ([b"\x10"], b"", False),
+        ([b"\x11\x10"], b"\x11", False),
+    ],
+)
+def test_the_sequence_is_found_however_it_is_cut(typed: list[bytes], passed: bytes, detached: bool) -> None:
+    watch = KeyWatch(b"\x10\x11")
+    results = [watch.feed(piece) for piece in typed]
+    assert (b"".join(data for data, _ in results), results[-1][1]) == (passed, detached)
+
+
+def test_without_keys_everything_passes() -> None:
+    assert KeyWatch(b"").feed(b"\x10\x11") == (b"\x10\x11", False)
