@@ -23,6 +23,9 @@ func (c *connection) operate(request *agentpb.Request) error {
 	case *agentpb.Request_Shutdown:
 		return c.shutdown()
 	}
+	if found, err := c.operateOnFiles(request); found {
+		return err
+	}
 	return badRequest("this agent (%s) doesn't know the operation", c.server.Version)
 }
 

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ingle.api_server.model.guest import AgentEndpoint, AgentInfo, ExecEvent, ExecSpec, GuestStats
+from ingle.api_server.ports.guest_files import GuestFiles
 
 
 class ExecSession(Protocol):
@@ -30,6 +31,10 @@ class GuestChannel(Protocol):
 
     All raise GuestError: GUEST_UNREACHABLE when nobody answers in time, GUEST_PROTOCOL when the answer makes no sense.
     Cancelling a call closes its connection."""
+
+    @property
+    def files(self) -> GuestFiles:
+        """The guest's files."""
 
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
         """A round trip."""

@@ -16,7 +16,8 @@ from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.ports.guest import ExecSession
 from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc import convert
-from ingle.v1 import guest_pb2, guest_pb2_grpc
+from ingle.api_server.rpc.guest_files import FileCalls
+from ingle.v1 import guest_pb2
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,11 @@ _LARGEST_STDIN = 1024 * 1024
 _SIGNALS = range(1, 65)
 
 
-class GuestServicer(guest_pb2_grpc.GuestServiceServicer):
+class GuestServicer(FileCalls):
     """Commands in guests."""
 
     def __init__(self, store: Store, fleet: Fleet, delete: DeleteVm) -> None:
-        self._store = store
-        self._fleet = fleet
+        super().__init__(store, fleet)
         self._delete = delete
 
     async def Exec(self, request_iterator: Requests, context: Context) -> AsyncIterator[guest_pb2.ExecResponse]:

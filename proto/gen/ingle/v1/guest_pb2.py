@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/guest.proto\x12\x08ingle.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa4\x01\n\x0b\x45xecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.ingle.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12+\n\tstdin_eof\x18\x03 \x01(\x0b\x32\x16.ingle.v1.ExecStdinEofH\x00\x12&\n\x06signal\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecSignalH\x00\x42\t\n\x07message\"\xf3\x01\n\tExecStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12)\n\x03\x65nv\x18\x03 \x03(\x0b\x32\x1c.ingle.v1.ExecStart.EnvEntry\x12\x19\n\x11working_directory\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05stdin\x18\x06 \x01(\x08\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdelete_vm\x18\x08 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0e\n\x0c\x45xecStdinEof\"\x1c\n\nExecSignal\x12\x0e\n\x06signal\x18\x01 \x01(\r\"\x8f\x01\n\x0c\x45xecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.ingle.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12&\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecExitedH\x00\x42\t\n\x07message\"\x1a\n\x0b\x45xecStarted\x12\x0b\n\x03pid\x18\x01 \x01(\r\"B\n\nExecExited\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\x32I\n\x0cGuestService\x12\x39\n\x04\x45xec\x12\x15.ingle.v1.ExecRequest\x1a\x16.ingle.v1.ExecResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/guest.proto\x12\x08ingle.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x01\n\x0b\x45xecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.ingle.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12+\n\tstdin_eof\x18\x03 \x01(\x0b\x32\x16.ingle.v1.ExecStdinEofH\x00\x12&\n\x06signal\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecSignalH\x00\x42\t\n\x07message\"\xf3\x01\n\tExecStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x02 \x03(\t\x12)\n\x03\x65nv\x18\x03 \x03(\x0b\x32\x1c.ingle.v1.ExecStart.EnvEntry\x12\x19\n\x11working_directory\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\r\n\x05stdin\x18\x06 \x01(\x08\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tdelete_vm\x18\x08 \x01(\x08\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x0e\n\x0c\x45xecStdinEof\"\x1c\n\nExecSignal\x12\x0e\n\x06signal\x18\x01 \x01(\r\"\x8f\x01\n\x0c\x45xecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.ingle.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12&\n\x06\x65xited\x18\x04 \x01(\x0b\x32\x14.ingle.v1.ExecExitedH\x00\x42\t\n\x07message\"\x1a\n\x0b\x45xecStarted\x12\x0b\n\x03pid\x18\x01 \x01(\r\"B\n\nExecExited\x12\x11\n\texit_code\x18\x01 \x01(\r\x12\x0e\n\x06signal\x18\x02 \x01(\r\x12\x11\n\ttimed_out\x18\x03 \x01(\x08\"\xcb\x01\n\x08\x46ileInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04type\x18\x02 \x01(\x0e\x32\x12.ingle.v1.FileType\x12\x0c\n\x04mode\x18\x03 \x01(\r\x12\x0b\n\x03uid\x18\x04 \x01(\r\x12\x0b\n\x03gid\x18\x05 \x01(\r\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12/\n\x0bmodified_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blink_target\x18\x08 \x01(\t\x12\r\n\x05links\x18\t \x01(\x04\"o\n\x0fReadFileRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x11\n\tmax_bytes\x18\x04 \x01(\x04\x12\x11\n\tmax_lines\x18\x05 \x01(\x04\x12\x0c\n\x04user\x18\x06 \x01(\t\"S\n\x10ReadFileResponse\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12$\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x15.ingle.v1.ReadFileEndH\x00\x42\t\n\x07message\"W\n\x0bReadFileEnd\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.ingle.v1.FileInfo\x12\x11\n\ttruncated\x18\x02 \x01(\x08\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x04\"X\n\x10WriteFileRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.ingle.v1.WriteFileStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\x84\x01\n\x0eWriteFileStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\x04mode\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07parents\x18\x05 \x01(\x08\x12\x0e\n\x06\x61ppend\x18\x06 \x01(\x08\x12\x0c\n\x04user\x18\x07 \x01(\tB\x07\n\x05_mode\"5\n\x11WriteFileResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.ingle.v1.FileInfo\"I\n\x0fStatFileRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x0c\n\x04user\x18\x04 \x01(\t\"4\n\x10StatFileResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.ingle.v1.FileInfo\"e\n\x14ListDirectoryRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\"U\n\x15ListDirectoryResponse\x12#\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x12.ingle.v1.FileInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x14MakeDirectoryRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\x04mode\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x0f\n\x07parents\x18\x05 \x01(\x08\x12\x0c\n\x04user\x18\x06 \x01(\tB\x07\n\x05_mode\"9\n\x15MakeDirectoryResponse\x12 \n\x04\x66ile\x18\x01 \x01(\x0b\x32\x12.ingle.v1.FileInfo\"J\n\rRemoveRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x0c\n\x04user\x18\x04 \x01(\t\"\x10\n\x0eRemoveResponse\"Z\n\rRenameRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08new_path\x18\x03 \x01(\t\x12\x0f\n\x07replace\x18\x04 \x01(\x08\x12\x0c\n\x04user\x18\x05 \x01(\t\"\x10\n\x0eRenameResponse\"R\n\rCopyInRequest\x12&\n\x05start\x18\x01 \x01(\x0b\x32\x15.ingle.v1.CopyInStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"N\n\x0b\x43opyInStart\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x17\n\x0fpreserve_owners\x18\x03 \x01(\x08\x12\x0c\n\x04user\x18\x04 \x01(\t\"0\n\x0e\x43opyInResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"8\n\x0e\x43opyOutRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\"Q\n\x0f\x43opyOutResponse\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12#\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x14.ingle.v1.CopyOutEndH\x00\x42\t\n\x07message\",\n\nCopyOutEnd\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04*\xd2\x01\n\x08\x46ileType\x12\x19\n\x15\x46ILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46ILE_TYPE_REGULAR\x10\x01\x12\x17\n\x13\x46ILE_TYPE_DIRECTORY\x10\x02\x12\x15\n\x11\x46ILE_TYPE_SYMLINK\x10\x03\x12\x12\n\x0e\x46ILE_TYPE_FIFO\x10\x04\x12\x14\n\x10\x46ILE_TYPE_SOCKET\x10\x05\x12\x1e\n\x1a\x46ILE_TYPE_CHARACTER_DEVICE\x10\x06\x12\x1a\n\x16\x46ILE_TYPE_BLOCK_DEVICE\x10\x07\x32\xb8\x05\n\x0cGuestService\x12\x39\n\x04\x45xec\x12\x15.ingle.v1.ExecRequest\x1a\x16.ingle.v1.ExecResponse(\x01\x30\x01\x12\x43\n\x08ReadFile\x12\x19.ingle.v1.ReadFileRequest\x1a\x1a.ingle.v1.ReadFileResponse0\x01\x12\x46\n\tWriteFile\x12\x1a.ingle.v1.WriteFileRequest\x1a\x1b.ingle.v1.WriteFileResponse(\x01\x12\x41\n\x08StatFile\x12\x19.ingle.v1.StatFileRequest\x1a\x1a.ingle.v1.StatFileResponse\x12P\n\rListDirectory\x12\x1e.ingle.v1.ListDirectoryRequest\x1a\x1f.ingle.v1.ListDirectoryResponse\x12P\n\rMakeDirectory\x12\x1e.ingle.v1.MakeDirectoryRequest\x1a\x1f.ingle.v1.MakeDirectoryResponse\x12;\n\x06Remove\x12\x17.ingle.v1.RemoveRequest\x1a\x18.ingle.v1.RemoveResponse\x12;\n\x06Rename\x12\x17.ingle.v1.RenameRequest\x1a\x18.ingle.v1.RenameResponse\x12=\n\x06\x43opyIn\x12\x17.ingle.v1.CopyInRequest\x1a\x18.ingle.v1.CopyInResponse(\x01\x12@\n\x07\x43opyOut\x12\x18.ingle.v1.CopyOutRequest\x1a\x19.ingle.v1.CopyOutResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,22 +35,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECSTART_ENVENTRY']._loaded_options = None
   _globals['_EXECSTART_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_EXECREQUEST']._serialized_start=67
-  _globals['_EXECREQUEST']._serialized_end=231
-  _globals['_EXECSTART']._serialized_start=234
-  _globals['_EXECSTART']._serialized_end=477
-  _globals['_EXECSTART_ENVENTRY']._serialized_start=435
-  _globals['_EXECSTART_ENVENTRY']._serialized_end=477
-  _globals['_EXECSTDINEOF']._serialized_start=479
-  _globals['_EXECSTDINEOF']._serialized_end=493
-  _globals['_EXECSIGNAL']._serialized_start=495
-  _globals['_EXECSIGNAL']._serialized_end=523
-  _globals['_EXECRESPONSE']._serialized_start=526
-  _globals['_EXECRESPONSE']._serialized_end=669
-  _globals['_EXECSTARTED']._serialized_start=671
-  _globals['_EXECSTARTED']._serialized_end=697
-  _globals['_EXECEXITED']._serialized_start=699
-  _globals['_EXECEXITED']._serialized_end=765
-  _globals['_GUESTSERVICE']._serialized_start=767
-  _globals['_GUESTSERVICE']._serialized_end=840
+  _globals['_FILETYPE']._serialized_start=2681
+  _globals['_FILETYPE']._serialized_end=2891
+  _globals['_EXECREQUEST']._serialized_start=100
+  _globals['_EXECREQUEST']._serialized_end=264
+  _globals['_EXECSTART']._serialized_start=267
+  _globals['_EXECSTART']._serialized_end=510
+  _globals['_EXECSTART_ENVENTRY']._serialized_start=468
+  _globals['_EXECSTART_ENVENTRY']._serialized_end=510
+  _globals['_EXECSTDINEOF']._serialized_start=512
+  _globals['_EXECSTDINEOF']._serialized_end=526
+  _globals['_EXECSIGNAL']._serialized_start=528
+  _globals['_EXECSIGNAL']._serialized_end=556
+  _globals['_EXECRESPONSE']._serialized_start=559
+  _globals['_EXECRESPONSE']._serialized_end=702
+  _globals['_EXECSTARTED']._serialized_start=704
+  _globals['_EXECSTARTED']._serialized_end=730
+  _globals['_EXECEXITED']._serialized_start=732
+  _globals['_EXECEXITED']._serialized_end=798
+  _globals['_FILEINFO']._serialized_start=801
+  _globals['_FILEINFO']._serialized_end=1004
+  _globals['_READFILEREQUEST']._serialized_start=1006
+  _globals['_READFILEREQUEST']._serialized_end=1117
+  _globals['_READFILERESPONSE']._serialized_start=1119
+  _globals['_READFILERESPONSE']._serialized_end=1202
+  _globals['_READFILEEND']._serialized_start=1204
+  _globals['_READFILEEND']._serialized_end=1291
+  _globals['_WRITEFILEREQUEST']._serialized_start=1293
+  _globals['_WRITEFILEREQUEST']._serialized_end=1381
+  _globals['_WRITEFILESTART']._serialized_start=1384
+  _globals['_WRITEFILESTART']._serialized_end=1516
+  _globals['_WRITEFILERESPONSE']._serialized_start=1518
+  _globals['_WRITEFILERESPONSE']._serialized_end=1571
+  _globals['_STATFILEREQUEST']._serialized_start=1573
+  _globals['_STATFILEREQUEST']._serialized_end=1646
+  _globals['_STATFILERESPONSE']._serialized_start=1648
+  _globals['_STATFILERESPONSE']._serialized_end=1700
+  _globals['_LISTDIRECTORYREQUEST']._serialized_start=1702
+  _globals['_LISTDIRECTORYREQUEST']._serialized_end=1803
+  _globals['_LISTDIRECTORYRESPONSE']._serialized_start=1805
+  _globals['_LISTDIRECTORYRESPONSE']._serialized_end=1890
+  _globals['_MAKEDIRECTORYREQUEST']._serialized_start=1892
+  _globals['_MAKEDIRECTORYREQUEST']._serialized_end=2014
+  _globals['_MAKEDIRECTORYRESPONSE']._serialized_start=2016
+  _globals['_MAKEDIRECTORYRESPONSE']._serialized_end=2073
+  _globals['_REMOVEREQUEST']._serialized_start=2075
+  _globals['_REMOVEREQUEST']._serialized_end=2149
+  _globals['_REMOVERESPONSE']._serialized_start=2151
+  _globals['_REMOVERESPONSE']._serialized_end=2167
+  _globals['_RENAMEREQUEST']._serialized_start=2169
+  _globals['_RENAMEREQUEST']._serialized_end=2259
+  _globals['_RENAMERESPONSE']._serialized_start=2261
+  _globals['_RENAMERESPONSE']._serialized_end=2277
+  _globals['_COPYINREQUEST']._serialized_start=2279
+  _globals['_COPYINREQUEST']._serialized_end=2361
+  _globals['_COPYINSTART']._serialized_start=2363
+  _globals['_COPYINSTART']._serialized_end=2441
+  _globals['_COPYINRESPONSE']._serialized_start=2443
+  _globals['_COPYINRESPONSE']._serialized_end=2491
+  _globals['_COPYOUTREQUEST']._serialized_start=2493
+  _globals['_COPYOUTREQUEST']._serialized_end=2549
+  _globals['_COPYOUTRESPONSE']._serialized_start=2551
+  _globals['_COPYOUTRESPONSE']._serialized_end=2632
+  _globals['_COPYOUTEND']._serialized_start=2634
+  _globals['_COPYOUTEND']._serialized_end=2678
+  _globals['_GUESTSERVICE']._serialized_start=2894
+  _globals['_GUESTSERVICE']._serialized_end=3590
 # @@protoc_insertion_point(module_scope)

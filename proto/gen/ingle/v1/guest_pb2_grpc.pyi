@@ -38,6 +38,30 @@ class GuestServiceStub:
     stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
     command's whole process group. Output is bytes and is never dropped: a slow reader slows the command.
     """
+    ReadFile: _grpc.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]
+    """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+    The content as it comes, then end as the last message.
+    """
+    WriteFile: _grpc.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]
+    """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+    all; a symbolic link at the end of the path is replaced, never followed.
+    """
+    StatFile: _grpc.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]
+    ListDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]
+    """Sorted by name, a page at a time."""
+    MakeDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.MakeDirectoryRequest, _guest_pb2.MakeDirectoryResponse]
+    Remove: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RemoveRequest, _guest_pb2.RemoveResponse]
+    """A symbolic link is removed itself, never what it leads to."""
+    Rename: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]
+    CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
+    """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+    link below the directory.
+    """
+    CopyOut: _grpc.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]
+    """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+    out, and what is mounted below the path is an empty directory.
+    """
 
 @_typing.type_check_only
 class GuestServiceAsyncStub(GuestServiceStub):
@@ -48,6 +72,30 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
     stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
     command's whole process group. Output is bytes and is never dropped: a slow reader slows the command.
+    """
+    ReadFile: _aio.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]  # type: ignore[assignment]
+    """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+    The content as it comes, then end as the last message.
+    """
+    WriteFile: _aio.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]  # type: ignore[assignment]
+    """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+    all; a symbolic link at the end of the path is replaced, never followed.
+    """
+    StatFile: _aio.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]  # type: ignore[assignment]
+    ListDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]  # type: ignore[assignment]
+    """Sorted by name, a page at a time."""
+    MakeDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.MakeDirectoryRequest, _guest_pb2.MakeDirectoryResponse]  # type: ignore[assignment]
+    Remove: _aio.UnaryUnaryMultiCallable[_guest_pb2.RemoveRequest, _guest_pb2.RemoveResponse]  # type: ignore[assignment]
+    """A symbolic link is removed itself, never what it leads to."""
+    Rename: _aio.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]  # type: ignore[assignment]
+    CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
+    """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+    link below the directory.
+    """
+    CopyOut: _aio.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]  # type: ignore[assignment]
+    """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+    out, and what is mounted below the path is an empty directory.
     """
 
 class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +110,84 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
         stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
         command's whole process group. Output is bytes and is never dropped: a slow reader slows the command.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadFile(
+        self,
+        request: _guest_pb2.ReadFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.ReadFileResponse], _abc.AsyncIterator[_guest_pb2.ReadFileResponse]]:
+        """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+        The content as it comes, then end as the last message.
+        """
+
+    @_abc_1.abstractmethod
+    def WriteFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.WriteFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.WriteFileResponse, _abc.Awaitable[_guest_pb2.WriteFileResponse]]:
+        """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+        all; a symbolic link at the end of the path is replaced, never followed.
+        """
+
+    @_abc_1.abstractmethod
+    def StatFile(
+        self,
+        request: _guest_pb2.StatFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.StatFileResponse, _abc.Awaitable[_guest_pb2.StatFileResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListDirectory(
+        self,
+        request: _guest_pb2.ListDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.ListDirectoryResponse, _abc.Awaitable[_guest_pb2.ListDirectoryResponse]]:
+        """Sorted by name, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def MakeDirectory(
+        self,
+        request: _guest_pb2.MakeDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.MakeDirectoryResponse, _abc.Awaitable[_guest_pb2.MakeDirectoryResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Remove(
+        self,
+        request: _guest_pb2.RemoveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.RemoveResponse, _abc.Awaitable[_guest_pb2.RemoveResponse]]:
+        """A symbolic link is removed itself, never what it leads to."""
+
+    @_abc_1.abstractmethod
+    def Rename(
+        self,
+        request: _guest_pb2.RenameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.RenameResponse, _abc.Awaitable[_guest_pb2.RenameResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyIn(
+        self,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.CopyInRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
+        """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+        link below the directory.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyOut(
+        self,
+        request: _guest_pb2.CopyOutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.CopyOutResponse], _abc.AsyncIterator[_guest_pb2.CopyOutResponse]]:
+        """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+        out, and what is mounted below the path is an empty directory.
         """
 
 def add_GuestServiceServicer_to_server(servicer: GuestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

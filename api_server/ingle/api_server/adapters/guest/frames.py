@@ -30,6 +30,9 @@ class FrameType(IntEnum):
     STDIN_EOF = 17
     STDOUT = 18
     STDERR = 19
+    DATA = 20
+    DATA_END = 21
+    ENTRIES = 22
 
 
 _FROM_AGENT = {
@@ -43,6 +46,8 @@ _FROM_AGENT = {
         FrameType.WINDOW,
         FrameType.STDOUT,
         FrameType.STDERR,
+        FrameType.DATA,
+        FrameType.ENTRIES,
     )
 }
 

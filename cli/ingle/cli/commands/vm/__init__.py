@@ -9,6 +9,8 @@ class _Vm(Group):
     targets = {  # noqa: RUF012 - a ClassVar of the base
         "run": Target(f"{_HERE}.run:run"),
         "exec": Target(f"{_HERE}.run:exec"),
+        "cp": Target(f"{_HERE}.cp"),
+        "file": Target(f"{_HERE}.file"),
         "create": Target(f"{_HERE}.create:create"),
         "set": Target(f"{_HERE}.create:set"),
         "start": Target(f"{_HERE}.lifecycle:start"),
