@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -133,6 +134,29 @@ def test_a_rule_broken_in_the_middle_ends_the_command(server: Server, shared_vm:
     requests = [guest_pb2.ExecRequest(start=start), guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=99))]
     assert "signal 99" in refused(list, server.guest.Exec(iter(requests))).message
     assert no_process(server, shared_vm, "sleep 4713")
+
+
+def test_input_over_the_message_limit_ends_the_command_too(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    """The caller keeps its side open: nothing but the command's end can end the call."""
+    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4714"], stdin=True)
+    ended = threading.Event()
+
+    def requests() -> Iterator[guest_pb2.ExecRequest]:
+        yield guest_pb2.ExecRequest(start=start)
+        yield guest_pb2.ExecRequest(stdin=bytes(5 * 2**20))
+        ended.wait()
+
+    try:
+        assert refused(list, server.guest.Exec(requests(), timeout=30)).reason == "MESSAGE_TOO_LARGE"
+    finally:
+        ended.set()
+    assert no_process(server, shared_vm, "sleep 4714")
+
+
+def test_arguments_beyond_what_the_agent_takes_are_refused(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    error = refused(server.run, shared_vm.id, "echo", *["y" * 100_000] * 20)
+    assert error.reason == "INVALID_ARGUMENT"
+    assert "1048576" in error.message
 
 
 def test_a_vm_can_be_deleted_with_its_last_command_even_if_the_caller_vanishes(server: Server) -> None:

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
-from ingle.v1 import operation_pb2, vm_pb2
+from ingle.v1 import guest_pb2, operation_pb2, vm_pb2
 
 KILLING = str(Path(__file__).with_name("killing_server.py"))
 
@@ -142,6 +142,17 @@ def test_a_stopping_server_cancels_and_undoes_what_is_under_way(new_server: NewS
     server = new_server()
     server.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest())
     time.sleep(0.5)
+    assert server.stop() == 0
+    server.start()
+    nothing_left(server)
+
+
+def test_a_stopping_server_still_deletes_the_vm_of_a_call_that_said_so(new_server: NewServer) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    start = guest_pb2.ExecStart(vm=vm.id, argv=["sleep", "1000"], delete_vm=True)
+    call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    assert next(call).HasField("started")
     assert server.stop() == 0
     server.start()
     nothing_left(server)

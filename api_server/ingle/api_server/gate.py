@@ -6,9 +6,9 @@ to an abstract name that carries the peer's identity, which handlers find in `co
 """
 
 import asyncio
-import itertools
 import logging
 import os
+import secrets
 import socket
 import struct
 from collections.abc import Collection
@@ -73,8 +73,6 @@ class _Half(asyncio.Protocol):
 class _Front(_Half):
     """The caller's side."""
 
-    _serial = itertools.count()
-
     def __init__(self, upstream: Path, allowed: Collection[int]) -> None:
         super().__init__()
         self._upstream = upstream
@@ -91,7 +89,7 @@ class _Front(_Half):
             return
         # Nothing more is read until it can be handed on: what waits is bounded by one read.
         self.transport.pause_reading()
-        name = f"{PEER_PREFIX.partition(':')[2]}uid={uid},gid={gid},pid={pid},n={next(self._serial)}"
+        name = f"{PEER_PREFIX.partition(':')[2]}uid={uid},gid={gid},pid={pid},n={secrets.token_hex(8)}"
         self._linking = asyncio.create_task(self._link(name))
 
     async def _link(self, name: str) -> None:

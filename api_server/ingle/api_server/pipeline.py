@@ -108,10 +108,27 @@ def root_cause(error: BaseException) -> BaseException:
 R = TypeVar("R")
 
 
+async def completed(work: Coroutine[Any, Any, R]) -> R:
+    """Await `work` to its end; a cancellation that came meanwhile is raised then, in place of its result."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            await uninterrupted(_settled(task))
+        raise
+
+
+async def _settled(task: "asyncio.Task[Any]") -> None:
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a call that was cancelled failed as well", exc_info=error)
+
+
 async def uninterrupted(work: Coroutine[Any, Any, R]) -> R:
     """Await `work` to its end however often the caller is cancelled meanwhile.
 
-    A cancellation that comes is swallowed: this is for code that is about to raise anyway."""
+    A cancellation that comes is swallowed: this is for code that is about to raise anyway, or to be done."""
     task = asyncio.create_task(work)
     while not task.done():
         try:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 _SOCKET_PATH_LIMIT = 107
 
 _GRACE_SECONDS = 5.0
+_LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
 
 
 async def serve(config: Config) -> None:
@@ -50,8 +51,9 @@ async def serve(config: Config) -> None:
     try:
         async with application(config, stopping.set) as app:
             await app.recovery.run()
+            calls = CallInterceptor()
             server = grpc.aio.server(
-                interceptors=(CallInterceptor(),),
+                interceptors=(calls,),
                 options=(
                     ("grpc.max_receive_message_length", TRANSPORT_LIMIT),
                     ("grpc.max_send_message_length", TRANSPORT_LIMIT),
@@ -69,6 +71,11 @@ async def serve(config: Config) -> None:
             paths.socket.unlink(missing_ok=True)
             await app.operations.close()
             await server.stop(_GRACE_SECONDS)
+            try:
+                async with asyncio.timeout(_LAST_SECONDS):
+                    await calls.all_ended()
+            except TimeoutError:
+                log.error("calls are left behind in the middle of what they do")
     finally:
         remove_tree(private)
         socket_lock.release()

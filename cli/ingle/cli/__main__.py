@@ -9,15 +9,17 @@ from typer.main import get_command
 
 from ingle.cli import completion
 from ingle.cli.app import app
-from ingle.cli.errors import EXIT_FAILED, EXIT_SIGNAL, EXIT_USAGE, CliError, Failure
+from ingle.cli.errors import EXIT_FAILED, EXIT_SIGNAL, EXIT_USAGE, CliError, Failure, refused_by_the_system
 from ingle.cli.options import Settings
 from ingle.cli.output import tell, tell_failure
 
+_STDOUT, _STDERR = 1, 2
 TRACEBACK_VARIABLE = "INGLE_TRACEBACK"
 
 
 def main() -> Never:
     """The entry point. Exit codes: see ingle.cli.errors."""
+    _fill_standard_streams()
     signal.signal(signal.SIGTERM, _leave)
     settings = Settings()
     try:
@@ -25,9 +27,9 @@ def main() -> Never:
         completion.prepare()
         get_command(app).main(prog_name="ingle", obj=settings)
     except CliError as error:
-        for failure in error.failures:
-            tell_failure(failure, as_json=settings.json)
-        sys.exit(error.exit_code)
+        _fail(error, settings)
+    except OSError as error:
+        _fail(refused_by_the_system(error), settings)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
@@ -36,6 +38,21 @@ def main() -> Never:
         tell_failure(Failure("INTERNAL", message, remedy), as_json=settings.json)
         sys.exit(EXIT_FAILED)
     sys.exit(0)
+
+
+def _fail(error: CliError, settings: Settings) -> Never:
+    for failure in error.failures:
+        tell_failure(failure, as_json=settings.json)
+    # What could not be written would be tried again at exit, which would then end with Python's own 120.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+    sys.exit(error.exit_code)
+
+
+def _fill_standard_streams() -> None:
+    """Whoever closed 0, 1 or 2 must not find our socket there: a guest's output would go into it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(fd)
 
 
 def _leave(number: int, _frame: object) -> Never:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from ingle.cli import paths, server_process
 from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed
-from ingle.cli.transport import OK, Connection, ConnectionLost, Status
+from ingle.cli.transport import OK, UNAVAILABLE, Connection, Status
 from ingle.cli.transport import Call as RawCall
 
 API_VERSION = "1"
@@ -23,7 +23,7 @@ _R = TypeVar("_R", bound=Message)
 
 
 class Call(Generic[_R]):
-    """One call under way. Every method that blocks raises CliError when the server goes away."""
+    """One call under way. Whatever answers raises CliError when the call has failed, or the server has gone away."""
 
     def __init__(self, connection: Connection, raw: RawCall, response_type: type[_R]) -> None:
         self._connection = connection
@@ -46,7 +46,7 @@ class Call(Generic[_R]):
     def next(self) -> _R | None:
         """Wait for the next response; None at the end of a call that went well."""
         while not self.raw.readable:
-            wait(self._connection)
+            self._connection.wait()
         return self.take()
 
     def result(self) -> _R:
@@ -109,24 +109,13 @@ def duration(span: timedelta | None) -> Duration | None:
     return message
 
 
-def wait(connection: Connection) -> None:
-    """Connection.wait, with failures a person can read."""
-    try:
-        connection.wait()
-    except ConnectionLost as lost:
-        raise connection_lost(lost) from lost
-
-
-def connection_lost(lost: ConnectionLost) -> CliError:
-    """What to say when the server went away."""
-    return failed(SERVER_UNREACHABLE, str(lost), "ingle server status")
-
-
 def call_failed(status: Status) -> CliError:
     """The failure that a status stands for; reason and remedy travel in google.rpc.ErrorInfo."""
     if not status.details:
-        reason = "INTERNAL" if status.op_id else SERVER_UNREACHABLE
-        return CliError(Failure(reason, status.message or f"gRPC status {status.code}", op_id=status.op_id))
+        message = status.message or f"gRPC status {status.code}"
+        if status.op_id or status.code != UNAVAILABLE:
+            return CliError(Failure("INTERNAL", message, op_id=status.op_id))
+        return failed(SERVER_UNREACHABLE, message, "ingle server status")
     from google.rpc.error_details_pb2 import ErrorInfo  # noqa: PLC0415 - only failures need it
     from google.rpc.status_pb2 import Status as RpcStatus  # noqa: PLC0415 - only failures need it
 

@@ -28,7 +28,9 @@ def shell_script(shell: str) -> str:
     """What the shell (bash, zsh or fish) has to source."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
 
-    return get_completion_script(prog_name="ingle", complete_var=_VARIABLE, shell=shell)
+    script: str = get_completion_script(prog_name="ingle", complete_var=_VARIABLE, shell=shell)
+    # Names of images have colons, at which bash would otherwise begin a new word.
+    return f"COMP_WORDBREAKS=${{COMP_WORDBREAKS//:}}\n{script}" if shell == "bash" else script
 
 
 def vm_names(incomplete: str) -> list[str]:

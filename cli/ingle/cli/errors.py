@@ -15,6 +15,7 @@ EXIT_SIGNAL = 128  # plus the signal's number
 
 SERVER_UNREACHABLE = "SERVER_UNREACHABLE"
 SERVER_FAILED_TO_START = "SERVER_FAILED_TO_START"
+OUTPUT_FAILED = "OUTPUT_FAILED"
 """Reasons that arise on this side of the socket; all others are names of ingle.v1.ErrorReason."""
 
 _WHEN_RUNNING_A_COMMAND = {
@@ -82,7 +83,13 @@ def failed(reason: str, message: str, remedy: str = "") -> CliError:
     return CliError(Failure(reason, message, remedy))
 
 
+def refused_by_the_system(error: OSError) -> CliError:
+    """What this machine did not let us do: where no file is named, it was our own output, say to a full disk."""
+    return failed(OUTPUT_FAILED, f"{error.filename or 'writing the output'}: {error.strerror}")
+
+
 def printable(text: str) -> str:
-    """The text without control characters but line ends: a message may quote what a hostile guest said, and a terminal
-    obeys escape sequences."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """The text without control characters but tabs and line ends: a message may quote what a hostile guest said, and a
+    terminal obeys escape sequences. A serial console ends its lines with CR LF."""
+    lines = text.replace("\r\n", "\n")
+    return "".join(char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in lines)

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-from ingle.cli.client import Client, connection_lost
+from ingle.cli.client import Client
 from ingle.cli.errors import EXIT_SIGNAL, EXIT_TIMED_OUT, failed
 from ingle.cli.output import tell
 from ingle.cli.progress import Stages, Stopwatch
-from ingle.cli.transport import ConnectionLost
 from ingle.v1.guest_pb2 import ExecExited, ExecRequest, ExecResponse, ExecSignal, ExecStart, ExecStdinEof
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -80,7 +79,6 @@ class _Session:
     def __init__(self, client: Client, start: ExecStart) -> None:
         self.ran_seconds = 0.0
         self._connection = client.connection
-        self._lost: ConnectionLost | None = None
         self._call = client.begin(ExecRequest(start=start), ExecResponse, last=False)
         self._stdin_open = start.stdin
         self._output: _Output | None = None
@@ -111,8 +109,6 @@ class _Session:
                 stages.stage_ended("command", self.ran_seconds)
             if self._output is None and self._call.raw.status is not None:
                 break
-            if self._output is None and self._lost is not None:
-                raise connection_lost(self._lost)
             self._forward_signals()
             self._move()
         if self._exited is None:
@@ -122,8 +118,7 @@ class _Session:
     def leave(self) -> None:
         """End the call if it is not over: the server kills the command."""
         self._call.cancel()
-        with contextlib.suppress(ConnectionLost):  # then there is nobody to tell
-            self._connection.flush()
+        self._connection.flush()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -146,8 +141,9 @@ class _Session:
         """Wait until something can move, and move it."""
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
-        if self._lost is None:
-            poller.register(self._connection, self._flush())
+        events = self._connection.flush()
+        if not self._connection.lost:
+            poller.register(self._connection, events)
         if self._output is not None:
             poller.register(self._output.fd, select.POLLOUT)
         if self._stdin_open and self._call.raw.can_send:
@@ -160,7 +156,7 @@ class _Session:
             elif self._output is not None and fd == self._output.fd:
                 self._write_output()
             else:
-                self._receive()
+                self._connection.receive()
 
     def _read_stdin(self) -> None:
         try:
@@ -181,24 +177,12 @@ class _Session:
         if not self._output.rest:
             self._output = None
 
-    def _flush(self) -> int:
-        try:
-            return self._connection.flush()
-        except ConnectionLost as lost:
-            self._lost = lost
-            return 0
-
-    def _receive(self) -> None:
-        # What arrived before the end is still written out; only then is the loss told.
-        try:
-            self._connection.receive()
-        except ConnectionLost as lost:
-            self._lost = lost
-
 
 @contextlib.contextmanager
 def _signals_to(session: _Session) -> Iterator[None]:
-    former = {number: signal.signal(number, session.on_signal) for number in _FORWARDED}
+    # What was ignored when we began (by nohup, or a shell's &) is not ours to take up.
+    heeded = [number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    former = {number: signal.signal(number, session.on_signal) for number in heeded}
     former_wake_fd = signal.set_wakeup_fd(session.wake_fd, warn_on_full_buffer=False)
     try:
         yield

@@ -56,13 +56,17 @@ def parse_environment(assignments: Iterable[str]) -> dict[str, str]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not key:
-            raise typer.BadParameter(f"{assignment!r}: give KEY=VALUE, or KEY to pass your own on")
+            raise _bad_assignment(f"{assignment!r}: give KEY=VALUE, or KEY to pass your own on")
         if not equals:
             if key not in os.environ:
-                raise typer.BadParameter(f"{key} is not set here: give {key}=VALUE")
+                raise _bad_assignment(f"{key} is not set here: give {key}=VALUE")
             value = os.environ[key]
         environment[key] = value
     return environment
+
+
+def _bad_assignment(message: str) -> typer.BadParameter:
+    return typer.BadParameter(message, param_hint="'--env' / '-e'")
 
 
 def _choose_json(context: typer.Context, wanted: bool) -> bool:

@@ -11,6 +11,8 @@ SOCKET_VARIABLE = "INGLE_SOCKET"
 SOCKET_PATH_LIMIT = 107
 """Bytes; sun_path of unix(7) less its end."""
 
+_OWN_DIRECTORY = "set XDG_RUNTIME_DIR to a directory of your own"
+
 
 @dataclass(frozen=True)
 class Address:
@@ -76,10 +78,10 @@ def _refuse_foreign(directory: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise failed(SERVER_UNREACHABLE, f"can't look into {directory}: {error.strerror}") from error
+        raise failed(SERVER_UNREACHABLE, f"can't look into {directory}: {error.strerror}", _OWN_DIRECTORY) from error
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
         raise failed(
             SERVER_UNREACHABLE,
             f"{directory} is not a directory of yours, so nobody there is trusted",
-            "set XDG_RUNTIME_DIR to a directory of your own",
+            _OWN_DIRECTORY,
         )

@@ -57,7 +57,7 @@ class Stages:
     def stage_ended(self, name: str, seconds: float, text: str = "") -> None:
         """Leave a line, if lines are wanted."""
         if self._lines:
-            self._print(printable(f"{format_seconds(seconds):>8}  {name:<14} {text}").rstrip())
+            self._print(printable(f"{format_seconds(seconds):>8}  {name:<18} {text}").rstrip())
 
     def under_way(self, text: str, fraction: float | None = None) -> None:
         """Change the live line, or tell the step. `fraction`: 0 to 1, None when it can't be known."""
@@ -69,8 +69,8 @@ class Stages:
         if self._live is None:
             self._live, self._task = _start_live_line()
         assert self._task is not None
-        total = None if fraction is None else 1.0
-        self._live.update(self._task, description=printable(text), total=total, completed=fraction or 0.0)
+        percent = "" if fraction is None else f"{fraction:.0%}"
+        self._live.update(self._task, description=printable(text), percent=percent)
 
     def end_live(self) -> None:
         """Take the live line away."""
@@ -139,10 +139,11 @@ def _start_live_line() -> "tuple[Progress, TaskID]":
     live = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        TextColumn("{task.percentage:.0f}%"),
+        # A field of ours: rich's own total can't go back from known to unknown, and the clock stops when it is reached.
+        TextColumn("{task.fields[percent]}"),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
     )
     live.start()
-    return live, live.add_task("")
+    return live, live.add_task("", percent="")

@@ -53,8 +53,16 @@ def connect_or_start(address: paths.Address) -> socket.socket:
 def start(address: paths.Address) -> socket.socket:
     """Start the server and wait until it listens. It outlives this process, and its terminal."""
     log = paths.server_log()
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    log_start = log.stat().st_size if log.exists() else 0
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        log.touch(mode=0o600)
+    except OSError as error:
+        raise failed(
+            SERVER_FAILED_TO_START,
+            f"can't write {error.filename}: {error.strerror}",
+            "set XDG_STATE_HOME to a directory of your own",
+        ) from error
+    log_start = log.stat().st_size
     process = _spawn(log)
     deadline = time.monotonic() + _START_LIMIT_SECONDS
     while time.monotonic() < deadline:

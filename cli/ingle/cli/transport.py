@@ -56,10 +56,6 @@ class Status:
     op_id: str = ""
 
 
-class ConnectionLost(Exception):
-    """The server went away, or never answered within the silence limit. The text says which."""
-
-
 class _Draining(H2ConnectionStateMachine):
     """After GOAWAY the streams under way go on to their end (RFC 9113, 6.8); h2 would close the connection at once, and
     a stopping server's last words would be lost."""
@@ -99,11 +95,6 @@ class Call:
         self._outbox += _PREFIX.pack(0, len(message))
         self._outbox += message
         self._last_queued = self._last_queued or last
-        self._connection.transmit(self)
-
-    def close(self) -> None:
-        """Nothing more will be sent."""
-        self._last_queued = True
         self._connection.transmit(self)
 
     def take(self) -> bytes | None:
@@ -167,9 +158,9 @@ class Call:
 
 
 class Connection:
-    """One HTTP/2 connection; any number of calls at a time.
+    """One HTTP/2 connection; any number of calls at a time. When it is lost every call under way ends as UNAVAILABLE.
 
-    `silence_limit`: how many seconds `wait` lets the server say nothing before it raises; None is for ever."""
+    `silence_limit`: how many seconds `wait` lets the server say nothing before it is given up; None is for ever."""
 
     def __init__(self, sock: socket.socket, silence_limit: float | None = None) -> None:
         self._socket = sock
@@ -178,6 +169,7 @@ class Connection:
         self._h2.state_machine = _Draining()
         self._calls: dict[int, Call] = {}
         self._unsent = bytearray()
+        self._lost_because = ""
 
     def start(self) -> None:
         """Begin the conversation; the socket is connected."""
@@ -194,9 +186,12 @@ class Connection:
 
     def call(self, path: str, headers: Headers = ()) -> Call:
         """Begin a call of `path` ("/package.Service/Method")."""
-        stream_id = self._h2.get_next_available_stream_id()
+        call = Call(self, self._h2.get_next_available_stream_id())
+        if self._lost_because:
+            call.end(Status(UNAVAILABLE, self._lost_because))
+            return call
         self._h2.send_headers(
-            stream_id,
+            call.stream_id,
             [
                 (":method", "POST"),
                 (":scheme", "http"),
@@ -207,23 +202,32 @@ class Connection:
                 *headers,
             ],
         )
-        call = self._calls[stream_id] = Call(self, stream_id)
+        self._calls[call.stream_id] = call
         return call
 
+    @property
+    def lost(self) -> bool:
+        """Whether nothing more can come."""
+        return bool(self._lost_because)
+
     def wait(self) -> None:
-        """Block until the server said something or took something. Raises ConnectionLost."""
+        """Block until the server said something or took something, or the connection is lost."""
+        events = self.flush()
+        if self.lost:
+            return
         poller = select.poll()
-        poller.register(self._socket, self.flush())
-        if not poller.poll(None if self._silence_limit is None else self._silence_limit * 1000):
-            raise ConnectionLost(f"the server did not answer within {self._silence_limit:g} s")
-        self.receive()
+        poller.register(self._socket, events)
+        if poller.poll(None if self._silence_limit is None else self._silence_limit * 1000):
+            self.receive()
+        else:
+            self._lose(f"the server did not answer within {self._silence_limit:g} s")
 
     def fileno(self) -> int:
-        """For a poll() of one's own: `flush` before it, `receive` after it."""
+        """For a poll() of one's own, while it is not lost: `flush` before it, `receive` after it."""
         return self._socket.fileno()
 
     def flush(self) -> int:
-        """Send what can be sent without waiting; answers the poll() events to wait for. Raises ConnectionLost."""
+        """Send what can be sent without waiting; answers the poll() events to wait for."""
         self._unsent += self._h2.data_to_send()
         try:
             while self._unsent:
@@ -234,22 +238,23 @@ class Connection:
         except BrokenPipeError:
             pass  # what the server said before it left is still to be read; receive() finds the end
         except OSError as error:
-            raise ConnectionLost(f"the connection to the server broke: {error}") from error
+            self._lose(f"the connection to the server broke: {error}")
         return select.POLLIN
 
     def receive(self) -> None:
-        """Take in what has arrived, without waiting. Raises ConnectionLost when nothing more can come."""
+        """Take in what has arrived, without waiting."""
         try:
             data = self._socket.recv(_READ_SIZE)
-            if not data:
-                raise ConnectionLost("the server closed the connection")
             for event in self._h2.receive_data(data):
                 self._dispatch(event)
         except BlockingIOError:
             return
         except (OSError, ProtocolError) as error:
-            raise ConnectionLost(f"the connection to the server broke: {error}") from error
-        self.flush()
+            self._lose(f"the connection to the server broke: {error}")
+        else:
+            if not data:
+                self._lose("the server closed the connection")
+            self.flush()
 
     def close(self) -> None:
         """Leave. The server sees every call under way cancelled."""
@@ -258,7 +263,8 @@ class Connection:
     def transmit(self, call: Call) -> None:
         """Put as much of the call's outgoing bytes on the wire as flow control allows."""
         while call.has_outgoing and len(self._unsent) < _UNSENT_LIMIT:
-            window = self._h2.local_flow_control_window(call.stream_id)
+            # Below zero after the server has made its windows smaller (RFC 9113, 6.9.2).
+            window = max(0, self._h2.local_flow_control_window(call.stream_id))
             data, last = call.outgoing(min(window, self._h2.max_outbound_frame_size))
             if not data and not last:
                 return
@@ -267,12 +273,19 @@ class Connection:
 
     def acknowledge(self, call: Call, length: int) -> None:
         """Let the server send that much more."""
-        self._h2.acknowledge_received_data(length, call.stream_id)
+        if not self.lost:
+            self._h2.acknowledge_received_data(length, call.stream_id)
 
     def reset(self, call: Call) -> None:
         """Tell the server that nobody waits for this call any more."""
         self._calls.pop(call.stream_id, None)
         self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
+
+    def _lose(self, because: str) -> None:
+        self._lost_because = because
+        for call in self._calls.values():
+            call.end(Status(UNAVAILABLE, because))
+        self._calls.clear()
 
     def _transmit_all(self) -> None:
         for call in self._calls.values():

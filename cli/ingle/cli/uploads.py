@@ -4,7 +4,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from ingle.cli.client import Call, Client, wait
+from ingle.cli.client import Call, Client
 
 _PIECE = 256 * 1024
 
@@ -28,14 +28,14 @@ class Upload(Generic[_R]):
             while not self._call.raw.can_send:
                 if self._call.raw.status is not None:
                     self._call.result()  # raises what the server refused it for
-                wait(self._client.connection)
+                self._client.connection.wait()
             self._call.send(self._request(data=bytes(rest[:_PIECE])))
             rest = rest[_PIECE:]
         return len(data)
 
     def finish(self) -> _R:
         """Nothing more comes; the server's answer."""
-        self._call.raw.close()
+        self._call.send(self._request(data=b""), last=True)
         return self._call.result()
 
     def cancel(self) -> None:

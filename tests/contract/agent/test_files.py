@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ async def pieces(*data: bytes) -> AsyncIterator[bytes]:
 
 
 async def read(files: GuestFiles, path: Path, **limits: int) -> tuple[bytes, ReadEnd]:
-    *content, end = [event async for event in files.read(ReadSpec(str(path), **limits))]
+    spec = replace(ReadSpec(str(path)), **limits)  # type: ignore[arg-type] # all of them numbers
+    *content, end = [event async for event in files.read(spec)]
     assert isinstance(end, ReadEnd)
     return b"".join(piece for piece in content if isinstance(piece, bytes)), end
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,11 @@ class Ingle:
 @pytest.fixture
 def isolated(tmp_path: Path) -> Ingle:
     """No server, and directories of its own."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "COVERAGE_PROCESS_START") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "LANG", "PYTHONPATH", "COVERAGE_PROCESS_START")
+        if name in os.environ
+    }
     for directory in ("run", "state", "home"):
         (tmp_path / directory).mkdir(mode=0o700)
     return Ingle(
@@ -71,6 +75,13 @@ def isolated(tmp_path: Path) -> Ingle:
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
     )
+
+
+@pytest.fixture
+def full_disk() -> Iterator[int]:
+    """A file descriptor that takes nothing."""
+    with Path("/dev/full").open("wb") as full:
+        yield full.fileno()
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ class World:
     stops_together: int = 1
     # A create stays in its second stage until it is cancelled.
     hold_creates: bool = False
+    held_fraction: float | None = None
     create_error: error_pb2.Error | None = None
 
     def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
@@ -178,6 +179,9 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
                 operation.stages.add(name=name, text=text).started_at.FromSeconds(1_700_000_000)
                 yield operation_pb2.WatchOperationResponse(operation=operation)
             if self.world.hold_creates:
+                if self.world.held_fraction is not None:
+                    operation.stages[-1].fraction = self.world.held_fraction
+                    yield operation_pb2.WatchOperationResponse(operation=operation)
                 await self.end.wait()
         except asyncio.CancelledError:
             if request.cancel_on_disconnect:
@@ -227,19 +231,19 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
         except PermissionError:
             await refuse(context, "COMMAND_NOT_EXECUTABLE", f"{start.argv[0]}: can't be executed")
         self.world.processes.append(process.pid)
-        feeder = asyncio.create_task(_feed(process, requests))
+        outputs: asyncio.Queue[guest_pb2.ExecResponse | None] = asyncio.Queue(1)
+        tasks = [
+            asyncio.create_task(_feed(process, requests)),
+            asyncio.create_task(_read(process.stdout, "stdout", outputs)),
+            asyncio.create_task(_read(process.stderr, "stderr", outputs)),
+        ]
         try:
             yield guest_pb2.ExecResponse(started=guest_pb2.ExecStarted(pid=process.pid))
-            outputs: asyncio.Queue[guest_pb2.ExecResponse | None] = asyncio.Queue(1)
-            readers = [
-                asyncio.create_task(_read(stream, kind, outputs))
-                for stream, kind in ((process.stdout, "stdout"), (process.stderr, "stderr"))
-            ]
             limit = start.timeout.ToTimedelta().total_seconds() if start.HasField("timeout") else None
             timed_out = False
             try:
                 async with asyncio.timeout(limit):
-                    async for response in _until_done(outputs, len(readers)):
+                    async for response in _until_done(outputs, open_streams=2):
                         yield response
                     await process.wait()
             except TimeoutError:
@@ -250,9 +254,12 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
                 exited=guest_pb2.ExecExited(exit_code=code if code >= 0 else 128 - code, timed_out=timed_out)
             )
         finally:
-            feeder.cancel()
+            for task in tasks:
+                task.cancel()
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await process.communicate()
             if start.delete_vm:
                 self.world.deleted_after_exec.append(vm.name)
 
@@ -297,7 +304,7 @@ async def _until_done(
 
 class ImageService(image_pb2_grpc.ImageServiceServicer):
     async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
-        return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base"])])
+        return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base", "debian:bookworm"])])
 
 
 class SystemService(system_pb2_grpc.SystemServiceServicer):
@@ -310,7 +317,7 @@ def new_server(world: World, address: str) -> grpc.aio.Server:
     server.add_insecure_port(address)
     vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract] # what these tests call
     operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationService(world), server)  # type: ignore[abstract] # what these tests call
-    guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(world), server)
+    guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(world), server)  # type: ignore[abstract] # what these tests call
     image_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(), server)  # type: ignore[abstract] # what these tests call
     system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(), server)  # type: ignore[abstract]
     return server

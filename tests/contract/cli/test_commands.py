@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import OP_ID, World
 from ingle.v1 import error_pb2, vm_pb2
@@ -193,6 +195,18 @@ async def test_usage_errors_end_with_2_and_say_the_allowed_form(ingle: Ingle, wo
 async def test_logs_are_bytes(ingle: Ingle, world: World) -> None:
     world.add_vm("web")
     assert (await ingle("vm", "logs", "--tail", "2", "web")).out == b"line 0 \xff\nline 1 \xff\n"
+
+
+@pytest.mark.parametrize("arguments", [("vm", "list"), ("vm", "logs", "web"), ("vm", "list", "--json")])
+async def test_output_that_cannot_be_written_is_told(
+    ingle: Ingle, world: World, full_disk: int, arguments: tuple[str, ...]
+) -> None:
+    world.add_vm("web")
+    process = await ingle.start(*arguments, stdout=full_disk)
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert "writing the output: No space left on device" in said.decode()
+    assert len(said.splitlines()) == 1
 
 
 async def test_stats_of_all_that_run(ingle: Ingle, world: World) -> None:

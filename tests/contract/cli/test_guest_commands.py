@@ -3,8 +3,11 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -95,6 +98,16 @@ async def test_stdin_from_a_file_and_none_at_all(ingle: Ingle, web: str, tmp_pat
     assert (await ingle("vm", "exec", "--no-stdin", web, "--", "cat", stdin=b"not for the guest")).out == b""
 
 
+async def test_streams_that_were_closed_swallow_what_goes_there(ingle: Ingle, web: str) -> None:
+    words = [sys.executable, "-m", "ingle.cli", "vm", "exec", web, "--", "sh", "-c", "echo out; cat; exit 5"]
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"{shlex.join(words)} <&- >&-", env=ingle.environment, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(20):
+        _, said = await shell.communicate()
+    assert (shell.returncode, said) == (5, b"")
+
+
 async def test_a_command_that_ignores_its_stdin_still_ends(ingle: Ingle, web: str) -> None:
     assert (await ingle("vm", "exec", web, "--", "echo", "done", stdin=bytes(5_000_000))).out == b"done\n"
 
@@ -142,6 +155,20 @@ async def test_signals_go_to_the_command(ingle: Ingle, web: str, number: signal.
     assert await code_of(process) == 7
 
 
+async def test_signals_ignored_from_the_start_stay_ignored(ingle: Ingle, web: str) -> None:
+    """As under nohup."""
+    script = "trap 'echo got HUP' HUP; trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+    words = [sys.executable, "-m", "ingle.cli", "vm", "exec", web, "--", "sh", "-c", script]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"trap '' HUP; exec {shlex.join(words)}", env=ingle.environment, stdout=asyncio.subprocess.PIPE
+    )
+    assert await line_of(process) == b"ready\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    out, _ = await process.communicate()
+    assert (process.returncode, out) == (7, b"")
+
+
 async def test_a_second_interrupt_leaves_though_the_command_ignores_it(ingle: Ingle, world: World, web: str) -> None:
     script = "trap 'echo ignored' INT; echo ready; while :; do sleep 0.05; done"
     process = await ingle.start("vm", "exec", web, "--", "sh", "-c", script)
@@ -169,6 +196,37 @@ async def test_run_creates_a_vm_for_the_command_and_has_the_server_delete_it(ing
     (spec,) = world.created
     assert (spec.memory_bytes, dict(spec.env)) == (512 << 20, {"A": "1"})
     assert world.deleted_after_exec == ["made-up"]
+
+
+async def test_a_server_that_dies_amid_run_rm_leaves_no_vm(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    connections: list[asyncio.StreamWriter] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_unix_connection(tmp_path / "api.sock")
+        connections.extend((writer, to_server))
+        await asyncio.gather(_copy(reader, to_server), _copy(from_server, writer))
+
+    async with await asyncio.start_unix_server(pass_on, tmp_path / "line.sock"):
+        over_the_line = ingle.with_variables(INGLE_SOCKET=str(tmp_path / "line.sock"))
+        process = await over_the_line.start("vm", "run", "--rm", "--", "sh", "-c", "echo ready; sleep 60")
+        assert await line_of(process) == b"ready\n"
+        for end in connections:
+            end.transport.abort()
+        assert await code_of(process) == 125
+    assert world.changes == [("delete", "made-up")]
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+    writer.close()
+
+
+async def test_output_that_cannot_be_written_is_told_and_ends_with_125(ingle: Ingle, web: str, full_disk: int) -> None:
+    process = await ingle.start("vm", "exec", web, "--", "echo", "hello", stdout=full_disk)
+    _, said = await process.communicate()
+    assert (process.returncode, said) == (125, b"ingle: writing the output: No space left on device\n")
 
 
 async def test_run_without_rm_keeps_the_vm(ingle: Ingle, world: World) -> None:

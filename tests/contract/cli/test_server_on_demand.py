@@ -90,6 +90,14 @@ async def test_one_that_fails_to_start_has_its_last_words_shown(isolated: Ingle,
     assert "server.log" in listed.err
 
 
+async def test_a_state_directory_that_cannot_be_made_is_named_with_what_to_set(isolated: Ingle, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    failed = await isolated.with_variables(XDG_STATE_HOME=str(tmp_path / "file"))("vm", "list")
+    assert failed.code == 1
+    assert f"can't write {tmp_path}/file" in failed.err
+    assert "remedy: set XDG_STATE_HOME" in failed.err
+
+
 async def test_one_whose_packages_are_missing_names_the_extra_to_install(isolated: Ingle, tmp_path: Path) -> None:
     ingle = with_server_that(isolated, tmp_path, "import no_such_package")
     assert "pip install 'ingle[server]'" in (await ingle("vm", "list")).err
@@ -130,16 +138,21 @@ async def test_a_server_that_goes_away_is_an_error_not_a_success(isolated: Ingle
     assert b"ingle server status" in said
 
 
-async def test_what_breaks_the_protocol_is_an_error(isolated: Ingle, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "code"), [(("vm", "list"), 1), (("vm", "exec", "web", "true"), 125)], ids=["list", "exec"]
+)
+async def test_what_breaks_the_protocol_is_an_error(
+    isolated: Ingle, tmp_path: Path, command: tuple[str, ...], code: int
+) -> None:
     path = tmp_path / "api.sock"
     with socket.create_server(str(path), family=socket.AF_UNIX) as listener:
-        process = await isolated.with_variables(INGLE_SOCKET=str(path)).start("vm", "list")
+        process = await isolated.with_variables(INGLE_SOCKET=str(path)).start(*command)
         connection, _ = await asyncio.to_thread(listener.accept)
         with connection:
             connection.sendall(bytes([0, 0, 0, 9, 0, 0, 0, 0, 1]))  # the end of headers that never began
             async with asyncio.timeout(20):
                 _, said = await process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == code
     assert said.startswith(b"ingle: the connection to the server broke")
 
 

@@ -6,17 +6,22 @@ import stat
 import sys
 from pathlib import Path
 
+import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import World
 
 
-async def completions(ingle: Ingle, bin_directory: Path, *words: str) -> list[str]:
-    """What bash would offer for the last of the words."""
+def write_launcher(bin_directory: Path) -> None:
     launcher = bin_directory / "ingle"
     launcher.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m ingle.cli "$@"\n')
     launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+
+
+async def completions(ingle: Ingle, bin_directory: Path, *words: str) -> list[str]:
+    """What bash would offer for the last of the words."""
+    write_launcher(bin_directory)
     script = f"""
         source <(ingle completion bash)
         COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}
@@ -53,7 +58,20 @@ async def test_bash_completes_names_of_vms_and_images_from_the_running_server(
         world.add_vm(name)
     assert await completions(ingle, tmp_path, "ingle", "vm", "exec", "w") == ["web", "worker"]
     assert await completions(ingle, tmp_path, "ingle", "vm", "stop", "web", "d") == ["db"]
-    assert await completions(ingle, tmp_path, "ingle", "vm", "create", "--image", "") == ["base"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "create", "--image", "b") == ["base"]
+
+
+async def test_a_name_with_a_colon_is_completed_on_the_command_line(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    write_launcher(tmp_path)
+    environment = {**ingle.environment, "PATH": f"{tmp_path}:{ingle.environment['PATH']}", "TERM": "dumb"}
+    bash = pexpect.spawn("bash", ["--norc", "--noprofile"], env=environment, encoding="utf-8", timeout=20)
+    try:
+        bash.send("source <(ingle completion bash); echo rea''dy\n")
+        await asyncio.to_thread(bash.expect_exact, "\nready")
+        bash.send("ingle vm create --image debian:b\t")
+        await asyncio.to_thread(bash.expect_exact, "debian:bookworm")
+    finally:
+        bash.close(force=True)
 
 
 async def test_without_a_server_nothing_is_offered_and_nothing_said(isolated: Ingle, tmp_path: Path) -> None:

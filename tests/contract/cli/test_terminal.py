@@ -63,6 +63,25 @@ async def test_ctrl_c_during_a_create_undoes_it_and_gives_the_cursor_back(ingle:
     assert world.cancelled[0] == "by asking"
 
 
+async def test_how_far_a_stage_is_shows_when_the_server_knows(ingle: Ingle, world: World) -> None:
+    world.hold_creates, world.held_fraction = True, 0.25
+    with terminal(ingle, "vm", "create") as child:
+        await expect(child, "Booting the kernel 25%")
+        child.sendintr()
+        await ended(child)
+
+
+async def test_an_unknown_fraction_is_not_shown_as_zero(ingle: Ingle, world: World) -> None:
+    world.hold_creates = True
+    with terminal(ingle, "vm", "create") as child:
+        await expect(child, "Booting the kernel")
+        await expect(child, "0:00:01")
+        shown = child.before or ""
+        child.sendintr()
+        _, rest = await ended(child)
+    assert "%" not in shown + rest
+
+
 async def test_a_guest_command_has_the_terminal_to_itself(ingle: Ingle, world: World) -> None:
     world.add_vm("web")
     with terminal(ingle, "vm", "exec", "web", "--", "echo", "hello") as child:

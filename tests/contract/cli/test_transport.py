@@ -11,7 +11,7 @@ from contract.cli.conftest import Ingle
 from contract.cli.stand_in import World, new_server
 from ingle.cli.client import Client, connect
 from ingle.cli.errors import CliError
-from ingle.cli.transport import Connection, ConnectionLost
+from ingle.cli.transport import Connection
 from ingle.v1 import vm_pb2
 
 
@@ -110,6 +110,7 @@ def test_a_server_that_says_nothing_is_given_up_after_the_limit(tmp_path: Path) 
         connection = Connection(sock, silence_limit=0.05)
         connection.start()
         with Client(connection) as client:
-            client.begin(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse)
-            with pytest.raises(ConnectionLost, match=r"0\.05 s"):
-                connection.wait()
+            with pytest.raises(CliError, match=r"0\.05 s"):
+                client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse)
+            with pytest.raises(CliError, match=r"0\.05 s"):
+                client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse)

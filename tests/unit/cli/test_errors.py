@@ -19,7 +19,11 @@ def test_text_has_what_there_is() -> None:
 
 def test_escape_sequences_of_a_guest_do_not_reach_the_terminal() -> None:
     assert "\x1b" not in Failure("VMM_FAILED", "said \x1b[2J\x07boo\r").as_text()
-    assert printable("ünïcödé\nand lines") == "ünïcödé\nand lines"
+    assert printable("ünïcödé\n\tand lines") == "ünïcödé\n\tand lines"
+
+
+def test_line_ends_of_a_console_are_line_ends() -> None:
+    assert printable("panic\r\nrebooting\r\n\r") == "panic\nrebooting\n\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize(
@@ -43,5 +47,5 @@ def test_codes_are_given_to_reasons_that_exist() -> None:
 
 
 def test_a_status_without_details_still_says_something() -> None:
-    assert call_failed(Status(14, "gone")).failures == (Failure("SERVER_UNREACHABLE", "gone"),)
+    assert call_failed(Status(14, "gone")).failures == (Failure("SERVER_UNREACHABLE", "gone", "ingle server status"),)
     assert call_failed(Status(2, "", op_id="op-1")).failures == (Failure("INTERNAL", "gRPC status 2", op_id="op-1"),)

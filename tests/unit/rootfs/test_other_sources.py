@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ingle.api_server.adapters.rootfs import RootFileSystems
+from ingle.api_server.adapters.rootfs import RootFileSystems, contents
+from ingle.api_server.host import tool
 from ingle.api_server.host.rootlike import namespace
-from ingle.api_server.host.tool import Tools
-from ingle.api_server.model.errors import BadFile, NotFound, Reason
+from ingle.api_server.host.tool import Tools, search_path
+from ingle.api_server.model.errors import BadFile, HostProblem, NotFound, Reason
 from ingle.api_server.ports.sources import ImageSource
 from unit.rootfs import ext4_reader as ext4
 from unit.rootfs.archives import Archive
@@ -81,11 +82,15 @@ async def test_a_directory_without_files_is_refused(source: ImageSource, into: P
     assert "holds no files" in (await refused(source, into, tmp_path / "empty")).message
 
 
-async def test_a_directory_with_something_mounted_inside_is_refused(source: ImageSource, into: Path) -> None:
-    """Above all, the host's own root."""
-    error = await refused(source, into, Path("/"))
-    assert "something is mounted at /" in error.message
-    assert error.remedy.startswith("sudo umount /")
+def test_a_directory_with_something_mounted_inside_is_refused() -> None:
+    """As the host's own root."""
+    with pytest.raises(BadFile, match="something is mounted at /") as raised:
+        contents.of_directory(Path("/"))
+    assert raised.value.remedy.startswith("sudo umount /")
+
+
+async def test_a_directory_that_holds_the_image_to_be_is_refused(source: ImageSource, into: Path) -> None:
+    assert "inside" in (await refused(source, into, into.parent)).message
 
 
 async def test_an_ext4_image_is_taken_as_it_is(source: ImageSource, into: Path, image: Path) -> None:
@@ -167,8 +172,9 @@ async def test_cancelling_stops_the_tools_and_leaves_only_what_is_the_callers_to
 ON_A_FULL_DISK = """
 import asyncio, sys
 from pathlib import Path
-from ingle.api_server.adapters.rootfs import RootFileSystems
-from ingle.api_server.host.tool import Tools
+from ingle.api_server.adapters.rootfs import RootFileSystems, contents
+from ingle.api_server.host import tool
+from ingle.api_server.host.tool import Tools, search_path
 from ingle.api_server.model.errors import IngleError
 rootfs, into = map(Path, sys.argv[1:])
 try:
@@ -206,3 +212,26 @@ async def test_a_name_the_catalog_lacks_is_told_with_those_it_has(source: ImageS
         await source.pull("plan9:fourth", into, no_report)
     assert raised.value.reason is Reason.IMAGE_NOT_FOUND
     assert "debian:bookworm" in [entry.name for entry in source.catalog()]
+
+
+@pytest.mark.parametrize(("program", "package"), [("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs")])
+async def test_a_missing_program_is_told_with_its_package_though_another_would_start_it(
+    source: ImageSource, into: Path, tree: Path, tmp_path: Path, program: str, package: str
+) -> None:
+    """A PATH that has everything but that one."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for directory in search_path().split(os.pathsep):
+        for path in Path(directory).glob("*"):
+            if path.name != program and not (programs / path.name).is_symlink():
+                (programs / path.name).symlink_to(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool, "search_path", lambda: str(programs))
+        with pytest.raises(HostProblem) as raised:
+            await (
+                source.pull("debian:bookworm", into, no_report)
+                if program == "mmdebstrap"
+                else source.convert(tree, into, no_report)
+            )
+    assert raised.value.reason is Reason.DEPENDENCY_MISSING
+    assert raised.value.remedy == f"sudo apt install {package}"

@@ -100,6 +100,8 @@ class Process:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+            if self._child is not None:
+                self._child.poll()  # reaps one that has ended just now; nobody will look again
 
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)

@@ -1,10 +1,11 @@
 """Images and kernels: bring them here, hand them out, delete them.
 
 Both are content-addressed: what is published is whole, and a name is only a pointer. One lock a name keeps two pulls
-of the same thing from doing the work twice; one lock a library keeps a deletion from meeting a use.
+of the same thing from doing the work twice; one lock a library keeps a deletion from taking what is just published.
 """
 
 import asyncio
+import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from ingle.api_server.model.errors import BadFile, NotFound, Reason
 from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image, Kernel
 from ingle.api_server.operations.runner import Progress
+from ingle.api_server.pipeline import completed, uninterrupted
 from ingle.api_server.ports.sources import CatalogEntry, ImageSource, KernelFacts, KernelSource, Library, Report
 from ingle.api_server.ports.store import Store
 
@@ -26,6 +28,7 @@ class Images:
         self._library = library
         self._source = source
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._library_lock = asyncio.Lock()
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
         """What can be pulled."""
@@ -62,13 +65,15 @@ class Images:
             )
 
     def allocated_bytes(self, image: Image) -> int:
-        """Blocks its file really takes."""
-        return (self._library.path(image.id) / "rootfs.ext4").stat().st_blocks * 512
+        """What its file really takes; 0 when it is gone."""
+        try:
+            return (self._library.path(image.id) / "rootfs.ext4").stat().st_blocks * 512
+        except FileNotFoundError:  # it is being deleted
+            return 0
 
     async def delete(self, image: Image) -> None:
         """Delete it and its names. Raises Conflict(IN_USE)."""
-        await self._store.delete_image(image.id)
-        await self._library.remove(image.id)
+        await uninterrupted(self._delete(image))
 
     def check_register(self, name: str, rootfs: Path) -> None:
         """Raise InvalidArgument or BadFile when register could not even begin."""
@@ -82,8 +87,17 @@ class Images:
             await make(workspace, progress.report)
             size = (workspace / "rootfs.ext4").stat().st_size
             progress.stage("publish-image", "checking and publishing the image")
+            return await completed(self._publish(workspace, name, size, source))
+
+    async def _publish(self, workspace: Path, name: str, size: int, source: str) -> Image:
+        async with self._library_lock:
             image_id = await self._library.publish(workspace)
-        return await self._store.add_image(Image(image_id, (name,), size, datetime.now(UTC), source), name)
+            return await self._store.add_image(Image(image_id, (name,), size, datetime.now(UTC), source), name)
+
+    async def _delete(self, image: Image) -> None:
+        async with self._library_lock:
+            await self._store.delete_image(image.id)
+            await self._library.remove(image.id)
 
 
 class Kernels:
@@ -94,6 +108,7 @@ class Kernels:
         self._library = library
         self._source = source
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._library_lock = asyncio.Lock()
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
         """What can be pulled."""
@@ -131,8 +146,7 @@ class Kernels:
 
     async def delete(self, kernel: Kernel) -> None:
         """Delete it and its names. Raises Conflict(IN_USE)."""
-        await self._store.delete_kernel(kernel.id)
-        await self._library.remove(kernel.id)
+        await uninterrupted(self._delete(kernel))
 
     def check_import(self, name: str, kernel: Path, modules: Path | None) -> None:
         """Raise InvalidArgument or BadFile when import could not even begin."""
@@ -148,9 +162,18 @@ class Kernels:
             facts = await make(workspace, progress.report)
             size = sum(file.stat().st_size for file in workspace.rglob("*") if file.is_file())
             progress.stage("publish-kernel", "checking and publishing the kernel")
+            return await completed(self._publish(workspace, name, facts, size, source))
+
+    async def _publish(self, workspace: Path, name: str, facts: KernelFacts, size: int, source: str) -> Kernel:
+        async with self._library_lock:
             kernel_id = await self._library.publish(workspace)
-        kernel = Kernel(kernel_id, (name,), facts.release, size, facts.modules, datetime.now(UTC), source)
-        return await self._store.add_kernel(kernel, name)
+            kernel = Kernel(kernel_id, (name,), facts.release, size, facts.modules, datetime.now(UTC), source)
+            return await self._store.add_kernel(kernel, name)
+
+    async def _delete(self, kernel: Kernel) -> None:
+        async with self._library_lock:
+            await self._store.delete_kernel(kernel.id)
+            await self._library.remove(kernel.id)
 
 
 def _check_known(name: str, catalog: tuple[CatalogEntry, ...], reason: Reason, what: str) -> None:
@@ -162,5 +185,8 @@ def _check_known(name: str, catalog: tuple[CatalogEntry, ...], reason: Reason, w
 def _check_path(path: Path, reason: Reason, what: str) -> None:
     if not path.is_absolute():
         raise BadFile(reason, f"{what} {path}: the path must be absolute")
-    if not path.exists():
-        raise BadFile(reason, f"{what} {path}: no such file or directory")
+    try:
+        os.stat(path)
+    except (OSError, ValueError) as error:  # a ValueError: the path has a NUL byte in it
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise BadFile(reason, f"{what} {str(path)[:1000]!r}: {why}") from None

@@ -38,12 +38,17 @@ class DeleteVm:
             async with self._fleet.lock(vm.id):
                 if not force:
                     await self._check_still_idle(vm.id)
-                await self._fleet.detach(vm.id)
-                target = VmTarget(op_id=op_id, vm_id=vm.id, paths=self._files.paths(vm.id))
-                await pipeline.run([self._delete], target, self._store, progress.stage)
-            self._fleet.forget(vm.id)
+                # Half a deletion can't be undone, so a cancellation that comes now comes too late.
+                await pipeline.uninterrupted(self._delete_now(op_id, vm.id, progress))
 
         return await self._operations.begin(op_id, OperationKind.DELETE_VM, work, vm.id)
+
+    async def _delete_now(self, op_id: str, vm_id: str, progress: Progress) -> None:
+        target = VmTarget(op_id=op_id, vm_id=vm_id, paths=self._files.paths(vm_id))
+        try:
+            await pipeline.run([self._delete], target, self._store, progress.stage)
+        finally:
+            await self._fleet.detach(vm_id)  # not before its process is gone: only who still watches a child reaps it
 
     async def _check_still_idle(self, vm_id: str) -> None:
         vm = await self._store.vm(vm_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import defaultdict
+from weakref import WeakValueDictionary
 
 from ingle.api_server.model.errors import Conflict, Reason
 from ingle.api_server.model.vm import Vm, VmState
@@ -22,16 +22,12 @@ class Fleet:
         self._files = files
         self._dialler = dialler
         self._vmms: dict[str, Vmm] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._watchers: set[asyncio.Task[None]] = set()
 
     def lock(self, vm_id: str) -> asyncio.Lock:
-        """The VM's lock."""
-        return self._locks[vm_id]
-
-    def forget(self, vm_id: str) -> None:
-        """The VM is deleted."""
-        self._locks.pop(vm_id, None)
+        """The VM's lock: one as long as anybody holds it or waits for it."""
+        return self._locks.setdefault(vm_id, asyncio.Lock())
 
     def attach(self, vm: Vm, vmm: Vmm) -> None:
         """`vmm` runs `vm`, and is watched from now on."""
@@ -41,7 +37,7 @@ class Fleet:
         watcher.add_done_callback(self._watchers.discard)
 
     async def detach(self, vm_id: str) -> None:
-        """The VM's process is gone, or is about to be killed by the caller, who holds the lock."""
+        """The VM's process is gone, and nobody else has the word on its state: the caller holds the lock."""
         vmm = self._vmms.pop(vm_id, None)
         if vmm is not None:
             await vmm.close()

@@ -56,7 +56,10 @@ class Recovery:
         """Leave nothing behind, lose nothing. A part that fails is logged, and tried again at the next start."""
         await self._undo_open_operations()
         for vm in await self._store.vms():
-            await self._settle(vm)
+            try:
+                await self._settle(vm)
+            except Exception:  # one VM must not keep the others, and the server, from coming up
+                log.exception("VM %s could not be recovered", vm.id)
         await self._sweep()
         for operation in await self._store.operations(limit=1000):
             if operation.state is OperationState.RUNNING:

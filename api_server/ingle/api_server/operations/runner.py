@@ -8,12 +8,14 @@ from typing import Generic, TypeVar
 
 from ingle.api_server.model.errors import Conflict, IngleError, Reason
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
-from ingle.api_server.pipeline import root_cause, uninterrupted
+from ingle.api_server.pipeline import completed, root_cause, uninterrupted
 from ingle.api_server.ports.store import Store
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+_CANCELLED = Failure(Reason.OPERATION_CANCELLED, "cancelled; everything done so far was undone")
 
 
 class Progress:
@@ -78,6 +80,8 @@ class Running(Generic[R]):
 
     async def cancel(self) -> None:
         """Cancel, and return when everything is undone."""
+        # A task cancelled before its first step ends without running any of it, and so without a word in its record.
+        await asyncio.sleep(0)
         self._task.cancel()
         await asyncio.wait([self._task])
 
@@ -91,11 +95,18 @@ class Operations:
         self._closing = False
 
     async def begin(self, op_id: str, kind: OperationKind, work: Work[R], target_id: str = "") -> Running[R]:
-        """Record the operation and start its work. Raises Conflict(SERVER_STOPPING)."""
-        if self._closing:
+        """Record the operation and start its work. Raises Conflict(SERVER_STOPPING).
+
+        A stopping server still deletes: the end of a call may have promised that."""
+        if self._closing and kind is not OperationKind.DELETE_VM:
             raise Conflict(Reason.SERVER_STOPPING, "the server is stopping", "try again in a second")
         operation = Operation(op_id, kind, OperationState.RUNNING, datetime.now(UTC), target_id)
-        await self._store.save_operation(operation)
+        try:
+            await completed(self._store.save_operation(operation))
+        except asyncio.CancelledError:
+            ended = operation.ended(OperationState.CANCELLED, datetime.now(UTC), _CANCELLED)
+            await uninterrupted(self._store.save_operation(ended))
+            raise
         progress = Progress(operation)
         task = asyncio.create_task(self._run(progress, work), name=op_id)
         task.add_done_callback(_seen)
@@ -134,7 +145,7 @@ class Operations:
             await running.cancel()
 
     async def close(self) -> None:
-        """Begin nothing more; cancel and undo what runs."""
+        """Begin nothing more but deletions; cancel and undo what runs."""
         self._closing = True
         while self._running:
             await asyncio.gather(*(running.cancel() for running in list(self._running.values())))
@@ -153,8 +164,7 @@ class Operations:
 
     async def _end_badly(self, progress: Progress, cause: BaseException) -> None:
         if isinstance(cause, asyncio.CancelledError):
-            failure = Failure(Reason.OPERATION_CANCELLED, "cancelled; everything done so far was undone")
-            await self._end(progress, OperationState.CANCELLED, failure)
+            await self._end(progress, OperationState.CANCELLED, _CANCELLED)
             return
         if not isinstance(cause, IngleError):
             log.error("operation failed unexpectedly", exc_info=cause)

@@ -11,7 +11,7 @@ from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Not
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.spec import Defaults, HostLimits, VmSpec, check_disk_holds, whole_sectors
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState, check_move
 from ingle.api_server.operations.catalog import Images, Kernels
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
@@ -146,6 +146,8 @@ class StartVm:
             vm = await self._store.vm(vm_id)
             if vm.state is VmState.RUNNING:
                 return vm
+            # Refused before the pipeline: its undo would say "stopped" of a VM that it never got hold of.
+            check_move(vm.name, vm.state, VmState.STARTING)
             self._engine.check(self._files.paths(vm_id))
             image = await self._store.image(vm.image_id)
             kernel = await self._store.kernel(vm.kernel_id)

@@ -10,7 +10,7 @@ from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
 from ingle.api_server.operations.start_vm import StartVm
-from ingle.api_server.pipeline import uninterrupted
+from ingle.api_server.pipeline import completed, uninterrupted
 from ingle.api_server.ports.engine import Vmm
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
@@ -71,9 +71,10 @@ class StopVm:
         async with self._fleet.lock(vm_id):
             vm = await self._store.vm(vm_id)
             vmm = self._fleet.vmm(vm_id)
-            if vm.state is not VmState.RUNNING or vmm is None:
+            if vmm is None:
                 return vm
-            await self._store.move_vm(vm_id, VmState.STOPPING)
+            if vm.state is VmState.RUNNING:  # else an earlier stop failed half-way
+                await self._mark_stopping(vm_id)
             try:
                 progress.stage("guest", "asking the guest to power off")
                 await self._ask_guest(vmm, vm, timeout_seconds)
@@ -82,7 +83,14 @@ class StopVm:
                 await uninterrupted(self._end(vm_id, vmm, signal.SIGKILL))
                 raise
             progress.stage("vmm", "waiting for the VMM to be gone")
-            return await uninterrupted(self._end(vm_id, vmm, signal.SIGTERM))
+            return await completed(self._end(vm_id, vmm, signal.SIGTERM))
+
+    async def _mark_stopping(self, vm_id: str) -> None:
+        try:
+            await completed(self._store.move_vm(vm_id, VmState.STOPPING))
+        except asyncio.CancelledError:  # nobody has asked the guest yet
+            await uninterrupted(self._store.move_vm(vm_id, VmState.RUNNING))
+            raise
 
     async def _ask_guest(self, vmm: Vmm, vm: Vm, timeout_seconds: float) -> None:
         channel = self._dialler.channel(vmm.agent)

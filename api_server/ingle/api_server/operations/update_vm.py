@@ -1,6 +1,7 @@
 """Change a VM's settings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ingle.api_server.model.errors import Conflict, InvalidArgument, Reason
 from ingle.api_server.model.operation import OperationKind
@@ -8,6 +9,7 @@ from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
+from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.ports.disk import DiskBackend
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.store import Store
@@ -47,11 +49,16 @@ class UpdateVm:
                 now = await self._store.vm(vm.id)
                 self._check(now, change)
                 new = change.applied(now)
-                # The name is what can still fail: it goes first, so that a refused change grows no disk.
-                await self._store.update_vm(new)
+                # The name is what can still be refused: it goes first, so that a refused change grows no disk.
+                await self._store.update_vm(replace(new, disk_bytes=now.disk_bytes))
                 if new.disk_bytes != now.disk_bytes:
                     progress.stage("disk", f"growing the disk to {mib(new.disk_bytes)}")
-                    await self._backends[now.disk_backend].grow(self._files.paths(now.id).state, new.disk_bytes)
+                    try:
+                        await self._backends[now.disk_backend].grow(self._files.paths(now.id).state, new.disk_bytes)
+                        await self._store.update_vm(new)
+                    except BaseException:
+                        await uninterrupted(self._store.update_vm(now))
+                        raise
                 return new
 
         return await self._operations.begin(op_id, OperationKind.UPDATE_VM, work, vm.id)

@@ -32,5 +32,5 @@ class VmFiles(Protocol):
         """The last `size` bytes as text; empty when it is absent."""
 
     def stream(self, file: Path, *, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
-        """What is in `file` (its last lines only, when asked), then, following, what is added, until the file is
-        deleted."""
+        """What is in `file` (its last lines only, when asked), then, following, what is added, to it and to
+        a file that takes its place, until the directory is gone."""

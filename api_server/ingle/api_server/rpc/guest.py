@@ -66,10 +66,10 @@ class GuestServicer(FileCalls):
 
 
 async def _pump_or_kill(requests: Requests, session: ExecSession) -> None:
-    """A caller that breaks the rules gets its command killed, which ends the event stream, and then the reason."""
+    """A caller whose input can't be carried on gets its command killed, which ends the event stream, and the reason."""
     try:
         await _pump(requests, session)
-    except InvalidArgument:
+    except Exception:
         await session.send_signal(signal.SIGKILL)
         raise
 

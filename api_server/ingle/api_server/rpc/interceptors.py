@@ -38,6 +38,13 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """The outermost interceptor, and the only one."""
 
+    def __init__(self) -> None:
+        self._calls = _Calls()
+
+    async def all_ended(self) -> None:
+        """Return when no call is under way. grpc's own stop doesn't wait for those it has cancelled."""
+        await self._calls.none.wait()
+
     async def intercept_service(
         self,
         continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]",
@@ -47,10 +54,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None:
-            return grpc.unary_unary_rpc_method_handler(_Call(method, None).unknown)
+            return grpc.unary_unary_rpc_method_handler(_Call(method, None, self._calls).unknown)
         if not method.startswith(_OURS):
             return handler
-        call = _Call(method, handler)
+        call = _Call(method, handler, self._calls)
         # No deserializer: bytes come in, so that a request that can't be decoded gets our kind of error as well.
         if handler.response_streaming:
             make = (
@@ -59,23 +66,49 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             return make(call.streaming, response_serializer=handler.response_serializer)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(call.gathering, response_serializer=handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(call.unary, response_serializer=handler.response_serializer)
+
+
+class _Calls:
+    """How many calls are under way."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.none = asyncio.Event()
+        self.none.set()
+
+    def begun(self) -> None:
+        self._count += 1
+        self.none.clear()
+
+    def ended(self) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self.none.set()
 
 
 class _Call:
     """One method's way through the interceptor."""
 
-    def __init__(self, method: str, handler: "Handler | None") -> None:
+    def __init__(self, method: str, handler: "Handler | None", calls: _Calls) -> None:
         self._method = method
         self._handler: Any = handler
+        self._calls = calls
 
     async def unary(self, request: bytes, context: Context) -> object:
-        async with _Guard(self._method, context):
+        async with _Guard(self._method, context, self._calls):
             _check(context)
             return await self._handler.unary_unary(self._decode(request), context)
 
+    async def gathering(self, requests: AsyncIterator[bytes], context: Context) -> object:
+        async with _Guard(self._method, context, self._calls):
+            _check(context)
+            return await self._handler.stream_unary(self._decode_all(requests), context)
+
     async def streaming(self, request: Any, context: Context) -> AsyncIterator[object]:
-        async with _Guard(self._method, context):
+        async with _Guard(self._method, context, self._calls):
             _check(context)
             if self._handler.request_streaming:
                 responses = self._handler.stream_stream(self._decode_all(request), context)
@@ -89,7 +122,7 @@ class _Call:
                 await responses.aclose()
 
     async def unknown(self, request: bytes, context: Context) -> object:
-        async with _Guard(self._method, context):
+        async with _Guard(self._method, context, self._calls):
             _check(context)
             raise Conflict(
                 Reason.UNKNOWN_METHOD,
@@ -122,18 +155,21 @@ class InvalidArgumentTooLarge(IngleError):
 class _Guard:
     """Gives a call its op_id, logs it, and turns whatever it raises into an error on the wire."""
 
-    def __init__(self, method: str, context: Context) -> None:
+    def __init__(self, method: str, context: Context, calls: _Calls) -> None:
         self._method = method
         self._context = context
+        self._calls = calls
         self._op_id = new_op_id()
         self._began = time.perf_counter()
 
     async def __aenter__(self) -> None:
+        self._calls.begun()
         current_operation.set(self._op_id)
         self._context.set_trailing_metadata(((OP_ID_KEY, self._op_id),))
         log.debug("call %s", self._method, extra={"peer": self._context.peer()})
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._calls.ended()
         took = {"method": self._method, "ms": round((time.perf_counter() - self._began) * 1000, 1)}
         if error is None:
             log.info("call", extra=took)

@@ -96,6 +96,8 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
     async def StreamVmLogs(
         self, request: vm_pb2.StreamVmLogsRequest, context: Context
     ) -> AsyncIterator[vm_pb2.StreamVmLogsResponse]:
+        if request.source not in vm_pb2.LogSource.values():
+            raise InvalidArgument(f"source {request.source}: CONSOLE or VMM is allowed")
         logs = self._inspect.logs(
             request.vm,
             vmm=request.source == vm_pb2.LOG_SOURCE_VMM,

@@ -54,7 +54,7 @@ def pull(
     )
 )
 def register(
-    name: Annotated[str, typer.Option("--name", "-n", help="What to call it.")],
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="What to call it.")],
     rootfs: Annotated[Path, typer.Option("--rootfs", metavar="PATH", help="A tar archive, ext4 image or directory.")],
     json: AsJson = False,
 ) -> None:

@@ -71,7 +71,7 @@ def pull(
 )
 def import_kernel(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A vmlinux or bzImage of this host.")],
-    name: Annotated[str, typer.Option("--name", "-n", help="What to call it.")],
+    name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="What to call it.")],
     modules: Annotated[
         Path | None, typer.Option("--modules", metavar="DIR", help="Its lib/modules/RELEASE; none if all is built in.")
     ] = None,

@@ -60,7 +60,9 @@ def show(operation: Reference, json: AsJson = False) -> None:
 
 @app.command(epilog=examples("ingle operation cancel op-0123456789ab"))
 def cancel(operation: Reference, json: AsJson = False) -> None:
-    """Cancel, and wait until everything done so far is undone; one that has ended stays as it is."""
+    """Cancel, and wait until everything done so far is undone.
+
+    One that has ended stays as it is."""
     with connect() as client, Stages(lines=False) as stages:
         request = operation_pb2.CancelOperationRequest(operation_id=operation)
         call = client.begin(request, operation_pb2.CancelOperationResponse)
@@ -72,7 +74,9 @@ def cancel(operation: Reference, json: AsJson = False) -> None:
 
 @app.command(epilog=examples("ingle operation watch op-0123456789ab"))
 def watch(operation: Reference, json: AsJson = False) -> None:
-    """Show the stages until it ends; leaving does not disturb it. Exit code 1 when it failed."""
+    """Show the stages until it ends; leaving does not disturb it.
+
+    Exit code 1 when it failed."""
     with connect() as client, Stages(lines=not json) as stages:
         last = _last_state(client, operation, stages)
     if json:

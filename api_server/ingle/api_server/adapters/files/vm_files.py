@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ingle.api_server.host.files import remove_tree
+from ingle.api_server.host.threads import in_thread
 from ingle.api_server.ports.engine import VmPaths
 
 _CHUNK = 64 * 1024
@@ -50,21 +51,29 @@ class LocalVmFiles:
             return ""
 
     async def stream(self, file: Path, *, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
-        while not file.exists():
-            if not follow or not file.parent.exists():
-                return
-            await asyncio.sleep(_POLL_SECONDS)
-        with file.open("rb") as source:
-            if tail_lines is not None:
-                await asyncio.to_thread(_seek_to_last_lines, source.fileno(), tail_lines)
-            while True:
-                data = await asyncio.to_thread(os.read, source.fileno(), _CHUNK)
-                if data:
-                    yield data
-                elif not follow or os.fstat(source.fileno()).st_nlink == 0:
+        while True:
+            try:
+                source = file.open("rb")
+            except FileNotFoundError:
+                if not follow or not file.parent.exists():
                     return
-                else:
-                    await asyncio.sleep(_POLL_SECONDS)
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            with source:
+                if tail_lines is not None:
+                    await in_thread(_seek_to_last_lines, source.fileno(), tail_lines)
+                    tail_lines = None  # a file that takes this one's place is new from its first line
+                while True:
+                    replaced = os.fstat(source.fileno()).st_nlink == 0  # asked first: what comes after is read below
+                    data = await in_thread(os.read, source.fileno(), _CHUNK)
+                    if data:
+                        yield data
+                    elif not follow:
+                        return
+                    elif replaced:
+                        break
+                    else:
+                        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _seek_to_last_lines(file: int, lines: int) -> None:

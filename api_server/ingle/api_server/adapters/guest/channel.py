@@ -9,8 +9,8 @@ from ingle.api_server.adapters.guest import messages
 from ingle.api_server.adapters.guest.connection import Connection, describe
 from ingle.api_server.adapters.guest.conversation import hello, next_frame, response
 from ingle.api_server.adapters.guest.files import Files
-from ingle.api_server.adapters.guest.frames import FrameType, encode
-from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
+from ingle.api_server.model.errors import GuestError, InvalidArgument, Reason
 from ingle.api_server.model.guest import (
     AgentEndpoint,
     AgentInfo,
@@ -101,9 +101,11 @@ class Channel:
     async def _connect(self, request: agent_pb2.Request) -> Connection:
         hello = agent_pb2.Hello(protocol_version=messages.PROTOCOL_VERSION, token=self._endpoint.token)
         greeting = encode(FrameType.HELLO, hello.SerializeToString())
-        return await Connection.connect(
-            self._endpoint.address, greeting + encode(FrameType.REQUEST, request.SerializeToString())
-        )
+        try:
+            greeting += encode(FrameType.REQUEST, request.SerializeToString())
+        except FrameError as error:
+            raise InvalidArgument(f"too much for the guest's agent: {error}", "pass it through stdin") from None
+        return await Connection.connect(self._endpoint.address, greeting)
 
     @asynccontextmanager
     async def _answer_within(self, seconds: float) -> AsyncIterator[None]:

@@ -16,6 +16,7 @@ M = TypeVar("M", bound=Message)
 PROTOCOL_VERSION = 1
 
 _LONGEST_TEXT = 500
+_LONGEST_UPTIME = 315_576_000_000_000  # milliseconds: what a google.protobuf.Duration can hold, 10000 years
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a UUID, see random(4)
 
 _REASONS = {
@@ -107,6 +108,8 @@ def stats(message: agent_pb2.StatsResponse) -> GuestStats:
     load = (message.load_1m, message.load_5m, message.load_15m)
     if not all(math.isfinite(value) and value >= 0 for value in load):
         raise nonsense(f"load {load}")
+    if message.uptime_milliseconds > _LONGEST_UPTIME:
+        raise nonsense(f"an uptime of {message.uptime_milliseconds} ms")
     return GuestStats(
         uptime_seconds=message.uptime_milliseconds / 1000,
         load=load,

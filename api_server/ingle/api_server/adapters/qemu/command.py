@@ -59,12 +59,23 @@ def serial(console: str, ready: str) -> list[str]:
     ]
 
 
-def launch(binary: str, plan: LaunchPlan, *, control_fd: int, ready_fd: int, tsc_khz: int) -> list[str]:
+def vsock_cid(vm_id: str) -> int:
+    """The VM's vsock address: a function of its id, so that it need not be stored. 0 to 2 and 2**32 - 1 are reserved,
+    see vsock(7)."""
+    return 3 + int(vm_id, 16) % (2**32 - 4)
+
+
+def launch(
+    binary: str, plan: LaunchPlan, *, control_fd: int, ready_fd: int, tsc_khz: int, vsock: bool = False
+) -> list[str]:
     """The whole argv of a VM's QEMU, stopped before its first instruction (-S).
 
     The sockets are made by us and handed over open: connecting never has to wait for QEMU, and no path limit of its
-    own applies. Host port 0 lets the kernel pick a free one, so two VMs can never want the same. Paths in chardevs
-    are relative to the VM's state directory, which is QEMU's working directory: nothing needs escaping."""
+    own applies. Without vsock the agent is behind a loopback port; port 0 lets the kernel pick a free one, so two VMs
+    can never want the same. Paths in chardevs are relative to the VM's state directory, which is QEMU's working
+    directory: nothing needs escaping."""
+    cid = vsock_cid(plan.vm.id)
+    forward = "" if vsock else f",hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}"
     disk = {
         "driver": "qcow2" if plan.root_disk.suffix == ".qcow2" else "raw",
         "node-name": "root",
@@ -80,8 +91,9 @@ def launch(binary: str, plan: LaunchPlan, *, control_fd: int, ready_fd: int, tsc
         *("-mon", "chardev=control,mode=control"),
         *serial(f"file,path={plan.paths.console_log.name},append=on", f"socket,fd={ready_fd}"),
         *boot(plan.vmlinux, plan.paths.initramfs, kernel_arguments(plan.acceleration, tsc_khz)),
-        *("-netdev", f"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}"),
+        *("-netdev", f"user,id=net,ipv6=off{forward}"),
         *("-device", "virtio-net-device,netdev=net"),
+        *(("-device", f"vhost-vsock-device,guest-cid={cid}") if vsock else ()),
         *("-blockdev", json.dumps(disk)),
         *("-device", "virtio-blk-device,drive=root"),
     ]

@@ -4,6 +4,8 @@ import os
 import re
 import signal
 import socket
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from ingle.api_server.adapters.qemu import command
@@ -39,7 +41,8 @@ class QemuEngine:
             hostname=vm.name,
             root_device=command.ROOT_DEVICE,
             network=GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)),
-            tcp_port=command.AGENT_PORT,
+            tcp_port=0 if _vsock_usable() else command.AGENT_PORT,
+            vsock_port=command.AGENT_PORT if _vsock_usable() else 0,
             token=token,
             env=vm.env,
             entropy=os.urandom(64),
@@ -74,7 +77,12 @@ class QemuEngine:
             control.bind(str(plan.paths.control_socket))
             control.listen(1)
             argv = command.launch(
-                BINARY, plan, control_fd=control.fileno(), ready_fd=ready_qemu.fileno(), tsc_khz=tsc_khz()
+                BINARY,
+                plan,
+                control_fd=control.fileno(),
+                ready_fd=ready_qemu.fileno(),
+                tsc_khz=tsc_khz(),
+                vsock=_vsock_usable(),
             )
             try:
                 child = Process.spawn(
@@ -89,10 +97,13 @@ class QemuEngine:
         ready.setblocking(False)
         vmm = QemuVmm(child, plan.paths, ready)
         try:
-            return await vmm.connect(plan.token)
+            return await vmm.connect(plan.vm.id, plan.token)
         except BaseException:
             child.signal(signal.SIGKILL)
-            await vmm.close()
+            try:
+                await child.wait()
+            finally:
+                await vmm.close()
             raise
 
     async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
@@ -101,19 +112,31 @@ class QemuEngine:
             return None
         vmm = QemuVmm(found, paths, None)
         try:
-            return await vmm.connect(token)
+            return await vmm.connect(vm.id, token)
         except ToolFailed:
             await vmm.close()
             return None
 
     async def kill_all(self, paths: VmPaths) -> None:
         name = command.process_name(paths.state.name)
-        for found in process.find(lambda argv: name in argv):
+        for found in process.find(lambda argv: ("-name", name) in pairwise(argv)):
             found.signal(signal.SIGKILL)
-            await found.wait()
-            found.close()
+            try:
+                await found.wait()
+            finally:
+                found.close()
 
     async def version(self) -> str:
         said = (await self._tools.run([BINARY, "--version"])).decode()
         version = re.search(r"version (\S+)", said)
         return version[1] if version else said.splitlines()[0]
+
+
+@cache
+def _vsock_usable() -> bool:
+    """Whether this user may give guests a vsock: no port of the host is needed then, and no other user can call."""
+    try:
+        os.close(os.open("/dev/vhost-vsock", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

@@ -62,6 +62,10 @@ class Qmp:
         except TimeoutError:
             raise ToolFailed(Reason.VMM_FAILED, f"QEMU did not answer {command} in {_COMMAND_SECONDS:.0f} s") from None
 
+    async def ended(self, timeout_seconds: float) -> None:
+        """Return when QEMU has hung up and every event it sent was told, or after that time."""
+        await asyncio.wait([self._listening], timeout=timeout_seconds)
+
     async def close(self) -> None:
         """Hang up. QEMU goes on."""
         self._listening.cancel()

@@ -5,14 +5,16 @@ import re
 import socket
 from typing import Any
 
+from ingle.api_server.adapters.qemu import command
 from ingle.api_server.adapters.qemu.qmp import Qmp
 from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
 from ingle.api_server.model.errors import Reason, ToolFailed
-from ingle.api_server.model.guest import AgentEndpoint, TcpAddress
+from ingle.api_server.model.guest import AgentEndpoint, TcpAddress, VsockAddress
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
 
 _RETRY_SECONDS = 0.05
 _LOG_TAIL_BYTES = 2000
+_LAST_WORDS_SECONDS = 1.0
 
 # A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0".
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)")
@@ -29,8 +31,8 @@ class QemuVmm:
         self._agent: AgentEndpoint
         self._shutdown_reason = ""
 
-    async def connect(self, token: bytes) -> "QemuVmm":
-        """Take up the control connection and find out where the agent's port is forwarded.
+    async def connect(self, vm_id: str, token: bytes) -> "QemuVmm":
+        """Take up the control connection and find out where the agent is: behind a forwarded port, else on vsock.
 
         Raises ToolFailed(VMM_FAILED), with the end of QEMU's stderr when it is gone."""
         try:
@@ -41,9 +43,12 @@ class QemuVmm:
                 raise self._died() from error
             raise
         forward = _FORWARD.search(usernet)
-        if forward is None:
-            raise ToolFailed(Reason.VMM_FAILED, f"QEMU forwards no port to the agent: {usernet!r}")
-        self._agent = AgentEndpoint(TcpAddress(forward[1], int(forward[2])), token)
+        address = (
+            VsockAddress(command.vsock_cid(vm_id), command.AGENT_PORT)
+            if forward is None
+            else TcpAddress(forward[1], int(forward[2]))
+        )
+        self._agent = AgentEndpoint(address, token)
         return self
 
     @property
@@ -88,7 +93,11 @@ class QemuVmm:
         self._process.signal(signal)
 
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
-        return await self._process.wait(timeout_seconds)
+        if not await self._process.wait(timeout_seconds):
+            return False
+        # What QEMU said last, that the guest powered off, may still be on its way through the loop.
+        await self._qmp.ended(_LAST_WORDS_SECONDS)
+        return True
 
     def usage(self) -> VmmUsage:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ingle.api_server.host import rootlike
-from ingle.api_server.host.tool import Tools
+from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.ports.sources import CatalogEntry, Report
 
 SUITES: Mapping[str, str] = {"debian:bookworm": "bookworm", "debian:trixie": "trixie"}
@@ -35,9 +35,10 @@ async def make_archive(tools: Tools, suite: str, archive: Path, scratch: Path, r
         if line.startswith("I: ") and line.endswith("..."):
             report(line.removeprefix("I: ").removesuffix("..."), None)
 
+    mmdebstrap = require("mmdebstrap")
     prefix = await rootlike.namespace(tools)
     command = [
-        *((*prefix, "--", "mmdebstrap", "--mode=root") if prefix else (*_FAKE, "mmdebstrap", "--mode=fakechroot")),
+        *((*prefix, "--", mmdebstrap, "--mode=root") if prefix else (*_FAKE, mmdebstrap, "--mode=fakechroot")),
         "--variant=minbase",
         f"--include={','.join(_PACKAGES)}",
         # Device nodes: the guest's kernel makes its own.

@@ -96,8 +96,8 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                     yield entry.path, info
                     if stat.S_ISDIR(info.st_mode):
                         pending.append(entry.path)
-        except PermissionError as error:
-            raise bad(f"{directory} is not readable for this user") from error
+        except OSError as error:
+            raise bad(f"{directory}: {error.strerror}") from error
 
 
 def _check_names(member: tarfile.TarInfo, ways_out: set[PurePosixPath]) -> None:

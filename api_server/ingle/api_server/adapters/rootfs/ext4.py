@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ingle.api_server.adapters.rootfs.contents import Contents, Xattr
 from ingle.api_server.adapters.rootfs.problem import bad
-from ingle.api_server.host.tool import Tools
+from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model.errors import Reason, ToolFailed
 
 BLOCK = 4096
@@ -81,7 +81,7 @@ async def repair(tools: Tools, image: Path) -> None:
 
 
 def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path]:
-    """The mke2fs command that makes `image` from the directory `tree`."""
+    """The mke2fs command that makes `image` from the directory `tree`. Raises HostProblem(DEPENDENCY_MISSING)."""
     inodes = max(contents.inodes * 5 // 4 + 64, _data_bytes(contents) // _BYTES_PER_INODE)
     size = _data_bytes(contents) * 21 // 20 + inodes * _INODE + _JOURNAL + _SLACK
     options = {
@@ -93,7 +93,7 @@ def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path
         "lazy_journal_init": 0,
     }
     return [
-        *("mke2fs", "-q", "-t", "ext4", "-d", tree, "-U", _UUID),
+        *(require("mke2fs"), "-q", "-t", "ext4", "-d", tree, "-U", _UUID),
         *("-b", str(BLOCK), "-I", str(_INODE), "-N", str(max(inodes, size // _BYTES_PER_INODE)), "-m", "0"),
         *("-J", f"size={_JOURNAL // _MIB}"),
         *("-E", ",".join(f"{name}={value}" for name, value in options.items())),

@@ -71,6 +71,8 @@ class RootFileSystems:
         await ext4.set_xattrs(self._tools, image, content.xattrs, scratch)
 
     async def _from_directory(self, directory: Path, into: Path, report: Report) -> None:
+        if into.resolve().is_relative_to(directory.resolve()):
+            raise bad(f"the image would be made inside {directory} itself")
         report("reading the directory", None)
         content = await in_thread(contents.of_directory, directory)
         report("making the ext4 image", None)

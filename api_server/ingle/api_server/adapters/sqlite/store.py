@@ -1,7 +1,7 @@
 """The store over aiosqlite: one connection that writes, under a lock; readers never wait for it (WAL).
 
-Lists are read through aiosqlite's thread. One row is read at once, in the event loop: that takes five microseconds where
-the way through a thread takes a quarter of a millisecond, and every call starts with such a read.
+Lists are read through aiosqlite's thread. One row is read at once, in the event loop: that takes five microseconds,
+where the way through a thread takes a quarter of a millisecond, and every call starts with such a read.
 
 Every public method is one transaction. A call that is cancelled either happened as a whole or not at all.
 """
@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite
 
@@ -73,7 +73,7 @@ class SqliteStore:
         self._reader: aiosqlite.Connection
         self._rows: sqlite3.Connection
 
-    async def __aenter__(self) -> "SqliteStore":
+    async def __aenter__(self) -> Self:
         self._writer = await _open(self._path, read_only=False)
         try:
             await _migrate(self._writer)

@@ -34,10 +34,14 @@ class DiskBackend(StrEnum):
     COPY = "copy"
 
 
-Name = Annotated[str, typer.Option("--name", "-n", help="A DNS label; made up unless given.")]
-NewName = Annotated[str | None, typer.Option("--name", "-n", help="A DNS label.")]
-Image = Annotated[str, typer.Option("--image", help="Name or id.", autocompletion=completion.image_names)]
-Kernel = Annotated[str, typer.Option("--kernel", help="Name or id.", autocompletion=completion.kernel_names)]
+Name = Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="A DNS label; made up unless given.")]
+NewName = Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="A DNS label.")]
+Image = Annotated[
+    str, typer.Option("--image", metavar="IMAGE", help="Name or id.", autocompletion=completion.image_names)
+]
+Kernel = Annotated[
+    str, typer.Option("--kernel", metavar="KERNEL", help="Name or id.", autocompletion=completion.kernel_names)
+]
 Vcpus = Annotated[int | None, typer.Option("--vcpu", metavar="N", parser=Count, help="1 to the host's.")]
 Memory = Annotated[int | None, typer.Option("--memory", "-m", metavar="SIZE", parser=Size, help="E.g. 512M or 2G.")]
 DiskSize = Annotated[

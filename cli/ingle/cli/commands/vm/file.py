@@ -37,9 +37,7 @@ def _parse_mode(text: str) -> int:
 
 
 Path = Annotated[str, typer.Argument(metavar="PATH", help="In the guest; a relative one is below the user's home.")]
-User = Annotated[
-    str, typer.Option("--user", "-u", help="Whose rights count in the guest; root unless given.")
-]
+User = Annotated[str, typer.Option("--user", "-u", help="Whose rights count in the guest; root unless given.")]
 Mode = Annotated[
     int | None, typer.Option("--mode", "-m", metavar="OCTAL", parser=as_option(_parse_mode), help="Permissions: 644.")
 ]

@@ -69,7 +69,15 @@ def restart(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False
 def kill(
     vms: VmReferences,
     signal: Annotated[
-        int, typer.Option("--signal", "-s", parser=as_option(_parse_signal), metavar="SIGNAL", help="KILL, TERM, …")
+        int,
+        typer.Option(
+            "--signal",
+            "-s",
+            parser=as_option(_parse_signal),
+            metavar="SIGNAL",
+            help="HUP, INT, KILL or TERM; KILL unless given.",
+            show_default=False,
+        ),
     ] = vm_pb2.VM_SIGNAL_KILL,
     json: AsJson = False,
 ) -> None:

@@ -22,7 +22,7 @@ from ingle.cli.commands.vm.create import (
     get_vm,
     vm_spec,
 )
-from ingle.cli.errors import CliError
+from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, refused_by_the_system
 from ingle.cli.exec_session import run_command, stdin_wanted
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
@@ -43,8 +43,10 @@ app = new_app()
 
 CommandWords = Annotated[list[str], typer.Argument(metavar="[--] COMMAND [ARG]...")]
 MaybeCommandWords = Annotated[list[str], typer.Argument(metavar="[[--] COMMAND [ARG]...]", show_default=False)]
-User = Annotated[str, typer.Option("--user", "-u", help="Name or uid in the guest; root unless given.")]
-Workdir = Annotated[str, typer.Option("--workdir", "-w", help="Directory in the guest; the user's home unless given.")]
+User = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="Name or uid in the guest; root unless given.")]
+Workdir = Annotated[
+    str, typer.Option("--workdir", "-w", metavar="DIR", help="Directory in the guest; the user's home unless given.")
+]
 Timeout = Annotated[
     timedelta | None,
     typer.Option("--timeout", metavar="DURATION", parser=Span, help="Kill the command after e.g. 30s: exit code 124."),
@@ -106,7 +108,12 @@ def run(
             return
         start = exec_start(vm_id, argv, {}, workdir, user, timeout, stdin)
         start.delete_vm = rm
-        exit_code = run_command(client, start, stages)
+        try:
+            exit_code = run_command(client, start, stages)
+        except CliError as error:
+            if rm and error.failures[0].reason == SERVER_UNREACHABLE:
+                raise CliError(*error.failures, *_delete_by_another_server(vm_id)) from error
+            raise
         stages.stage_ended("in all", watch.seconds())
         if not rm and (verbose or person_watches()):
             _tell_kept(get_vm(client, vm_id).name)
@@ -180,6 +187,21 @@ def told_apart_from_the_guest() -> Iterator[None]:
         yield
     except CliError as error:
         raise error.while_running_a_command() from error
+    except BrokenPipeError:  # nobody reads: no failure of anybody's
+        raise
+    except OSError as error:
+        raise refused_by_the_system(error).while_running_a_command() from error
+
+
+def _delete_by_another_server(vm_id: str) -> tuple[Failure, ...]:
+    """The server that was to delete the VM is gone; the next one takes the VM over, and does not know of that wish.
+    Answers what went wrong, nothing if the VM is no more."""
+    try:
+        with connect() as client:
+            delete_vm(client, vm_id)
+    except CliError as error:
+        return tuple(failure for failure in error.failures if failure.reason != "VM_NOT_FOUND")
+    return ()
 
 
 def _tell_created(client: Client, vm_id: str, *, json: bool) -> None:

@@ -1,0 +1,58 @@
+"""Operations have a record that tells the truth, whatever cancels them, whenever."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ingle.api_server.adapters.sqlite import SqliteStore
+from ingle.api_server.model.operation import Operation, OperationKind, OperationState
+from ingle.api_server.operations.runner import Operations, Progress
+
+OP_ID = "op-0123456789ab"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    async with SqliteStore(tmp_path / "ingle.db") as store:
+        yield store
+
+
+class Recording(SqliteStore):
+    """Tells when a record is committed, a turn of the loop before whoever recorded it hears so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.recorded = asyncio.Event()
+
+    async def save_operation(self, operation: Operation) -> None:
+        await super().save_operation(operation)
+        self.recorded.set()
+        await asyncio.sleep(0)
+
+
+async def forever(progress: Progress) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_an_operation_cancelled_before_its_first_step_ends_and_says_so(store: SqliteStore) -> None:
+    operations = Operations(store)
+    running = await operations.begin(OP_ID, OperationKind.START_VM, forever)
+    await running.cancel()
+    assert (await operations.get(OP_ID)).state is OperationState.CANCELLED
+    assert (await store.operation(OP_ID)).state is OperationState.CANCELLED
+    await operations.close()
+
+
+async def test_a_caller_that_leaves_while_its_operation_is_recorded_leaves_no_record_of_a_running_one(
+    tmp_path: Path,
+) -> None:
+    async with Recording(tmp_path / "ingle.db") as store:
+        operations = Operations(store)
+        beginning = asyncio.create_task(operations.begin(OP_ID, OperationKind.START_VM, forever))
+        await store.recorded.wait()
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        assert (await store.operation(OP_ID)).state is OperationState.CANCELLED

@@ -1,0 +1,65 @@
+"""How a VMM that ended is told, over a real process and a control socket that a test speaks through."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ingle.api_server.adapters.qemu.vmm import QemuVmm
+from ingle.api_server.host.process import Process
+from ingle.api_server.ports.engine import VmPaths
+
+_POWERED_OFF = b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\n'
+
+
+class Control:
+    """QMP's server side: greets, and answers each command with an empty string."""
+
+    def __init__(self) -> None:
+        self.writer: asyncio.StreamWriter
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        writer.write(b'{"QMP": {}}\n')
+        while await reader.readline():
+            writer.write(b'{"return": ""}\n')
+
+
+@asynccontextmanager
+async def living(root: Path) -> AsyncIterator[tuple[QemuVmm, Control]]:
+    paths = VmPaths(root, root)
+    control = Control()
+    server = await asyncio.start_unix_server(control.serve, paths.control_socket)
+    process = Process.spawn(["sleep", "1000"], directory=root, stderr=paths.vmm_log)
+    try:
+        vmm = await QemuVmm(process, paths, None).connect("0123456789ab", bytes(32))
+        yield vmm, control
+        await vmm.close()
+    finally:
+        process.signal(signal.SIGKILL)
+        server.close()
+
+
+def let_it_die(vmm: QemuVmm) -> None:
+    """Without a turn of the loop, so that everything that follows is there at once."""
+    os.waitid(os.P_PID, vmm.pid, os.WEXITED | os.WNOWAIT)
+
+
+async def test_a_guest_that_powered_off_is_no_failure_though_the_end_is_seen_before_the_event(tmp_path: Path) -> None:
+    async with living(tmp_path) as (vmm, control):
+        vmm.signal(signal.SIGKILL)
+        let_it_die(vmm)
+        control.writer.write(_POWERED_OFF)
+        control.writer.close()
+        assert await vmm.wait_gone()
+        assert vmm.failure == ""
+
+
+async def test_a_vmm_that_was_killed_is_a_failure_that_says_how(tmp_path: Path) -> None:
+    async with living(tmp_path) as (vmm, control):
+        vmm.signal(signal.SIGKILL)
+        control.writer.close()
+        assert await vmm.wait_gone()
+        assert vmm.failure == "QEMU was killed by signal 9"

@@ -1,0 +1,48 @@
+"""Logs of VMs, as they are read while they grow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ingle.api_server.adapters.files import LocalVmFiles
+from ingle.api_server.ports.engine import VmPaths
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalVmFiles:
+    return LocalVmFiles(tmp_path, tmp_path / "run")
+
+
+@pytest.fixture
+def paths(files: LocalVmFiles) -> VmPaths:
+    paths = files.paths("0123456789ab")
+    files.create_state(paths)
+    return paths
+
+
+async def rest(logs: AsyncIterator[bytes]) -> bytes:
+    return b"".join([data async for data in logs])
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"), [(None, b"a\nb\nc\n"), (0, b""), (1, b"c\n"), (2, b"b\nc\n"), (9, b"a\nb\nc\n")]
+)
+async def test_the_last_lines_or_all(files: LocalVmFiles, paths: VmPaths, lines: int | None, shown: bytes) -> None:
+    paths.vmm_log.write_bytes(b"a\nb\nc\n")
+    assert await rest(files.stream(paths.vmm_log, follow=False, tail_lines=lines)) == shown
+
+
+async def test_who_follows_a_log_sees_the_next_boots_too_until_the_vm_is_deleted(
+    files: LocalVmFiles, paths: VmPaths
+) -> None:
+    paths.vmm_log.write_bytes(b"old\nfirst boot\n")
+    logs = files.stream(paths.vmm_log, follow=True, tail_lines=1)
+    assert await anext(logs) == b"first boot\n"
+    paths.vmm_log.unlink()
+    paths.vmm_log.write_bytes(b"second boot\nall of it\n")
+    assert await anext(logs) == b"second boot\nall of it\n"
+    ending = asyncio.create_task(rest(logs))
+    await files.remove_state(paths)
+    assert await ending == b""

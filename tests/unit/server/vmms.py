@@ -1,0 +1,127 @@
+"""VMMs, engines and files that do what a test tells them to, in place of QEMU's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ingle.api_server.adapters.files import LocalVmFiles
+from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.adapters.sqlite import SqliteStore
+from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, VmState
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.runner import Operations
+from ingle.api_server.ports.engine import VmmUsage, VmPaths
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+VM = Vm(
+    id="0123456789ab",
+    name="demo",
+    state=VmState.CREATING,
+    image_id="ab" * 32,
+    image_name="debian:bookworm",
+    kernel_id="cd" * 32,
+    kernel_name="debian",
+    engine="scripted",
+    acceleration=Acceleration.TCG,
+    disk_backend="scripted",
+    vcpus=1,
+    memory_bytes=2**29,
+    disk_bytes=2**30,
+    created_at=NOW,
+)
+
+
+class ScriptedVmm:
+    """Lives until `gone` is set, or, when it `obeys`, until the first signal. Its agent never answers."""
+
+    pid = 4242
+    start_time = 99
+    agent = AgentEndpoint(UnixAddress("/nonexistent/agent.sock"))
+    failure = ""
+    obeys = False
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self.signalled = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.closed_alive: bool | None = None
+
+    def signal(self, signal: int) -> None:
+        self.signals.append(signal)
+        self.signalled.set()
+        if self.obeys:
+            self.gone.set()
+
+    async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
+        await self.gone.wait()
+        return True
+
+    async def close(self) -> None:
+        self.closed_alive = not self.gone.is_set()
+
+    async def boot(self) -> None:
+        """It runs already."""
+
+    async def ready(self) -> None:
+        """At once."""
+
+    async def pause(self) -> None:
+        """It does nothing anyway."""
+
+    async def resume(self) -> None:
+        """And goes on with it."""
+
+    def usage(self) -> VmmUsage:
+        return VmmUsage(0.0, 0)
+
+
+@dataclass
+class World:
+    """One VM in a real store, and what operations are made of."""
+
+    store: SqliteStore
+    files: LocalVmFiles
+    operations: Operations
+    fleet: Fleet
+    vmm: ScriptedVmm
+
+    @property
+    def paths(self) -> VmPaths:
+        return self.files.paths(VM.id)
+
+    async def state(self) -> VmState:
+        return (await self.store.vm(VM.id)).state
+
+
+@asynccontextmanager
+async def world(root: Path, state: VmState) -> AsyncIterator[World]:
+    """The VM in STOPPED, RUNNING or STOPPING, with a live VMM in the latter two."""
+    async with SqliteStore(root / "ingle.db") as store:
+        await store.add_image(Image(VM.image_id, (), 2**20, NOW, "a test"), "debian:bookworm")
+        await store.add_kernel(Kernel(VM.kernel_id, (), "6.1", 2**20, (), NOW, "a test"), "debian")
+        await store.insert_vm(VM, bytes(32))
+        files = LocalVmFiles(root / "vms", root / "run")
+        for directory in ("vms", "run"):
+            (root / directory).mkdir()
+        files.create_state(files.paths(VM.id))
+        fleet = Fleet(store, files, Dialler())
+        vmm = ScriptedVmm()
+        if state is VmState.STOPPED:
+            await store.move_vm(VM.id, VmState.STOPPED)
+        else:
+            await store.move_vm(VM.id, VmState.STARTING)
+            running = Running(vmm.pid, vmm.start_time, Acceleration.TCG, NOW)
+            vm = await store.move_vm(VM.id, VmState.RUNNING, running=running)
+            fleet.attach(vm, vmm)
+        if state is VmState.STOPPING:
+            await store.move_vm(VM.id, state)
+        operations = Operations(store)
+        try:
+            yield World(store, files, operations, fleet, vmm)
+        finally:
+            await operations.close()
+            await fleet.close()
