@@ -33,10 +33,29 @@ const (
 	ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE ErrorCode = 11
 	ErrorCode_ERROR_CODE_USER_NOT_FOUND         ErrorCode = 12
 	ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND    ErrorCode = 13
-	ErrorCode_ERROR_CODE_SESSION_NOT_FOUND      ErrorCode = 30
+	ErrorCode_ERROR_CODE_SESSION_NOT_FOUND      ErrorCode = 40
 	// And the caller doesn't want to take it over.
-	ErrorCode_ERROR_CODE_SESSION_ATTACHED ErrorCode = 31
-	ErrorCode_ERROR_CODE_SESSION_EXISTS   ErrorCode = 32
+	ErrorCode_ERROR_CODE_SESSION_ATTACHED ErrorCode = 41
+	ErrorCode_ERROR_CODE_SESSION_EXISTS   ErrorCode = 42
+	// Why the kernel would not do something with a file.
+	ErrorCode_ERROR_CODE_FILE_NOT_FOUND         ErrorCode = 20
+	ErrorCode_ERROR_CODE_FILE_EXISTS            ErrorCode = 21
+	ErrorCode_ERROR_CODE_IS_A_DIRECTORY         ErrorCode = 22
+	ErrorCode_ERROR_CODE_NOT_A_DIRECTORY        ErrorCode = 23
+	ErrorCode_ERROR_CODE_DIRECTORY_NOT_EMPTY    ErrorCode = 24
+	ErrorCode_ERROR_CODE_FILE_PERMISSION_DENIED ErrorCode = 25
+	ErrorCode_ERROR_CODE_NO_SPACE               ErrorCode = 26
+	ErrorCode_ERROR_CODE_READ_ONLY_FILE_SYSTEM  ErrorCode = 27
+	// A symbolic link where none is followed, or too many of them.
+	ErrorCode_ERROR_CODE_SYMLINK_REFUSED    ErrorCode = 28
+	ErrorCode_ERROR_CODE_FILE_NAME_TOO_LONG ErrorCode = 29
+	ErrorCode_ERROR_CODE_NOT_A_REGULAR_FILE ErrorCode = 30
+	ErrorCode_ERROR_CODE_FILE_BUSY          ErrorCode = 31
+	ErrorCode_ERROR_CODE_CROSS_DEVICE       ErrorCode = 32
+	ErrorCode_ERROR_CODE_ARCHIVE_INVALID    ErrorCode = 33
+	ErrorCode_ERROR_CODE_FILE_TOO_LARGE     ErrorCode = 34
+	// Any other errno; the message names it.
+	ErrorCode_ERROR_CODE_FILE_IO_FAILED ErrorCode = 35
 )
 
 // Enum value maps for ErrorCode.
@@ -51,9 +70,25 @@ var (
 		11: "ERROR_CODE_COMMAND_NOT_EXECUTABLE",
 		12: "ERROR_CODE_USER_NOT_FOUND",
 		13: "ERROR_CODE_DIRECTORY_NOT_FOUND",
-		30: "ERROR_CODE_SESSION_NOT_FOUND",
-		31: "ERROR_CODE_SESSION_ATTACHED",
-		32: "ERROR_CODE_SESSION_EXISTS",
+		40: "ERROR_CODE_SESSION_NOT_FOUND",
+		41: "ERROR_CODE_SESSION_ATTACHED",
+		42: "ERROR_CODE_SESSION_EXISTS",
+		20: "ERROR_CODE_FILE_NOT_FOUND",
+		21: "ERROR_CODE_FILE_EXISTS",
+		22: "ERROR_CODE_IS_A_DIRECTORY",
+		23: "ERROR_CODE_NOT_A_DIRECTORY",
+		24: "ERROR_CODE_DIRECTORY_NOT_EMPTY",
+		25: "ERROR_CODE_FILE_PERMISSION_DENIED",
+		26: "ERROR_CODE_NO_SPACE",
+		27: "ERROR_CODE_READ_ONLY_FILE_SYSTEM",
+		28: "ERROR_CODE_SYMLINK_REFUSED",
+		29: "ERROR_CODE_FILE_NAME_TOO_LONG",
+		30: "ERROR_CODE_NOT_A_REGULAR_FILE",
+		31: "ERROR_CODE_FILE_BUSY",
+		32: "ERROR_CODE_CROSS_DEVICE",
+		33: "ERROR_CODE_ARCHIVE_INVALID",
+		34: "ERROR_CODE_FILE_TOO_LARGE",
+		35: "ERROR_CODE_FILE_IO_FAILED",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":            0,
@@ -65,9 +100,25 @@ var (
 		"ERROR_CODE_COMMAND_NOT_EXECUTABLE": 11,
 		"ERROR_CODE_USER_NOT_FOUND":         12,
 		"ERROR_CODE_DIRECTORY_NOT_FOUND":    13,
-		"ERROR_CODE_SESSION_NOT_FOUND":      30,
-		"ERROR_CODE_SESSION_ATTACHED":       31,
-		"ERROR_CODE_SESSION_EXISTS":         32,
+		"ERROR_CODE_SESSION_NOT_FOUND":      40,
+		"ERROR_CODE_SESSION_ATTACHED":       41,
+		"ERROR_CODE_SESSION_EXISTS":         42,
+		"ERROR_CODE_FILE_NOT_FOUND":         20,
+		"ERROR_CODE_FILE_EXISTS":            21,
+		"ERROR_CODE_IS_A_DIRECTORY":         22,
+		"ERROR_CODE_NOT_A_DIRECTORY":        23,
+		"ERROR_CODE_DIRECTORY_NOT_EMPTY":    24,
+		"ERROR_CODE_FILE_PERMISSION_DENIED": 25,
+		"ERROR_CODE_NO_SPACE":               26,
+		"ERROR_CODE_READ_ONLY_FILE_SYSTEM":  27,
+		"ERROR_CODE_SYMLINK_REFUSED":        28,
+		"ERROR_CODE_FILE_NAME_TOO_LONG":     29,
+		"ERROR_CODE_NOT_A_REGULAR_FILE":     30,
+		"ERROR_CODE_FILE_BUSY":              31,
+		"ERROR_CODE_CROSS_DEVICE":           32,
+		"ERROR_CODE_ARCHIVE_INVALID":        33,
+		"ERROR_CODE_FILE_TOO_LARGE":         34,
+		"ERROR_CODE_FILE_IO_FAILED":         35,
 	}
 )
 
@@ -96,6 +147,70 @@ func (x ErrorCode) Number() protoreflect.EnumNumber {
 // Deprecated: Use ErrorCode.Descriptor instead.
 func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+type FileType int32
+
+const (
+	FileType_FILE_TYPE_UNSPECIFIED      FileType = 0
+	FileType_FILE_TYPE_REGULAR          FileType = 1
+	FileType_FILE_TYPE_DIRECTORY        FileType = 2
+	FileType_FILE_TYPE_SYMLINK          FileType = 3
+	FileType_FILE_TYPE_FIFO             FileType = 4
+	FileType_FILE_TYPE_SOCKET           FileType = 5
+	FileType_FILE_TYPE_CHARACTER_DEVICE FileType = 6
+	FileType_FILE_TYPE_BLOCK_DEVICE     FileType = 7
+)
+
+// Enum value maps for FileType.
+var (
+	FileType_name = map[int32]string{
+		0: "FILE_TYPE_UNSPECIFIED",
+		1: "FILE_TYPE_REGULAR",
+		2: "FILE_TYPE_DIRECTORY",
+		3: "FILE_TYPE_SYMLINK",
+		4: "FILE_TYPE_FIFO",
+		5: "FILE_TYPE_SOCKET",
+		6: "FILE_TYPE_CHARACTER_DEVICE",
+		7: "FILE_TYPE_BLOCK_DEVICE",
+	}
+	FileType_value = map[string]int32{
+		"FILE_TYPE_UNSPECIFIED":      0,
+		"FILE_TYPE_REGULAR":          1,
+		"FILE_TYPE_DIRECTORY":        2,
+		"FILE_TYPE_SYMLINK":          3,
+		"FILE_TYPE_FIFO":             4,
+		"FILE_TYPE_SOCKET":           5,
+		"FILE_TYPE_CHARACTER_DEVICE": 6,
+		"FILE_TYPE_BLOCK_DEVICE":     7,
+	}
+)
+
+func (x FileType) Enum() *FileType {
+	p := new(FileType)
+	*p = x
+	return p
+}
+
+func (x FileType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FileType) Descriptor() protoreflect.EnumDescriptor {
+	return file_ingle_agent_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (FileType) Type() protoreflect.EnumType {
+	return &file_ingle_agent_v1_agent_proto_enumTypes[1]
+}
+
+func (x FileType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FileType.Descriptor instead.
+func (FileType) EnumDescriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
 type Hello struct {
@@ -269,6 +384,15 @@ type Request struct {
 	//	*Request_ListSessions
 	//	*Request_ResizeSession
 	//	*Request_KillSession
+	//	*Request_ReadFile
+	//	*Request_WriteFile
+	//	*Request_StatFile
+	//	*Request_ListDirectory
+	//	*Request_MakeDirectory
+	//	*Request_Remove
+	//	*Request_Rename
+	//	*Request_CopyIn
+	//	*Request_CopyOut
 	Operation     isRequest_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -401,6 +525,87 @@ func (x *Request) GetKillSession() *KillSessionRequest {
 	return nil
 }
 
+func (x *Request) GetReadFile() *ReadFileRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_ReadFile); ok {
+			return x.ReadFile
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetWriteFile() *WriteFileRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_WriteFile); ok {
+			return x.WriteFile
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetStatFile() *StatFileRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_StatFile); ok {
+			return x.StatFile
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetListDirectory() *ListDirectoryRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_ListDirectory); ok {
+			return x.ListDirectory
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetMakeDirectory() *MakeDirectoryRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_MakeDirectory); ok {
+			return x.MakeDirectory
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetRemove() *RemoveRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetRename() *RenameRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Rename); ok {
+			return x.Rename
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCopyIn() *CopyInRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_CopyIn); ok {
+			return x.CopyIn
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetCopyOut() *CopyOutRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_CopyOut); ok {
+			return x.CopyOut
+		}
+	}
+	return nil
+}
+
 type isRequest_Operation interface {
 	isRequest_Operation()
 }
@@ -445,6 +650,42 @@ type Request_KillSession struct {
 	KillSession *KillSessionRequest `protobuf:"bytes,14,opt,name=kill_session,json=killSession,proto3,oneof"`
 }
 
+type Request_ReadFile struct {
+	ReadFile *ReadFileRequest `protobuf:"bytes,20,opt,name=read_file,json=readFile,proto3,oneof"`
+}
+
+type Request_WriteFile struct {
+	WriteFile *WriteFileRequest `protobuf:"bytes,21,opt,name=write_file,json=writeFile,proto3,oneof"`
+}
+
+type Request_StatFile struct {
+	StatFile *StatFileRequest `protobuf:"bytes,22,opt,name=stat_file,json=statFile,proto3,oneof"`
+}
+
+type Request_ListDirectory struct {
+	ListDirectory *ListDirectoryRequest `protobuf:"bytes,23,opt,name=list_directory,json=listDirectory,proto3,oneof"`
+}
+
+type Request_MakeDirectory struct {
+	MakeDirectory *MakeDirectoryRequest `protobuf:"bytes,24,opt,name=make_directory,json=makeDirectory,proto3,oneof"`
+}
+
+type Request_Remove struct {
+	Remove *RemoveRequest `protobuf:"bytes,25,opt,name=remove,proto3,oneof"`
+}
+
+type Request_Rename struct {
+	Rename *RenameRequest `protobuf:"bytes,26,opt,name=rename,proto3,oneof"`
+}
+
+type Request_CopyIn struct {
+	CopyIn *CopyInRequest `protobuf:"bytes,27,opt,name=copy_in,json=copyIn,proto3,oneof"`
+}
+
+type Request_CopyOut struct {
+	CopyOut *CopyOutRequest `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
+}
+
 func (*Request_Ping) isRequest_Operation() {}
 
 func (*Request_Exec) isRequest_Operation() {}
@@ -465,6 +706,24 @@ func (*Request_ResizeSession) isRequest_Operation() {}
 
 func (*Request_KillSession) isRequest_Operation() {}
 
+func (*Request_ReadFile) isRequest_Operation() {}
+
+func (*Request_WriteFile) isRequest_Operation() {}
+
+func (*Request_StatFile) isRequest_Operation() {}
+
+func (*Request_ListDirectory) isRequest_Operation() {}
+
+func (*Request_MakeDirectory) isRequest_Operation() {}
+
+func (*Request_Remove) isRequest_Operation() {}
+
+func (*Request_Rename) isRequest_Operation() {}
+
+func (*Request_CopyIn) isRequest_Operation() {}
+
+func (*Request_CopyOut) isRequest_Operation() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -477,6 +736,15 @@ type Response struct {
 	//	*Response_ListSessions
 	//	*Response_ResizeSession
 	//	*Response_KillSession
+	//	*Response_ReadFile
+	//	*Response_WriteFile
+	//	*Response_StatFile
+	//	*Response_ListDirectory
+	//	*Response_MakeDirectory
+	//	*Response_Remove
+	//	*Response_Rename
+	//	*Response_CopyIn
+	//	*Response_CopyOut
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -591,6 +859,87 @@ func (x *Response) GetKillSession() *KillSessionResponse {
 	return nil
 }
 
+func (x *Response) GetReadFile() *ReadFileResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_ReadFile); ok {
+			return x.ReadFile
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetWriteFile() *WriteFileResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_WriteFile); ok {
+			return x.WriteFile
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetStatFile() *StatFileResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_StatFile); ok {
+			return x.StatFile
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetListDirectory() *ListDirectoryResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_ListDirectory); ok {
+			return x.ListDirectory
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetMakeDirectory() *MakeDirectoryResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_MakeDirectory); ok {
+			return x.MakeDirectory
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetRemove() *RemoveResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Remove); ok {
+			return x.Remove
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetRename() *RenameResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Rename); ok {
+			return x.Rename
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetCopyIn() *CopyInResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_CopyIn); ok {
+			return x.CopyIn
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetCopyOut() *CopyOutResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_CopyOut); ok {
+			return x.CopyOut
+		}
+	}
+	return nil
+}
+
 type isResponse_Result interface {
 	isResponse_Result()
 }
@@ -627,6 +976,42 @@ type Response_KillSession struct {
 	KillSession *KillSessionResponse `protobuf:"bytes,14,opt,name=kill_session,json=killSession,proto3,oneof"`
 }
 
+type Response_ReadFile struct {
+	ReadFile *ReadFileResponse `protobuf:"bytes,20,opt,name=read_file,json=readFile,proto3,oneof"`
+}
+
+type Response_WriteFile struct {
+	WriteFile *WriteFileResponse `protobuf:"bytes,21,opt,name=write_file,json=writeFile,proto3,oneof"`
+}
+
+type Response_StatFile struct {
+	StatFile *StatFileResponse `protobuf:"bytes,22,opt,name=stat_file,json=statFile,proto3,oneof"`
+}
+
+type Response_ListDirectory struct {
+	ListDirectory *ListDirectoryResponse `protobuf:"bytes,23,opt,name=list_directory,json=listDirectory,proto3,oneof"`
+}
+
+type Response_MakeDirectory struct {
+	MakeDirectory *MakeDirectoryResponse `protobuf:"bytes,24,opt,name=make_directory,json=makeDirectory,proto3,oneof"`
+}
+
+type Response_Remove struct {
+	Remove *RemoveResponse `protobuf:"bytes,25,opt,name=remove,proto3,oneof"`
+}
+
+type Response_Rename struct {
+	Rename *RenameResponse `protobuf:"bytes,26,opt,name=rename,proto3,oneof"`
+}
+
+type Response_CopyIn struct {
+	CopyIn *CopyInResponse `protobuf:"bytes,27,opt,name=copy_in,json=copyIn,proto3,oneof"`
+}
+
+type Response_CopyOut struct {
+	CopyOut *CopyOutResponse `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
+}
+
 func (*Response_Ping) isResponse_Result() {}
 
 func (*Response_Stats) isResponse_Result() {}
@@ -642,6 +1027,24 @@ func (*Response_ListSessions) isResponse_Result() {}
 func (*Response_ResizeSession) isResponse_Result() {}
 
 func (*Response_KillSession) isResponse_Result() {}
+
+func (*Response_ReadFile) isResponse_Result() {}
+
+func (*Response_WriteFile) isResponse_Result() {}
+
+func (*Response_StatFile) isResponse_Result() {}
+
+func (*Response_ListDirectory) isResponse_Result() {}
+
+func (*Response_MakeDirectory) isResponse_Result() {}
+
+func (*Response_Remove) isResponse_Result() {}
+
+func (*Response_Rename) isResponse_Result() {}
+
+func (*Response_CopyIn) isResponse_Result() {}
+
+func (*Response_CopyOut) isResponse_Result() {}
 
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1998,6 +2401,1201 @@ func (*ShutdownResponse) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
+// As lstat(2) has it.
+type FileInfo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Last component of the path. Bytes that are no UTF-8 are U+FFFD here.
+	Name string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Type FileType `protobuf:"varint,2,opt,name=type,proto3,enum=ingle.agent.v1.FileType" json:"type,omitempty"`
+	// The lower 12 bits: permissions, setuid, setgid, sticky.
+	Mode      uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid       uint32 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid       uint32 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	SizeBytes uint64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// Since the epoch.
+	ModifiedNanoseconds int64 `protobuf:"varint,7,opt,name=modified_nanoseconds,json=modifiedNanoseconds,proto3" json:"modified_nanoseconds,omitempty"`
+	// Of a symbolic link.
+	LinkTarget    string `protobuf:"bytes,8,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"`
+	Links         uint64 `protobuf:"varint,9,opt,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileInfo) Reset() {
+	*x = FileInfo{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileInfo) ProtoMessage() {}
+
+func (x *FileInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
+func (*FileInfo) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *FileInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FileInfo) GetType() FileType {
+	if x != nil {
+		return x.Type
+	}
+	return FileType_FILE_TYPE_UNSPECIFIED
+}
+
+func (x *FileInfo) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *FileInfo) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *FileInfo) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *FileInfo) GetSizeBytes() uint64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *FileInfo) GetModifiedNanoseconds() int64 {
+	if x != nil {
+		return x.ModifiedNanoseconds
+	}
+	return 0
+}
+
+func (x *FileInfo) GetLinkTarget() string {
+	if x != nil {
+		return x.LinkTarget
+	}
+	return ""
+}
+
+func (x *FileInfo) GetLinks() uint64 {
+	if x != nil {
+		return x.Links
+	}
+	return 0
+}
+
+type ReadFileRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Path   string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Offset uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// 0: to the end.
+	MaxBytes uint64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// 0: to the end. Whichever limit comes first.
+	MaxLines      uint64 `protobuf:"varint,4,opt,name=max_lines,json=maxLines,proto3" json:"max_lines,omitempty"`
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileRequest) Reset() {
+	*x = ReadFileRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileRequest) ProtoMessage() {}
+
+func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
+func (*ReadFileRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ReadFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ReadFileRequest) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *ReadFileRequest) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *ReadFileRequest) GetMaxLines() uint64 {
+	if x != nil {
+		return x.MaxLines
+	}
+	return 0
+}
+
+func (x *ReadFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type ReadFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	File  *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// There was more than the limits allow.
+	Truncated bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// Where a next read goes on.
+	NextOffset    uint64 `protobuf:"varint,3,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadFileResponse) Reset() {
+	*x = ReadFileResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadFileResponse) ProtoMessage() {}
+
+func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
+func (*ReadFileResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ReadFileResponse) GetFile() *FileInfo {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *ReadFileResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+func (x *ReadFileResponse) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+// The content follows. A file that is there is replaced as a whole or not at all, and a symbolic link at the end of the
+// path is never followed. Unset mode and owner: those of the replaced file; of a new one 0644 and the user.
+type WriteFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Mode  *uint32                `protobuf:"varint,2,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	Owner string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Make missing directories.
+	Parents       bool   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
+	Append        bool   `protobuf:"varint,5,opt,name=append,proto3" json:"append,omitempty"`
+	User          string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteFileRequest) Reset() {
+	*x = WriteFileRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteFileRequest) ProtoMessage() {}
+
+func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
+func (*WriteFileRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *WriteFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *WriteFileRequest) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *WriteFileRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *WriteFileRequest) GetParents() bool {
+	if x != nil {
+		return x.Parents
+	}
+	return false
+}
+
+func (x *WriteFileRequest) GetAppend() bool {
+	if x != nil {
+		return x.Append
+	}
+	return false
+}
+
+func (x *WriteFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type WriteFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WriteFileResponse) Reset() {
+	*x = WriteFileResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WriteFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WriteFileResponse) ProtoMessage() {}
+
+func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
+func (*WriteFileResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *WriteFileResponse) GetFile() *FileInfo {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+type StatFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// What a symbolic link leads to, instead of the link.
+	Follow        bool   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatFileRequest) Reset() {
+	*x = StatFileRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatFileRequest) ProtoMessage() {}
+
+func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
+func (*StatFileRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *StatFileRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *StatFileRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *StatFileRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type StatFileResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StatFileResponse) Reset() {
+	*x = StatFileResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StatFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StatFileResponse) ProtoMessage() {}
+
+func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
+func (*StatFileResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *StatFileResponse) GetFile() *FileInfo {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+type ListDirectoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Only names behind this one, in the order of bytes.
+	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// At most 10,000, which is also what 0 means.
+	MaxEntries    uint32 `protobuf:"varint,3,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDirectoryRequest) Reset() {
+	*x = ListDirectoryRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDirectoryRequest) ProtoMessage() {}
+
+func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*ListDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ListDirectoryRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ListDirectoryRequest) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+func (x *ListDirectoryRequest) GetMaxEntries() uint32 {
+	if x != nil {
+		return x.MaxEntries
+	}
+	return 0
+}
+
+func (x *ListDirectoryRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type DirectoryEntries struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*FileInfo            `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryEntries) Reset() {
+	*x = DirectoryEntries{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryEntries) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryEntries) ProtoMessage() {}
+
+func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryEntries.ProtoReflect.Descriptor instead.
+func (*DirectoryEntries) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *DirectoryEntries) GetEntries() []*FileInfo {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type ListDirectoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// There are more behind the last one.
+	Truncated     bool `protobuf:"varint,1,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDirectoryResponse) Reset() {
+	*x = ListDirectoryResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDirectoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDirectoryResponse) ProtoMessage() {}
+
+func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDirectoryResponse.ProtoReflect.Descriptor instead.
+func (*ListDirectoryResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListDirectoryResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+type MakeDirectoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Unset: 0755.
+	Mode  *uint32 `protobuf:"varint,2,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	Owner string  `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Make missing ones above it too; one that is there already is no error.
+	Parents       bool   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
+	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeDirectoryRequest) Reset() {
+	*x = MakeDirectoryRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeDirectoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeDirectoryRequest) ProtoMessage() {}
+
+func (x *MakeDirectoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeDirectoryRequest.ProtoReflect.Descriptor instead.
+func (*MakeDirectoryRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *MakeDirectoryRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *MakeDirectoryRequest) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
+}
+
+func (x *MakeDirectoryRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *MakeDirectoryRequest) GetParents() bool {
+	if x != nil {
+		return x.Parents
+	}
+	return false
+}
+
+func (x *MakeDirectoryRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type MakeDirectoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MakeDirectoryResponse) Reset() {
+	*x = MakeDirectoryResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MakeDirectoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MakeDirectoryResponse) ProtoMessage() {}
+
+func (x *MakeDirectoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MakeDirectoryResponse.ProtoReflect.Descriptor instead.
+func (*MakeDirectoryResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *MakeDirectoryResponse) GetFile() *FileInfo {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+// A symbolic link is removed itself, never what it leads to.
+type RemoveRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// A directory with all that is in it.
+	Recursive     bool   `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RemoveRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RemoveRequest) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *RemoveRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type RemoveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResponse) Reset() {
+	*x = RemoveResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResponse) ProtoMessage() {}
+
+func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+}
+
+type RenameRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Path    string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	NewPath string                 `protobuf:"bytes,2,opt,name=new_path,json=newPath,proto3" json:"new_path,omitempty"`
+	// What is at new_path goes.
+	Replace       bool   `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"`
+	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameRequest) Reset() {
+	*x = RenameRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameRequest) ProtoMessage() {}
+
+func (x *RenameRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
+func (*RenameRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RenameRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *RenameRequest) GetNewPath() string {
+	if x != nil {
+		return x.NewPath
+	}
+	return ""
+}
+
+func (x *RenameRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+func (x *RenameRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type RenameResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenameResponse) Reset() {
+	*x = RenameResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenameResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenameResponse) ProtoMessage() {}
+
+func (x *RenameResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
+func (*RenameResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+}
+
+// A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
+type CopyInRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Owners as the archive's numbers say, instead of the user.
+	PreserveOwners bool   `protobuf:"varint,2,opt,name=preserve_owners,json=preserveOwners,proto3" json:"preserve_owners,omitempty"`
+	User           string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CopyInRequest) Reset() {
+	*x = CopyInRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyInRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyInRequest) ProtoMessage() {}
+
+func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyInRequest.ProtoReflect.Descriptor instead.
+func (*CopyInRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *CopyInRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyInRequest) GetPreserveOwners() bool {
+	if x != nil {
+		return x.PreserveOwners
+	}
+	return false
+}
+
+func (x *CopyInRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type CopyInResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Of file content.
+	Bytes         uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyInResponse) Reset() {
+	*x = CopyInResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyInResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyInResponse) ProtoMessage() {}
+
+func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyInResponse.ProtoReflect.Descriptor instead.
+func (*CopyInResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *CopyInResponse) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *CopyInResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// Answered with a tar archive whose names begin with the last component of the path. Sockets are left out, and what is
+// mounted below the path is an empty directory.
+type CopyOutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyOutRequest) Reset() {
+	*x = CopyOutRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyOutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyOutRequest) ProtoMessage() {}
+
+func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyOutRequest.ProtoReflect.Descriptor instead.
+func (*CopyOutRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *CopyOutRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CopyOutRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type CopyOutResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	// Of file content.
+	Bytes         uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CopyOutResponse) Reset() {
+	*x = CopyOutResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CopyOutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CopyOutResponse) ProtoMessage() {}
+
+func (x *CopyOutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CopyOutResponse.ProtoReflect.Descriptor instead.
+func (*CopyOutResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *CopyOutResponse) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *CopyOutResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // The file /ingle/boot.binpb of the per-VM part of the initramfs: what the agent needs before anyone can call it.
 type BootConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2025,7 +3623,7 @@ type BootConfig struct {
 
 func (x *BootConfig) Reset() {
 	*x = BootConfig{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +3635,7 @@ func (x *BootConfig) String() string {
 func (*BootConfig) ProtoMessage() {}
 
 func (x *BootConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +3648,7 @@ func (x *BootConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootConfig.ProtoReflect.Descriptor instead.
 func (*BootConfig) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *BootConfig) GetHostname() string {
@@ -2129,7 +3727,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +3739,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +3752,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Network) GetInterface() string {
@@ -2196,7 +3794,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2208,7 +3806,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2221,7 +3819,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Listen) GetTcpPort() uint32 {
@@ -2251,7 +3849,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\"P\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.ingle.agent.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xa6\x05\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xf0\t\n" +
 	"\aRequest\x121\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1b.ingle.agent.v1.PingRequestH\x00R\x04ping\x121\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1b.ingle.agent.v1.ExecRequestH\x00R\x04exec\x124\n" +
@@ -2263,8 +3861,18 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eattach_session\x18\v \x01(\v2$.ingle.agent.v1.AttachSessionRequestH\x00R\rattachSession\x12J\n" +
 	"\rlist_sessions\x18\f \x01(\v2#.ingle.agent.v1.ListSessionsRequestH\x00R\flistSessions\x12M\n" +
 	"\x0eresize_session\x18\r \x01(\v2$.ingle.agent.v1.ResizeSessionRequestH\x00R\rresizeSession\x12G\n" +
-	"\fkill_session\x18\x0e \x01(\v2\".ingle.agent.v1.KillSessionRequestH\x00R\vkillSessionB\v\n" +
-	"\toperation\"\xaa\x04\n" +
+	"\fkill_session\x18\x0e \x01(\v2\".ingle.agent.v1.KillSessionRequestH\x00R\vkillSession\x12>\n" +
+	"\tread_file\x18\x14 \x01(\v2\x1f.ingle.agent.v1.ReadFileRequestH\x00R\breadFile\x12A\n" +
+	"\n" +
+	"write_file\x18\x15 \x01(\v2 .ingle.agent.v1.WriteFileRequestH\x00R\twriteFile\x12>\n" +
+	"\tstat_file\x18\x16 \x01(\v2\x1f.ingle.agent.v1.StatFileRequestH\x00R\bstatFile\x12M\n" +
+	"\x0elist_directory\x18\x17 \x01(\v2$.ingle.agent.v1.ListDirectoryRequestH\x00R\rlistDirectory\x12M\n" +
+	"\x0emake_directory\x18\x18 \x01(\v2$.ingle.agent.v1.MakeDirectoryRequestH\x00R\rmakeDirectory\x127\n" +
+	"\x06remove\x18\x19 \x01(\v2\x1d.ingle.agent.v1.RemoveRequestH\x00R\x06remove\x127\n" +
+	"\x06rename\x18\x1a \x01(\v2\x1d.ingle.agent.v1.RenameRequestH\x00R\x06rename\x128\n" +
+	"\acopy_in\x18\x1b \x01(\v2\x1d.ingle.agent.v1.CopyInRequestH\x00R\x06copyIn\x12;\n" +
+	"\bcopy_out\x18\x1c \x01(\v2\x1e.ingle.agent.v1.CopyOutRequestH\x00R\acopyOutB\v\n" +
+	"\toperation\"\xfd\b\n" +
 	"\bResponse\x122\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1c.ingle.agent.v1.PingResponseH\x00R\x04ping\x125\n" +
 	"\x05stats\x18\x02 \x01(\v2\x1d.ingle.agent.v1.StatsResponseH\x00R\x05stats\x122\n" +
@@ -2274,7 +3882,17 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	" \x01(\v2%.ingle.agent.v1.CreateSessionResponseH\x00R\rcreateSession\x12K\n" +
 	"\rlist_sessions\x18\f \x01(\v2$.ingle.agent.v1.ListSessionsResponseH\x00R\flistSessions\x12N\n" +
 	"\x0eresize_session\x18\r \x01(\v2%.ingle.agent.v1.ResizeSessionResponseH\x00R\rresizeSession\x12H\n" +
-	"\fkill_session\x18\x0e \x01(\v2#.ingle.agent.v1.KillSessionResponseH\x00R\vkillSessionB\b\n" +
+	"\fkill_session\x18\x0e \x01(\v2#.ingle.agent.v1.KillSessionResponseH\x00R\vkillSession\x12?\n" +
+	"\tread_file\x18\x14 \x01(\v2 .ingle.agent.v1.ReadFileResponseH\x00R\breadFile\x12B\n" +
+	"\n" +
+	"write_file\x18\x15 \x01(\v2!.ingle.agent.v1.WriteFileResponseH\x00R\twriteFile\x12?\n" +
+	"\tstat_file\x18\x16 \x01(\v2 .ingle.agent.v1.StatFileResponseH\x00R\bstatFile\x12N\n" +
+	"\x0elist_directory\x18\x17 \x01(\v2%.ingle.agent.v1.ListDirectoryResponseH\x00R\rlistDirectory\x12N\n" +
+	"\x0emake_directory\x18\x18 \x01(\v2%.ingle.agent.v1.MakeDirectoryResponseH\x00R\rmakeDirectory\x128\n" +
+	"\x06remove\x18\x19 \x01(\v2\x1e.ingle.agent.v1.RemoveResponseH\x00R\x06remove\x128\n" +
+	"\x06rename\x18\x1a \x01(\v2\x1e.ingle.agent.v1.RenameResponseH\x00R\x06rename\x129\n" +
+	"\acopy_in\x18\x1b \x01(\v2\x1e.ingle.agent.v1.CopyInResponseH\x00R\x06copyIn\x12<\n" +
+	"\bcopy_out\x18\x1c \x01(\v2\x1f.ingle.agent.v1.CopyOutResponseH\x00R\acopyOutB\b\n" +
 	"\x06result\"\r\n" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
@@ -2359,7 +3977,89 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\vSyncRequest\"\x0e\n" +
 	"\fSyncResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse\"\x8b\x03\n" +
+	"\x10ShutdownResponse\"\x8d\x02\n" +
+	"\bFileInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
+	"\x04type\x18\x02 \x01(\x0e2\x18.ingle.agent.v1.FileTypeR\x04type\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x06 \x01(\x04R\tsizeBytes\x121\n" +
+	"\x14modified_nanoseconds\x18\a \x01(\x03R\x13modifiedNanoseconds\x12\x1f\n" +
+	"\vlink_target\x18\b \x01(\tR\n" +
+	"linkTarget\x12\x14\n" +
+	"\x05links\x18\t \x01(\x04R\x05links\"\x8b\x01\n" +
+	"\x0fReadFileRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\x04R\bmaxBytes\x12\x1b\n" +
+	"\tmax_lines\x18\x04 \x01(\x04R\bmaxLines\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\"\x7f\n" +
+	"\x10ReadFileResponse\x12,\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12\x1f\n" +
+	"\vnext_offset\x18\x03 \x01(\x04R\n" +
+	"nextOffset\"\xa4\x01\n" +
+	"\x10WriteFileRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
+	"\x04mode\x18\x02 \x01(\rH\x00R\x04mode\x88\x01\x01\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
+	"\aparents\x18\x04 \x01(\bR\aparents\x12\x16\n" +
+	"\x06append\x18\x05 \x01(\bR\x06append\x12\x12\n" +
+	"\x04user\x18\x06 \x01(\tR\x04userB\a\n" +
+	"\x05_mode\"A\n" +
+	"\x11WriteFileResponse\x12,\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"Q\n" +
+	"\x0fStatFileRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\"@\n" +
+	"\x10StatFileResponse\x12,\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"u\n" +
+	"\x14ListDirectoryRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\tR\x05after\x12\x1f\n" +
+	"\vmax_entries\x18\x03 \x01(\rR\n" +
+	"maxEntries\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\"F\n" +
+	"\x10DirectoryEntries\x122\n" +
+	"\aentries\x18\x01 \x03(\v2\x18.ingle.agent.v1.FileInfoR\aentries\"5\n" +
+	"\x15ListDirectoryResponse\x12\x1c\n" +
+	"\ttruncated\x18\x01 \x01(\bR\ttruncated\"\x90\x01\n" +
+	"\x14MakeDirectoryRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
+	"\x04mode\x18\x02 \x01(\rH\x00R\x04mode\x88\x01\x01\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
+	"\aparents\x18\x04 \x01(\bR\aparents\x12\x12\n" +
+	"\x04user\x18\x05 \x01(\tR\x04userB\a\n" +
+	"\x05_mode\"E\n" +
+	"\x15MakeDirectoryResponse\x12,\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"U\n" +
+	"\rRemoveRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\"\x10\n" +
+	"\x0eRemoveResponse\"l\n" +
+	"\rRenameRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n" +
+	"\bnew_path\x18\x02 \x01(\tR\anewPath\x12\x18\n" +
+	"\areplace\x18\x03 \x01(\bR\areplace\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\"\x10\n" +
+	"\x0eRenameResponse\"`\n" +
+	"\rCopyInRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12'\n" +
+	"\x0fpreserve_owners\x18\x02 \x01(\bR\x0epreserveOwners\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\"@\n" +
+	"\x0eCopyInResponse\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"8\n" +
+	"\x0eCopyOutRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\"A\n" +
+	"\x0fCopyOutResponse\x12\x18\n" +
+	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x8b\x03\n" +
 	"\n" +
 	"BootConfig\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1f\n" +
@@ -2383,7 +4083,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\x80\x03\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xff\x06\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -2395,9 +4095,34 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"!ERROR_CODE_COMMAND_NOT_EXECUTABLE\x10\v\x12\x1d\n" +
 	"\x19ERROR_CODE_USER_NOT_FOUND\x10\f\x12\"\n" +
 	"\x1eERROR_CODE_DIRECTORY_NOT_FOUND\x10\r\x12 \n" +
-	"\x1cERROR_CODE_SESSION_NOT_FOUND\x10\x1e\x12\x1f\n" +
-	"\x1bERROR_CODE_SESSION_ATTACHED\x10\x1f\x12\x1d\n" +
-	"\x19ERROR_CODE_SESSION_EXISTS\x10 B(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
+	"\x1cERROR_CODE_SESSION_NOT_FOUND\x10(\x12\x1f\n" +
+	"\x1bERROR_CODE_SESSION_ATTACHED\x10)\x12\x1d\n" +
+	"\x19ERROR_CODE_SESSION_EXISTS\x10*\x12\x1d\n" +
+	"\x19ERROR_CODE_FILE_NOT_FOUND\x10\x14\x12\x1a\n" +
+	"\x16ERROR_CODE_FILE_EXISTS\x10\x15\x12\x1d\n" +
+	"\x19ERROR_CODE_IS_A_DIRECTORY\x10\x16\x12\x1e\n" +
+	"\x1aERROR_CODE_NOT_A_DIRECTORY\x10\x17\x12\"\n" +
+	"\x1eERROR_CODE_DIRECTORY_NOT_EMPTY\x10\x18\x12%\n" +
+	"!ERROR_CODE_FILE_PERMISSION_DENIED\x10\x19\x12\x17\n" +
+	"\x13ERROR_CODE_NO_SPACE\x10\x1a\x12$\n" +
+	" ERROR_CODE_READ_ONLY_FILE_SYSTEM\x10\x1b\x12\x1e\n" +
+	"\x1aERROR_CODE_SYMLINK_REFUSED\x10\x1c\x12!\n" +
+	"\x1dERROR_CODE_FILE_NAME_TOO_LONG\x10\x1d\x12!\n" +
+	"\x1dERROR_CODE_NOT_A_REGULAR_FILE\x10\x1e\x12\x18\n" +
+	"\x14ERROR_CODE_FILE_BUSY\x10\x1f\x12\x1b\n" +
+	"\x17ERROR_CODE_CROSS_DEVICE\x10 \x12\x1e\n" +
+	"\x1aERROR_CODE_ARCHIVE_INVALID\x10!\x12\x1d\n" +
+	"\x19ERROR_CODE_FILE_TOO_LARGE\x10\"\x12\x1d\n" +
+	"\x19ERROR_CODE_FILE_IO_FAILED\x10#*\xd2\x01\n" +
+	"\bFileType\x12\x19\n" +
+	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +
+	"\x13FILE_TYPE_DIRECTORY\x10\x02\x12\x15\n" +
+	"\x11FILE_TYPE_SYMLINK\x10\x03\x12\x12\n" +
+	"\x0eFILE_TYPE_FIFO\x10\x04\x12\x14\n" +
+	"\x10FILE_TYPE_SOCKET\x10\x05\x12\x1e\n" +
+	"\x1aFILE_TYPE_CHARACTER_DEVICE\x10\x06\x12\x1a\n" +
+	"\x16FILE_TYPE_BLOCK_DEVICE\x10\aB(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
 
 var (
 	file_ingle_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2411,86 +4136,131 @@ func file_ingle_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_ingle_agent_v1_agent_proto_rawDescData
 }
 
-var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(ErrorCode)(0),                // 0: ingle.agent.v1.ErrorCode
-	(*Hello)(nil),                 // 1: ingle.agent.v1.Hello
-	(*HelloOk)(nil),               // 2: ingle.agent.v1.HelloOk
-	(*Error)(nil),                 // 3: ingle.agent.v1.Error
-	(*Request)(nil),               // 4: ingle.agent.v1.Request
-	(*Response)(nil),              // 5: ingle.agent.v1.Response
-	(*PingRequest)(nil),           // 6: ingle.agent.v1.PingRequest
-	(*PingResponse)(nil),          // 7: ingle.agent.v1.PingResponse
-	(*ExecRequest)(nil),           // 8: ingle.agent.v1.ExecRequest
-	(*ExecStarted)(nil),           // 9: ingle.agent.v1.ExecStarted
-	(*ExecSignal)(nil),            // 10: ingle.agent.v1.ExecSignal
-	(*ExecWindow)(nil),            // 11: ingle.agent.v1.ExecWindow
-	(*ExecExited)(nil),            // 12: ingle.agent.v1.ExecExited
-	(*TerminalSize)(nil),          // 13: ingle.agent.v1.TerminalSize
-	(*SessionProgram)(nil),        // 14: ingle.agent.v1.SessionProgram
-	(*Session)(nil),               // 15: ingle.agent.v1.Session
-	(*CreateSessionRequest)(nil),  // 16: ingle.agent.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil), // 17: ingle.agent.v1.CreateSessionResponse
-	(*AttachSessionRequest)(nil),  // 18: ingle.agent.v1.AttachSessionRequest
-	(*SessionDetached)(nil),       // 19: ingle.agent.v1.SessionDetached
-	(*ListSessionsRequest)(nil),   // 20: ingle.agent.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 21: ingle.agent.v1.ListSessionsResponse
-	(*ResizeSessionRequest)(nil),  // 22: ingle.agent.v1.ResizeSessionRequest
-	(*ResizeSessionResponse)(nil), // 23: ingle.agent.v1.ResizeSessionResponse
-	(*KillSessionRequest)(nil),    // 24: ingle.agent.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),   // 25: ingle.agent.v1.KillSessionResponse
-	(*StatsRequest)(nil),          // 26: ingle.agent.v1.StatsRequest
-	(*StatsResponse)(nil),         // 27: ingle.agent.v1.StatsResponse
-	(*SyncRequest)(nil),           // 28: ingle.agent.v1.SyncRequest
-	(*SyncResponse)(nil),          // 29: ingle.agent.v1.SyncResponse
-	(*ShutdownRequest)(nil),       // 30: ingle.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 31: ingle.agent.v1.ShutdownResponse
-	(*BootConfig)(nil),            // 32: ingle.agent.v1.BootConfig
-	(*Network)(nil),               // 33: ingle.agent.v1.Network
-	(*Listen)(nil),                // 34: ingle.agent.v1.Listen
-	nil,                           // 35: ingle.agent.v1.ExecRequest.EnvEntry
-	nil,                           // 36: ingle.agent.v1.SessionProgram.EnvEntry
-	nil,                           // 37: ingle.agent.v1.BootConfig.EnvEntry
+	(FileType)(0),                 // 1: ingle.agent.v1.FileType
+	(*Hello)(nil),                 // 2: ingle.agent.v1.Hello
+	(*HelloOk)(nil),               // 3: ingle.agent.v1.HelloOk
+	(*Error)(nil),                 // 4: ingle.agent.v1.Error
+	(*Request)(nil),               // 5: ingle.agent.v1.Request
+	(*Response)(nil),              // 6: ingle.agent.v1.Response
+	(*PingRequest)(nil),           // 7: ingle.agent.v1.PingRequest
+	(*PingResponse)(nil),          // 8: ingle.agent.v1.PingResponse
+	(*ExecRequest)(nil),           // 9: ingle.agent.v1.ExecRequest
+	(*ExecStarted)(nil),           // 10: ingle.agent.v1.ExecStarted
+	(*ExecSignal)(nil),            // 11: ingle.agent.v1.ExecSignal
+	(*ExecWindow)(nil),            // 12: ingle.agent.v1.ExecWindow
+	(*ExecExited)(nil),            // 13: ingle.agent.v1.ExecExited
+	(*TerminalSize)(nil),          // 14: ingle.agent.v1.TerminalSize
+	(*SessionProgram)(nil),        // 15: ingle.agent.v1.SessionProgram
+	(*Session)(nil),               // 16: ingle.agent.v1.Session
+	(*CreateSessionRequest)(nil),  // 17: ingle.agent.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil), // 18: ingle.agent.v1.CreateSessionResponse
+	(*AttachSessionRequest)(nil),  // 19: ingle.agent.v1.AttachSessionRequest
+	(*SessionDetached)(nil),       // 20: ingle.agent.v1.SessionDetached
+	(*ListSessionsRequest)(nil),   // 21: ingle.agent.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 22: ingle.agent.v1.ListSessionsResponse
+	(*ResizeSessionRequest)(nil),  // 23: ingle.agent.v1.ResizeSessionRequest
+	(*ResizeSessionResponse)(nil), // 24: ingle.agent.v1.ResizeSessionResponse
+	(*KillSessionRequest)(nil),    // 25: ingle.agent.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),   // 26: ingle.agent.v1.KillSessionResponse
+	(*StatsRequest)(nil),          // 27: ingle.agent.v1.StatsRequest
+	(*StatsResponse)(nil),         // 28: ingle.agent.v1.StatsResponse
+	(*SyncRequest)(nil),           // 29: ingle.agent.v1.SyncRequest
+	(*SyncResponse)(nil),          // 30: ingle.agent.v1.SyncResponse
+	(*ShutdownRequest)(nil),       // 31: ingle.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 32: ingle.agent.v1.ShutdownResponse
+	(*FileInfo)(nil),              // 33: ingle.agent.v1.FileInfo
+	(*ReadFileRequest)(nil),       // 34: ingle.agent.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),      // 35: ingle.agent.v1.ReadFileResponse
+	(*WriteFileRequest)(nil),      // 36: ingle.agent.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),     // 37: ingle.agent.v1.WriteFileResponse
+	(*StatFileRequest)(nil),       // 38: ingle.agent.v1.StatFileRequest
+	(*StatFileResponse)(nil),      // 39: ingle.agent.v1.StatFileResponse
+	(*ListDirectoryRequest)(nil),  // 40: ingle.agent.v1.ListDirectoryRequest
+	(*DirectoryEntries)(nil),      // 41: ingle.agent.v1.DirectoryEntries
+	(*ListDirectoryResponse)(nil), // 42: ingle.agent.v1.ListDirectoryResponse
+	(*MakeDirectoryRequest)(nil),  // 43: ingle.agent.v1.MakeDirectoryRequest
+	(*MakeDirectoryResponse)(nil), // 44: ingle.agent.v1.MakeDirectoryResponse
+	(*RemoveRequest)(nil),         // 45: ingle.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 46: ingle.agent.v1.RemoveResponse
+	(*RenameRequest)(nil),         // 47: ingle.agent.v1.RenameRequest
+	(*RenameResponse)(nil),        // 48: ingle.agent.v1.RenameResponse
+	(*CopyInRequest)(nil),         // 49: ingle.agent.v1.CopyInRequest
+	(*CopyInResponse)(nil),        // 50: ingle.agent.v1.CopyInResponse
+	(*CopyOutRequest)(nil),        // 51: ingle.agent.v1.CopyOutRequest
+	(*CopyOutResponse)(nil),       // 52: ingle.agent.v1.CopyOutResponse
+	(*BootConfig)(nil),            // 53: ingle.agent.v1.BootConfig
+	(*Network)(nil),               // 54: ingle.agent.v1.Network
+	(*Listen)(nil),                // 55: ingle.agent.v1.Listen
+	nil,                           // 56: ingle.agent.v1.ExecRequest.EnvEntry
+	nil,                           // 57: ingle.agent.v1.SessionProgram.EnvEntry
+	nil,                           // 58: ingle.agent.v1.BootConfig.EnvEntry
 }
 var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: ingle.agent.v1.Error.code:type_name -> ingle.agent.v1.ErrorCode
-	6,  // 1: ingle.agent.v1.Request.ping:type_name -> ingle.agent.v1.PingRequest
-	8,  // 2: ingle.agent.v1.Request.exec:type_name -> ingle.agent.v1.ExecRequest
-	26, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
-	28, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
-	30, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
-	16, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
-	18, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
-	20, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
-	22, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
-	24, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
-	7,  // 11: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
-	27, // 12: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
-	29, // 13: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
-	31, // 14: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
-	17, // 15: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
-	21, // 16: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
-	23, // 17: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
-	25, // 18: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
-	35, // 19: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
-	36, // 20: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
-	13, // 21: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
-	13, // 22: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
-	14, // 23: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
-	15, // 24: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
-	13, // 25: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	14, // 26: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
-	15, // 27: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
-	13, // 28: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	33, // 29: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
-	34, // 30: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
-	37, // 31: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	7,  // 1: ingle.agent.v1.Request.ping:type_name -> ingle.agent.v1.PingRequest
+	9,  // 2: ingle.agent.v1.Request.exec:type_name -> ingle.agent.v1.ExecRequest
+	27, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
+	29, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
+	31, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
+	17, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
+	19, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
+	21, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
+	23, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
+	25, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
+	34, // 11: ingle.agent.v1.Request.read_file:type_name -> ingle.agent.v1.ReadFileRequest
+	36, // 12: ingle.agent.v1.Request.write_file:type_name -> ingle.agent.v1.WriteFileRequest
+	38, // 13: ingle.agent.v1.Request.stat_file:type_name -> ingle.agent.v1.StatFileRequest
+	40, // 14: ingle.agent.v1.Request.list_directory:type_name -> ingle.agent.v1.ListDirectoryRequest
+	43, // 15: ingle.agent.v1.Request.make_directory:type_name -> ingle.agent.v1.MakeDirectoryRequest
+	45, // 16: ingle.agent.v1.Request.remove:type_name -> ingle.agent.v1.RemoveRequest
+	47, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
+	49, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
+	51, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
+	8,  // 20: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
+	28, // 21: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
+	30, // 22: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
+	32, // 23: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
+	18, // 24: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
+	22, // 25: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
+	24, // 26: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
+	26, // 27: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
+	35, // 28: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
+	37, // 29: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
+	39, // 30: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
+	42, // 31: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
+	44, // 32: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
+	46, // 33: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
+	48, // 34: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
+	50, // 35: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
+	52, // 36: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
+	56, // 37: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
+	57, // 38: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
+	14, // 39: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
+	14, // 40: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
+	15, // 41: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
+	16, // 42: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
+	14, // 43: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	15, // 44: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
+	16, // 45: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
+	14, // 46: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	1,  // 47: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
+	33, // 48: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	33, // 49: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	33, // 50: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	33, // 51: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
+	33, // 52: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
+	54, // 53: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
+	55, // 54: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
+	58, // 55: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }
@@ -2509,6 +4279,15 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Request_ListSessions)(nil),
 		(*Request_ResizeSession)(nil),
 		(*Request_KillSession)(nil),
+		(*Request_ReadFile)(nil),
+		(*Request_WriteFile)(nil),
+		(*Request_StatFile)(nil),
+		(*Request_ListDirectory)(nil),
+		(*Request_MakeDirectory)(nil),
+		(*Request_Remove)(nil),
+		(*Request_Rename)(nil),
+		(*Request_CopyIn)(nil),
+		(*Request_CopyOut)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
 		(*Response_Ping)(nil),
@@ -2519,14 +4298,25 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Response_ListSessions)(nil),
 		(*Response_ResizeSession)(nil),
 		(*Response_KillSession)(nil),
+		(*Response_ReadFile)(nil),
+		(*Response_WriteFile)(nil),
+		(*Response_StatFile)(nil),
+		(*Response_ListDirectory)(nil),
+		(*Response_MakeDirectory)(nil),
+		(*Response_Remove)(nil),
+		(*Response_Rename)(nil),
+		(*Response_CopyIn)(nil),
+		(*Response_CopyOut)(nil),
 	}
+	file_ingle_agent_v1_agent_proto_msgTypes[34].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingle_agent_v1_agent_proto_rawDesc), len(file_ingle_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   37,
+			NumEnums:      2,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

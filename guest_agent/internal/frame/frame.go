@@ -33,6 +33,9 @@ const (
 	StdinEOF   Type = 17
 	Stdout     Type = 18
 	Stderr     Type = 19
+	Data       Type = 20
+	DataEnd    Type = 21
+	Entries    Type = 22
 )
 
 const (

@@ -33,6 +33,9 @@ func (c *connection) operate(request *agentpb.Request) error {
 	case *agentpb.Request_KillSession:
 		return c.killSession(operation.KillSession)
 	}
+	if found, err := c.operateOnFiles(request); found {
+		return err
+	}
 	return badRequest("this agent (%s) doesn't know the operation", c.server.Version)
 }
 

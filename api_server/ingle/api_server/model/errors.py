@@ -44,8 +44,24 @@ class Reason(Enum):
     COMMAND_NOT_EXECUTABLE = 61
     GUEST_USER_NOT_FOUND = 62
     GUEST_DIRECTORY_NOT_FOUND = 63
-    SESSION_NOT_FOUND = 80
-    SESSION_ATTACHED = 81
+    SESSION_NOT_FOUND = 90
+    SESSION_ATTACHED = 91
+    FILE_NOT_FOUND = 70
+    FILE_EXISTS = 71
+    IS_A_DIRECTORY = 72
+    NOT_A_DIRECTORY = 73
+    DIRECTORY_NOT_EMPTY = 74
+    FILE_PERMISSION_DENIED = 75
+    GUEST_DISK_FULL = 76
+    READ_ONLY_FILE_SYSTEM = 77
+    SYMLINK_REFUSED = 78
+    FILE_NAME_TOO_LONG = 79
+    NOT_A_REGULAR_FILE = 80
+    FILE_BUSY = 81
+    CROSS_DEVICE = 82
+    ARCHIVE_INVALID = 83
+    FILE_TOO_LARGE = 84
+    FILE_IO_FAILED = 85
     INTERNAL = 99
 
 
@@ -87,4 +103,4 @@ class ToolFailed(IngleError):
 
 
 class GuestError(IngleError):
-    """The guest could not be reached, broke the protocol, or could not start a command."""
+    """The guest could not be reached, broke the protocol, or could not start a command or use a file."""

@@ -16,6 +16,7 @@ from ingle.api_server.model.guest import (
     SessionProgram,
     TerminalSize,
 )
+from ingle.api_server.ports.guest_files import GuestFiles
 
 
 class ExecSession(Protocol):
@@ -58,6 +59,10 @@ class GuestChannel(Protocol):
 
     All raise GuestError: GUEST_UNREACHABLE when nobody answers in time, GUEST_PROTOCOL when the answer makes no sense.
     Cancelling a call closes its connection."""
+
+    @property
+    def files(self) -> GuestFiles:
+        """The guest's files."""
 
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
         """A round trip."""

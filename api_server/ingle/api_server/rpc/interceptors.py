@@ -66,6 +66,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 else grpc.unary_stream_rpc_method_handler
             )
             return make(call.streaming, response_serializer=handler.response_serializer)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(call.gathering, response_serializer=handler.response_serializer)
         return grpc.unary_unary_rpc_method_handler(call.unary, response_serializer=handler.response_serializer)
 
 
@@ -99,6 +101,11 @@ class _Call:
         async with _Guard(self._method, context, self._calls):
             _check(context)
             return await self._handler.unary_unary(self._decode(request), context)
+
+    async def gathering(self, requests: AsyncIterator[bytes], context: Context) -> object:
+        async with _Guard(self._method, context, self._calls):
+            _check(context)
+            return await self._handler.stream_unary(self._decode_all(requests), context)
 
     async def streaming(self, request: Any, context: Context) -> AsyncIterator[object]:
         async with _Guard(self._method, context, self._calls):

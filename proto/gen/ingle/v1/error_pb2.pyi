@@ -59,9 +59,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_COMMAND_NOT_EXECUTABLE: _ErrorReason.ValueType  # 61
     ERROR_REASON_GUEST_USER_NOT_FOUND: _ErrorReason.ValueType  # 62
     ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: _ErrorReason.ValueType  # 63
-    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 80
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 90
     """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
-    ERROR_REASON_SESSION_ATTACHED: _ErrorReason.ValueType  # 81
+    ERROR_REASON_SESSION_ATTACHED: _ErrorReason.ValueType  # 91
+    ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 70
+    """Why the guest's kernel would not do something with a file."""
+    ERROR_REASON_FILE_EXISTS: _ErrorReason.ValueType  # 71
+    ERROR_REASON_IS_A_DIRECTORY: _ErrorReason.ValueType  # 72
+    ERROR_REASON_NOT_A_DIRECTORY: _ErrorReason.ValueType  # 73
+    ERROR_REASON_DIRECTORY_NOT_EMPTY: _ErrorReason.ValueType  # 74
+    ERROR_REASON_FILE_PERMISSION_DENIED: _ErrorReason.ValueType  # 75
+    ERROR_REASON_GUEST_DISK_FULL: _ErrorReason.ValueType  # 76
+    ERROR_REASON_READ_ONLY_FILE_SYSTEM: _ErrorReason.ValueType  # 77
+    ERROR_REASON_SYMLINK_REFUSED: _ErrorReason.ValueType  # 78
+    ERROR_REASON_FILE_NAME_TOO_LONG: _ErrorReason.ValueType  # 79
+    ERROR_REASON_NOT_A_REGULAR_FILE: _ErrorReason.ValueType  # 80
+    ERROR_REASON_FILE_BUSY: _ErrorReason.ValueType  # 81
+    ERROR_REASON_CROSS_DEVICE: _ErrorReason.ValueType  # 82
+    ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 83
+    ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 84
+    ERROR_REASON_FILE_IO_FAILED: _ErrorReason.ValueType  # 85
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -105,9 +122,26 @@ ERROR_REASON_COMMAND_NOT_FOUND: ErrorReason.ValueType  # 60
 ERROR_REASON_COMMAND_NOT_EXECUTABLE: ErrorReason.ValueType  # 61
 ERROR_REASON_GUEST_USER_NOT_FOUND: ErrorReason.ValueType  # 62
 ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: ErrorReason.ValueType  # 63
-ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 80
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 90
 """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
-ERROR_REASON_SESSION_ATTACHED: ErrorReason.ValueType  # 81
+ERROR_REASON_SESSION_ATTACHED: ErrorReason.ValueType  # 91
+ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 70
+"""Why the guest's kernel would not do something with a file."""
+ERROR_REASON_FILE_EXISTS: ErrorReason.ValueType  # 71
+ERROR_REASON_IS_A_DIRECTORY: ErrorReason.ValueType  # 72
+ERROR_REASON_NOT_A_DIRECTORY: ErrorReason.ValueType  # 73
+ERROR_REASON_DIRECTORY_NOT_EMPTY: ErrorReason.ValueType  # 74
+ERROR_REASON_FILE_PERMISSION_DENIED: ErrorReason.ValueType  # 75
+ERROR_REASON_GUEST_DISK_FULL: ErrorReason.ValueType  # 76
+ERROR_REASON_READ_ONLY_FILE_SYSTEM: ErrorReason.ValueType  # 77
+ERROR_REASON_SYMLINK_REFUSED: ErrorReason.ValueType  # 78
+ERROR_REASON_FILE_NAME_TOO_LONG: ErrorReason.ValueType  # 79
+ERROR_REASON_NOT_A_REGULAR_FILE: ErrorReason.ValueType  # 80
+ERROR_REASON_FILE_BUSY: ErrorReason.ValueType  # 81
+ERROR_REASON_CROSS_DEVICE: ErrorReason.ValueType  # 82
+ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 83
+ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 84
+ERROR_REASON_FILE_IO_FAILED: ErrorReason.ValueType  # 85
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

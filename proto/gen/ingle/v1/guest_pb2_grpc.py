@@ -65,6 +65,51 @@ class GuestServiceStub:
                 request_serializer=ingle_dot_v1_dot_guest__pb2.KillSessionRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_guest__pb2.KillSessionResponse.FromString,
                 _registered_method=True)
+        self.ReadFile = channel.unary_stream(
+                '/ingle.v1.GuestService/ReadFile',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.ReadFileRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.ReadFileResponse.FromString,
+                _registered_method=True)
+        self.WriteFile = channel.stream_unary(
+                '/ingle.v1.GuestService/WriteFile',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.WriteFileRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.WriteFileResponse.FromString,
+                _registered_method=True)
+        self.StatFile = channel.unary_unary(
+                '/ingle.v1.GuestService/StatFile',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.StatFileRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.StatFileResponse.FromString,
+                _registered_method=True)
+        self.ListDirectory = channel.unary_unary(
+                '/ingle.v1.GuestService/ListDirectory',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.ListDirectoryRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.ListDirectoryResponse.FromString,
+                _registered_method=True)
+        self.MakeDirectory = channel.unary_unary(
+                '/ingle.v1.GuestService/MakeDirectory',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.MakeDirectoryRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.MakeDirectoryResponse.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/ingle.v1.GuestService/Remove',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.RemoveRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.RemoveResponse.FromString,
+                _registered_method=True)
+        self.Rename = channel.unary_unary(
+                '/ingle.v1.GuestService/Rename',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.RenameRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.RenameResponse.FromString,
+                _registered_method=True)
+        self.CopyIn = channel.stream_unary(
+                '/ingle.v1.GuestService/CopyIn',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.CopyInRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.CopyInResponse.FromString,
+                _registered_method=True)
+        self.CopyOut = channel.unary_stream(
+                '/ingle.v1.GuestService/CopyOut',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.CopyOutRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.CopyOutResponse.FromString,
+                _registered_method=True)
 
 
 class GuestServiceServicer:
@@ -113,6 +158,70 @@ class GuestServiceServicer:
 
     def KillSession(self, request, context):
         """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
+        Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadFile(self, request, context):
+        """The content as it comes, then end as the last message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteFile(self, request_iterator, context):
+        """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+        all; a symbolic link at the end of the path is replaced, never followed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatFile(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDirectory(self, request, context):
+        """Sorted by name, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakeDirectory(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """A symbolic link is removed itself, never what it leads to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rename(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyIn(self, request_iterator, context):
+        """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+        link below the directory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyOut(self, request, context):
+        """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+        out, and what is mounted below the path is an empty directory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +259,51 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     servicer.KillSession,
                     request_deserializer=ingle_dot_v1_dot_guest__pb2.KillSessionRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_guest__pb2.KillSessionResponse.SerializeToString,
+            ),
+            'ReadFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadFile,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.ReadFileRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.ReadFileResponse.SerializeToString,
+            ),
+            'WriteFile': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteFile,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.WriteFileRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.WriteFileResponse.SerializeToString,
+            ),
+            'StatFile': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatFile,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.StatFileRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.StatFileResponse.SerializeToString,
+            ),
+            'ListDirectory': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDirectory,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.ListDirectoryRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.ListDirectoryResponse.SerializeToString,
+            ),
+            'MakeDirectory': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeDirectory,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.MakeDirectoryRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.MakeDirectoryResponse.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.RemoveRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.RemoveResponse.SerializeToString,
+            ),
+            'Rename': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rename,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.RenameRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.RenameResponse.SerializeToString,
+            ),
+            'CopyIn': grpc.stream_unary_rpc_method_handler(
+                    servicer.CopyIn,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.CopyInRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.CopyInResponse.SerializeToString,
+            ),
+            'CopyOut': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyOut,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.CopyOutRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.CopyOutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -315,6 +469,249 @@ class GuestService:
             '/ingle.v1.GuestService/KillSession',
             ingle_dot_v1_dot_guest__pb2.KillSessionRequest.SerializeToString,
             ingle_dot_v1_dot_guest__pb2.KillSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ingle.v1.GuestService/ReadFile',
+            ingle_dot_v1_dot_guest__pb2.ReadFileRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.ReadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteFile(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/ingle.v1.GuestService/WriteFile',
+            ingle_dot_v1_dot_guest__pb2.WriteFileRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.WriteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/StatFile',
+            ingle_dot_v1_dot_guest__pb2.StatFileRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.StatFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDirectory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/ListDirectory',
+            ingle_dot_v1_dot_guest__pb2.ListDirectoryRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.ListDirectoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeDirectory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/MakeDirectory',
+            ingle_dot_v1_dot_guest__pb2.MakeDirectoryRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.MakeDirectoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/Remove',
+            ingle_dot_v1_dot_guest__pb2.RemoveRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.RemoveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rename(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/Rename',
+            ingle_dot_v1_dot_guest__pb2.RenameRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.RenameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyIn(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/ingle.v1.GuestService/CopyIn',
+            ingle_dot_v1_dot_guest__pb2.CopyInRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.CopyInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyOut(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ingle.v1.GuestService/CopyOut',
+            ingle_dot_v1_dot_guest__pb2.CopyOutRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.CopyOutResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,7 +51,30 @@ class GuestServiceStub:
     ResizeSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ResizeSessionRequest, _guest_pb2.ResizeSessionResponse]
     """Changes the size of a session's terminal."""
     KillSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.KillSessionRequest, _guest_pb2.KillSessionResponse]
-    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
+    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
+    Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+    """
+    ReadFile: _grpc.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]
+    """The content as it comes, then end as the last message."""
+    WriteFile: _grpc.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]
+    """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+    all; a symbolic link at the end of the path is replaced, never followed.
+    """
+    StatFile: _grpc.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]
+    ListDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]
+    """Sorted by name, a page at a time."""
+    MakeDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.MakeDirectoryRequest, _guest_pb2.MakeDirectoryResponse]
+    Remove: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RemoveRequest, _guest_pb2.RemoveResponse]
+    """A symbolic link is removed itself, never what it leads to."""
+    Rename: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]
+    CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
+    """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+    link below the directory.
+    """
+    CopyOut: _grpc.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]
+    """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+    out, and what is mounted below the path is an empty directory.
+    """
 
 @_typing.type_check_only
 class GuestServiceAsyncStub(GuestServiceStub):
@@ -76,7 +99,30 @@ class GuestServiceAsyncStub(GuestServiceStub):
     ResizeSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.ResizeSessionRequest, _guest_pb2.ResizeSessionResponse]  # type: ignore[assignment]
     """Changes the size of a session's terminal."""
     KillSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.KillSessionRequest, _guest_pb2.KillSessionResponse]  # type: ignore[assignment]
-    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
+    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
+    Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+    """
+    ReadFile: _aio.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]  # type: ignore[assignment]
+    """The content as it comes, then end as the last message."""
+    WriteFile: _aio.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]  # type: ignore[assignment]
+    """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+    all; a symbolic link at the end of the path is replaced, never followed.
+    """
+    StatFile: _aio.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]  # type: ignore[assignment]
+    ListDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]  # type: ignore[assignment]
+    """Sorted by name, a page at a time."""
+    MakeDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.MakeDirectoryRequest, _guest_pb2.MakeDirectoryResponse]  # type: ignore[assignment]
+    Remove: _aio.UnaryUnaryMultiCallable[_guest_pb2.RemoveRequest, _guest_pb2.RemoveResponse]  # type: ignore[assignment]
+    """A symbolic link is removed itself, never what it leads to."""
+    Rename: _aio.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]  # type: ignore[assignment]
+    CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
+    """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+    link below the directory.
+    """
+    CopyOut: _aio.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]  # type: ignore[assignment]
+    """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+    out, and what is mounted below the path is an empty directory.
+    """
 
 class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happens inside a running VM."""
@@ -134,6 +180,83 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _guest_pb2.KillSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.KillSessionResponse, _abc.Awaitable[_guest_pb2.KillSessionResponse]]:
-        """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
+        """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
+        Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadFile(
+        self,
+        request: _guest_pb2.ReadFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.ReadFileResponse], _abc.AsyncIterator[_guest_pb2.ReadFileResponse]]:
+        """The content as it comes, then end as the last message."""
+
+    @_abc_1.abstractmethod
+    def WriteFile(
+        self,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.WriteFileRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.WriteFileResponse, _abc.Awaitable[_guest_pb2.WriteFileResponse]]:
+        """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
+        all; a symbolic link at the end of the path is replaced, never followed.
+        """
+
+    @_abc_1.abstractmethod
+    def StatFile(
+        self,
+        request: _guest_pb2.StatFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.StatFileResponse, _abc.Awaitable[_guest_pb2.StatFileResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListDirectory(
+        self,
+        request: _guest_pb2.ListDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.ListDirectoryResponse, _abc.Awaitable[_guest_pb2.ListDirectoryResponse]]:
+        """Sorted by name, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def MakeDirectory(
+        self,
+        request: _guest_pb2.MakeDirectoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.MakeDirectoryResponse, _abc.Awaitable[_guest_pb2.MakeDirectoryResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Remove(
+        self,
+        request: _guest_pb2.RemoveRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.RemoveResponse, _abc.Awaitable[_guest_pb2.RemoveResponse]]:
+        """A symbolic link is removed itself, never what it leads to."""
+
+    @_abc_1.abstractmethod
+    def Rename(
+        self,
+        request: _guest_pb2.RenameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.RenameResponse, _abc.Awaitable[_guest_pb2.RenameResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyIn(
+        self,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.CopyInRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
+        """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+        link below the directory.
+        """
+
+    @_abc_1.abstractmethod
+    def CopyOut(
+        self,
+        request: _guest_pb2.CopyOutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.CopyOutResponse], _abc.AsyncIterator[_guest_pb2.CopyOutResponse]]:
+        """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
+        out, and what is mounted below the path is an empty directory.
+        """
 
 def add_GuestServiceServicer_to_server(servicer: GuestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import messages, session_messages
 from ingle.api_server.adapters.guest.connection import Connection, describe
-from ingle.api_server.adapters.guest.frames import Frame, FrameError, FrameType, encode
+from ingle.api_server.adapters.guest.conversation import hello, next_frame, response
+from ingle.api_server.adapters.guest.files import Files
+from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
 from ingle.api_server.model.errors import GuestError, InvalidArgument, Reason
 from ingle.api_server.model.guest import (
     AgentEndpoint,
@@ -45,13 +47,17 @@ class Channel:
     def __init__(self, endpoint: AgentEndpoint) -> None:
         self._endpoint = endpoint
 
+    @property
+    def files(self) -> Files:
+        return Files(self._begin)
+
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
-        hello, response = await self._ask(agent_pb2.Request(ping=agent_pb2.PingRequest()), "ping", timeout_seconds)
-        return messages.agent_info(hello, response.ping)
+        greeting, answer = await self._ask(agent_pb2.Request(ping=agent_pb2.PingRequest()), "ping", timeout_seconds)
+        return messages.agent_info(greeting, answer.ping)
 
     async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
-        _, response = await self._ask(agent_pb2.Request(stats=agent_pb2.StatsRequest()), "stats", timeout_seconds)
-        return messages.stats(response.stats)
+        _, answer = await self._ask(agent_pb2.Request(stats=agent_pb2.StatsRequest()), "stats", timeout_seconds)
+        return messages.stats(answer.stats)
 
     async def sync(self, timeout_seconds: float = 30.0) -> None:
         await self._ask(agent_pb2.Request(sync=agent_pb2.SyncRequest()), "sync", timeout_seconds)
@@ -91,15 +97,22 @@ class Channel:
     @asynccontextmanager
     async def _begun(self, request: agent_pb2.Request, expected: FrameType) -> AsyncIterator[tuple[Connection, bytes]]:
         """An operation that goes on, and the payload of its first answer; the connection is closed at the end."""
+        async with self._begin(request) as connection:
+            async with self._answer_within(_START_SECONDS):
+                frame = await next_frame(connection)
+            if frame.type is not expected:
+                raise messages.nonsense(f"{frame.type.name} instead of {expected.name}")
+            yield connection, frame.payload
+
+    @asynccontextmanager
+    async def _begin(self, request: agent_pb2.Request) -> AsyncIterator[Connection]:
+        """A connection on which the agent has taken the request; closed at the end."""
         connection: Connection | None = None
         try:
             async with self._answer_within(_START_SECONDS):
                 connection = await self._connect(request)
-                await _hello(connection)
-                frame = await _next(connection)
-            if frame.type is not expected:
-                raise messages.nonsense(f"{frame.type.name} instead of {expected.name}")
-            yield connection, frame.payload
+                await hello(connection)
+            yield connection
         finally:
             if connection is not None:
                 connection.close()
@@ -111,16 +124,12 @@ class Channel:
         async with self._answer_within(timeout_seconds):
             connection = await self._connect(request)
             try:
-                hello = await _hello(connection)
-                frame = await _next(connection)
+                greeting = await hello(connection)
+                frame = await next_frame(connection)
             finally:
                 connection.close()
-        if frame.type is not FrameType.RESPONSE:
-            raise messages.nonsense(f"{frame.type.name} instead of RESPONSE")
-        response = messages.parse(agent_pb2.Response, frame.payload)
-        if response.WhichOneof("result") != result:
-            raise messages.nonsense(f"a response that is no answer to {result}")
-        return hello, response
+        answer = response(frame, result)
+        return greeting, answer
 
     async def _connect(self, request: agent_pb2.Request) -> Connection:
         hello = agent_pb2.Hello(protocol_version=messages.PROTOCOL_VERSION, token=self._endpoint.token)
@@ -153,7 +162,7 @@ class Session:
     async def events(self) -> AsyncIterator[ExecEvent]:
         yield self._started
         while True:
-            frame = await _next(self._connection)
+            frame = await next_frame(self._connection)
             match frame.type:
                 case FrameType.STDOUT:
                     yield Stdout(frame.payload)
@@ -186,7 +195,7 @@ class SessionAttachment:
     async def events(self) -> AsyncIterator[SessionEvent]:
         yield self._attached
         while True:
-            frame = await _next(self._connection)
+            frame = await next_frame(self._connection)
             match frame.type:
                 case FrameType.STDOUT:
                     yield Output(frame.payload)
@@ -212,18 +221,3 @@ class SessionAttachment:
 
     def leave(self) -> None:
         self._connection.close()
-
-
-async def _hello(connection: Connection) -> agent_pb2.HelloOk:
-    frame = await _next(connection)
-    if frame.type is not FrameType.HELLO_OK:
-        raise messages.nonsense(f"{frame.type.name} instead of HELLO_OK")
-    return messages.parse(agent_pb2.HelloOk, frame.payload)
-
-
-async def _next(connection: Connection) -> Frame:
-    """The next frame, unless it is the agent's ERROR: then that is raised."""
-    frame = await connection.receive()
-    if frame.type is FrameType.ERROR:
-        raise messages.failure(frame.payload)
-    return frame

@@ -21,6 +21,7 @@ Address = TcpAddress | UnixAddress | VsockAddress
 
 _STDIN_WINDOW = 256 * 1024  # as the protocol has it
 _STDIN_CHUNK = 64 * 1024  # a pipe's size: larger pieces reach the command no faster
+_DATA_CHUNK = 256 * 1024
 _READ_AHEAD = 512 * 1024  # bytes of frames nobody asked for yet, before reading stops
 _FRAME_COST = 64  # what a frame is counted as beyond its payload, so that empty ones are bounded too
 
@@ -81,6 +82,14 @@ class Connection(asyncio.BufferedProtocol):
             if piece:
                 self.send(encode(FrameType.STDIN, piece))
         await self._writable.wait()
+
+    async def send_data(self, data: bytes) -> None:
+        """Write DATA frames; returns when the transport can take more, or the connection is gone."""
+        rest = memoryview(data)
+        while rest and not self._closed:
+            self.send(encode(FrameType.DATA, rest[:_DATA_CHUNK]))
+            rest = rest[_DATA_CHUNK:]
+            await self._writable.wait()
 
     async def receive(self) -> Frame:
         """The next frame. Raises GuestError: GUEST_UNREACHABLE at the end of the stream, GUEST_PROTOCOL for garbage."""

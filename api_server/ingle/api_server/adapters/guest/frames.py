@@ -34,6 +34,9 @@ class FrameType(IntEnum):
     STDIN_EOF = 17
     STDOUT = 18
     STDERR = 19
+    DATA = 20
+    DATA_END = 21
+    ENTRIES = 22
 
 
 _FROM_AGENT = {
@@ -50,6 +53,8 @@ _FROM_AGENT = {
         FrameType.SCROLLBACK,
         FrameType.STDOUT,
         FrameType.STDERR,
+        FrameType.DATA,
+        FrameType.ENTRIES,
     )
 }
 

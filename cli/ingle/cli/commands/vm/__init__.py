@@ -11,6 +11,8 @@ class _Vm(Group):
         "exec": Target(f"{_HERE}.run:exec"),
         "shell": Target(f"{_HERE}.shell"),
         "session": Target(f"{_HERE}.session"),
+        "cp": Target(f"{_HERE}.cp"),
+        "file": Target(f"{_HERE}.file"),
         "create": Target(f"{_HERE}.create:create"),
         "set": Target(f"{_HERE}.create:set"),
         "start": Target(f"{_HERE}.lifecycle:start"),

@@ -34,10 +34,29 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_COMMAND_NOT_EXECUTABLE: _ErrorCode.ValueType  # 11
     ERROR_CODE_USER_NOT_FOUND: _ErrorCode.ValueType  # 12
     ERROR_CODE_DIRECTORY_NOT_FOUND: _ErrorCode.ValueType  # 13
-    ERROR_CODE_SESSION_NOT_FOUND: _ErrorCode.ValueType  # 30
-    ERROR_CODE_SESSION_ATTACHED: _ErrorCode.ValueType  # 31
+    ERROR_CODE_SESSION_NOT_FOUND: _ErrorCode.ValueType  # 40
+    ERROR_CODE_SESSION_ATTACHED: _ErrorCode.ValueType  # 41
     """And the caller doesn't want to take it over."""
-    ERROR_CODE_SESSION_EXISTS: _ErrorCode.ValueType  # 32
+    ERROR_CODE_SESSION_EXISTS: _ErrorCode.ValueType  # 42
+    ERROR_CODE_FILE_NOT_FOUND: _ErrorCode.ValueType  # 20
+    """Why the kernel would not do something with a file."""
+    ERROR_CODE_FILE_EXISTS: _ErrorCode.ValueType  # 21
+    ERROR_CODE_IS_A_DIRECTORY: _ErrorCode.ValueType  # 22
+    ERROR_CODE_NOT_A_DIRECTORY: _ErrorCode.ValueType  # 23
+    ERROR_CODE_DIRECTORY_NOT_EMPTY: _ErrorCode.ValueType  # 24
+    ERROR_CODE_FILE_PERMISSION_DENIED: _ErrorCode.ValueType  # 25
+    ERROR_CODE_NO_SPACE: _ErrorCode.ValueType  # 26
+    ERROR_CODE_READ_ONLY_FILE_SYSTEM: _ErrorCode.ValueType  # 27
+    ERROR_CODE_SYMLINK_REFUSED: _ErrorCode.ValueType  # 28
+    """A symbolic link where none is followed, or too many of them."""
+    ERROR_CODE_FILE_NAME_TOO_LONG: _ErrorCode.ValueType  # 29
+    ERROR_CODE_NOT_A_REGULAR_FILE: _ErrorCode.ValueType  # 30
+    ERROR_CODE_FILE_BUSY: _ErrorCode.ValueType  # 31
+    ERROR_CODE_CROSS_DEVICE: _ErrorCode.ValueType  # 32
+    ERROR_CODE_ARCHIVE_INVALID: _ErrorCode.ValueType  # 33
+    ERROR_CODE_FILE_TOO_LARGE: _ErrorCode.ValueType  # 34
+    ERROR_CODE_FILE_IO_FAILED: _ErrorCode.ValueType  # 35
+    """Any other errno; the message names it."""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -50,11 +69,60 @@ ERROR_CODE_COMMAND_NOT_FOUND: ErrorCode.ValueType  # 10
 ERROR_CODE_COMMAND_NOT_EXECUTABLE: ErrorCode.ValueType  # 11
 ERROR_CODE_USER_NOT_FOUND: ErrorCode.ValueType  # 12
 ERROR_CODE_DIRECTORY_NOT_FOUND: ErrorCode.ValueType  # 13
-ERROR_CODE_SESSION_NOT_FOUND: ErrorCode.ValueType  # 30
-ERROR_CODE_SESSION_ATTACHED: ErrorCode.ValueType  # 31
+ERROR_CODE_SESSION_NOT_FOUND: ErrorCode.ValueType  # 40
+ERROR_CODE_SESSION_ATTACHED: ErrorCode.ValueType  # 41
 """And the caller doesn't want to take it over."""
-ERROR_CODE_SESSION_EXISTS: ErrorCode.ValueType  # 32
+ERROR_CODE_SESSION_EXISTS: ErrorCode.ValueType  # 42
+ERROR_CODE_FILE_NOT_FOUND: ErrorCode.ValueType  # 20
+"""Why the kernel would not do something with a file."""
+ERROR_CODE_FILE_EXISTS: ErrorCode.ValueType  # 21
+ERROR_CODE_IS_A_DIRECTORY: ErrorCode.ValueType  # 22
+ERROR_CODE_NOT_A_DIRECTORY: ErrorCode.ValueType  # 23
+ERROR_CODE_DIRECTORY_NOT_EMPTY: ErrorCode.ValueType  # 24
+ERROR_CODE_FILE_PERMISSION_DENIED: ErrorCode.ValueType  # 25
+ERROR_CODE_NO_SPACE: ErrorCode.ValueType  # 26
+ERROR_CODE_READ_ONLY_FILE_SYSTEM: ErrorCode.ValueType  # 27
+ERROR_CODE_SYMLINK_REFUSED: ErrorCode.ValueType  # 28
+"""A symbolic link where none is followed, or too many of them."""
+ERROR_CODE_FILE_NAME_TOO_LONG: ErrorCode.ValueType  # 29
+ERROR_CODE_NOT_A_REGULAR_FILE: ErrorCode.ValueType  # 30
+ERROR_CODE_FILE_BUSY: ErrorCode.ValueType  # 31
+ERROR_CODE_CROSS_DEVICE: ErrorCode.ValueType  # 32
+ERROR_CODE_ARCHIVE_INVALID: ErrorCode.ValueType  # 33
+ERROR_CODE_FILE_TOO_LARGE: ErrorCode.ValueType  # 34
+ERROR_CODE_FILE_IO_FAILED: ErrorCode.ValueType  # 35
+"""Any other errno; the message names it."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
+
+class _FileType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILE_TYPE_UNSPECIFIED: _FileType.ValueType  # 0
+    FILE_TYPE_REGULAR: _FileType.ValueType  # 1
+    FILE_TYPE_DIRECTORY: _FileType.ValueType  # 2
+    FILE_TYPE_SYMLINK: _FileType.ValueType  # 3
+    FILE_TYPE_FIFO: _FileType.ValueType  # 4
+    FILE_TYPE_SOCKET: _FileType.ValueType  # 5
+    FILE_TYPE_CHARACTER_DEVICE: _FileType.ValueType  # 6
+    FILE_TYPE_BLOCK_DEVICE: _FileType.ValueType  # 7
+
+class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper):
+    """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user` (name or
+    number; empty: root), as the kernel sees them. `owner` is "USER", "USER:GROUP" or ":GROUP", names or numbers.
+    """
+
+FILE_TYPE_UNSPECIFIED: FileType.ValueType  # 0
+FILE_TYPE_REGULAR: FileType.ValueType  # 1
+FILE_TYPE_DIRECTORY: FileType.ValueType  # 2
+FILE_TYPE_SYMLINK: FileType.ValueType  # 3
+FILE_TYPE_FIFO: FileType.ValueType  # 4
+FILE_TYPE_SOCKET: FileType.ValueType  # 5
+FILE_TYPE_CHARACTER_DEVICE: FileType.ValueType  # 6
+FILE_TYPE_BLOCK_DEVICE: FileType.ValueType  # 7
+Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -81,10 +149,17 @@ class Hello(_message.Message):
       STDIN_EOF 17  caller  empty
       STDOUT    18  agent   raw bytes, not empty
       STDERR    19  agent   raw bytes, not empty
+      DATA      20  both    raw bytes of a file or a tar archive, not empty
+      DATA_END  21  caller  empty; the end of what is written
+      ENTRIES   22  agent   DirectoryEntries
 
     Output is held back by the stream itself: who doesn't read slows the command. Input has a window on top, so that a
     signal, or the end of the connection, never waits behind input that the command doesn't read: a caller may send 256
     KiB of STDIN, and as much more as WINDOW frames allow.
+
+    File operations: what is read comes as DATA (or ENTRIES), then RESPONSE; what is written goes as DATA, then DATA_END,
+    and RESPONSE answers it. A reader who is slow slows the other side; nothing has a window. An upload that ends without
+    DATA_END leaves the file as it was.
 
     A caller that closes the connection, also one direction of it, has left: its command is killed.
 
@@ -173,6 +248,15 @@ class Request(_message.Message):
     LIST_SESSIONS_FIELD_NUMBER: _builtins.int
     RESIZE_SESSION_FIELD_NUMBER: _builtins.int
     KILL_SESSION_FIELD_NUMBER: _builtins.int
+    READ_FILE_FIELD_NUMBER: _builtins.int
+    WRITE_FILE_FIELD_NUMBER: _builtins.int
+    STAT_FILE_FIELD_NUMBER: _builtins.int
+    LIST_DIRECTORY_FIELD_NUMBER: _builtins.int
+    MAKE_DIRECTORY_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    RENAME_FIELD_NUMBER: _builtins.int
+    COPY_IN_FIELD_NUMBER: _builtins.int
+    COPY_OUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingRequest: ...
     @_builtins.property
@@ -193,6 +277,24 @@ class Request(_message.Message):
     def resize_session(self) -> Global___ResizeSessionRequest: ...
     @_builtins.property
     def kill_session(self) -> Global___KillSessionRequest: ...
+    @_builtins.property
+    def read_file(self) -> Global___ReadFileRequest: ...
+    @_builtins.property
+    def write_file(self) -> Global___WriteFileRequest: ...
+    @_builtins.property
+    def stat_file(self) -> Global___StatFileRequest: ...
+    @_builtins.property
+    def list_directory(self) -> Global___ListDirectoryRequest: ...
+    @_builtins.property
+    def make_directory(self) -> Global___MakeDirectoryRequest: ...
+    @_builtins.property
+    def remove(self) -> Global___RemoveRequest: ...
+    @_builtins.property
+    def rename(self) -> Global___RenameRequest: ...
+    @_builtins.property
+    def copy_in(self) -> Global___CopyInRequest: ...
+    @_builtins.property
+    def copy_out(self) -> Global___CopyOutRequest: ...
     def __init__(
         self,
         *,
@@ -206,12 +308,21 @@ class Request(_message.Message):
         list_sessions: Global___ListSessionsRequest | None = ...,
         resize_session: Global___ResizeSessionRequest | None = ...,
         kill_session: Global___KillSessionRequest | None = ...,
+        read_file: Global___ReadFileRequest | None = ...,
+        write_file: Global___WriteFileRequest | None = ...,
+        stat_file: Global___StatFileRequest | None = ...,
+        list_directory: Global___ListDirectoryRequest | None = ...,
+        make_directory: Global___MakeDirectoryRequest | None = ...,
+        remove: Global___RemoveRequest | None = ...,
+        rename: Global___RenameRequest | None = ...,
+        copy_in: Global___CopyInRequest | None = ...,
+        copy_out: Global___CopyOutRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "operation", b"operation", "ping", b"ping", "resize_session", b"resize_session", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "operation", b"operation", "ping", b"ping", "resize_session", b"resize_session", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -229,6 +340,15 @@ class Response(_message.Message):
     LIST_SESSIONS_FIELD_NUMBER: _builtins.int
     RESIZE_SESSION_FIELD_NUMBER: _builtins.int
     KILL_SESSION_FIELD_NUMBER: _builtins.int
+    READ_FILE_FIELD_NUMBER: _builtins.int
+    WRITE_FILE_FIELD_NUMBER: _builtins.int
+    STAT_FILE_FIELD_NUMBER: _builtins.int
+    LIST_DIRECTORY_FIELD_NUMBER: _builtins.int
+    MAKE_DIRECTORY_FIELD_NUMBER: _builtins.int
+    REMOVE_FIELD_NUMBER: _builtins.int
+    RENAME_FIELD_NUMBER: _builtins.int
+    COPY_IN_FIELD_NUMBER: _builtins.int
+    COPY_OUT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingResponse: ...
     @_builtins.property
@@ -245,6 +365,24 @@ class Response(_message.Message):
     def resize_session(self) -> Global___ResizeSessionResponse: ...
     @_builtins.property
     def kill_session(self) -> Global___KillSessionResponse: ...
+    @_builtins.property
+    def read_file(self) -> Global___ReadFileResponse: ...
+    @_builtins.property
+    def write_file(self) -> Global___WriteFileResponse: ...
+    @_builtins.property
+    def stat_file(self) -> Global___StatFileResponse: ...
+    @_builtins.property
+    def list_directory(self) -> Global___ListDirectoryResponse: ...
+    @_builtins.property
+    def make_directory(self) -> Global___MakeDirectoryResponse: ...
+    @_builtins.property
+    def remove(self) -> Global___RemoveResponse: ...
+    @_builtins.property
+    def rename(self) -> Global___RenameResponse: ...
+    @_builtins.property
+    def copy_in(self) -> Global___CopyInResponse: ...
+    @_builtins.property
+    def copy_out(self) -> Global___CopyOutResponse: ...
     def __init__(
         self,
         *,
@@ -256,12 +394,21 @@ class Response(_message.Message):
         list_sessions: Global___ListSessionsResponse | None = ...,
         resize_session: Global___ResizeSessionResponse | None = ...,
         kill_session: Global___KillSessionResponse | None = ...,
+        read_file: Global___ReadFileResponse | None = ...,
+        write_file: Global___WriteFileResponse | None = ...,
+        stat_file: Global___StatFileResponse | None = ...,
+        list_directory: Global___ListDirectoryResponse | None = ...,
+        make_directory: Global___MakeDirectoryResponse | None = ...,
+        remove: Global___RemoveResponse | None = ...,
+        rename: Global___RenameResponse | None = ...,
+        copy_in: Global___CopyInResponse | None = ...,
+        copy_out: Global___CopyOutResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_session", b"create_session", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "ping", b"ping", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_session", b"create_session", "kill_session", b"kill_session", "list_sessions", b"list_sessions", "ping", b"ping", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stats", b"stats", "sync", b"sync"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -914,6 +1061,535 @@ class ShutdownResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ShutdownResponse: _TypeAlias = ShutdownResponse  # noqa: Y015
+
+@_typing.final
+class FileInfo(_message.Message):
+    """As lstat(2) has it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    GID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MODIFIED_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    LINK_TARGET_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Last component of the path. Bytes that are no UTF-8 are U+FFFD here."""
+    type: Global___FileType.ValueType
+    mode: _builtins.int
+    """The lower 12 bits: permissions, setuid, setgid, sticky."""
+    uid: _builtins.int
+    gid: _builtins.int
+    size_bytes: _builtins.int
+    modified_nanoseconds: _builtins.int
+    """Since the epoch."""
+    link_target: _builtins.str
+    """Of a symbolic link."""
+    links: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: Global___FileType.ValueType = ...,
+        mode: _builtins.int = ...,
+        uid: _builtins.int = ...,
+        gid: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        modified_nanoseconds: _builtins.int = ...,
+        link_target: _builtins.str = ...,
+        links: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modified_nanoseconds", b"modified_nanoseconds", "name", b"name", "size_bytes", b"size_bytes", "type", b"type", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileInfo: _TypeAlias = FileInfo  # noqa: Y015
+
+@_typing.final
+class ReadFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_LINES_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    offset: _builtins.int
+    max_bytes: _builtins.int
+    """0: to the end."""
+    max_lines: _builtins.int
+    """0: to the end. Whichever limit comes first."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        max_bytes: _builtins.int = ...,
+        max_lines: _builtins.int = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_lines", b"max_lines", "offset", b"offset", "path", b"path", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadFileRequest: _TypeAlias = ReadFileRequest  # noqa: Y015
+
+@_typing.final
+class ReadFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """There was more than the limits allow."""
+    next_offset: _builtins.int
+    """Where a next read goes on."""
+    @_builtins.property
+    def file(self) -> Global___FileInfo: ...
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+        truncated: _builtins.bool = ...,
+        next_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "next_offset", b"next_offset", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015
+
+@_typing.final
+class WriteFileRequest(_message.Message):
+    """The content follows. A file that is there is replaced as a whole or not at all, and a symbolic link at the end of the
+    path is never followed. Unset mode and owner: those of the replaced file; of a new one 0644 and the user.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    mode: _builtins.int
+    owner: _builtins.str
+    parents: _builtins.bool
+    """Make missing directories."""
+    append: _builtins.bool
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+        owner: _builtins.str = ...,
+        parents: _builtins.bool = ...,
+        append: _builtins.bool = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "append", b"append", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___WriteFileRequest: _TypeAlias = WriteFileRequest  # noqa: Y015
+
+@_typing.final
+class WriteFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo: ...
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFileResponse: _TypeAlias = WriteFileResponse  # noqa: Y015
+
+@_typing.final
+class StatFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    follow: _builtins.bool
+    """What a symbolic link leads to, instead of the link."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        follow: _builtins.bool = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "path", b"path", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatFileRequest: _TypeAlias = StatFileRequest  # noqa: Y015
+
+@_typing.final
+class StatFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo: ...
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatFileResponse: _TypeAlias = StatFileResponse  # noqa: Y015
+
+@_typing.final
+class ListDirectoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    MAX_ENTRIES_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    after: _builtins.str
+    """Only names behind this one, in the order of bytes."""
+    max_entries: _builtins.int
+    """At most 10,000, which is also what 0 means."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        after: _builtins.str = ...,
+        max_entries: _builtins.int = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "max_entries", b"max_entries", "path", b"path", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDirectoryRequest: _TypeAlias = ListDirectoryRequest  # noqa: Y015
+
+@_typing.final
+class DirectoryEntries(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]: ...
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___FileInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DirectoryEntries: _TypeAlias = DirectoryEntries  # noqa: Y015
+
+@_typing.final
+class ListDirectoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """There are more behind the last one."""
+    def __init__(
+        self,
+        *,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDirectoryResponse: _TypeAlias = ListDirectoryResponse  # noqa: Y015
+
+@_typing.final
+class MakeDirectoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    mode: _builtins.int
+    """Unset: 0755."""
+    owner: _builtins.str
+    parents: _builtins.bool
+    """Make missing ones above it too; one that is there already is no error."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        mode: _builtins.int | None = ...,
+        owner: _builtins.str = ...,
+        parents: _builtins.bool = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
+    _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mode) -> _WhichOneofReturnType__mode | None: ...
+
+Global___MakeDirectoryRequest: _TypeAlias = MakeDirectoryRequest  # noqa: Y015
+
+@_typing.final
+class MakeDirectoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def file(self) -> Global___FileInfo: ...
+    def __init__(
+        self,
+        *,
+        file: Global___FileInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MakeDirectoryResponse: _TypeAlias = MakeDirectoryResponse  # noqa: Y015
+
+@_typing.final
+class RemoveRequest(_message.Message):
+    """A symbolic link is removed itself, never what it leads to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RECURSIVE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    recursive: _builtins.bool
+    """A directory with all that is in it."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        recursive: _builtins.bool = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "recursive", b"recursive", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveRequest: _TypeAlias = RemoveRequest  # noqa: Y015
+
+@_typing.final
+class RemoveResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveResponse: _TypeAlias = RemoveResponse  # noqa: Y015
+
+@_typing.final
+class RenameRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    NEW_PATH_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    new_path: _builtins.str
+    replace: _builtins.bool
+    """What is at new_path goes."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        new_path: _builtins.str = ...,
+        replace: _builtins.bool = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "path", b"path", "replace", b"replace", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameRequest: _TypeAlias = RenameRequest  # noqa: Y015
+
+@_typing.final
+class RenameResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameResponse: _TypeAlias = RenameResponse  # noqa: Y015
+
+@_typing.final
+class CopyInRequest(_message.Message):
+    """A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PRESERVE_OWNERS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    preserve_owners: _builtins.bool
+    """Owners as the archive's numbers say, instead of the user."""
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        preserve_owners: _builtins.bool = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "preserve_owners", b"preserve_owners", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyInRequest: _TypeAlias = CopyInRequest  # noqa: Y015
+
+@_typing.final
+class CopyInResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    bytes: _builtins.int
+    """Of file content."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyInResponse: _TypeAlias = CopyInResponse  # noqa: Y015
+
+@_typing.final
+class CopyOutRequest(_message.Message):
+    """Answered with a tar archive whose names begin with the last component of the path. Sockets are left out, and what is
+    mounted below the path is an empty directory.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyOutRequest: _TypeAlias = CopyOutRequest  # noqa: Y015
+
+@_typing.final
+class CopyOutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    bytes: _builtins.int
+    """Of file content."""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyOutResponse: _TypeAlias = CopyOutResponse  # noqa: Y015
 
 @_typing.final
 class BootConfig(_message.Message):

@@ -1,0 +1,142 @@
+"""GuestFiles over the agent protocol: content as DATA frames, at the pace of the slower side."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from contextlib import AbstractAsyncContextManager
+
+from ingle.agent.v1 import agent_pb2
+from ingle.api_server.adapters.guest import messages
+from ingle.api_server.adapters.guest.connection import Connection
+from ingle.api_server.adapters.guest.conversation import next_frame, response
+from ingle.api_server.adapters.guest.frames import FrameType, encode
+from ingle.api_server.model.guest_files import (
+    LARGEST_PAGE,
+    Copied,
+    FileInfo,
+    FileType,
+    Listing,
+    ReadEnd,
+    ReadSpec,
+    WriteSpec,
+)
+
+Begin = Callable[[agent_pb2.Request], AbstractAsyncContextManager[Connection]]
+"""Connects, asks, and has taken the agent's greeting; leaving the context closes the connection."""
+
+
+class Files:
+    """GuestFiles of one agent."""
+
+    def __init__(self, begin: Begin) -> None:
+        self._begin = begin
+
+    async def read(self, spec: ReadSpec) -> AsyncGenerator[bytes | ReadEnd, None]:
+        request = agent_pb2.ReadFileRequest(
+            path=spec.path, offset=spec.offset, max_bytes=spec.max_bytes, max_lines=spec.max_lines, user=spec.user
+        )
+        async with self._begin(agent_pb2.Request(read_file=request)) as connection:
+            while (frame := await next_frame(connection)).type is FrameType.DATA:
+                yield frame.payload
+            end = response(frame, "read_file").read_file
+            yield ReadEnd(_file_info(end.file), end.truncated, end.next_offset)
+
+    async def write(self, spec: WriteSpec, data: AsyncIterable[bytes]) -> FileInfo:
+        request = agent_pb2.WriteFileRequest(
+            path=spec.path,
+            mode=spec.mode,
+            owner=spec.owner,
+            parents=spec.parents,
+            append=spec.append,
+            user=spec.user,
+        )
+        answer = await self._upload(agent_pb2.Request(write_file=request), "write_file", data)
+        return _file_info(answer.write_file.file)
+
+    async def stat(self, path: str, *, follow: bool = False, user: str = "") -> FileInfo:
+        request = agent_pb2.StatFileRequest(path=path, follow=follow, user=user)
+        answer = await self._ask(agent_pb2.Request(stat_file=request), "stat_file")
+        return _file_info(answer.stat_file.file)
+
+    async def list(self, path: str, *, after: str = "", max_entries: int = 0, user: str = "") -> Listing:
+        request = agent_pb2.ListDirectoryRequest(path=path, after=after, max_entries=max_entries, user=user)
+        entries: list[FileInfo] = []
+        async with self._begin(agent_pb2.Request(list_directory=request)) as connection:
+            while (frame := await next_frame(connection)).type is FrameType.ENTRIES:
+                batch = messages.parse(agent_pb2.DirectoryEntries, frame.payload)
+                if len(entries) + len(batch.entries) > LARGEST_PAGE:
+                    raise messages.nonsense(f"more than {LARGEST_PAGE} entries at once")
+                entries += map(_file_info, batch.entries)
+        return Listing(tuple(entries), response(frame, "list_directory").list_directory.truncated)
+
+    async def make_directory(
+        self, path: str, *, mode: int | None = None, owner: str = "", parents: bool = False, user: str = ""
+    ) -> FileInfo:
+        request = agent_pb2.MakeDirectoryRequest(path=path, mode=mode, owner=owner, parents=parents, user=user)
+        answer = await self._ask(agent_pb2.Request(make_directory=request), "make_directory")
+        return _file_info(answer.make_directory.file)
+
+    async def remove(self, path: str, *, recursive: bool = False, user: str = "") -> None:
+        request = agent_pb2.RemoveRequest(path=path, recursive=recursive, user=user)
+        await self._ask(agent_pb2.Request(remove=request), "remove")
+
+    async def rename(self, path: str, new_path: str, *, replace: bool = False, user: str = "") -> None:
+        request = agent_pb2.RenameRequest(path=path, new_path=new_path, replace=replace, user=user)
+        await self._ask(agent_pb2.Request(rename=request), "rename")
+
+    async def copy_in(
+        self, path: str, archive: AsyncIterable[bytes], *, preserve_owners: bool = False, user: str = ""
+    ) -> Copied:
+        request = agent_pb2.CopyInRequest(path=path, preserve_owners=preserve_owners, user=user)
+        answer = await self._upload(agent_pb2.Request(copy_in=request), "copy_in", archive)
+        return Copied(answer.copy_in.entries, answer.copy_in.bytes)
+
+    async def copy_out(self, path: str, *, user: str = "") -> AsyncGenerator[bytes | Copied, None]:
+        request = agent_pb2.CopyOutRequest(path=path, user=user)
+        async with self._begin(agent_pb2.Request(copy_out=request)) as connection:
+            while (frame := await next_frame(connection)).type is FrameType.DATA:
+                yield frame.payload
+            end = response(frame, "copy_out").copy_out
+            yield Copied(end.entries, end.bytes)
+
+    async def _ask(self, request: agent_pb2.Request, result: str) -> agent_pb2.Response:
+        async with self._begin(request) as connection:
+            return response(await next_frame(connection), result)
+
+    async def _upload(self, request: agent_pb2.Request, result: str, data: AsyncIterable[bytes]) -> agent_pb2.Response:
+        """Send it all and take the answer, which comes early when the agent refuses."""
+        async with self._begin(request) as connection:
+            sender = asyncio.create_task(_send(connection, data))
+            answer = asyncio.create_task(next_frame(connection))
+            try:
+                await asyncio.wait({sender, answer}, return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done():
+                    await sender  # raises what kept the data from coming; then the agent never sees its end
+                return response(await answer, result)
+            finally:
+                sender.cancel()
+                answer.cancel()
+                await asyncio.gather(sender, answer, return_exceptions=True)
+
+
+async def _send(connection: Connection, data: AsyncIterable[bytes]) -> None:
+    async for piece in data:
+        await connection.send_data(piece)
+    connection.send(encode(FrameType.DATA_END))
+
+
+def _file_info(message: agent_pb2.FileInfo) -> FileInfo:
+    try:
+        kind = FileType(message.type)
+    except ValueError as error:
+        raise messages.nonsense(f"a file of type {message.type}") from error
+    return FileInfo(
+        name=message.name,
+        type=kind,
+        mode=message.mode,
+        uid=message.uid,
+        gid=message.gid,
+        size_bytes=message.size_bytes,
+        modified_nanoseconds=message.modified_nanoseconds,
+        link_target=message.link_target,
+        links=message.links,
+    )

@@ -1,0 +1,166 @@
+"""The part of GuestService that is about files."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import TypeAlias, TypeVar
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ingle.api_server.model.errors import InvalidArgument
+from ingle.api_server.model.guest_files import LARGEST_PAGE, FileInfo, FileType, ReadEnd, ReadSpec, WriteSpec
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.ports.guest_files import GuestFiles
+from ingle.api_server.ports.store import Store
+from ingle.v1 import guest_pb2, guest_pb2_grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
+Upload = guest_pb2.WriteFileRequest | guest_pb2.CopyInRequest
+U = TypeVar("U", guest_pb2.WriteFileRequest, guest_pb2.CopyInRequest)
+
+_TYPES: Mapping[FileType, guest_pb2.FileType.ValueType] = {
+    kind: guest_pb2.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType
+}
+_LARGEST_PIECE = 1024 * 1024
+_LARGEST_MODE = 0o7777
+
+
+class FileCalls(guest_pb2_grpc.GuestServiceServicer):
+    """Files in guests."""
+
+    def __init__(self, store: Store, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+
+    async def ReadFile(
+        self, request: guest_pb2.ReadFileRequest, context: Context
+    ) -> AsyncIterator[guest_pb2.ReadFileResponse]:
+        spec = ReadSpec(_path(request.path), request.offset, request.max_bytes, request.max_lines, request.user)
+        async with aclosing((await self._files(request.vm)).read(spec)) as events:
+            async for event in events:
+                if isinstance(event, ReadEnd):
+                    end = guest_pb2.ReadFileEnd(
+                        file=_file_info(event.file), truncated=event.truncated, next_offset=event.next_offset
+                    )
+                    yield guest_pb2.ReadFileResponse(end=end)
+                else:
+                    yield guest_pb2.ReadFileResponse(data=event)
+
+    async def WriteFile(
+        self, request_iterator: AsyncIterator[guest_pb2.WriteFileRequest], context: Context
+    ) -> guest_pb2.WriteFileResponse:
+        start = (await _first(request_iterator)).start
+        mode = _mode(start.mode) if start.HasField("mode") else None
+        spec = WriteSpec(_path(start.path), mode, start.owner, start.parents, start.append, start.user)
+        info = await (await self._files(start.vm)).write(spec, _data(request_iterator))
+        return guest_pb2.WriteFileResponse(file=_file_info(info))
+
+    async def StatFile(self, request: guest_pb2.StatFileRequest, context: Context) -> guest_pb2.StatFileResponse:
+        files = await self._files(request.vm)
+        info = await files.stat(_path(request.path), follow=request.follow, user=request.user)
+        return guest_pb2.StatFileResponse(file=_file_info(info))
+
+    async def ListDirectory(
+        self, request: guest_pb2.ListDirectoryRequest, context: Context
+    ) -> guest_pb2.ListDirectoryResponse:
+        if request.page_size > LARGEST_PAGE:
+            raise InvalidArgument(f"page_size {request.page_size}: at most {LARGEST_PAGE} is allowed")
+        path, token, size = _path(request.path), request.page_token, request.page_size
+        files = await self._files(request.vm)
+        listing = await files.list(path, after=token, max_entries=size, user=request.user)
+        return guest_pb2.ListDirectoryResponse(
+            entries=map(_file_info, listing.entries),
+            next_page_token=listing.entries[-1].name if listing.truncated and listing.entries else "",
+        )
+
+    async def MakeDirectory(
+        self, request: guest_pb2.MakeDirectoryRequest, context: Context
+    ) -> guest_pb2.MakeDirectoryResponse:
+        path, mode = _path(request.path), _mode(request.mode) if request.HasField("mode") else None
+        files = await self._files(request.vm)
+        info = await files.make_directory(
+            path, mode=mode, owner=request.owner, parents=request.parents, user=request.user
+        )
+        return guest_pb2.MakeDirectoryResponse(file=_file_info(info))
+
+    async def Remove(self, request: guest_pb2.RemoveRequest, context: Context) -> guest_pb2.RemoveResponse:
+        files = await self._files(request.vm)
+        await files.remove(_path(request.path), recursive=request.recursive, user=request.user)
+        return guest_pb2.RemoveResponse()
+
+    async def Rename(self, request: guest_pb2.RenameRequest, context: Context) -> guest_pb2.RenameResponse:
+        path, new_path = _path(request.path), _path(request.new_path)
+        files = await self._files(request.vm)
+        await files.rename(path, new_path, replace=request.replace, user=request.user)
+        return guest_pb2.RenameResponse()
+
+    async def CopyIn(
+        self, request_iterator: AsyncIterator[guest_pb2.CopyInRequest], context: Context
+    ) -> guest_pb2.CopyInResponse:
+        start = (await _first(request_iterator)).start
+        path = _path(start.path)
+        files = await self._files(start.vm)
+        copied = await files.copy_in(
+            path, _data(request_iterator), preserve_owners=start.preserve_owners, user=start.user
+        )
+        return guest_pb2.CopyInResponse(entries=copied.entries, bytes=copied.bytes)
+
+    async def CopyOut(
+        self, request: guest_pb2.CopyOutRequest, context: Context
+    ) -> AsyncIterator[guest_pb2.CopyOutResponse]:
+        path = _path(request.path)
+        files = await self._files(request.vm)
+        async with aclosing(files.copy_out(path, user=request.user)) as events:
+            async for event in events:
+                if isinstance(event, bytes):
+                    yield guest_pb2.CopyOutResponse(data=event)
+                else:
+                    end = guest_pb2.CopyOutEnd(entries=event.entries, bytes=event.bytes)
+                    yield guest_pb2.CopyOutResponse(end=end)
+
+    async def _files(self, reference: str) -> GuestFiles:
+        return self._fleet.channel(await self._store.vm(reference)).files
+
+
+async def _first(requests: AsyncIterator[U]) -> U:
+    """The message that says what the data is for."""
+    first = await anext(aiter(requests), None)
+    if first is None or first.WhichOneof("message") != "start":
+        raise InvalidArgument("the first message must be `start`")
+    return first
+
+
+async def _data(requests: AsyncIterator[Upload]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("message") != "data":
+            raise InvalidArgument("only `data` is allowed after `start`")
+        if len(request.data) > _LARGEST_PIECE:
+            raise InvalidArgument(f"{len(request.data)} bytes of data at once; {_LARGEST_PIECE} is allowed")
+        yield request.data
+
+
+def _path(path: str) -> str:
+    if not path or "\0" in path:
+        raise InvalidArgument(f"path {path!r}: it must not be empty, nor hold a NUL")
+    return path
+
+
+def _mode(mode: int) -> int:
+    if mode > _LARGEST_MODE:
+        raise InvalidArgument(f"mode {mode:#o}: at most {_LARGEST_MODE:#o} is allowed")
+    return mode
+
+
+def _file_info(info: FileInfo) -> guest_pb2.FileInfo:
+    seconds, nanos = divmod(info.modified_nanoseconds, 10**9)
+    return guest_pb2.FileInfo(
+        name=info.name,
+        type=_TYPES[info.type],
+        mode=info.mode,
+        uid=info.uid,
+        gid=info.gid,
+        size_bytes=info.size_bytes,
+        modified_at=Timestamp(seconds=seconds, nanos=nanos),
+        link_target=info.link_target,
+        links=info.links,
+    )

@@ -1,0 +1,222 @@
+"""`ingle vm file cat|write|ls|stat|rm|mkdir|mv`: a guest's files, one at a time."""
+
+import os
+import sys
+from datetime import UTC
+from typing import Annotated
+
+import typer
+
+from ingle.cli.client import connect
+from ingle.cli.errors import failed, printable
+from ingle.cli.jsonable import enum_name, to_json
+from ingle.cli.lazy import Group, examples, new_app
+from ingle.cli.options import AsJson, Size, VmReference, as_option
+from ingle.cli.output import fields, print_json, table, tell
+from ingle.cli.quantities import format_size
+from ingle.cli.uploads import Upload
+from ingle.v1 import guest_pb2
+
+_CHUNK = 256 * 1024
+_TYPES = guest_pb2.FileType.DESCRIPTOR
+_LETTERS = {"regular": "-", "directory": "d", "symlink": "l", "fifo": "p", "socket": "s", "character_device": "c"}
+
+
+class _File(Group):
+    aliases = {**Group.aliases, "list": "ls", "ls": "ls", "rm": "rm"}  # noqa: RUF012 - a ClassVar of the base
+
+
+app = new_app("Files in a running VM.", cls=_File)
+
+
+def _parse_mode(text: str) -> int:
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ValueError(f"{text!r} is no octal mode such as 644") from None
+
+
+Path = Annotated[str, typer.Argument(metavar="PATH", help="In the guest; a relative one is below the user's home.")]
+User = Annotated[str, typer.Option("--user", "-u", help="Whose rights count in the guest; root unless given.")]
+Mode = Annotated[
+    int | None, typer.Option("--mode", "-m", metavar="OCTAL", parser=as_option(_parse_mode), help="Permissions: 644.")
+]
+Owner = Annotated[str, typer.Option("--owner", metavar="USER[:GROUP]", help="Names or numbers in the guest.")]
+Parents = Annotated[bool, typer.Option("--parents", "-p", help="Make missing directories.")]
+
+
+@app.callback()
+def file() -> None:
+    """Makes the app a group."""
+
+
+@app.command(
+    epilog=examples("ingle vm file cat web /etc/hostname", "ingle vm file cat --lines 100 --offset 4096 web /var/log/x")
+)
+def cat(
+    vm: VmReference,
+    path: Path,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Byte to begin at.")] = 0,
+    max_bytes: Annotated[
+        int | None, typer.Option("--bytes", metavar="SIZE", parser=Size, help="At most so much, e.g. 64K.")
+    ] = None,
+    lines: Annotated[int, typer.Option("--lines", min=0, help="At most so many lines; 0: all.")] = 0,
+    user: User = "",
+) -> None:
+    """Print a file, byte for byte. Says so on stderr when a limit cut it off."""
+    request = guest_pb2.ReadFileRequest(
+        vm=vm, path=path, offset=offset, max_bytes=max_bytes or 0, max_lines=lines, user=user
+    )
+    with connect() as client:
+        end = None
+        for response in client.begin(request, guest_pb2.ReadFileResponse):
+            sys.stdout.buffer.write(response.data)
+            if response.HasField("end"):
+                end = response.end
+        sys.stdout.buffer.flush()
+    if end is None:
+        raise failed("GUEST_PROTOCOL", "the call ended without the end of the file")
+    if end.truncated:
+        tell(f"ingle: there is more, from --offset {end.next_offset}")
+
+
+@app.command(
+    epilog=examples(
+        "echo hello | ingle vm file write web /etc/motd",
+        "ingle vm file write --mode 600 --owner www-data -p web /srv/app/key <key",
+    )
+)
+def write(
+    vm: VmReference,
+    path: Path,
+    mode: Mode = None,
+    owner: Owner = "",
+    parents: Parents = False,
+    append: Annotated[bool, typer.Option("--append", "-a", help="Add to the end.")] = False,
+    user: User = "",
+    json: AsJson = False,
+) -> None:
+    """Write stdin to a file, which is replaced as a whole or not at all."""
+    start = guest_pb2.WriteFileStart(
+        vm=vm, path=path, mode=mode, owner=owner, parents=parents, append=append, user=user
+    )
+    with connect() as client:
+        call = client.begin(guest_pb2.WriteFileRequest(start=start), guest_pb2.WriteFileResponse, last=False)
+        upload = Upload(client, call, guest_pb2.WriteFileRequest)
+        while data := os.read(sys.stdin.fileno(), _CHUNK):
+            upload.write(data)
+        info = upload.finish().file
+    if json:
+        print_json(to_json(info))
+
+
+@app.command(epilog=examples("ingle vm file ls web /etc", "ingle vm file ls --json web /srv"))
+def ls(vm: VmReference, path: Path = ".", user: User = "", json: AsJson = False) -> None:
+    """List a directory, sorted by name. Alias: list."""
+    entries: list[guest_pb2.FileInfo] = []
+    request = guest_pb2.ListDirectoryRequest(vm=vm, path=path, user=user)
+    with connect() as client:
+        while True:
+            page = client.call(request, guest_pb2.ListDirectoryResponse)
+            entries += page.entries
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+    if json:
+        print_json([to_json(entry) for entry in entries])
+        return
+    rows = (
+        (
+            _mode_text(entry),
+            f"{entry.uid}:{entry.gid}",
+            format_size(entry.size_bytes),
+            f"{entry.modified_at.ToDatetime(UTC):%Y-%m-%d %H:%M}",
+            _name(entry),
+        )
+        for entry in entries
+    )
+    typer.echo(table(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows))
+
+
+@app.command(epilog=examples("ingle vm file stat web /etc/passwd", "ingle vm file stat --json --follow web /etc/mtab"))
+def stat(
+    vm: VmReference,
+    path: Path,
+    follow: Annotated[bool, typer.Option("--follow", "-L", help="What a symbolic link leads to.")] = False,
+    user: User = "",
+    json: AsJson = False,
+) -> None:
+    """Describe a file."""
+    request = guest_pb2.StatFileRequest(vm=vm, path=path, follow=follow, user=user)
+    with connect() as client:
+        info = client.call(request, guest_pb2.StatFileResponse).file
+    if json:
+        print_json(to_json(info))
+        return
+    typer.echo(
+        fields(
+            (
+                ("name", _name(info)),
+                ("type", enum_name(_TYPES, info.type)),
+                ("mode", f"{info.mode:04o}"),
+                ("owner", f"{info.uid}:{info.gid}"),
+                ("size", format_size(info.size_bytes)),
+                ("modified", f"{info.modified_at.ToDatetime(UTC):%Y-%m-%d %H:%M:%S} UTC"),
+                ("links", str(info.links)),
+            )
+        )
+    )
+
+
+@app.command(epilog=examples("ingle vm file rm web /tmp/x", "ingle vm file rm -r web /srv/old"))
+def rm(
+    vm: VmReference,
+    path: Path,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="A directory with all in it.")] = False,
+    user: User = "",
+) -> None:
+    """Remove a file, an empty directory, or a symbolic link itself."""
+    with connect() as client:
+        request = guest_pb2.RemoveRequest(vm=vm, path=path, recursive=recursive, user=user)
+        client.call(request, guest_pb2.RemoveResponse)
+
+
+@app.command(epilog=examples("ingle vm file mkdir -p web /srv/app/data"))
+def mkdir(
+    vm: VmReference,
+    path: Path,
+    mode: Mode = None,
+    owner: Owner = "",
+    parents: Parents = False,
+    user: User = "",
+    json: AsJson = False,
+) -> None:
+    """Make a directory."""
+    request = guest_pb2.MakeDirectoryRequest(vm=vm, path=path, mode=mode, owner=owner, parents=parents, user=user)
+    with connect() as client:
+        info = client.call(request, guest_pb2.MakeDirectoryResponse).file
+    if json:
+        print_json(to_json(info))
+
+
+@app.command(epilog=examples("ingle vm file mv web /srv/new /srv/current", "ingle vm file mv --force web a b"))
+def mv(
+    vm: VmReference,
+    path: Path,
+    new_path: Annotated[str, typer.Argument(metavar="NEW_PATH", help="Within the same file system.")],
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace what is at NEW_PATH.")] = False,
+    user: User = "",
+) -> None:
+    """Rename a file or directory."""
+    with connect() as client:
+        request = guest_pb2.RenameRequest(vm=vm, path=path, new_path=new_path, replace=force, user=user)
+        client.call(request, guest_pb2.RenameResponse)
+
+
+def _mode_text(info: guest_pb2.FileInfo) -> str:
+    return f"{_LETTERS.get(enum_name(_TYPES, info.type), 'b')}{info.mode:04o}"
+
+
+def _name(info: guest_pb2.FileInfo) -> str:
+    name = f"{info.name} -> {info.link_target}" if info.link_target else info.name
+    return printable(name.replace("\n", "\N{REPLACEMENT CHARACTER}"))

@@ -1,0 +1,43 @@
+"""A file's content or an archive on its way to a call that takes a stream."""
+
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from ingle.cli.client import Call, Client
+
+_PIECE = 256 * 1024
+
+_R = TypeVar("_R", bound=Message)
+
+
+class Upload(Generic[_R]):
+    """A writable that sends: `write` waits while the server does not take more, and raises CliError when it refuses.
+
+    `request` is the type of the messages; its `data` carries the bytes."""
+
+    def __init__(self, client: Client, call: Call[_R], request: type[Message]) -> None:
+        self._client = client
+        self._call = call
+        self._request = request
+
+    def write(self, data: bytes) -> int:
+        """Send data of any length."""
+        rest = memoryview(data)
+        while rest:
+            while not self._call.raw.can_send:
+                if self._call.raw.status is not None:
+                    self._call.result()  # raises what the server refused it for
+                self._client.connection.wait()
+            self._call.send(self._request(data=bytes(rest[:_PIECE])))
+            rest = rest[_PIECE:]
+        return len(data)
+
+    def finish(self) -> _R:
+        """Nothing more comes; the server's answer."""
+        self._call.send(self._request(data=b""), last=True)
+        return self._call.result()
+
+    def cancel(self) -> None:
+        """Leave; the server undoes what it can."""
+        self._call.cancel()

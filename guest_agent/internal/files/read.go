@@ -1,0 +1,104 @@
+package files
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+)
+
+const chunk = 128 * 1024
+
+// Read sends a regular file's content to the sink, from the offset to the end or one of the limits.
+func Read(path string, request *agentpb.ReadFileRequest, sink io.Writer) (*agentpb.ReadFileResponse, error) {
+	response, err := read(path, request, sink)
+	return response, explain(err, path)
+}
+
+func read(path string, request *agentpb.ReadFileRequest, sink io.Writer) (*agentpb.ReadFileResponse, error) {
+	// Without O_NONBLOCK, opening a pipe waits for its writer.
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := ofRegular(file, path)
+	if err != nil {
+		return nil, err
+	}
+	position := int64(request.Offset)
+	if position < 0 {
+		return nil, badRequest("offset %d is beyond any file", request.Offset)
+	}
+	if _, err := file.Seek(position, io.SeekStart); err != nil {
+		return nil, err
+	}
+	limits := limits{bytes: request.MaxBytes, lines: request.MaxLines}
+	buffer := make([]byte, chunk)
+	for {
+		size, err := file.Read(buffer)
+		if err == io.EOF {
+			return &agentpb.ReadFileResponse{File: info, NextOffset: uint64(position)}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		allowed := limits.take(buffer[:size])
+		if _, err := sink.Write(buffer[:allowed]); err != nil {
+			return nil, err
+		}
+		position += int64(allowed)
+		if allowed < size {
+			return &agentpb.ReadFileResponse{File: info, NextOffset: uint64(position), Truncated: true}, nil
+		}
+	}
+}
+
+// ofRegular describes an open file, and refuses all but a regular one.
+func ofRegular(file *os.File, path string) (*agentpb.FileInfo, error) {
+	info, err := describe(int(file.Fd()), "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, err
+	}
+	info.Name = utf8Only(filepath.Base(path))
+	switch info.Type {
+	case agentpb.FileType_FILE_TYPE_REGULAR:
+		return info, nil
+	case agentpb.FileType_FILE_TYPE_DIRECTORY:
+		return nil, unix.EISDIR
+	}
+	return nil, notRegular(path)
+}
+
+// limits are how much may still be sent; 0 at first: any amount.
+type limits struct {
+	bytes, lines       uint64
+	sentBytes, sentEnd uint64
+}
+
+// take answers how much of the data is within the limits. Less than all of it: there is more than they allow.
+func (l *limits) take(data []byte) int {
+	allowed := len(data)
+	if l.bytes > 0 {
+		allowed = int(min(uint64(allowed), l.bytes-l.sentBytes))
+	}
+	if l.lines > 0 {
+		within := 0
+		for within < allowed && l.sentEnd < l.lines {
+			end := bytes.IndexByte(data[within:allowed], '\n')
+			if end < 0 {
+				within = allowed
+				break
+			}
+			within += end + 1
+			l.sentEnd++
+		}
+		allowed = within
+	}
+	l.sentBytes += uint64(allowed)
+	return allowed
+}

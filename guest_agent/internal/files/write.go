@@ -1,0 +1,184 @@
+package files
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+)
+
+const (
+	newFileMode      = 0o644
+	newDirectoryMode = 0o755
+)
+
+// Attributes are what a caller wants of a new file; Mode nil and ids of -1: nothing in particular.
+type Attributes struct {
+	Mode     *uint32
+	UID, GID int
+}
+
+// check refuses modes that no file can have.
+func (a Attributes) check() error {
+	if a.Mode != nil && *a.Mode > permissions {
+		return badRequest("mode %#o: at most 07777 is allowed", *a.Mode)
+	}
+	return nil
+}
+
+// apply sets what is wanted. The owner comes first, since chown clears setuid and setgid.
+func (a Attributes) apply(file int) error {
+	if a.UID >= 0 || a.GID >= 0 {
+		if err := unix.Fchown(file, a.UID, a.GID); err != nil {
+			return err
+		}
+	}
+	if a.Mode != nil {
+		return unix.Fchmod(file, *a.Mode)
+	}
+	return nil
+}
+
+// or fills in what is not wanted otherwise.
+func (a Attributes) or(mode uint32) Attributes {
+	if a.Mode == nil {
+		a.Mode = &mode
+	}
+	return a
+}
+
+// Write replaces a file with what the source gives, as a whole or not at all: whoever opens it meanwhile sees the old
+// content or the new. A symbolic link at the end of the path is replaced, not followed.
+func Write(path string, wanted Attributes, parents bool, source io.Reader) (*agentpb.FileInfo, error) {
+	return inParent(path, wanted, parents, func(directory int, name string) error {
+		var former unix.Stat_t
+		switch err := unix.Fstatat(directory, name, &former, unix.AT_SYMLINK_NOFOLLOW); {
+		case err == unix.ENOENT:
+		case err != nil:
+			return err
+		default:
+			var err error
+			if wanted, err = inherit(wanted, former, path); err != nil {
+				return err
+			}
+		}
+		return replace(directory, name, wanted.or(newFileMode), source)
+	})
+}
+
+// Append adds to the end of a regular file, which is made when it is missing. A symbolic link is refused.
+func Append(path string, wanted Attributes, parents bool, source io.Reader) (*agentpb.FileInfo, error) {
+	return inParent(path, wanted, parents, func(directory int, name string) error {
+		flags := unix.O_WRONLY | unix.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+		descriptor, err := unix.Openat(directory, name, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
+		created := err == nil
+		if err == unix.EEXIST {
+			descriptor, err = unix.Openat(directory, name, flags, 0)
+		}
+		if err != nil {
+			return err
+		}
+		file := os.NewFile(uintptr(descriptor), path)
+		defer file.Close()
+		if _, err := ofRegular(file, path); err != nil {
+			return err
+		}
+		if created {
+			wanted = wanted.or(newFileMode)
+		}
+		if err := wanted.apply(descriptor); err != nil {
+			return err
+		}
+		if err := fill(file, source); err != nil {
+			return err
+		}
+		return unix.Fsync(directory)
+	})
+}
+
+// inParent works in the directory of a path, held open: nobody can put another in its place.
+func inParent(
+	path string, wanted Attributes, parents bool, work func(directory int, name string) error,
+) (*agentpb.FileInfo, error) {
+	if err := wanted.check(); err != nil {
+		return nil, err
+	}
+	if path == "/" {
+		return nil, explain(unix.EISDIR, path)
+	}
+	if parents {
+		if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
+			return nil, explain(err, filepath.Dir(path))
+		}
+	}
+	directory, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, explain(err, filepath.Dir(path))
+	}
+	defer unix.Close(directory)
+	if err := work(directory, filepath.Base(path)); err != nil {
+		return nil, explain(err, path)
+	}
+	info, err := describe(directory, filepath.Base(path), unix.AT_SYMLINK_NOFOLLOW)
+	return info, explain(err, path)
+}
+
+// inherit takes over mode and owner of the file to be replaced. Who is not root can't give files away: theirs it is.
+func inherit(wanted Attributes, former unix.Stat_t, path string) (Attributes, error) {
+	switch former.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		return wanted, nil
+	case unix.S_IFDIR:
+		return wanted, unix.EISDIR
+	case unix.S_IFREG:
+	default:
+		return wanted, notRegular(path)
+	}
+	if fsuid, _ := unix.SetfsuidRetUid(-1); fsuid == 0 && wanted.UID < 0 {
+		wanted.UID = int(former.Uid)
+		if wanted.GID < 0 {
+			wanted.GID = int(former.Gid)
+		}
+	}
+	return wanted.or(former.Mode & permissions), nil
+}
+
+func replace(directory int, name string, wanted Attributes, source io.Reader) error {
+	var random [8]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return err
+	}
+	temporary := ".ingle-" + hex.EncodeToString(random[:])
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	descriptor, err := unix.Openat(directory, temporary, flags, 0o600)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(descriptor), temporary)
+	defer file.Close()
+	if err = wanted.apply(descriptor); err == nil {
+		err = fill(file, source)
+	}
+	if err == nil {
+		err = unix.Renameat(directory, temporary, directory, name)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(directory, temporary, 0) // the first failure is the one to tell
+		return err
+	}
+	return unix.Fsync(directory)
+}
+
+// fill writes all of the source, to the disk.
+func fill(file *os.File, source io.Reader) error {
+	// Hiding ReadFrom: copy_file_range(2) has nothing to work on here.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{file}, source, make([]byte, chunk)); err != nil {
+		return err
+	}
+	return file.Sync()
+}

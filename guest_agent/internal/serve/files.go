@@ -1,0 +1,263 @@
+package serve
+
+import (
+	"errors"
+	"io"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/failure"
+	"ingle.dev/guest_agent/internal/files"
+	"ingle.dev/guest_agent/internal/frame"
+	"ingle.dev/guest_agent/internal/users"
+)
+
+// dataSize is how much a DATA frame that we send holds at most.
+const dataSize = 256 * 1024
+
+// operateOnFiles does what was asked, if it is about files, with the rights of whom it was asked for.
+func (c *connection) operateOnFiles(request *agentpb.Request) (found bool, err error) {
+	switch asked := request.Operation.(type) {
+	case *agentpb.Request_ReadFile:
+		return true, c.withPath(asked.ReadFile, func(path string) error { return c.readFile(path, asked.ReadFile) })
+	case *agentpb.Request_WriteFile:
+		return true, c.withPath(asked.WriteFile, func(path string) error { return c.writeFile(path, asked.WriteFile) })
+	case *agentpb.Request_StatFile:
+		return true, c.withPath(asked.StatFile, func(path string) error { return c.statFile(path, asked.StatFile) })
+	case *agentpb.Request_ListDirectory:
+		return true, c.withPath(asked.ListDirectory, func(path string) error {
+			return c.listDirectory(path, asked.ListDirectory)
+		})
+	case *agentpb.Request_MakeDirectory:
+		return true, c.withPath(asked.MakeDirectory, func(path string) error {
+			return c.makeDirectory(path, asked.MakeDirectory)
+		})
+	case *agentpb.Request_Remove:
+		return true, c.withPath(asked.Remove, func(path string) error { return c.remove(path, asked.Remove) })
+	case *agentpb.Request_Rename:
+		return true, c.withPath(asked.Rename, func(path string) error { return c.rename(path, asked.Rename) })
+	case *agentpb.Request_CopyIn:
+		return true, c.withPath(asked.CopyIn, func(path string) error { return c.copyIn(path, asked.CopyIn) })
+	case *agentpb.Request_CopyOut:
+		return true, c.withPath(asked.CopyOut, c.copyOut)
+	}
+	return false, nil
+}
+
+// withPath looks the user up, resolves the path, and works with the user's rights.
+func (c *connection) withPath(
+	request interface {
+		GetPath() string
+		GetUser() string
+	},
+	work func(path string) error,
+) error {
+	// The caller may take the greeting as the sign to send, and the answer may take its time.
+	if err := c.writer.Flush(); err != nil {
+		return err
+	}
+	account, err := users.System.Lookup(request.GetUser())
+	if err != nil {
+		return unknownAccount(err)
+	}
+	path, err := files.Resolve(account.Home, request.GetPath())
+	if err != nil {
+		return err
+	}
+	return account.Do(func() error { return work(path) })
+}
+
+func unknownAccount(err error) error {
+	var noUser users.NotFoundError
+	var noGroup users.GroupNotFoundError
+	if errors.As(err, &noUser) || errors.As(err, &noGroup) {
+		return failure.New(agentpb.ErrorCode_ERROR_CODE_USER_NOT_FOUND, "%v", err)
+	}
+	return err
+}
+
+func attributes(mode *uint32, owner string) (files.Attributes, error) {
+	uid, gid, err := users.System.Owner(owner)
+	return files.Attributes{Mode: mode, UID: uid, GID: gid}, unknownAccount(err)
+}
+
+func (c *connection) readFile(path string, request *agentpb.ReadFileRequest) error {
+	sink := newDataWriter(c.writer)
+	response, err := files.Read(path, request, sink)
+	if err == nil {
+		err = sink.Flush()
+	}
+	if err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{Result: &agentpb.Response_ReadFile{ReadFile: response}})
+}
+
+func (c *connection) writeFile(path string, request *agentpb.WriteFileRequest) error {
+	wanted, err := attributes(request.Mode, request.Owner)
+	if err != nil {
+		return err
+	}
+	write := files.Write
+	if request.Append {
+		write = files.Append
+	}
+	info, err := write(path, wanted, request.Parents, &dataReader{reader: c.reader})
+	if err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{
+		Result: &agentpb.Response_WriteFile{WriteFile: &agentpb.WriteFileResponse{File: info}},
+	})
+}
+
+func (c *connection) statFile(path string, request *agentpb.StatFileRequest) error {
+	info, err := files.Stat(path, request.Follow)
+	if err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{
+		Result: &agentpb.Response_StatFile{StatFile: &agentpb.StatFileResponse{File: info}},
+	})
+}
+
+func (c *connection) listDirectory(path string, request *agentpb.ListDirectoryRequest) error {
+	limit := int(request.MaxEntries)
+	if limit > files.MaxEntries {
+		return badRequest("%d entries: at most %d are listed at once", limit, files.MaxEntries)
+	}
+	if limit == 0 {
+		limit = files.MaxEntries
+	}
+	truncated, err := files.List(path, request.After, limit, func(entries []*agentpb.FileInfo) error {
+		return c.send(frame.Entries, &agentpb.DirectoryEntries{Entries: entries})
+	})
+	if err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{
+		Result: &agentpb.Response_ListDirectory{ListDirectory: &agentpb.ListDirectoryResponse{Truncated: truncated}},
+	})
+}
+
+func (c *connection) makeDirectory(path string, request *agentpb.MakeDirectoryRequest) error {
+	wanted, err := attributes(request.Mode, request.Owner)
+	if err != nil {
+		return err
+	}
+	info, err := files.MakeDirectory(path, wanted, request.Parents)
+	if err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{
+		Result: &agentpb.Response_MakeDirectory{MakeDirectory: &agentpb.MakeDirectoryResponse{File: info}},
+	})
+}
+
+func (c *connection) remove(path string, request *agentpb.RemoveRequest) error {
+	if err := files.Remove(path, request.Recursive); err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{Result: &agentpb.Response_Remove{Remove: &agentpb.RemoveResponse{}}})
+}
+
+func (c *connection) rename(path string, request *agentpb.RenameRequest) error {
+	account, err := users.System.Lookup(request.User)
+	if err != nil {
+		return unknownAccount(err)
+	}
+	newPath, err := files.Resolve(account.Home, request.NewPath)
+	if err != nil {
+		return err
+	}
+	if err := files.Rename(path, newPath, request.Replace); err != nil {
+		return err
+	}
+	return c.respond(&agentpb.Response{Result: &agentpb.Response_Rename{Rename: &agentpb.RenameResponse{}}})
+}
+
+func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
+	copied, err := files.Unpack(path, request.PreserveOwners, &dataReader{reader: c.reader})
+	if err != nil {
+		return err
+	}
+	response := &agentpb.CopyInResponse{Entries: copied.Entries, Bytes: copied.Bytes}
+	return c.respond(&agentpb.Response{Result: &agentpb.Response_CopyIn{CopyIn: response}})
+}
+
+func (c *connection) copyOut(path string) error {
+	sink := newDataWriter(c.writer)
+	copied, err := files.Pack(path, sink)
+	if err == nil {
+		err = sink.Flush()
+	}
+	if err != nil {
+		return err
+	}
+	response := &agentpb.CopyOutResponse{Entries: copied.Entries, Bytes: copied.Bytes}
+	return c.respond(&agentpb.Response{Result: &agentpb.Response_CopyOut{CopyOut: response}})
+}
+
+// dataWriter makes large DATA frames of whatever is written. Flush sends the rest.
+type dataWriter struct {
+	writer *frame.Writer
+	buffer []byte // begins with room for the header
+}
+
+func newDataWriter(writer *frame.Writer) *dataWriter {
+	return &dataWriter{writer: writer, buffer: make([]byte, frame.HeaderSize, frame.HeaderSize+dataSize)}
+}
+
+func (w *dataWriter) Write(data []byte) (int, error) {
+	written := len(data)
+	for len(data) > 0 {
+		size := min(len(data), cap(w.buffer)-len(w.buffer))
+		w.buffer = append(w.buffer, data[:size]...)
+		data = data[size:]
+		if len(w.buffer) == cap(w.buffer) {
+			if err := w.Flush(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return written, nil
+}
+
+func (w *dataWriter) Flush() error {
+	if len(w.buffer) == frame.HeaderSize {
+		return nil
+	}
+	err := w.writer.WriteInPlace(frame.Data, w.buffer)
+	w.buffer = w.buffer[:frame.HeaderSize]
+	return err
+}
+
+// dataReader is what a caller sends as DATA, up to DATA_END. A caller that leaves before that is io.ErrUnexpectedEOF.
+type dataReader struct {
+	reader io.Reader
+	rest   []byte
+	ended  bool
+}
+
+func (r *dataReader) Read(buffer []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.ended {
+			return 0, io.EOF
+		}
+		kind, payload, err := frame.Read(r.reader, frame.MaxPayload)
+		switch {
+		case err == io.EOF:
+			return 0, io.ErrUnexpectedEOF
+		case err != nil:
+			return 0, err
+		case kind == frame.Data:
+			r.rest = payload
+		case kind == frame.DataEnd:
+			r.ended = true
+		default:
+			return 0, badRequest("frame of type %d amid DATA", kind)
+		}
+	}
+	size := copy(buffer, r.rest)
+	r.rest = r.rest[size:]
+	return size, nil
+}
