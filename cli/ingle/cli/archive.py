@@ -106,6 +106,7 @@ class _Extraction:
         elif member.issym():
             path.symlink_to(member.linkname)
             self._own(path, member)
+            os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
         elif member.isfifo():
             os.mkfifo(path, member.mode & _UNTRUSTED)
         elif self._preserve_owners and (member.ischr() or member.isblk()):
