@@ -18,7 +18,8 @@ case "${1:-}" in
     exit
     ;;
   --clean)
-    rm -rf "$out" /tmp/ingle-smoke.*
+    if [ -e "$out/home" ]; then rm -rf "$(cat "$out/home")"; fi
+    rm -rf "$out"
     exit
     ;;
 esac
@@ -27,6 +28,7 @@ rm -rf "$out"
 mkdir -p "$out/logs"
 # In /tmp, and short: a socket's path has at most 107 bytes.
 home=$(mktemp -d /tmp/ingle-smoke.XXXXXX)
+echo "$home" >"$out/home"
 mkdir -m 0700 "$home/run" "$home/work"
 for name in $(compgen -e INGLE_); do unset "$name"; done
 export HOME=$home XDG_CONFIG_HOME=$home/config XDG_STATE_HOME=$home/state XDG_CACHE_HOME=$home/cache
@@ -54,7 +56,7 @@ end() {
   left=$(processes_of_this_run)
   # shellcheck disable=SC2086 # one word a process
   if [ -n "$left" ]; then kill -KILL $left 2>/dev/null; fi
-  rm -rf "$home"
+  rm -rf "$home" "$out/home"
 }
 trap end EXIT
 trap 'exit 130' INT TERM
