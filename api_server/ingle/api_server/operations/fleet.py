@@ -78,9 +78,8 @@ class Fleet:
     async def _bound_console(self, vm_id: str, vmm: Vmm) -> None:
         """A guest writes to its console at will: what it wrote long ago must not fill the host's disk."""
         console = self._files.paths(vm_id).console_log
-        while self._vmms.get(vm_id) is vmm:
+        while not await vmm.wait_gone(_TRIM_SECONDS) and self._vmms.get(vm_id) is vmm:
             self._files.forget_all_but(console, _CONSOLE_BYTES)
-            await vmm.wait_gone(_TRIM_SECONDS)
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()
