@@ -56,7 +56,7 @@ end() {
   left=$(processes_of_this_run)
   # shellcheck disable=SC2086 # one word a process
   if [ -n "$left" ]; then kill -KILL $left 2>/dev/null; fi
-  rm -rf "$home" "$out/home"
+  rm -rf "$home" "${out:?}/home"
 }
 trap end EXIT
 trap 'exit 130' INT TERM
