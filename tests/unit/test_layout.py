@@ -11,25 +11,10 @@ ROOT = Path(__file__).parents[2]
 GENERATED = ("proto/gen/", "guest_agent/internal/agentpb/", "proto/ref.binpb")
 MOST_LINES = 400
 
-# Where packages come from is the installer's choice, made outside the repository. Put together here so that this file
-# passes its own test.
+# Where packages come from is the installer's choice, made outside the repository.
 REGISTRY_HOSTS = re.compile(
-    rb"|".join(
-        re.escape(f"{host}.{domain}".encode())
-        for host, domain in (
-            ("pypi", "org"),
-            ("pythonhosted", "org"),
-            ("golang", "org/dl"),
-            ("proxy.golang", "org"),
-            ("sum.golang", "org"),
-            ("deb.debian", "org"),
-            ("security.debian", "org"),
-            ("snapshot.debian", "org"),
-            ("registry.npmjs", "org"),
-            ("index.docker", "io"),
-            ("registry-1.docker", "io"),
-        )
-    )
+    rb"(pypi|pythonhosted|(deb|security|snapshot)[.]debian|(proxy|sum)[.]golang|registry[.]\w+|(index|registry-1)[.]docker)"
+    rb"[.](org|io|com)"
 )
 
 
