@@ -73,8 +73,8 @@ run_scenario() {
 }
 
 report() {
-  "$coverage" combine --quiet "$out" && "$coverage" json --quiet -o "$out/coverage.json" &&
-    .venv/bin/python scripts/coverage_by_package.py "$out/coverage.json"
+  "$coverage" combine --quiet "$out" && "$coverage" json --quiet -o "$out/report.json" &&
+    .venv/bin/python scripts/coverage_by_package.py "$out/report.json"
 }
 
 if [ $# -gt 0 ]; then scenarios=(pull_a_kernel pull_an_image "$@" nothing_is_left); fi
