@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 from ingle.api_server.adapters.sqlite import check_database
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
-from ingle.api_server.host import tool
+from ingle.api_server.host import sockets, tool
 from ingle.api_server.host.files import free_bytes
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.spec import GIB, mib
@@ -59,7 +60,7 @@ async def examine(config: Config) -> list[Check]:
         _kvm(),
         _database(config),
         _space(config),
-        _socket_path(str(paths.runtime / "vms" / ("0" * 12) / "vmm.sock")),
+        _socket_path(paths.runtime / "vms" / ("0" * 12) / "vmm.sock"),
     ]
 
 
@@ -110,10 +111,10 @@ def _space(config: Config) -> Check:
     return Check("disk space", "pass", f"{mib(free)} free on {directory}")
 
 
-def _socket_path(path: str) -> Check:
-    length = len(os.fsencode(path))
-    if length > 107:
+def _socket_path(path: Path) -> Check:
+    length, limit = sockets.path_length(path), sockets.PATH_LIMIT
+    if length > limit:
         return Check(
-            "socket paths", "fail", f"{path}: {length} bytes, 107 are allowed", "set a shorter XDG_RUNTIME_DIR"
+            "socket paths", "fail", f"{path}: {length} bytes, {limit} are allowed", "set a shorter XDG_RUNTIME_DIR"
         )
-    return Check("socket paths", "pass", f"{length} of 107 bytes")
+    return Check("socket paths", "pass", f"{length} of {limit} bytes")

@@ -10,17 +10,14 @@ import grpc
 from ingle.api_server.application import application
 from ingle.api_server.config import Config, private_directory
 from ingle.api_server.gate import open_gate
+from ingle.api_server.host import sockets
 from ingle.api_server.host.files import remove_tree
 from ingle.api_server.host.leftovers import kill_leftovers
 from ingle.api_server.locks import Lock
-from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.rpc.interceptors import TRANSPORT_LIMIT, CallInterceptor
 from ingle.api_server.version import VERSION
 
 log = logging.getLogger(__name__)
-
-# sockaddr_un.sun_path holds 108 bytes with the terminating zero, see unix(7).
-_SOCKET_PATH_LIMIT = 107
 
 _GRACE_SECONDS = 5.0
 _LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
@@ -38,7 +35,7 @@ async def serve(config: Config) -> None:
     private = paths.runtime / "private"
     upstream = private / "grpc.sock"
     for socket in (paths.socket, upstream):
-        _check_socket_path(str(socket))
+        sockets.check_path(socket, "set XDG_RUNTIME_DIR (or INGLE_SOCKET) to a shorter path")
     state_lock = Lock(paths.state / "lock", f"the state directory {paths.state}")
     socket_lock = Lock(paths.socket.with_name(paths.socket.name + ".lock"), f"the socket {paths.socket}")
     stopping = asyncio.Event()
@@ -80,13 +77,3 @@ async def serve(config: Config) -> None:
         remove_tree(private)
         socket_lock.release()
         state_lock.release()
-
-
-def _check_socket_path(path: str) -> None:
-    length = len(os.fsencode(path))
-    if length > _SOCKET_PATH_LIMIT:
-        raise HostProblem(
-            Reason.PATH_TOO_LONG,
-            f"{path} is {length} bytes long; a socket path can have {_SOCKET_PATH_LIMIT}",
-            "set XDG_RUNTIME_DIR (or INGLE_SOCKET) to a shorter path",
-        )

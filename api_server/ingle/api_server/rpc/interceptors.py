@@ -132,7 +132,7 @@ class _Call:
 
     def _decode(self, request: bytes) -> object:
         if len(request) > MESSAGE_LIMIT:
-            raise InvalidArgumentTooLarge(len(request))
+            raise MessageTooLarge(len(request))
         try:
             return self._handler.request_deserializer(request)
         except DecodeError:
@@ -143,7 +143,7 @@ class _Call:
             yield self._decode(request)
 
 
-class InvalidArgumentTooLarge(IngleError):
+class MessageTooLarge(IngleError):
     """A request over the limit."""
 
     def __init__(self, size: int) -> None:

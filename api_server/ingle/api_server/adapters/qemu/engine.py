@@ -11,7 +11,7 @@ from pathlib import Path
 from ingle.api_server.adapters.qemu import command
 from ingle.api_server.adapters.qemu.probe import AccelerationProbe
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
-from ingle.api_server.host import process
+from ingle.api_server.host import process, sockets
 from ingle.api_server.host.process import Process
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
@@ -22,9 +22,6 @@ from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
 from ingle.api_server.ports.sources import Library
 
 BINARY = "qemu-system-x86_64"
-
-# sockaddr_un.sun_path holds 108 bytes with the terminating zero, see unix(7).
-SOCKET_PATH_LIMIT = 107
 
 
 class QemuEngine:
@@ -61,13 +58,7 @@ class QemuEngine:
 
     def check(self, paths: VmPaths) -> None:
         require(BINARY)
-        length = len(os.fsencode(paths.control_socket))
-        if length > SOCKET_PATH_LIMIT:
-            raise HostProblem(
-                Reason.PATH_TOO_LONG,
-                f"{paths.control_socket} is {length} bytes long; a socket path can have {SOCKET_PATH_LIMIT}",
-                "set XDG_RUNTIME_DIR to a shorter directory and restart the server",
-            )
+        sockets.check_path(paths.control_socket, "set XDG_RUNTIME_DIR to a shorter directory and restart the server")
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
         self.check(plan.paths)
