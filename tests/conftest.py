@@ -1,7 +1,19 @@
 """What holds for all tests."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Tests fork, for pseudo-terminals, while gRPC's threads are at work here; its fork handlers crash such a child before
 # it becomes another program. Read when grpc is loaded, so it is set before any test is.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--prepared",
+        metavar="DIR",
+        type=Path,
+        help="keep what real VMs need, kernel and image, in DIR, or take it from there: a minute less for each later run",
+    )

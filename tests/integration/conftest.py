@@ -1,5 +1,6 @@
 """Real microVMs. Kernel and image are made once a run; every server gets a copy of them in directories of its own."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,14 +12,20 @@ from ingle.v1 import image_pb2, kernel_pb2, vm_pb2
 
 
 @pytest.fixture(scope="session")
-def prepared() -> Iterator[Path]:
+def prepared(pytestconfig: pytest.Config) -> Iterator[Path]:
     """A server's directories with the default kernel and image in them, and the KVM verdict known."""
+    kept: Path | None = pytestconfig.getoption("prepared")
+    if kept is not None and (kept / "state").is_dir():
+        yield kept
+        return
     with server_directory() as root:
         with running_server(root) as server:
             server.kernels.PullKernel(kernel_pb2.PullKernelRequest(name="debian"))
             server.images.PullImage(image_pb2.PullImageRequest(name="debian:bookworm"))
             vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
             server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+        if kept is not None:
+            shutil.copytree(root, kept, ignore=shutil.ignore_patterns("run"))
         yield root
 
 
