@@ -15,5 +15,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--prepared",
         metavar="DIR",
         type=Path,
-        help="keep what real VMs need, kernel and image, in DIR, or take it from there: a minute less for each later run",
+        help="keep kernel and image in DIR, or take them from there: a minute less for each later run",
     )
