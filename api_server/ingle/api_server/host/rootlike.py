@@ -4,6 +4,7 @@ An ordinary user has them in a user namespace in which ids from /etc/subuid are 
 is made in there belongs to those ids outside, so it can be removed only from inside.
 """
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from ingle.api_server.model.errors import ToolFailed
 _PRIVATE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _AS_ROOT = ("--map-root-user", "--map-auto")
 
+# Where user namespaces are refused, unshare leaves a child behind that waits for ever and holds our end of its stderr.
+_TRIAL_SECONDS = 10.0
+
 
 async def namespace(tools: Tools) -> tuple[str, ...] | None:
     """The command to put before another so that it has root's powers over files, and own mounts and pids; None when
@@ -24,8 +28,9 @@ async def namespace(tools: Tools) -> tuple[str, ...] | None:
         return None
     prefix = _PRIVATE if os.getuid() == 0 else (*_PRIVATE, *_AS_ROOT)
     try:
-        await tools.run([*prefix, "--", "true"])
-    except ToolFailed:
+        async with asyncio.timeout(_TRIAL_SECONDS):
+            await tools.run([*prefix, "--", "true"])
+    except (ToolFailed, TimeoutError):
         return None
     return prefix
 
