@@ -30,7 +30,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 OK, CANCELLED, UNKNOWN, UNAVAILABLE, INTERNAL = 0, 1, 2, 14, 13
 """Status codes of gRPC that are made here; all others come from the server."""
@@ -42,6 +42,11 @@ _CONNECTION_WINDOW = 1 << 30  # streams limit themselves, so that none waits for
 _FRAME_SIZE = 1 << 18
 _READ_SIZE = 1 << 18
 _UNSENT_LIMIT = 1 << 18
+_SETTINGS = {
+    SettingCodes.ENABLE_PUSH: 0,
+    SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
+    SettingCodes.MAX_FRAME_SIZE: _FRAME_SIZE,
+}
 
 Headers = Sequence[tuple[str, str]]
 
@@ -167,6 +172,10 @@ class Connection:
         self._silence_limit = silence_limit
         self._h2 = H2Connection(H2Configuration(header_encoding=None))
         self._h2.state_machine = _Draining()
+        # In force from the start, and not from the server's acknowledgement on: a server may use what it was allowed
+        # before it says that it has read it.
+        self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
+        self._h2.max_inbound_frame_size = _FRAME_SIZE
         self._calls: dict[int, Call] = {}
         self._unsent = bytearray()
         self._lost_because = ""
@@ -175,13 +184,6 @@ class Connection:
         """Begin the conversation; the socket is connected."""
         self._socket.setblocking(False)
         self._h2.initiate_connection()
-        self._h2.update_settings(
-            {
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-                SettingCodes.MAX_FRAME_SIZE: _FRAME_SIZE,
-            }
-        )
         self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
 
     def call(self, path: str, headers: Headers = ()) -> Call:

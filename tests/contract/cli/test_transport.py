@@ -2,10 +2,14 @@
 
 import asyncio
 import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import hpack
 import pytest
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import World, new_server
@@ -114,3 +118,25 @@ def test_a_server_that_says_nothing_is_given_up_after_the_limit(tmp_path: Path) 
                 client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse)
             with pytest.raises(CliError, match=r"0\.05 s"):
                 client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse)
+
+
+def test_a_server_may_use_what_it_was_allowed_before_it_says_so() -> None:
+    """Frames and windows of the size we offered, in front of the SETTINGS acknowledgement."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, silence_limit=20)
+    connection.start()
+    with theirs, Client(connection) as client:
+        call = client.begin(vm_pb2.GetVmRequest(vm="web"), vm_pb2.GetVmResponse)
+        answer = vm_pb2.GetVmResponse(vm=vm_pb2.Vm(error="x" * 300_000)).SerializeToString()
+        message = struct.pack(">BI", 0, len(answer)) + answer
+        headers = hpack.Encoder()
+        frames = [
+            SettingsFrame(0),
+            HeadersFrame(1, data=headers.encode([(":status", "200")]), flags=["END_HEADERS"]),
+            *(DataFrame(1, data=message[at : at + 130_985]) for at in range(0, len(message), 130_985)),
+            HeadersFrame(1, data=headers.encode([("grpc-status", "0")]), flags=["END_HEADERS", "END_STREAM"]),
+        ]
+        with ThreadPoolExecutor(1) as server:
+            sent = server.submit(theirs.sendall, b"".join(frame.serialize() for frame in frames))
+            assert call.result().vm.error == "x" * 300_000
+            sent.result()
