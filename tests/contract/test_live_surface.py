@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from contract.surface_text import compiled_files, render
 from harness import Server, refusal
+from ingle.api_server.rpc.calls import ENDLESS
 
 CONTRACT = [file for file in compiled_files() if file.package == "ingle.v1"]
 STANDARD = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
@@ -38,6 +39,16 @@ def test_descriptors_are_those_of_the_contract(server: Server) -> None:
 def test_method_is_implemented(server: Server, path: str, method: MethodDescriptorProto) -> None:
     # What a method gets that is registered but not written, or not even registered.
     assert _refusal(server, path, _harmless(method)) not in {"INTERNAL", "UNKNOWN_METHOD"}
+
+
+def test_methods_that_a_stopping_server_does_not_wait_for_are_of_the_contract() -> None:
+    methods = {
+        f"/{file.package}.{service.name}/{m.name}"
+        for file in CONTRACT
+        for service in file.service
+        for m in service.method
+    }
+    assert methods >= ENDLESS
 
 
 def _refusal(server: Server, path: str, request: Message) -> str:

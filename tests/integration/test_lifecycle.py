@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -134,6 +134,34 @@ def test_a_guest_that_powers_off_is_stopped(server: Server, vm: vm_pb2.Vm) -> No
         server.run(vm.id, "sh", "-c", "kill -TERM 1; sleep 10")
     wait_for(lambda: state(server, vm) == vm_pb2.VM_STATE_STOPPED)
     assert server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm.state == vm_pb2.VM_STATE_RUNNING
+
+
+def sleeping(server: Server, vm: vm_pb2.Vm, **fields: bool) -> "Iterator[guest_pb2.ExecResponse]":
+    """The stream of a command that goes on, once it is under way."""
+    start = guest_pb2.ExecStart(vm=vm.id, argv=["sleep", "1000"], **fields)  # type: ignore[arg-type]
+    call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    assert next(call).HasField("started")
+    return call
+
+
+def test_a_command_whose_vm_goes_says_how_it_went(server: Server) -> None:
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    command = sleeping(server, vm)
+    server.vms.KillVm(vm_pb2.KillVmRequest(vm=vm.id))
+    error = refused(list, command)
+    assert error.reason == "VM_ENDED"
+    assert f"VM '{vm.name}' was stopped" in error.message
+    assert error.remedy == f"ingle vm start {vm.name}"
+    command = sleeping(server, server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm)
+    os.kill(server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm.pid, signal.SIGKILL)
+    error = refused(list, command)
+    assert error.reason == "VM_ENDED"
+    assert "signal 9" in error.message
+    command = sleeping(server, server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm)
+    server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+    error = refused(list, command)
+    assert error.reason == "VM_ENDED"
+    assert "was deleted" in error.message
 
 
 def test_a_vmm_that_is_killed_is_an_error_that_says_how(server: Server, vm: vm_pb2.Vm) -> None:

@@ -158,6 +158,30 @@ def test_a_stopping_server_still_deletes_the_vm_of_a_call_that_said_so(new_serve
     nothing_left(server)
 
 
+def test_a_stopping_server_tells_every_call_why_and_waits_only_for_those_that_may_end(new_server: NewServer) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    start = guest_pb2.ExecStart(vm=vm.id, argv=["sleep", "1000"])
+    command = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    assert next(command).HasField("started")
+    logs = server.vms.StreamVmLogs(vm_pb2.StreamVmLogsRequest(vm=vm.id, follow=True))
+    assert next(logs).data
+    attach = guest_pb2.AttachSessionStart(vm=vm.id, session_id="init", create=guest_pb2.SessionProgram())
+    shell = server.guest.AttachSession(iter([guest_pb2.AttachSessionRequest(start=attach)]))
+    assert next(shell).HasField("attached")
+    assert server.process is not None
+    server.process.send_signal(signal.SIGTERM)
+    assert refused(list, logs).reason == "SERVER_STOPPING"
+    assert refused(list, shell).reason == "SERVER_STOPPING"
+    assert command.is_active()
+    error = refused(list, command)
+    assert error.reason == "SERVER_STOPPING"
+    assert "try again" in error.remedy
+    assert server.process.wait(60) == 0
+    server.start()
+    assert server.list() == [vm]
+
+
 def test_stale_sockets_of_a_killed_server_do_not_matter(new_server: NewServer) -> None:
     server = new_server()
     server.kill()

@@ -20,6 +20,7 @@ from ingle.api_server.version import VERSION
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5.0
+_GOODBYE_SECONDS = 1.0  # for the last words of calls, and for those that aren't ours: health's watchers
 _LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
 
 
@@ -48,9 +49,10 @@ async def serve(config: Config) -> None:
     try:
         async with application(config, stopping.set) as app:
             await app.recovery.run()
-            calls = CallInterceptor()
+            interceptor = CallInterceptor()
+            calls = interceptor.calls
             server = grpc.aio.server(
-                interceptors=(calls,),
+                interceptors=(interceptor,),
                 options=(
                     ("grpc.max_receive_message_length", TRANSPORT_LIMIT),
                     ("grpc.max_send_message_length", TRANSPORT_LIMIT),
@@ -66,13 +68,15 @@ async def serve(config: Config) -> None:
             log.info("stopping")
             gate.close()
             paths.socket.unlink(missing_ok=True)
+            refusing = asyncio.create_task(server.stop(_GRACE_SECONDS + _LAST_SECONDS))  # new calls, from now on
+            calls.end_endless()
             await app.operations.close()
-            await server.stop(_GRACE_SECONDS)
-            try:
-                async with asyncio.timeout(_LAST_SECONDS):
-                    await calls.all_ended()
-            except TimeoutError:
-                log.error("calls are left behind in the middle of what they do")
+            if not await calls.ended(_GRACE_SECONDS):
+                calls.end_all()
+                if not await calls.ended(_LAST_SECONDS):
+                    log.error("calls are left behind in the middle of what they do")
+            await server.stop(_GOODBYE_SECONDS)
+            await refusing
     finally:
         remove_tree(private)
         socket_lock.release()

@@ -5,18 +5,21 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 from ingle.cli import tty
 from ingle.cli.client import Client
-from ingle.cli.errors import EXIT_SIGNAL, failed
+from ingle.cli.errors import EXIT_SIGNAL, SERVER_UNREACHABLE, CliError, failed
 from ingle.cli.exec_session import Output
 from ingle.cli.output import tell
 from ingle.v1.guest_pb2 import AttachSessionRequest, AttachSessionResponse, AttachSessionStart
 
 _READ_SIZE = 1 << 12
 _LEAVING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # from elsewhere: keys go to the guest
+
+
+_SESSION_GOES_ON = {SERVER_UNREACHABLE, "SERVER_STOPPING"}
 
 
 class _Left(Exception):
@@ -54,6 +57,11 @@ def attach(client: Client, start: AttachSessionStart, detach_keys: bytes, come_b
                 tty.renew_screen()
     except _Left as left:
         return EXIT_SIGNAL + left.number
+    except CliError as error:
+        failure = error.failures[0]
+        if failure.reason not in _SESSION_GOES_ON or start.create.end_with_viewer or not attachment.attached:
+            raise
+        raise CliError(replace(failure, remedy=come_back.format(id=attachment.session_id))) from error
     finally:
         attachment.leave()
     way_back = come_back.format(id=attachment.session_id)
@@ -70,6 +78,7 @@ class _Attachment:
 
     def __init__(self, client: Client, start: AttachSessionStart, detach_keys: bytes) -> None:
         self.session_id = start.session_id
+        self.attached = False
         self._connection = client.connection
         start.size.CopyFrom(tty.terminal_size() or start.size)
         self._call = client.begin(AttachSessionRequest(start=start), AttachSessionResponse, last=False)
@@ -91,6 +100,7 @@ class _Attachment:
         if response is None or response.WhichOneof("message") != "attached":
             raise failed("GUEST_PROTOCOL", "the call did not begin with a session")
         self.session_id = response.attached.id
+        self.attached = True
 
     def run(self) -> _End:
         """Pump until the session ends or is left."""

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -43,13 +43,24 @@ class OneVm:
     def channel(self, vm: str) -> GuestChannel:
         return self.agent.channel()
 
+    @asynccontextmanager
+    async def conversation(self, vm: str) -> AsyncIterator[GuestChannel]:
+        yield self.channel(vm)
+
 
 @pytest.fixture
-async def server(isolated: Ingle, agent_binary: Path, tmp_path: Path) -> AsyncIterator[grpc.aio.Server]:
+def interceptor() -> CallInterceptor:
+    return CallInterceptor()
+
+
+@pytest.fixture
+async def server(
+    isolated: Ingle, agent_binary: Path, tmp_path: Path, interceptor: CallInterceptor
+) -> AsyncIterator[grpc.aio.Server]:
     with running_agent(agent_binary, tmp_path) as agent:
         one, world = OneVm(agent), World()
         world.add_vm("web")
-        server = grpc.aio.server(interceptors=[CallInterceptor()])
+        server = grpc.aio.server(interceptors=[interceptor])
         servicer = GuestServicer(one, one, None)  # type: ignore[arg-type] # what sessions need of them
         guest_pb2_grpc.add_GuestServiceServicer_to_server(servicer, server)
         vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract]
@@ -295,3 +306,20 @@ async def test_without_a_terminal_nothing_is_started(ingle: Ingle) -> None:
 async def test_wrong_usage_ends_with_2(ingle: Ingle) -> None:
     for arguments in (("exec", "-t", "--timeout", "1s", "web", "true"), ("shell", "--detach-keys", "ctrl-1", "web")):
         assert (await ingle("vm", *arguments)).code == 2
+
+
+async def test_a_server_that_stops_is_told_with_the_way_back(ingle: Ingle, interceptor: CallInterceptor) -> None:
+    with shell(ingle, "web") as child:
+        await say(child, "x=kept; echo before-$x", "before-kept\r\n")
+        interceptor.calls.end_endless()
+        code, told = await ended(child)
+        assert code == 125
+        assert "the server was stopped" in told
+        assert "remedy: ingle vm shell web" in told
+    with shell(ingle, "web") as child:
+        await say(child, "echo again-$x", "again-kept\r\n")
+    with terminal(ingle, "vm", "exec", "-t", "web", "--", "sh", "-c", "echo rea''dy; exec sleep 1000") as child:
+        await expect(child, "ready")
+        interceptor.calls.end_endless()
+        _, told = await ended(child)
+        assert "vm session attach" not in told  # it has ended with us

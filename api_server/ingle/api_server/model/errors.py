@@ -62,6 +62,7 @@ class Reason(Enum):
     ARCHIVE_INVALID = 83
     FILE_TOO_LARGE = 84
     FILE_IO_FAILED = 85
+    VM_ENDED = 120
     INTERNAL = 99
 
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.errors import Conflict, GuestError, NotFound, Reason
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.ports.engine import Vmm
 from ingle.api_server.ports.files import VmFiles
@@ -18,6 +20,7 @@ NO_ANSWER = "its VMM was started by an earlier server and does not answer this o
 """What is wrong with a VM that is RUNNING and has no VMM here."""
 
 _TRIM_SECONDS = 5.0
+_END_SECONDS = 2.0  # from an agent that hangs up to the end of its VMM, when the guest powers off by itself
 _CONSOLE_BYTES = 8 * 1024 * 1024
 
 
@@ -67,6 +70,18 @@ class Fleet:
         """The way into a running VM. Raises Conflict(WRONG_STATE)."""
         return self._dialler.channel(self.running_vmm(vm).agent)
 
+    @asynccontextmanager
+    async def conversation(self, vm: Vm) -> AsyncIterator[GuestChannel]:
+        """The way into a running VM, for as long as the context is open. Raises Conflict(WRONG_STATE), and in place of
+        GUEST_UNREACHABLE from inside the context GuestError(VM_ENDED) when it is the VM that is gone."""
+        vmm = self.running_vmm(vm)
+        try:
+            yield self._dialler.channel(vmm.agent)
+        except GuestError as error:
+            if error.reason is Reason.GUEST_UNREACHABLE and (ended := await self._how_it_ended(vm, vmm)) is not None:
+                raise ended from error
+            raise
+
     async def close(self) -> None:
         """Let go of all. Every VMM lives on."""
         for watcher in self._watchers:
@@ -80,6 +95,18 @@ class Fleet:
         console = self._files.paths(vm_id).console_log
         while not await vmm.wait_gone(_TRIM_SECONDS) and self._vmms.get(vm_id) is vmm:
             self._files.forget_all_but(console, _CONSOLE_BYTES)
+
+    async def _how_it_ended(self, vm: Vm, vmm: Vmm) -> GuestError | None:
+        """What became of a VM whose agent hung up; None when it runs on."""
+        try:
+            if (await self._store.vm(vm.id)).state is VmState.RUNNING and not await vmm.wait_gone(_END_SECONDS):
+                return None
+            async with self.lock(vm.id):  # who ends a VM holds it until the store knows how
+                now = await self._store.vm(vm.id)
+        except NotFound:
+            return GuestError(Reason.VM_ENDED, f"VM {vm.name!r} was deleted in the middle of it")
+        how = f"died in the middle of it: {now.error}" if now.error else "was stopped in the middle of it"
+        return GuestError(Reason.VM_ENDED, f"VM {now.name!r} {how}", f"ingle vm start {now.name}")
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()

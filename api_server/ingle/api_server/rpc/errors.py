@@ -64,6 +64,7 @@ _CODES = {
     Reason.ARCHIVE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.FILE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.FILE_IO_FAILED: grpc.StatusCode.INTERNAL,
+    Reason.VM_ENDED: grpc.StatusCode.ABORTED,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import grpc
 
 from ingle.api_server.host.context import current_operation
-from ingle.api_server.model.errors import InvalidArgument, NotFound
+from ingle.api_server.model.errors import GuestError, InvalidArgument, NotFound, Reason
 from ingle.api_server.operations.delete_vm import DeleteVm
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import uninterrupted
@@ -44,7 +44,7 @@ class GuestServicer(SessionCalls, FileCalls):
         vm = await self._store.vm(start.vm)
         try:
             spec = convert.exec_spec(start)
-            async with self._fleet.channel(vm).exec(spec) as session:
+            async with self._fleet.conversation(vm) as channel, channel.exec(spec) as session:
                 pump = asyncio.create_task(_pump_or_kill(request_iterator, session))
                 try:
                     async for event in session.events():
@@ -54,6 +54,10 @@ class GuestServicer(SessionCalls, FileCalls):
                 finally:
                     pump.cancel()
                     await asyncio.gather(pump, return_exceptions=True)
+        except GuestError as error:
+            if error.reason is Reason.VM_ENDED and start.delete_vm:  # then there is nothing to start again
+                raise GuestError(error.reason, error.message) from error
+            raise
         finally:
             if start.delete_vm:
                 await uninterrupted(self._delete_vm(vm.id))

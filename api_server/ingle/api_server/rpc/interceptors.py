@@ -19,6 +19,7 @@ from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
 from ingle.api_server.model.ids import new_op_id
 from ingle.api_server.pipeline import root_cause
+from ingle.api_server.rpc.calls import Calls
 from ingle.api_server.rpc.errors import OP_ID_KEY, VERSION_KEY, abort
 from ingle.api_server.version import API_VERSION
 
@@ -39,11 +40,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """The outermost interceptor, and the only one."""
 
     def __init__(self) -> None:
-        self._calls = _Calls()
-
-    async def all_ended(self) -> None:
-        """Return when no call is under way. grpc's own stop doesn't wait for those it has cancelled."""
-        await self._calls.none.wait()
+        self.calls = Calls()
 
     async def intercept_service(
         self,
@@ -54,10 +51,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None:
-            return grpc.unary_unary_rpc_method_handler(_Call(method, None, self._calls).unknown)
+            return grpc.unary_unary_rpc_method_handler(_Call(method, None, self.calls).unknown)
         if not method.startswith(_OURS):
             return handler
-        call = _Call(method, handler, self._calls)
+        call = _Call(method, handler, self.calls)
         # No deserializer: bytes come in, so that a request that can't be decoded gets our kind of error as well.
         if handler.response_streaming:
             make = (
@@ -71,28 +68,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(call.unary, response_serializer=handler.response_serializer)
 
 
-class _Calls:
-    """How many calls are under way."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self.none = asyncio.Event()
-        self.none.set()
-
-    def begun(self) -> None:
-        self._count += 1
-        self.none.clear()
-
-    def ended(self) -> None:
-        self._count -= 1
-        if self._count == 0:
-            self.none.set()
-
-
 class _Call:
     """One method's way through the interceptor."""
 
-    def __init__(self, method: str, handler: "Handler | None", calls: _Calls) -> None:
+    def __init__(self, method: str, handler: "Handler | None", calls: Calls) -> None:
         self._method = method
         self._handler: Any = handler
         self._calls = calls
@@ -155,7 +134,7 @@ class MessageTooLarge(IngleError):
 class _Guard:
     """Gives a call its op_id, logs it, and turns whatever it raises into an error on the wire."""
 
-    def __init__(self, method: str, context: Context, calls: _Calls) -> None:
+    def __init__(self, method: str, context: Context, calls: Calls) -> None:
         self._method = method
         self._context = context
         self._calls = calls
@@ -163,18 +142,23 @@ class _Guard:
         self._began = time.perf_counter()
 
     async def __aenter__(self) -> None:
-        self._calls.begun()
+        self._call = self._calls.begin(self._method)
         current_operation.set(self._op_id)
         self._context.set_trailing_metadata(((OP_ID_KEY, self._op_id),))
         log.debug("call %s", self._method, extra={"peer": self._context.peer()})
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._calls.ended()
+        try:
+            await self._tell(error)
+        finally:
+            self._call.end()
+
+    async def _tell(self, error: BaseException | None) -> None:
         took = {"method": self._method, "ms": round((time.perf_counter() - self._began) * 1000, 1)}
         if error is None:
             log.info("call", extra=took)
             return
-        cause = root_cause(error)
+        cause = self._call.why_cancelled(root_cause(error))
         if isinstance(cause, (asyncio.CancelledError, GeneratorExit)):
             log.info("call cancelled by its caller", extra=took)
             return

@@ -41,8 +41,8 @@ class SessionCalls(guest_pb2_grpc.GuestServiceServicer):
         if first is None or first.WhichOneof("message") != "start":
             raise InvalidArgument("the first message of an attachment must be `start`")
         spec = convert.attach_spec(first.start)
-        channel = await self._channel(first.start.vm)
-        async with channel.attach_session(spec) as attachment:
+        vm = await self._store.vm(first.start.vm)
+        async with self._fleet.conversation(vm) as channel, channel.attach_session(spec) as attachment:
             pump = asyncio.create_task(_pump_or_leave(request_iterator, attachment))
             try:
                 async for event in attachment.events():

@@ -79,6 +79,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 83
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 84
     ERROR_REASON_FILE_IO_FAILED: _ErrorReason.ValueType  # 85
+    ERROR_REASON_VM_ENDED: _ErrorReason.ValueType  # 120
+    """The VM was stopped or deleted, or died, in the middle of the call."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -142,6 +144,8 @@ ERROR_REASON_CROSS_DEVICE: ErrorReason.ValueType  # 82
 ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 83
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 84
 ERROR_REASON_FILE_IO_FAILED: ErrorReason.ValueType  # 85
+ERROR_REASON_VM_ENDED: ErrorReason.ValueType  # 120
+"""The VM was stopped or deleted, or died, in the middle of the call."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
