@@ -32,7 +32,7 @@ echo "$home" >"$out/home"
 mkdir -m 0700 "$home/run" "$home/work"
 for name in $(compgen -e INGLE_); do unset "$name"; done
 export HOME=$home XDG_CONFIG_HOME=$home/config XDG_STATE_HOME=$home/state XDG_CACHE_HOME=$home/cache
-export XDG_RUNTIME_DIR=$home/run
+export XDG_RUNTIME_DIR=$home/run INGLE_MODE=user
 # Seen by a hook that coverage installs into .venv, so every Python started from there measures itself.
 export COVERAGE_PROCESS_START=$repository/pyproject.toml
 PATH=$repository/.venv/bin:$PATH

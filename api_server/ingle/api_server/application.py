@@ -116,7 +116,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             kernels=kernel_library,
             steps=(*pipelines.all, delete_step),
         )
-        facts = ServerFacts(datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits)
+        facts = ServerFacts(datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system)
         system = SystemServicer(facts, (engine,), stop)
         vm = VmServicer(
             store,

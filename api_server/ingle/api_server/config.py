@@ -42,6 +42,19 @@ class Paths:
             socket=Path(env["INGLE_SOCKET"]) if env.get("INGLE_SOCKET") else runtime / "api.sock",
         )
 
+    @staticmethod
+    def of_system() -> "Paths":
+        """Those of the one server of a system install (file-hierarchy(7)). Everybody may see /run/ingle, where the
+        socket is; what belongs to VMs lies a level deeper, in a directory that only the server can enter."""
+        run = Path("/run/ingle")
+        return Paths(
+            config=Path("/etc/ingle/config.toml"),
+            state=Path("/var/lib/ingle"),
+            runtime=run / "server",
+            cache=Path("/var/cache/ingle"),
+            socket=run / "api.sock",
+        )
+
     @property
     def database(self) -> Path:
         """The store's file."""
@@ -79,11 +92,15 @@ class Config:
     paths: Paths
     defaults: Defaults
     settings: tuple[Setting, ...]
+    system: bool = False
+    """Whether this is the server of the whole machine: its callers are a group, not one user."""
 
 
-def load(env: Mapping[str, str]) -> Config:
-    """Read the configuration. Raises InvalidArgument that says which file or variable is wrong, and how."""
-    paths = Paths.of(env)
+def load(env: Mapping[str, str], *, system: bool = False) -> Config:
+    """Read the configuration of this user's server, or of the system's.
+
+    Raises InvalidArgument that says which file or variable is wrong, and how."""
+    paths = Paths.of_system() if system else Paths.of(env)
     defaults = Defaults()
     origins = {item.name: "built-in" for item in fields(Defaults)}
     for name, value in _file_values(paths.config).items():
@@ -96,7 +113,7 @@ def load(env: Mapping[str, str]) -> Config:
             defaults = _with(defaults, name, env[variable], variable)
             origins[name] = f"${variable}"
     settings = tuple(Setting(name, _shown(getattr(defaults, name)), origin) for name, origin in origins.items())
-    return Config(paths, defaults, settings)
+    return Config(paths, defaults, settings, system)
 
 
 def host_limits() -> HostLimits:

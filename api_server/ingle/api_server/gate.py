@@ -8,10 +8,11 @@ to an abstract name that carries the peer's identity, which handlers find in `co
 import asyncio
 import logging
 import os
+import pwd
 import secrets
 import socket
 import struct
-from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,25 @@ PEER_PREFIX = "unix-abstract:ingle-gate/"
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who is admitted: one user; where `gid` is given, root and the members of that group too."""
+
+    uid: int
+    gid: int | None = None
+
+    def admit(self, uid: int, gid: int) -> bool:
+        """Whether a peer with these ids may come in."""
+        return uid == self.uid or (self.gid is not None and (uid == 0 or self.gid in _groups(uid, gid)))
+
+
+def _groups(uid: int, gid: int) -> list[int]:
+    try:
+        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:  # nobody's uid: it has what it came with
+        return [gid]
 
 
 class _Half(asyncio.Protocol):
@@ -73,17 +93,17 @@ class _Half(asyncio.Protocol):
 class _Front(_Half):
     """The caller's side."""
 
-    def __init__(self, upstream: Path, allowed: Collection[int]) -> None:
+    def __init__(self, upstream: Path, callers: Callers) -> None:
         super().__init__()
         self._upstream = upstream
-        self._allowed = allowed
+        self._callers = callers
         self._linking: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer: socket.socket = transport.get_extra_info("socket")
         pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid not in self._allowed:
+        if not self._callers.admit(uid, gid):
             log.warning("connection refused", extra={"uid": uid, "pid": pid})
             self.transport.abort()
             return
@@ -112,8 +132,8 @@ class _Front(_Half):
         self.transport.resume_reading()
 
 
-async def open_gate(public: Path, upstream: Path, allowed: Collection[int]) -> asyncio.Server:
-    """Listen on `public`, mode 0600 from birth, for peers with an allowed uid, and splice them to `upstream`.
+async def open_gate(public: Path, upstream: Path, callers: Callers) -> asyncio.Server:
+    """Listen on `public`, which only callers can open from its birth on, and splice them to `upstream`.
 
     For start-up: the umask is changed for the moment of the bind, and the caller holds the lock beside `public`, so
     that what is there is stale. Raises OSError."""
@@ -124,6 +144,9 @@ async def open_gate(public: Path, upstream: Path, allowed: Collection[int]) -> a
         listener.bind(str(public))
     finally:
         os.umask(umask)
+    if callers.gid is not None:
+        os.chown(public, -1, callers.gid)
+        public.chmod(0o660)
     return await asyncio.get_running_loop().create_unix_server(
-        lambda: _Front(upstream, allowed), sock=listener, backlog=_BACKLOG
+        lambda: _Front(upstream, callers), sock=listener, backlog=_BACKLOG
     )

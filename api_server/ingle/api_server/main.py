@@ -20,12 +20,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ingle-server", description="ingle's API server.")
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="serve until SIGTERM")
+    serving.add_argument("--system", action="store_true", help="for this whole machine, for its group")
     serving.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     examining = commands.add_parser("doctor", help="check what a server needs of this host; changes nothing")
+    examining.add_argument("--system", action="store_true", help="the server of this whole machine")
     examining.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
     try:
-        settings = config.load(os.environ)
+        settings = config.load(os.environ, system=arguments.system)
     except IngleError as error:
         return _complain(error, _CONFIG_ERROR)
     if arguments.command == "doctor":

@@ -9,10 +9,11 @@ import grpc
 
 from ingle.api_server.application import application
 from ingle.api_server.config import Config, private_directory
-from ingle.api_server.gate import open_gate
+from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.host import sockets
 from ingle.api_server.host.files import remove_tree
 from ingle.api_server.host.leftovers import kill_leftovers
+from ingle.api_server.host.service_manager import tell_manager
 from ingle.api_server.locks import Lock
 from ingle.api_server.rpc.interceptors import TRANSPORT_LIMIT, CallInterceptor
 from ingle.api_server.version import VERSION
@@ -62,10 +63,13 @@ async def serve(config: Config) -> None:
             await app.register(server)
             server.add_insecure_port(f"unix:{upstream}")
             await server.start()
-            gate = await open_gate(paths.socket, upstream, {os.getuid()})
+            callers = Callers(os.getuid(), os.getgid() if config.system else None)
+            gate = await open_gate(paths.socket, upstream, callers)
+            tell_manager("READY=1")
             log.info("serving", extra={"version": VERSION, "socket": str(paths.socket), "pid": os.getpid()})
             await stopping.wait()
             log.info("stopping")
+            tell_manager("STOPPING=1")
             gate.close()
             paths.socket.unlink(missing_ok=True)
             refusing = asyncio.create_task(server.stop(_GRACE_SECONDS + _LAST_SECONDS))  # new calls, from now on

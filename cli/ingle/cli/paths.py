@@ -1,4 +1,5 @@
-"""Where the per-user server listens and logs. Nothing is created here: the server makes its directories, mode 0700."""
+"""Where the server listens and logs: this user's own, or that of a system install. Nothing is created
+here: the server makes its directories, mode 0700."""
 
 import os
 import stat
@@ -8,8 +9,12 @@ from pathlib import Path
 from ingle.cli.errors import SERVER_UNREACHABLE, failed
 
 SOCKET_VARIABLE = "INGLE_SOCKET"
+MODE_VARIABLE = "INGLE_MODE"
 SOCKET_PATH_LIMIT = 107
 """Bytes; sun_path of unix(7) less its end."""
+
+SYSTEM_RUNTIME_DIRECTORY = Path("/run/ingle")
+"""Made by a system install, for good; its group may talk to the server."""
 
 _OWN_DIRECTORY = "set XDG_RUNTIME_DIR to a directory of your own"
 
@@ -17,17 +22,23 @@ _OWN_DIRECTORY = "set XDG_RUNTIME_DIR to a directory of your own"
 @dataclass(frozen=True)
 class Address:
     """The API socket. `own`: it is where this user's server belongs, so that it may be started on demand; otherwise it
-    was named by the user and stands for exactly that server."""
+    stands for exactly one server, and `remedy` says what to type when that does not listen."""
 
     path: Path
     own: bool
+    remedy: str = ""
 
 
 def api_address() -> Address:
-    """$INGLE_SOCKET, else api.sock in the runtime directory. Raises CliError for a path no socket can have, and for a
-    directory that somebody else controls."""
+    """$INGLE_SOCKET, else the system's server where there is one that we may talk to, else that of this user.
+
+    $INGLE_MODE, `user` or `system`, decides between the latter two. Raises CliError for another value, for a path no
+    socket can have, and for a directory that somebody else controls."""
     if named := os.environ.get(SOCKET_VARIABLE):
-        return Address(_checked(Path(named).absolute()), own=False)
+        remedy = f"start that server, or `unset {SOCKET_VARIABLE}` to use your own"
+        return Address(_checked(Path(named).absolute()), own=False, remedy=remedy)
+    if _wants_system():
+        return Address(SYSTEM_RUNTIME_DIRECTORY / "api.sock", own=False, remedy="sudo ingle system restart")
     directory = runtime_directory()
     _refuse_foreign(directory)
     return Address(_checked(directory / "api.sock"), own=True)
@@ -54,6 +65,23 @@ def state_directory() -> Path:
 def server_log() -> Path:
     """What a server that was started on demand prints."""
     return state_directory() / "server.log"
+
+
+def _wants_system() -> bool:
+    mode = os.environ.get(MODE_VARIABLE, "")
+    if mode not in {"", "user", "system"}:
+        raise failed(
+            "INVALID_ARGUMENT", f"{MODE_VARIABLE} is {mode!r}: user or system is allowed", f"unset {MODE_VARIABLE}"
+        )
+    return mode == "system" or (mode == "" and _may_use_system())
+
+
+def _may_use_system() -> bool:
+    try:
+        group = SYSTEM_RUNTIME_DIRECTORY.stat().st_gid
+    except FileNotFoundError:
+        return False
+    return os.getuid() == 0 or group in {os.getegid(), *os.getgroups()}
 
 
 def _absolute(variable: str) -> Path | None:

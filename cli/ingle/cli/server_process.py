@@ -44,8 +44,8 @@ def connect_or_start(address: paths.Address) -> socket.socket:
     if not address.own:
         raise failed(
             SERVER_UNREACHABLE,
-            f"no server listens on {address.path}, which {paths.SOCKET_VARIABLE} names",
-            f"start that server, or `unset {paths.SOCKET_VARIABLE}` to use your own",
+            f"no server listens on {address.path}",
+            address.remedy,
         )
     return start(address)
 

@@ -72,6 +72,7 @@ def isolated(tmp_path: Path) -> Ingle:
             **kept,
             "HOME": str(tmp_path / "home"),
             "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+            "INGLE_MODE": "user",
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
     )

@@ -17,7 +17,7 @@ import pytest
 from contract.agent.conftest import Agent, agent_binary, running_agent
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import VmService, World
-from ingle.api_server.gate import open_gate
+from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.model.errors import NotFound, Reason
 from ingle.api_server.ports.guest import GuestChannel
 from ingle.api_server.rpc.guest import GuestServicer
@@ -66,7 +66,7 @@ async def server(
         vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract]
         server.add_insecure_port(f"unix:{tmp_path}/grpc.sock")
         await server.start()
-        gate = await open_gate(tmp_path / "api.sock", tmp_path / "grpc.sock", {os.getuid()})
+        gate = await open_gate(tmp_path / "api.sock", tmp_path / "grpc.sock", Callers(os.getuid()))
         yield server
         gate.close()
         await server.stop(None)

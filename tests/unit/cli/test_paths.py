@@ -11,13 +11,42 @@ from ingle.cli.errors import CliError
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("INGLE_SOCKET", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+    for name in ("INGLE_SOCKET", "INGLE_MODE", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_a_named_socket_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INGLE_SOCKET", "/somewhere/api.sock")
-    assert paths.api_address() == paths.Address(Path("/somewhere/api.sock"), own=False)
+    address = paths.api_address()
+    assert (address.path, address.own) == (Path("/somewhere/api.sock"), False)
+    assert "unset INGLE_SOCKET" in address.remedy
+
+
+def test_a_system_install_is_taken_by_those_who_may_use_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(paths, "SYSTEM_RUNTIME_DIRECTORY", tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "mine"))
+    assert paths.api_address().path == tmp_path / "api.sock"
+    assert not paths.api_address().own
+    monkeypatch.setattr(os, "getuid", lambda: 3_000_000)
+    monkeypatch.setattr(os, "getegid", lambda: 3_000_000)
+    monkeypatch.setattr(os, "getgroups", lambda: [3_000_000])
+    assert paths.api_address().path == tmp_path / "mine/ingle/api.sock"
+    monkeypatch.setattr(os, "getgroups", lambda: [3_000_000, tmp_path.stat().st_gid])
+    assert paths.api_address().path == tmp_path / "api.sock"
+
+
+@pytest.mark.parametrize(("mode", "where"), [("user", "mine/ingle/api.sock"), ("system", "api.sock")])
+def test_the_mode_can_be_forced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str, where: str) -> None:
+    monkeypatch.setattr(paths, "SYSTEM_RUNTIME_DIRECTORY", tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("INGLE_MODE", mode)
+    assert paths.api_address().path == tmp_path / where
+
+
+def test_another_mode_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGLE_MODE", "root")
+    with pytest.raises(CliError, match="user or system is allowed"):
+        paths.api_address()
 
 
 def test_the_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import grpc
 
-from ingle.api_server.model.errors import IngleError
+from ingle.api_server.model.errors import Conflict, IngleError, Reason
 from ingle.api_server.model.spec import HostLimits
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.rpc import convert
@@ -28,6 +28,7 @@ class ServerFacts:
     runtime: Path
     cache: Path
     limits: HostLimits
+    system: bool
 
 
 class SystemServicer(system_pb2_grpc.SystemServiceServicer):
@@ -53,10 +54,15 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
             cache_directory=str(facts.cache),
             host_vcpus=facts.limits.vcpus,
             host_memory_bytes=facts.limits.memory_bytes,
+            system=facts.system,
             engines=[await _engine_info(engine) for engine in self._engines],
         )
 
     async def Shutdown(self, request: system_pb2.ShutdownRequest, context: Context) -> system_pb2.ShutdownResponse:
+        if self._facts.system:
+            raise Conflict(
+                Reason.WRONG_STATE, "systemd runs this server for the whole machine", "sudo systemctl stop ingle"
+            )
         self._stop()
         return system_pb2.ShutdownResponse()
 

@@ -1,4 +1,4 @@
-"""`ingle server`: the per-user API server. Other commands start it by themselves."""
+"""`ingle server`: the API server that commands talk to. A user's own is started by them."""
 
 import sys
 import time
@@ -77,6 +77,8 @@ def logs(
     tail: Annotated[int, typer.Option("--tail", metavar="LINES", parser=Count, help="Only the last lines.")] = 100,
 ) -> None:
     """What the server says; every line has the op_id that errors show."""
+    if paths.api_address().path.is_relative_to(paths.SYSTEM_RUNTIME_DIRECTORY):
+        raise failed("WRONG_STATE", "systemd keeps the log of the system's server", "journalctl -u ingle")
     log = paths.server_log()
     if not log.exists():
         raise failed(
@@ -128,7 +130,7 @@ def _tell(info: system_pb2.GetInfoResponse, *, json: bool) -> None:
                 ("socket", str(address)),
                 ("state", info.state_directory),
                 ("cache", info.cache_directory),
-                ("log", str(paths.server_log())),
+                ("log", "journalctl -u ingle" if info.system else str(paths.server_log())),
                 ("host", f"{info.host_vcpus} vCPUs, {format_size(info.host_memory_bytes)} memory"),
                 *engines,
             )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/system.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n\x0bPingRequest\"4\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\"\x10\n\x0eGetInfoRequest\"\x97\x02\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\x12\x19\n\x11runtime_directory\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61\x63he_directory\x18\x07 \x01(\t\x12\x12\n\nhost_vcpus\x18\x08 \x01(\r\x12\x19\n\x11host_memory_bytes\x18\t \x01(\x04\x12%\n\x07\x65ngines\x18\n \x03(\x0b\x32\x14.ingle.v1.EngineInfo\"<\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xc9\x01\n\rSystemService\x12\x35\n\x04Ping\x12\x15.ingle.v1.PingRequest\x1a\x16.ingle.v1.PingResponse\x12>\n\x07GetInfo\x12\x18.ingle.v1.GetInfoRequest\x1a\x19.ingle.v1.GetInfoResponse\x12\x41\n\x08Shutdown\x12\x19.ingle.v1.ShutdownRequest\x1a\x1a.ingle.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/system.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n\x0bPingRequest\"4\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\"\x10\n\x0eGetInfoRequest\"\xa7\x02\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\x12\x19\n\x11runtime_directory\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61\x63he_directory\x18\x07 \x01(\t\x12\x12\n\nhost_vcpus\x18\x08 \x01(\r\x12\x19\n\x11host_memory_bytes\x18\t \x01(\x04\x12%\n\x07\x65ngines\x18\n \x03(\x0b\x32\x14.ingle.v1.EngineInfo\x12\x0e\n\x06system\x18\x0b \x01(\x08\"<\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse2\xc9\x01\n\rSystemService\x12\x35\n\x04Ping\x12\x15.ingle.v1.PingRequest\x1a\x16.ingle.v1.PingResponse\x12>\n\x07GetInfo\x12\x18.ingle.v1.GetInfoRequest\x1a\x19.ingle.v1.GetInfoResponse\x12\x41\n\x08Shutdown\x12\x19.ingle.v1.ShutdownRequest\x1a\x1a.ingle.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,13 +39,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETINFOREQUEST']._serialized_start=137
   _globals['_GETINFOREQUEST']._serialized_end=153
   _globals['_GETINFORESPONSE']._serialized_start=156
-  _globals['_GETINFORESPONSE']._serialized_end=435
-  _globals['_ENGINEINFO']._serialized_start=437
-  _globals['_ENGINEINFO']._serialized_end=497
-  _globals['_SHUTDOWNREQUEST']._serialized_start=499
-  _globals['_SHUTDOWNREQUEST']._serialized_end=516
-  _globals['_SHUTDOWNRESPONSE']._serialized_start=518
-  _globals['_SHUTDOWNRESPONSE']._serialized_end=536
-  _globals['_SYSTEMSERVICE']._serialized_start=539
-  _globals['_SYSTEMSERVICE']._serialized_end=740
+  _globals['_GETINFORESPONSE']._serialized_end=451
+  _globals['_ENGINEINFO']._serialized_start=453
+  _globals['_ENGINEINFO']._serialized_end=513
+  _globals['_SHUTDOWNREQUEST']._serialized_start=515
+  _globals['_SHUTDOWNREQUEST']._serialized_end=532
+  _globals['_SHUTDOWNRESPONSE']._serialized_start=534
+  _globals['_SHUTDOWNRESPONSE']._serialized_end=552
+  _globals['_SYSTEMSERVICE']._serialized_start=555
+  _globals['_SYSTEMSERVICE']._serialized_end=756
 # @@protoc_insertion_point(module_scope)

@@ -71,7 +71,7 @@ class SystemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Shutdown(self, request, context):
-        """Stops the server after calls in flight were cancelled and undone. Running VMs go on running.
+        """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

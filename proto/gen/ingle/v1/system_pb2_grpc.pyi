@@ -38,7 +38,7 @@ class SystemServiceStub:
     GetInfo: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetInfoRequest, _system_pb2.GetInfoResponse]
     """Version, paths, limits and engines of this server."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]
-    """Stops the server after calls in flight were cancelled and undone. Running VMs go on running."""
+    """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
@@ -50,7 +50,7 @@ class SystemServiceAsyncStub(SystemServiceStub):
     GetInfo: _aio.UnaryUnaryMultiCallable[_system_pb2.GetInfoRequest, _system_pb2.GetInfoResponse]  # type: ignore[assignment]
     """Version, paths, limits and engines of this server."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]  # type: ignore[assignment]
-    """Stops the server after calls in flight were cancelled and undone. Running VMs go on running."""
+    """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     """The server itself."""
@@ -77,6 +77,6 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_pb2.ShutdownRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_pb2.ShutdownResponse, _abc.Awaitable[_system_pb2.ShutdownResponse]]:
-        """Stops the server after calls in flight were cancelled and undone. Running VMs go on running."""
+        """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

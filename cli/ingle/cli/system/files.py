@@ -1,0 +1,84 @@
+"""The files of a system install: a pure function of where the code is and who may use it.
+
+Each begins with a line that says whose it is. What is at its place without that line was put there by somebody else,
+and is never overwritten nor removed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from importlib.resources import files as resources
+from pathlib import Path
+
+MARK = "# Written by `ingle system install`, and again by the next one: change it by a drop-in of your own.\n"
+
+UNITS = ("ingle.service",)
+"""In the order in which they start."""
+
+_PLACES: Mapping[str, Path] = {
+    "sysusers.conf": Path("/etc/sysusers.d/ingle.conf"),
+    "tmpfiles.conf": Path("/etc/tmpfiles.d/ingle.conf"),
+    "sysctl.conf": Path("/etc/sysctl.d/60-ingle.conf"),
+    **{unit: Path("/etc/systemd/system") / unit for unit in UNITS},
+}
+
+COMMAND = Path("/usr/local/bin/ingle")
+"""A link to the command of the root-owned code."""
+
+
+class Condition(Enum):
+    """How a file of ours is found."""
+
+    MISSING = "missing"
+    CURRENT = "current"
+    DIFFERENT = "different"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True)
+class ManagedFile:
+    """A file of the install: mode 0644, root's."""
+
+    path: Path
+    content: str
+
+    def condition(self) -> Condition:
+        """How it is found now. Raises OSError when it can't be read."""
+        try:
+            found = self.path.read_text(errors="replace")
+        except FileNotFoundError:
+            return Condition.MISSING
+        except IsADirectoryError:
+            return Condition.FOREIGN
+        if found == self.content:
+            return Condition.CURRENT
+        return Condition.DIFFERENT if found.startswith(MARK) else Condition.FOREIGN
+
+    def write(self) -> None:
+        """Put it in place as a whole: a reader sees the old one or the new one."""
+        self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        fresh = self.path.with_name(f".{self.path.name}.new")
+        fresh.write_text(self.content)
+        fresh.chmod(0o644)
+        fresh.replace(self.path)
+
+
+def managed_files(prefix: Path, group: str, root: Path = Path("/")) -> tuple[ManagedFile, ...]:
+    """All of them, for code in the virtual environment `prefix` and callers in `group`, below `root`."""
+    values = {"PREFIX": str(prefix), "GROUP": group}
+    return tuple(
+        ManagedFile(root / place.relative_to("/"), MARK + _fill(_template(name), values))
+        for name, place in _PLACES.items()
+    )
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        template = template.replace(f"@{name}@", value)
+    return template
+
+
+def _template(name: str) -> str:
+    """From the wheel, or from deploy/ of a checkout."""
+    package = resources("ingle.cli.system")
+    packed = package / "deploy" / name
+    return (packed if packed.is_file() else Path(str(package)).parents[3] / "deploy" / name).read_text()

@@ -1,0 +1,181 @@
+"""Installing ingle as a service of the whole machine, looking at it, and removing it.
+
+Every step can be done again: an install that failed half-way is mended by the next one."""
+
+import grp
+import os
+import pwd
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingle.cli.errors import failed
+from ingle.cli.system import code
+from ingle.cli.system.files import COMMAND, UNITS, Condition, ManagedFile, managed_files
+from ingle.cli.system.manager import Systemd, UnitState
+
+USER = "ingle"
+HOME = Path("/var/lib/ingle")
+RUNTIME = Path("/run/ingle")
+CONFIGURATION = Path("/etc/ingle")
+DIRECTORIES = (HOME, Path("/var/cache/ingle"), RUNTIME, CONFIGURATION)
+"""What --purge removes."""
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file of the install, and how it is found."""
+
+    file: ManagedFile
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A system install as it is. `prefix` is the environment its code is in."""
+
+    prefix: Path
+    group: str
+    units: tuple[UnitState, ...]
+    files: tuple[FoundFile, ...]
+
+    @property
+    def drift(self) -> tuple[FoundFile, ...]:
+        """Files that are not as an install by this version would write them."""
+        return tuple(found for found in self.files if found.condition is not Condition.CURRENT)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything runs and nothing has drifted."""
+        return not self.drift and all(unit.active == "active" for unit in self.units)
+
+
+class System:
+    """The system install of this machine."""
+
+    def __init__(self, systemd: Systemd, command: Path = COMMAND) -> None:
+        self._systemd = systemd
+        self._command = command
+
+    def install(self, group: str, say: Callable[[str], None]) -> bool:
+        """Install, or mend what is installed; whether anything had to change. Raises CliError before the first change
+        when something is there that is not ours, or the code can be changed by others than root."""
+        self._require_root("install")
+        self._systemd.require()
+        prefix = code.prefix()
+        files = managed_files(prefix, group)
+        self._refuse_foreign(files, prefix)
+        changed = self._write(files, say)
+        sysusers, tmpfiles, sysctl = (file.path for file in files[:3])
+        self._systemd.make_accounts(sysusers)
+        _check_group(group)
+        self._systemd.make_directories(tmpfiles)
+        self._systemd.apply_sysctl(sysctl)
+        changed |= self._link_command(prefix, say)
+        self._systemd.reload()
+        self._systemd.enable(UNITS)
+        stopped = [unit for unit in UNITS if self._systemd.state(unit).active != "active"]
+        for unit in UNITS if changed else stopped:
+            say(f"starting {unit}")
+            self._systemd.restart([unit])
+        return changed or bool(stopped)
+
+    def upgrade(self, say: Callable[[str], None]) -> None:
+        """Write the files as this version has them, and restart; VMs run on."""
+        self._require_root("upgrade")
+        installed = self.installed()
+        if not self.install(installed.group, say):
+            self.restart()
+
+    def restart(self) -> None:
+        """Restart all units; VMs run on."""
+        self._require_root("restart")
+        self.installed()
+        self._systemd.restart(UNITS)
+
+    def installed(self) -> Installed:
+        """What is there. Raises CliError when nothing is."""
+        try:
+            prefix = self._command.readlink().parents[1]
+            group = grp.getgrgid(RUNTIME.stat().st_gid).gr_name
+        except (OSError, KeyError) as error:
+            raise failed("WRONG_STATE", "ingle is not installed on this system", "sudo ingle system install") from error
+        files = managed_files(prefix, group)
+        return Installed(
+            prefix,
+            group,
+            tuple(self._systemd.state(unit) for unit in UNITS),
+            tuple(FoundFile(file, file.condition()) for file in files),
+        )
+
+    def uninstall(self, say: Callable[[str], None], *, purge: bool) -> None:
+        """Stop everything, VMs too, and remove what an install made; with `purge` also VMs, images and accounts.
+
+        What belongs to somebody else stays, and is no error: half an install must be removable as well."""
+        self._require_root("uninstall")
+        self._systemd.require()
+        self._systemd.stop(tuple(reversed(UNITS)))
+        for unit in UNITS:
+            self._systemd.kill_rest(unit)
+        for file in managed_files(Path("/"), "root"):
+            if file.condition() in {Condition.CURRENT, Condition.DIFFERENT}:
+                say(f"removing {file.path}")
+                file.path.unlink()
+        if self._command.is_symlink() and self._command.readlink().name == "ingle":
+            say(f"removing {self._command}")
+            self._command.unlink()
+        self._systemd.reload()
+        shutil.rmtree(RUNTIME, ignore_errors=True)
+        if purge:
+            for directory in DIRECTORIES:
+                say(f"removing {directory}")
+                shutil.rmtree(directory, ignore_errors=True)
+            self._systemd.remove_accounts(USER, USER)
+
+    def _require_root(self, verb: str) -> None:
+        if os.geteuid() != 0:
+            raise failed("WRONG_STATE", f"only root can {verb} system services", f"sudo ingle system {verb}")
+
+    def _refuse_foreign(self, files: tuple[ManagedFile, ...], prefix: Path) -> None:
+        foreign = [str(file.path) for file in files if file.condition() is Condition.FOREIGN]
+        ours = prefix / "bin" / "ingle"
+        if self._command.exists() and not (self._command.is_symlink() and self._command.readlink().name == "ingle"):
+            foreign.append(str(self._command))
+        try:
+            account = pwd.getpwnam(USER)
+        except KeyError:
+            account = None
+        if account is not None and Path(account.pw_dir) != HOME:
+            foreign.append(f"the user {USER} with home {account.pw_dir}")
+        if foreign:
+            raise failed(
+                "WRONG_STATE",
+                f"not made by `ingle system install`, so it is not overwritten: {', '.join(foreign)}",
+                f"remove it first, if {ours} shall take its place",
+            )
+
+    def _write(self, files: tuple[ManagedFile, ...], say: Callable[[str], None]) -> bool:
+        stale = [file for file in files if file.condition() is not Condition.CURRENT]
+        for file in stale:
+            say(f"writing {file.path}")
+            file.write()
+        return bool(stale)
+
+    def _link_command(self, prefix: Path, say: Callable[[str], None]) -> bool:
+        target = prefix / "bin" / "ingle"
+        if self._command.is_symlink() and self._command.readlink() == target:
+            return False
+        say(f"linking {self._command} to {target}")
+        fresh = self._command.with_name(".ingle.new")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(self._command)
+        return True
+
+
+def _check_group(group: str) -> None:
+    try:
+        grp.getgrnam(group)
+    except KeyError:
+        raise failed("INVALID_ARGUMENT", f"there is no group {group!r} here", f"sudo groupadd {group}") from None
