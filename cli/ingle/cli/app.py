@@ -20,7 +20,7 @@ class _Root(Group):
         "kernel": Target(f"{_COMMANDS}.kernel", "Kernels that VMs boot."),
         "operation": Target(f"{_COMMANDS}.operation", "Changes under way and done."),
         "server": Target(f"{_COMMANDS}.server", "The API server of this user; started when it is needed."),
-        "system": Target(f"{_COMMANDS}.system", "ingle as a service of this whole machine."),
+        "system": Target(f"{_COMMANDS}.system", "Install ingle as a service of this whole machine, and look after it."),
         "doctor": Target(f"{_COMMANDS}.doctor", "Check this host, and say what to do about what is missing."),
         "version": Target(f"{_COMMANDS}.version", "Version of this client, and of the server if it runs."),
         "completion": Target(f"{_COMMANDS}.completion", "Print what makes TAB complete commands and names."),
