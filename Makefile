@@ -51,6 +51,9 @@ smoke-clean: ## Remove what smoke runs left
 bench: deps ## Percentiles, each beside a floor measured in the same run; ARGS=--quick for a first look
 	@PYTHONPATH=tests $(BIN)/python -m bench.bench $(ARGS)
 
+fuzz: venv ## Feed each fuzz target of the agent for FUZZTIME (10m); ARGS=NAME picks one
+	@FUZZTIME=$(or $(FUZZTIME),10m) scripts/fuzz.sh $(ARGS)
+
 soak: deps ## 50 boots in a row; all must come up
 	@scripts/soak.sh
 
@@ -81,4 +84,4 @@ $(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
 	@touch $@
 
 .PHONY: help run test lint format proto proto-accept surface-accept agent smoke smoke-coverage-html smoke-clean bench \
-	soak deps system-packages test-deps venv lock clean
+	fuzz soak deps system-packages test-deps venv lock clean

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Feeds every fuzz target of the agent for FUZZTIME (10m), one after the other. What breaks one is kept, made small, in
+# its testdata/fuzz, where `go test` tries it ever after.
+#   [FUZZTIME=10m] scripts/fuzz.sh [TARGET...]
+set -euo pipefail
+cd "$(dirname "$0")/../guest_agent"
+fuzztime=${FUZZTIME:-10m}
+wanted=" $* "
+failed=0
+TMPDIR=$(mktemp -d) # workers are stopped in the middle of what they do
+export TMPDIR
+trap 'chmod -R u+rwx "$TMPDIR"; rm -rf "$TMPDIR"' EXIT
+
+while IFS=: read -r file target; do
+  [[ "$wanted" == "  " || "$wanted" == *" $target "* ]] || continue
+  echo "$target, $fuzztime"
+  # -run: the tests proper would be in the way of the process that looks after the fuzzing ones.
+  nice -n 15 ../scripts/go.sh test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" -fuzzminimizetime 100x -parallel 1 \
+    "./$(dirname "$file")" || failed=1
+done < <(grep -rhoHE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' internal | sed 's/func //')
+exit "$failed"
