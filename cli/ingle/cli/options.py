@@ -3,15 +3,19 @@
 Text is checked for its form alone; whether a value makes sense is for the server to say, to every client alike."""
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ingle.cli import completion
 from ingle.cli.quantities import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from ingle.v1.vm_pb2 import PublishedPort
 
 _T = TypeVar("_T")
 
@@ -65,6 +69,24 @@ def parse_environment(assignments: Iterable[str]) -> dict[str, str]:
     return environment
 
 
+def parse_published(ports: Iterable[str]) -> "list[PublishedPort]":
+    """[HOST_PORT:]VM_PORT[/tcp|/udp]; without HOST_PORT it is the same on both sides."""
+    from ingle.v1.vm_pb2 import PROTOCOL_TCP, PROTOCOL_UDP, PublishedPort  # noqa: PLC0415 - only few commands need it
+
+    protocols = {"": PROTOCOL_TCP, "tcp": PROTOCOL_TCP, "udp": PROTOCOL_UDP}
+    published = []
+    for text in ports:
+        numbers, _, protocol = text.partition("/")
+        host_port, _, vm_port = numbers.rpartition(":")
+        both = (host_port or vm_port, vm_port)
+        if protocol not in protocols or not all(re.fullmatch(r"[0-9]{1,5}", number) for number in both):
+            raise typer.BadParameter(
+                f"{text!r}: give [HOST_PORT:]VM_PORT[/udp], e.g. 8080:80", param_hint="'--publish' / '-p'"
+            )
+        published.append(PublishedPort(host_port=int(both[0]), vm_port=int(both[1]), protocol=protocols[protocol]))
+    return published
+
+
 def _bad_assignment(message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint="'--env' / '-e'")
 
@@ -95,6 +117,15 @@ VmReferences = Annotated[
 Environment = Annotated[
     list[str],
     typer.Option("--env", "-e", metavar="KEY[=VALUE]", help="Set a variable (repeatable); KEY alone passes yours on."),
+]
+Publish = Annotated[
+    list[str],
+    typer.Option(
+        "--publish",
+        "-p",
+        metavar="[HOST:]PORT[/udp]",
+        help="Let every address of the host have a port of the guest (repeatable), e.g. 8080:80.",
+    ),
 ]
 StopTimeout = Annotated[
     timedelta | None,

@@ -4,8 +4,9 @@ import pytest
 import typer
 
 from ingle.cli.commands.vm.run import guest_argv
-from ingle.cli.options import parse_count, parse_environment
+from ingle.cli.options import parse_count, parse_environment, parse_published
 from ingle.cli.output import fields, table
+from ingle.v1 import vm_pb2
 
 
 def test_the_guest_command_is_what_follows() -> None:
@@ -40,3 +41,21 @@ def test_tables_line_up_and_end_without_blanks() -> None:
 
 def test_fields_leave_out_what_is_empty() -> None:
     assert fields((("a", "1"), ("longer", "2"), ("none", ""))) == "a       1\nlonger  2"
+
+
+def test_published_ports() -> None:
+    ports = parse_published(["80", "8080:80", "5353:53/udp", "1:2/tcp"])
+    assert [(port.host_port, port.vm_port, port.protocol) for port in ports] == [
+        (80, 80, vm_pb2.PROTOCOL_TCP),
+        (8080, 80, vm_pb2.PROTOCOL_TCP),
+        (5353, 53, vm_pb2.PROTOCOL_UDP),
+        (1, 2, vm_pb2.PROTOCOL_TCP),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":", "a", "80:", "80:b", "-1:80", "80/sctp", "1:2:3", "127.0.0.1:80:80", "123456"]
+)
+def test_what_is_no_published_port(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="8080:80"):
+        parse_published([text])

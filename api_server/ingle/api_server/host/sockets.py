@@ -1,9 +1,11 @@
-"""What a unix socket's path can be."""
+"""What sockets can be bound to: how long a unix socket's path may be, and which ports are free."""
 
+import errno
 import os
+import socket
 from pathlib import Path
 
-from ingle.api_server.model.errors import HostProblem, Reason
+from ingle.api_server.model.errors import Conflict, HostProblem, Reason
 
 PATH_LIMIT = 107
 """Bytes: sockaddr_un.sun_path holds 108 with the terminating zero, see unix(7)."""
@@ -21,3 +23,22 @@ def check_path(path: Path, remedy: str) -> None:
         raise HostProblem(
             Reason.PATH_TOO_LONG, f"{path} is {length} bytes long; a socket path can have {PATH_LIMIT}", remedy
         )
+
+
+def check_port(port: int, kind: socket.SocketKind) -> None:
+    """Raise Conflict(IN_USE) when another socket of that kind has the port, HostProblem when it can't be ours."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        if kind is socket.SOCK_STREAM:  # as a server does: connections that have ended are no hindrance
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise Conflict(
+                    Reason.IN_USE,
+                    f"port {port} of the host is in use",
+                    f"choose another, or see: ss -lnp | grep :{port}",
+                ) from None
+            raise HostProblem(
+                Reason.PORT_REFUSED, f"port {port} of the host: {error.strerror}", "choose one from 1024 on"
+            ) from None

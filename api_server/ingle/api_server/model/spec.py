@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.ids import NAME_RULE, is_dns_label
+from ingle.api_server.model.network import PublishedPort, check_ports
 from ingle.api_server.model.vm import Acceleration, Image, Vm
 
 MIB = 1024 * 1024
@@ -54,6 +55,7 @@ class VmSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     acceleration: Acceleration | None = None
     disk_backend: str = ""
+    ports: tuple[PublishedPort, ...] = ()
 
     def checked(self, limits: HostLimits) -> "VmSpec":
         """This spec, when a host with `limits` could run it. Raises InvalidArgument."""
@@ -69,6 +71,7 @@ class VmSpec:
         if self.disk_bytes is not None and not 0 < self.disk_bytes <= MOST_DISK:
             raise InvalidArgument(f"disk size {self.disk_bytes}: 1 byte to 16 TiB is allowed", "--disk-size 8G")
         check_env(self.env)
+        check_ports(self.ports)
         if self.disk_backend and self.disk_backend not in DISK_BACKENDS:
             raise InvalidArgument(f"disk backend {self.disk_backend!r}: one of {', '.join(DISK_BACKENDS)} is allowed")
         return self

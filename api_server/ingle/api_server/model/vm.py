@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import Enum
 
 from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.network import PublishedPort
 
 
 class VmState(Enum):
@@ -62,6 +63,7 @@ class Vm:
     disk_bytes: int
     created_at: datetime
     env: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[PublishedPort, ...] = ()
     error: str = ""
     running: "Running | None" = None
 

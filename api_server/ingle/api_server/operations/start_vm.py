@@ -121,7 +121,7 @@ class StartVm:
             check_disk_holds(spec.disk_bytes or 0, image)
         await self._check_name_free(spec.name)
         vm_id = new_vm_id()
-        self._engine.check(self._files.paths(vm_id))
+        self._engine.check(self._files.paths(vm_id), spec.ports if start else ())
 
         async def work(progress: Progress) -> Vm:
             have_image = image or await self._images.pull(spec.image, progress)
@@ -148,7 +148,7 @@ class StartVm:
                 return vm
             # Refused before the pipeline: its undo would say "stopped" of a VM that it never got hold of.
             check_move(vm.name, vm.state, VmState.STARTING)
-            self._engine.check(self._files.paths(vm_id))
+            self._engine.check(self._files.paths(vm_id), vm.ports)
             image = await self._store.image(vm.image_id)
             kernel = await self._store.kernel(vm.kernel_id)
             return await self._run_locked(
@@ -198,6 +198,7 @@ class StartVm:
             disk_bytes=whole_sectors(spec.disk_bytes),
             created_at=datetime.now(UTC),
             env=dict(spec.env),
+            ports=spec.ports,
         )
 
     async def _choose_backend(self, wish: str) -> str:

@@ -1,10 +1,12 @@
 """One VMM process per VM: how it is prepared, started, found again, and ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ingle.api_server.model.guest import AgentEndpoint
+from ingle.api_server.model.network import PublishedPort
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
 from ingle.api_server.ports.disk import BootConfig
 
@@ -116,8 +118,9 @@ class Engine(Protocol):
 
         Raises HostProblem when the wish is KVM and that does not work."""
 
-    def check(self, paths: VmPaths) -> None:
-        """Raise HostProblem when a VM with these paths can't be started here: program missing, socket path too long."""
+    def check(self, paths: VmPaths, ports: Sequence[PublishedPort]) -> None:
+        """Raise HostProblem when a VM with these paths and ports can't be started here: program missing, socket path
+        too long, port refused; Conflict(IN_USE) when somebody has a port."""
 
     def boot_config(self, vm: Vm, token: bytes) -> BootConfig:
         """What the agent is told about this engine's devices and network."""

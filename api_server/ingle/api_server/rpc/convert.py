@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import ExecEvent, ExecSpec, Exited, Started, Stderr, Stdout
+from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.operation import Failure, Operation, Stage
 from ingle.api_server.model.spec import VmChange, VmSpec, check_env
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState
@@ -21,6 +22,11 @@ _ACCELERATIONS: Mapping[Acceleration, vm_pb2.Acceleration.ValueType] = {
     item: vm_pb2.Acceleration.Value(f"ACCELERATION_{item.name}") for item in Acceleration
 }
 _ACCELERATIONS_BACK = {number: item for item, number in _ACCELERATIONS.items()}
+
+_PROTOCOLS: Mapping[Protocol, vm_pb2.Protocol.ValueType] = {
+    item: vm_pb2.Protocol.Value(f"PROTOCOL_{item.name}") for item in Protocol
+}
+_PROTOCOLS_BACK = {vm_pb2.PROTOCOL_UNSPECIFIED: Protocol.TCP} | {number: item for item, number in _PROTOCOLS.items()}
 
 _UPDATABLE = ("name", "vcpus", "memory_bytes", "disk_bytes")
 _LONGEST_TIMEOUT = 7 * 24 * 3600.0
@@ -62,6 +68,7 @@ def vm(value: Vm) -> vm_pb2.Vm:
         memory_bytes=value.memory_bytes,
         disk_bytes=value.disk_bytes,
         env=value.env or None,
+        ports=[_published(port) for port in value.ports],
         created_at=timestamp(value.created_at),
         error=value.error,
     )
@@ -85,7 +92,18 @@ def vm_spec(message: vm_pb2.VmSpec) -> VmSpec:
         env=dict(message.env),
         acceleration=_acceleration(message.acceleration),
         disk_backend=message.disk_backend,
+        ports=tuple(_published_port(port) for port in message.ports),
     )
+
+
+def _published(port: PublishedPort) -> vm_pb2.PublishedPort:
+    return vm_pb2.PublishedPort(host_port=port.host_port, vm_port=port.vm_port, protocol=_PROTOCOLS[port.protocol])
+
+
+def _published_port(message: vm_pb2.PublishedPort) -> PublishedPort:
+    if message.protocol not in _PROTOCOLS_BACK:
+        raise InvalidArgument(f"protocol {message.protocol}: TCP or UDP is allowed")
+    return PublishedPort(message.host_port, message.vm_port, _PROTOCOLS_BACK[message.protocol])
 
 
 def vm_change(request: vm_pb2.UpdateVmRequest) -> VmChange:

@@ -36,6 +36,7 @@ _CODES = {
     Reason.DEPENDENCY_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.DISK_FULL: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.PATH_TOO_LONG: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.PORT_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.IMAGE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.KERNEL_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.TOOL_FAILED: grpc.StatusCode.INTERNAL,

@@ -71,6 +71,25 @@ ACCELERATION_KVM: Acceleration.ValueType  # 2
 ACCELERATION_TCG: Acceleration.ValueType  # 3
 Global___Acceleration: _TypeAlias = Acceleration  # noqa: Y015
 
+class _Protocol:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROTOCOL_UNSPECIFIED: _Protocol.ValueType  # 0
+    """TCP."""
+    PROTOCOL_TCP: _Protocol.ValueType  # 1
+    PROTOCOL_UDP: _Protocol.ValueType  # 2
+
+class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper): ...
+
+PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
+"""TCP."""
+PROTOCOL_TCP: Protocol.ValueType  # 1
+PROTOCOL_UDP: Protocol.ValueType  # 2
+Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
+
 class _VmSignal:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -157,6 +176,7 @@ class Vm(_message.Message):
     RUNNING_ACCELERATION_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """12 hex digits."""
     name: _builtins.str
@@ -191,6 +211,8 @@ class Vm(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """The rest is set while a VMM lives."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
     def __init__(
         self,
         *,
@@ -214,14 +236,42 @@ class Vm(_message.Message):
         running_acceleration: Global___Acceleration.ValueType = ...,
         boot_id: _builtins.str = ...,
         error: _builtins.str = ...,
+        ports: _abc.Iterable[Global___PublishedPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "pid", b"pid", "running_acceleration", b"running_acceleration", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "pid", b"pid", "ports", b"ports", "running_acceleration", b"running_acceleration", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Vm: _TypeAlias = Vm  # noqa: Y015
+
+@_typing.final
+class PublishedPort(_message.Message):
+    """A port of the guest that every address of the host has too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_PORT_FIELD_NUMBER: _builtins.int
+    VM_PORT_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    host_port: _builtins.int
+    vm_port: _builtins.int
+    protocol: Global___Protocol.ValueType
+    def __init__(
+        self,
+        *,
+        host_port: _builtins.int = ...,
+        vm_port: _builtins.int = ...,
+        protocol: Global___Protocol.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_port", b"host_port", "protocol", b"protocol", "vm_port", b"vm_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishedPort: _TypeAlias = PublishedPort  # noqa: Y015
 
 @_typing.final
 class VmSpec(_message.Message):
@@ -258,6 +308,7 @@ class VmSpec(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     ACCELERATION_FIELD_NUMBER: _builtins.int
     DISK_BACKEND_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A DNS label; a name is made up when empty."""
     image: _builtins.str
@@ -273,6 +324,8 @@ class VmSpec(_message.Message):
     """qcow2, reflink, copy; empty: the best one that works here."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
     def __init__(
         self,
         *,
@@ -285,10 +338,11 @@ class VmSpec(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         acceleration: Global___Acceleration.ValueType = ...,
         disk_backend: _builtins.str = ...,
+        ports: _abc.Iterable[Global___PublishedPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_vcpus", b"_vcpus", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "vcpus", b"vcpus"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "ports", b"ports", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015

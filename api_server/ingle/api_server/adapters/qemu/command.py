@@ -75,7 +75,8 @@ def launch(
     can never want the same. Paths in chardevs are relative to the VM's state directory, which is QEMU's working
     directory: nothing needs escaping."""
     cid = vsock_cid(plan.vm.id)
-    forward = "" if vsock else f",hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}"
+    agent = () if vsock else (f"hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}",)
+    published = (f"hostfwd={port.protocol.value}::{port.host_port}-:{port.vm_port}" for port in plan.vm.ports)
     disk = {
         "driver": "qcow2" if plan.root_disk.suffix == ".qcow2" else "raw",
         "node-name": "root",
@@ -91,7 +92,7 @@ def launch(
         *("-mon", "chardev=control,mode=control"),
         *serial(f"file,path={plan.paths.console_log.name},append=on", f"socket,fd={ready_fd}"),
         *boot(plan.vmlinux, plan.paths.initramfs, kernel_arguments(plan.acceleration, tsc_khz)),
-        *("-netdev", f"user,id=net,ipv6=off{forward}"),
+        *("-netdev", ",".join(("user,id=net,ipv6=off", *agent, *published))),
         *("-device", "virtio-net-device,netdev=net"),
         *(("-device", f"vhost-vsock-device,guest-cid={cid}") if vsock else ()),
         *("-blockdev", json.dumps(disk)),

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +17,15 @@ from ingle.api_server.host.process import Process
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
+from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
 from ingle.api_server.ports.disk import BootConfig, BootMedia, GuestNetwork
 from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
 from ingle.api_server.ports.sources import Library
 
 BINARY = "qemu-system-x86_64"
+
+_SOCKET_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
 class QemuEngine:
@@ -56,12 +60,14 @@ class QemuEngine:
             raise HostProblem(Reason.DEPENDENCY_MISSING, f"KVM does not work here: {problem}", "use --accel tcg")
         return Acceleration.TCG
 
-    def check(self, paths: VmPaths) -> None:
+    def check(self, paths: VmPaths, ports: Sequence[PublishedPort]) -> None:
         require(BINARY)
         sockets.check_path(paths.control_socket, "set XDG_RUNTIME_DIR to a shorter directory and restart the server")
+        for port in ports:
+            sockets.check_port(port.host_port, _SOCKET_KINDS[port.protocol])
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
-        self.check(plan.paths)
+        self.check(plan.paths, plan.vm.ports)
         plan.paths.vmm_log.unlink(missing_ok=True)
         ready, ready_qemu = socket.socketpair()
         with ready_qemu, socket.socket(socket.AF_UNIX) as control:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ingle.api_server.model.errors import Reason
+from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState, Stage
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, VmState
 
@@ -16,7 +17,7 @@ _MICROSECOND = timedelta(microseconds=1)
 SELECT_VMS = """
     SELECT
         id, name, state, image_id, image_name, kernel_id, kernel_name, engine, vms.acceleration, disk_backend,
-        vcpus, memory_bytes, disk_bytes, created_at, env, error,
+        vcpus, memory_bytes, disk_bytes, created_at, env, ports, error,
         pid, start_time, running.acceleration, started_at, boot_id
     FROM vms LEFT JOIN running ON running.vm_id = vms.id
 """
@@ -42,10 +43,9 @@ def time_of(value: int) -> datetime:
 
 def vm_of(row: sqlite3.Row) -> Vm:
     """A row of SELECT_VMS."""
-    *asked, acceleration, backend, vcpus, memory, disk, created, env, error, pid, start_time, runs_on, started, boot = (
-        row
-    )
-    vm_id, name, state, image_id, image_name, kernel_id, kernel_name, engine = asked
+    *asked, env, ports, error, pid, start_time, runs_on, started, boot = row
+    vm_id, name, state, image_id, image_name, kernel_id, kernel_name, engine, *machine = asked
+    acceleration, backend, vcpus, memory, disk, created = machine
     return Vm(
         id=vm_id,
         name=name,
@@ -62,6 +62,7 @@ def vm_of(row: sqlite3.Row) -> Vm:
         disk_bytes=disk,
         created_at=time_of(created),
         env=json.loads(env),
+        ports=tuple(_port_of(item) for item in json.loads(ports)),
         error=error,
         running=None if pid is None else Running(pid, start_time, Acceleration(runs_on), time_of(started), boot),
     )
@@ -85,8 +86,14 @@ def vm_columns(vm: Vm) -> dict[str, Any]:
         "disk_bytes": vm.disk_bytes,
         "created_at": micros(vm.created_at),
         "env": json.dumps(dict(vm.env)),
+        "ports": json.dumps([(port.host_port, port.vm_port, port.protocol.value) for port in vm.ports]),
         "error": vm.error,
     }
+
+
+def _port_of(item: list[Any]) -> PublishedPort:
+    host_port, vm_port, protocol = item
+    return PublishedPort(host_port, vm_port, Protocol(protocol))
 
 
 def running_columns(vm_id: str, running: Running) -> dict[str, Any]:

@@ -86,4 +86,7 @@ MIGRATIONS: tuple[str, ...] = (
         UNIQUE (op_id, step)
     ) STRICT;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN ports TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(ports));
+    """,
 )

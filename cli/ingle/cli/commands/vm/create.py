@@ -10,7 +10,17 @@ from ingle.cli.client import Client, connect
 from ingle.cli.errors import CliError, Failure
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
-from ingle.cli.options import AsJson, Count, Environment, Size, Verbose, VmReference, parse_environment
+from ingle.cli.options import (
+    AsJson,
+    Count,
+    Environment,
+    Publish,
+    Size,
+    Verbose,
+    VmReference,
+    parse_environment,
+    parse_published,
+)
 from ingle.cli.output import print_json, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch, follow
 from ingle.v1 import vm_pb2
@@ -61,6 +71,7 @@ def vm_spec(
     env: list[str],
     accel: Acceleration | None,
     disk_backend: DiskBackend | None,
+    publish: list[str],
 ) -> vm_pb2.VmSpec:
     """The options as the contract has them; what was not given stays unset and becomes the server's default."""
     return vm_pb2.VmSpec(
@@ -73,6 +84,7 @@ def vm_spec(
         env=parse_environment(env),
         acceleration=vm_pb2.Acceleration.Value(f"ACCELERATION_{accel.name if accel else 'UNSPECIFIED'}"),
         disk_backend=disk_backend.value if disk_backend else "",
+        ports=parse_published(publish),
     )
 
 
@@ -96,6 +108,7 @@ def delete_vm(client: Client, vm_id: str) -> None:
     epilog=examples(
         "ingle vm create --name web --memory 1G",
         "ingle vm create --no-start --image debian:trixie --disk-size 20G",
+        "ingle vm create --publish 8080:80 --publish 5353:53/udp",
         "ingle vm create --env TZ=UTC --env HOME -v",
     )
 )
@@ -109,12 +122,13 @@ def create(
     env: Environment = [],  # noqa: B006 - Typer copies it
     accel: Accel = None,
     disk_backend: Backend = None,
+    publish: Publish = [],  # noqa: B006
     no_start: Annotated[bool, typer.Option("--no-start", help="Leave it stopped.")] = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
     """Create a VM and start it; prints its name."""
-    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend)
+    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish)
     watch = Stopwatch()
     with connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())

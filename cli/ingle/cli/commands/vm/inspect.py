@@ -54,6 +54,11 @@ def list_vms(
         typer.echo(table(("NAME", "ID", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK", "AGE"), rows))
 
 
+def _published(port: vm_pb2.PublishedPort) -> str:
+    protocol = "/udp" if port.protocol == vm_pb2.PROTOCOL_UDP else ""
+    return f"{port.host_port}:{port.vm_port}{protocol}"
+
+
 @app.command(epilog=examples("ingle vm show web", "ingle vm show --json web"))
 def show(vm: VmReference, json: AsJson = False) -> None:
     """Everything about one VM."""
@@ -77,6 +82,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("vcpus", str(found.vcpus)),
                 ("memory", format_size(found.memory_bytes)),
                 ("disk", f"{format_size(found.disk_bytes)}  {found.disk_backend}"),
+                ("ports", " ".join(_published(port) for port in found.ports)),
                 ("env", " ".join(f"{key}={found.env[key]}" for key in sorted(found.env))),
                 ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),
                 ("started", f"{found.started_at.ToDatetime(UTC):%F %T} UTC" if running else ""),

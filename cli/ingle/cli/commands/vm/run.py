@@ -30,6 +30,7 @@ from ingle.cli.options import (
     OPTIONS_FIRST,
     AsJson,
     Environment,
+    Publish,
     Span,
     Verbose,
     VmReference,
@@ -63,6 +64,7 @@ Stdin = Annotated[
         "ingle vm run --rm -- uname -a",
         "ingle vm run --rm -m 2G --vcpu 2 -e CI=true -- sh -c 'make && make test'",
         "tar c src | ingle vm run --rm -- sh -c 'tar x && ls src'",
+        "ingle vm run --rm -p 8080:80 -- python3 -m http.server 80",
         "ingle vm run --name web           # create it, and leave it running",
     ),
 )
@@ -78,6 +80,7 @@ def run(
     env: Environment = [],  # noqa: B006
     accel: Accel = None,
     disk_backend: Backend = None,
+    publish: Publish = [],  # noqa: B006
     user: User = "",
     workdir: Workdir = "",
     timeout: Timeout = None,
@@ -89,7 +92,7 @@ def run(
 
     Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
     executed, 127 it is not there, 130 interrupted. Without a command the VM is left running and its name printed."""
-    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend)
+    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish)
     argv = guest_argv(command)
     if rm and not argv:
         raise typer.BadParameter("it needs a command; nothing was created", param_hint="'--rm'")
