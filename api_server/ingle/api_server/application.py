@@ -15,6 +15,7 @@ from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.kernel import Kernels as KernelFiles
 from ingle.api_server.adapters.library import DirectoryLibrary
+from ingle.api_server.adapters.processes import HostProcesses
 from ingle.api_server.adapters.qemu import QemuEngine
 from ingle.api_server.adapters.rootfs import RootFileSystems
 from ingle.api_server.adapters.sqlite import SqliteStore
@@ -25,6 +26,7 @@ from ingle.api_server.operations.catalog import Images, Kernels
 from ingle.api_server.operations.delete_vm import DeleteVm
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.inspect_vm import InspectVm
+from ingle.api_server.operations.owners import Owners
 from ingle.api_server.operations.recover import Recovery
 from ingle.api_server.operations.runner import Operations
 from ingle.api_server.operations.start_vm import StartPipelines, StartVm
@@ -67,6 +69,7 @@ class Application:
     operations: Operations
     fleet: Fleet
     recovery: Recovery
+    owners: Owners
     register: Callable[[grpc.aio.Server], Awaitable[None]]
 
 
@@ -107,6 +110,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             defaults=config.defaults,
         )
         delete = DeleteVm(operations, store, fleet, files, delete_step)
+        owners = Owners(store, HostProcesses(), delete)
         recovery = Recovery(
             store=store,
             fleet=fleet,
@@ -125,6 +129,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             delete,
             UpdateVm(operations, store, fleet, files, backends, limits),
             InspectVm(store, fleet, files, backends),
+            owners,
         )
 
         async def register(server: grpc.aio.Server) -> None:
@@ -137,8 +142,9 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             await _register_standard_services(server)
 
         try:
-            yield Application(operations, fleet, recovery, register)
+            yield Application(operations, fleet, recovery, owners, register)
         finally:
+            await owners.close()
             await operations.close()
             await fleet.close()
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import pwd
+import re
 import secrets
 import socket
 import struct
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 PEER_PREFIX = "unix-abstract:ingle-gate/"
 """What `context.peer()` of a call that came through the gate begins with."""
 
+_PEER_PID = re.compile(r"\bpid=(\d+)")
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _BACKLOG = 128
 
@@ -41,6 +43,12 @@ def _groups(uid: int, gid: int) -> list[int]:
         return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
     except KeyError:  # nobody's uid: it has what it came with
         return [gid]
+
+
+def peer_pid(peer: str) -> int:
+    """The process behind a `context.peer()`; 0 when it is in a pid namespace that we can't look into."""
+    found = _PEER_PID.search(peer)
+    return int(found[1]) if found else 0
 
 
 class _Half(asyncio.Protocol):

@@ -50,6 +50,7 @@ async def serve(config: Config) -> None:
     try:
         async with application(config, stopping.set) as app:
             await app.recovery.run()
+            await app.owners.take_up()
             interceptor = CallInterceptor()
             calls = interceptor.calls
             server = grpc.aio.server(

@@ -43,6 +43,7 @@ class World:
     vms: dict[str, vm_pb2.Vm] = field(default_factory=dict)
     created: list[vm_pb2.VmSpec] = field(default_factory=list)
     changes: list[tuple[str, str]] = field(default_factory=list)
+    ephemeral: list[bool] = field(default_factory=list)
     deleted_after_exec: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
@@ -100,6 +101,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         self, request: vm_pb2.BeginCreateVmRequest, context: Context
     ) -> vm_pb2.BeginCreateVmResponse:
         self.world.created.append(request.spec)
+        self.world.ephemeral.append(request.ephemeral)
         return vm_pb2.BeginCreateVmResponse(operation=operation_pb2.Operation(id=OP_ID))
 
     async def UpdateVm(self, request: vm_pb2.UpdateVmRequest, context: Context) -> vm_pb2.UpdateVmResponse:

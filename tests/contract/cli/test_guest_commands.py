@@ -196,6 +196,7 @@ async def test_run_creates_a_vm_for_the_command_and_has_the_server_delete_it(ing
     (spec,) = world.created
     assert (spec.memory_bytes, dict(spec.env)) == (512 << 20, {"A": "1"})
     assert world.deleted_after_exec == ["made-up"]
+    assert world.ephemeral == [True]  # however early we are killed
 
 
 async def test_a_server_that_dies_amid_run_rm_leaves_no_vm(ingle: Ingle, world: World, tmp_path: Path) -> None:
@@ -232,6 +233,7 @@ async def test_output_that_cannot_be_written_is_told_and_ends_with_125(ingle: In
 async def test_run_without_rm_keeps_the_vm(ingle: Ingle, world: World) -> None:
     assert (await ingle("run", "--name", "kept", "--", "true")).code == 0
     assert world.deleted_after_exec == []
+    assert world.ephemeral == [False]
 
 
 async def test_run_without_a_command_prints_the_name(ingle: Ingle, world: World) -> None:

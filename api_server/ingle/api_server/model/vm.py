@@ -81,6 +81,14 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that a VM lives for, told by its start time as in Running."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A root file system: `id` is the SHA-256 of the ext4 file at images/<id>/rootfs.ext4."""
 

@@ -11,7 +11,7 @@ from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Not
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.spec import Defaults, HostLimits, VmSpec, check_disk_holds, whole_sectors
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState, check_move
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm, VmState, check_move
 from ingle.api_server.operations.catalog import Images, Kernels
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
@@ -112,8 +112,9 @@ class StartVm:
         self._limits = limits
         self._defaults = defaults
 
-    async def create(self, op_id: str, spec: VmSpec, *, start: bool) -> Running[Vm]:
-        """Begin to create a VM. Everything that can be refused is refused here, before anything changes."""
+    async def create(self, op_id: str, spec: VmSpec, *, start: bool, owner: Owner | None = None) -> Running[Vm]:
+        """Begin to create a VM; it lives for `owner` if there is one. Everything that can be refused is refused here,
+        before anything changes."""
         spec = spec.with_defaults(self._defaults).checked(self._limits)
         image = await self._images.present(spec.image)
         kernel = await self._kernels.present(spec.kernel)
@@ -129,7 +130,10 @@ class StartVm:
             check_disk_holds(spec.disk_bytes or 0, have_image)
             vm = await self._vm(vm_id, spec, have_image, have_kernel)
             steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
-            return await self._run(steps, vm, have_image, have_kernel, secrets.token_bytes(32), progress)
+            target = self._target(progress, vm, have_image, have_kernel, secrets.token_bytes(32))
+            target.owner = owner
+            async with self._fleet.lock(vm.id):
+                return await self._run(steps, target, progress)
 
         return await self._operations.begin(op_id, OperationKind.CREATE_VM, work, vm_id)
 
@@ -151,20 +155,11 @@ class StartVm:
             self._engine.check(self._files.paths(vm_id), vm.ports)
             image = await self._store.image(vm.image_id)
             kernel = await self._store.kernel(vm.kernel_id)
-            return await self._run_locked(
-                self._pipelines.start, vm, image, kernel, await self._store.vm_token(vm_id), progress
-            )
+            target = self._target(progress, vm, image, kernel, await self._store.vm_token(vm_id))
+            return await self._run(self._pipelines.start, target, progress)
 
-    async def _run(
-        self, steps: Sequence[Step[Start]], vm: Vm, image: Image, kernel: Kernel, token: bytes, progress: Progress
-    ) -> Vm:
-        async with self._fleet.lock(vm.id):
-            return await self._run_locked(steps, vm, image, kernel, token, progress)
-
-    async def _run_locked(
-        self, steps: Sequence[Step[Start]], vm: Vm, image: Image, kernel: Kernel, token: bytes, progress: Progress
-    ) -> Vm:
-        target = Start(
+    def _target(self, progress: Progress, vm: Vm, image: Image, kernel: Kernel, token: bytes) -> Start:
+        return Start(
             op_id=progress.operation.id,
             vm_id=vm.id,
             paths=self._files.paths(vm.id),
@@ -173,6 +168,9 @@ class StartVm:
             kernel=kernel,
             token=token,
         )
+
+    async def _run(self, steps: Sequence[Step[Start]], target: Start, progress: Progress) -> Vm:
+        """The caller holds the VM's lock."""
         await pipeline.run(steps, target, self._store, progress.stage)
         if target.vmm is not None:
             self._fleet.attach(target.vm, target.vmm)

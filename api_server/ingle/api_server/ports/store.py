@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ingle.api_server.model.operation import Operation
-from ingle.api_server.model.vm import Image, Kernel, Running, Vm, VmState
+from ingle.api_server.model.vm import Image, Kernel, Owner, Running, Vm, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,9 @@ class Store(Journal, Protocol):
     References are resolved here and nowhere else: an id, a unique prefix of one, or a name. Raises NotFound with the
     kind's reason, or AMBIGUOUS_REFERENCE."""
 
-    async def insert_vm(self, vm: Vm, token: bytes) -> None:
-        """Raises Conflict(NAME_TAKEN), and NotFound when image or kernel went away."""
+    async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> None:
+        """Record a VM, and whom it lives for if for anybody. Raises Conflict(NAME_TAKEN), and NotFound when image or
+        kernel went away."""
 
     async def update_vm(self, vm: Vm) -> None:
         """Everything but state and running facts. Raises Conflict(NAME_TAKEN)."""
@@ -56,6 +57,12 @@ class Store(Journal, Protocol):
 
     async def vms(self) -> list[Vm]:
         """All, oldest first."""
+
+    async def owned_by_a_call(self, vm_id: str) -> None:
+        """The VM lives for a call from now on, which can't survive this server. Absent is fine."""
+
+    async def owners(self) -> list[tuple[str, Owner | None]]:
+        """The VMs that live for somebody, by id, and for whom: None is a call."""
 
     async def vm_token(self, vm_id: str) -> bytes:
         """The secret its agent wants."""

@@ -42,6 +42,8 @@ class GuestServicer(SessionCalls, FileCalls):
             raise InvalidArgument("the first message of an exec must be `start`")
         start = first.start
         vm = await self._store.vm(start.vm)
+        if start.delete_vm:
+            await self._store.owned_by_a_call(vm.id)
         try:
             spec = convert.exec_spec(start)
             async with self._fleet.conversation(vm) as channel, channel.exec(spec) as session:

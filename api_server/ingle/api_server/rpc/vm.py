@@ -5,10 +5,15 @@ from typing import TypeAlias
 
 import grpc
 
+from ingle.api_server.gate import peer_pid
 from ingle.api_server.host.context import current_operation
+from ingle.api_server.host.process import start_time_of
 from ingle.api_server.model.errors import InvalidArgument
+from ingle.api_server.model.vm import Owner, Vm
 from ingle.api_server.operations.delete_vm import DeleteVm
 from ingle.api_server.operations.inspect_vm import InspectVm
+from ingle.api_server.operations.owners import Owners
+from ingle.api_server.operations.runner import Running
 from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.operations.stop_vm import StopVm
 from ingle.api_server.operations.update_vm import UpdateVm
@@ -29,7 +34,14 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
     """VMs."""
 
     def __init__(
-        self, store: Store, start: StartVm, stop: StopVm, delete: DeleteVm, update: UpdateVm, inspect: InspectVm
+        self,
+        store: Store,
+        start: StartVm,
+        stop: StopVm,
+        delete: DeleteVm,
+        update: UpdateVm,
+        inspect: InspectVm,
+        owners: Owners,
     ) -> None:
         self._store = store
         self._start = start
@@ -37,17 +49,16 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         self._delete = delete
         self._update = update
         self._inspect = inspect
+        self._owners = owners
 
     async def CreateVm(self, request: vm_pb2.CreateVmRequest, context: Context) -> vm_pb2.CreateVmResponse:
-        op_id = current_operation.get()
-        running = await self._start.create(op_id, convert.vm_spec(request.spec), start=not request.no_start)
+        running = await self._create(request, context)
         return vm_pb2.CreateVmResponse(vm=convert.vm(await running.result()))
 
     async def BeginCreateVm(
         self, request: vm_pb2.BeginCreateVmRequest, context: Context
     ) -> vm_pb2.BeginCreateVmResponse:
-        op_id = current_operation.get()
-        running = await self._start.create(op_id, convert.vm_spec(request.spec), start=not request.no_start)
+        running = await self._create(request, context)
         return vm_pb2.BeginCreateVmResponse(operation=convert.operation(running.operation))
 
     async def GetVm(self, request: vm_pb2.GetVmRequest, context: Context) -> vm_pb2.GetVmResponse:
@@ -106,6 +117,23 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         )
         async for data in logs:
             yield vm_pb2.StreamVmLogsResponse(data=data)
+
+    async def _create(
+        self, request: vm_pb2.CreateVmRequest | vm_pb2.BeginCreateVmRequest, context: Context
+    ) -> Running[Vm]:
+        owner = _caller(context) if request.ephemeral else None
+        spec = convert.vm_spec(request.spec)
+        running = await self._start.create(current_operation.get(), spec, start=not request.no_start, owner=owner)
+        if owner is not None:
+            self._owners.watch(running, owner)
+        return running
+
+
+def _caller(context: Context) -> Owner:
+    pid = peer_pid(context.peer())
+    if pid == 0:
+        raise InvalidArgument("ephemeral: the server can't see the process that calls (is it in a container?)")
+    return Owner(pid, start_time_of(pid) or 0)  # one that is gone by now is no other process's start time
 
 
 def _timeout(request: vm_pb2.StopVmRequest | vm_pb2.RestartVmRequest) -> float:

@@ -14,7 +14,7 @@ class Reserve:
         self._store = store
 
     async def run(self, target: Start) -> None:
-        await self._store.insert_vm(target.vm, target.token)
+        await self._store.insert_vm(target.vm, target.token, target.owner)
 
     async def undo(self, target: VmTarget) -> None:
         await self._store.delete_vm(target.vm_id)

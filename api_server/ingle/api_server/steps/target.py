@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm
 from ingle.api_server.ports.engine import Vmm, VmPaths
 
 
@@ -24,6 +24,7 @@ class Start(VmTarget):
     kernel: Kernel
     token: bytes = field(repr=False)
     acceleration: Acceleration = Acceleration.AUTO
+    owner: Owner | None = None
     vmm: Vmm | None = None
     boot_id: str = ""
 

@@ -123,7 +123,7 @@ class ExecStart(_message.Message):
     stdin: _builtins.bool
     """The command reads the stdin messages; otherwise it sees the end of input at once."""
     delete_vm: _builtins.bool
-    """Delete the VM when this call ends, however it ends."""
+    """Delete the VM when this call ends, however it ends: if the server is killed, the next one does it."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Not a shell line: argv[0] is looked up in the guest's PATH."""

@@ -365,7 +365,10 @@ class CreateVmRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     NO_START_FIELD_NUMBER: _builtins.int
+    EPHEMERAL_FIELD_NUMBER: _builtins.int
     no_start: _builtins.bool
+    ephemeral: _builtins.bool
+    """Delete the VM when the process that makes this call ends, however it ends."""
     @_builtins.property
     def spec(self) -> Global___VmSpec: ...
     def __init__(
@@ -373,10 +376,11 @@ class CreateVmRequest(_message.Message):
         *,
         spec: Global___VmSpec | None = ...,
         no_start: _builtins.bool = ...,
+        ephemeral: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_start", b"no_start", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -408,7 +412,10 @@ class BeginCreateVmRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     NO_START_FIELD_NUMBER: _builtins.int
+    EPHEMERAL_FIELD_NUMBER: _builtins.int
     no_start: _builtins.bool
+    ephemeral: _builtins.bool
+    """As in CreateVmRequest."""
     @_builtins.property
     def spec(self) -> Global___VmSpec: ...
     def __init__(
@@ -416,10 +423,11 @@ class BeginCreateVmRequest(_message.Message):
         *,
         spec: Global___VmSpec | None = ...,
         no_start: _builtins.bool = ...,
+        ephemeral: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["no_start", b"no_start", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,4 +89,12 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms ADD COLUMN ports TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(ports));
     """,
+    # A VM that lives for a process, or where pid is NULL for a call.
+    """
+    CREATE TABLE owners (
+        vm_id TEXT PRIMARY KEY REFERENCES vms (id) ON DELETE CASCADE,
+        pid INTEGER,
+        start_time INTEGER
+    ) STRICT;
+    """,
 )

@@ -22,7 +22,7 @@ from ingle.api_server.adapters.sqlite import rows
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
 from ingle.api_server.model.operation import Operation
-from ingle.api_server.model.vm import Image, Kernel, Running, Vm, VmState, check_move
+from ingle.api_server.model.vm import Image, Kernel, Owner, Running, Vm, VmState, check_move
 from ingle.api_server.ports.store import JournalEntry
 
 _HEX = re.compile(r"[0-9a-f]+")
@@ -92,12 +92,14 @@ class SqliteStore:
 
     # -- VMs
 
-    async def insert_vm(self, vm: Vm, token: bytes) -> None:
+    async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> None:
         async with self._transaction() as db:
             try:
                 await _insert(db, "vms", {**rows.vm_columns(vm), "token": token})
             except sqlite3.IntegrityError as error:
                 raise _why_not(error, vm) from None
+            if owner is not None:
+                await _insert(db, "owners", {"vm_id": vm.id, "pid": owner.pid, "start_time": owner.start_time})
 
     async def update_vm(self, vm: Vm) -> None:
         columns = rows.vm_columns(vm)
@@ -122,6 +124,14 @@ class SqliteStore:
     async def delete_vm(self, vm_id: str) -> None:
         async with self._transaction() as db:
             await db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+
+    async def owned_by_a_call(self, vm_id: str) -> None:
+        async with self._transaction() as db:
+            await db.execute("INSERT OR REPLACE INTO owners (vm_id) SELECT id FROM vms WHERE id = ?", (vm_id,))
+
+    async def owners(self) -> list[tuple[str, Owner | None]]:
+        found = await self._reader.execute_fetchall("SELECT vm_id, pid, start_time FROM owners")
+        return [(row["vm_id"], None if row["pid"] is None else Owner(row["pid"], row["start_time"])) for row in found]
 
     async def vm(self, reference: str) -> Vm:
         vm_id = self._resolve(_VM, reference)

@@ -88,9 +88,13 @@ def vm_spec(
     )
 
 
-def create_vm(client: Client, spec: vm_pb2.VmSpec, stages: Stages, *, no_start: bool = False) -> str:
-    """Create it, showing the stages; answers its id. Raises Interrupted and CliError as `follow` does."""
-    begun = client.call(vm_pb2.BeginCreateVmRequest(spec=spec, no_start=no_start), vm_pb2.BeginCreateVmResponse)
+def create_vm(
+    client: Client, spec: vm_pb2.VmSpec, stages: Stages, *, no_start: bool = False, ephemeral: bool = False
+) -> str:
+    """Create it, showing the stages; answers its id. An ephemeral one lives no longer than this process. Raises
+    Interrupted and CliError as `follow` does."""
+    request = vm_pb2.BeginCreateVmRequest(spec=spec, no_start=no_start, ephemeral=ephemeral)
+    begun = client.call(request, vm_pb2.BeginCreateVmResponse)
     return follow(client, begun.operation, stages).target_id
 
 

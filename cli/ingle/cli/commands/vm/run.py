@@ -100,7 +100,7 @@ def run(
     with told_apart_from_the_guest(), connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())
         try:
-            vm_id = create_vm(client, spec, stages)
+            vm_id = create_vm(client, spec, stages, ephemeral=rm)
         except Interrupted as interrupted:
             if rm and interrupted.operation.error.message == "":
                 delete_vm(client, interrupted.operation.target_id)
@@ -221,8 +221,8 @@ def told_apart_from_the_guest() -> Iterator[None]:
 
 
 def _delete_by_another_server(vm_id: str) -> tuple[Failure, ...]:
-    """The server that was to delete the VM is gone; the next one takes the VM over, and does not know of that wish.
-    Answers what went wrong, nothing if the VM is no more."""
+    """The server that was to delete the VM is gone. The next one knows, but nobody else may start it. Answers what went
+    wrong, nothing if the VM is no more."""
     try:
         with connect() as client:
             delete_vm(client, vm_id)
