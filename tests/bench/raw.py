@@ -23,9 +23,9 @@ from ingle.api_server.agents import agent_binary
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import GuestError
-from ingle.api_server.model.guest import AgentEndpoint, TcpAddress
+from ingle.api_server.model.guest import AgentEndpoint, GuestNetwork, TcpAddress
 from ingle.api_server.model.vm import Acceleration, Vm, VmState
-from ingle.api_server.ports.disk import BootConfig, GuestNetwork
+from ingle.api_server.ports.disk import BootConfig
 from ingle.api_server.ports.engine import LaunchPlan, VmPaths
 from ingle.api_server.ports.guest import GuestChannel
 

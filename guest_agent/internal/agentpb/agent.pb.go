@@ -56,6 +56,10 @@ const (
 	ErrorCode_ERROR_CODE_FILE_TOO_LARGE     ErrorCode = 34
 	// Any other errno; the message names it.
 	ErrorCode_ERROR_CODE_FILE_IO_FAILED ErrorCode = 35
+	// In the guest.
+	ErrorCode_ERROR_CODE_INTERFACE_NOT_FOUND ErrorCode = 60
+	// The agent runs as an ordinary process, and does not change the machine that it runs on.
+	ErrorCode_ERROR_CODE_NOT_A_GUEST ErrorCode = 61
 )
 
 // Enum value maps for ErrorCode.
@@ -89,6 +93,8 @@ var (
 		33: "ERROR_CODE_ARCHIVE_INVALID",
 		34: "ERROR_CODE_FILE_TOO_LARGE",
 		35: "ERROR_CODE_FILE_IO_FAILED",
+		60: "ERROR_CODE_INTERFACE_NOT_FOUND",
+		61: "ERROR_CODE_NOT_A_GUEST",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":            0,
@@ -119,6 +125,8 @@ var (
 		"ERROR_CODE_ARCHIVE_INVALID":        33,
 		"ERROR_CODE_FILE_TOO_LARGE":         34,
 		"ERROR_CODE_FILE_IO_FAILED":         35,
+		"ERROR_CODE_INTERFACE_NOT_FOUND":    60,
+		"ERROR_CODE_NOT_A_GUEST":            61,
 	}
 )
 
@@ -393,6 +401,7 @@ type Request struct {
 	//	*Request_Rename
 	//	*Request_CopyIn
 	//	*Request_CopyOut
+	//	*Request_Configure
 	Operation     isRequest_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -606,6 +615,15 @@ func (x *Request) GetCopyOut() *CopyOutRequest {
 	return nil
 }
 
+func (x *Request) GetConfigure() *ConfigureRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Configure); ok {
+			return x.Configure
+		}
+	}
+	return nil
+}
+
 type isRequest_Operation interface {
 	isRequest_Operation()
 }
@@ -686,6 +704,10 @@ type Request_CopyOut struct {
 	CopyOut *CopyOutRequest `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
 }
 
+type Request_Configure struct {
+	Configure *ConfigureRequest `protobuf:"bytes,40,opt,name=configure,proto3,oneof"`
+}
+
 func (*Request_Ping) isRequest_Operation() {}
 
 func (*Request_Exec) isRequest_Operation() {}
@@ -724,6 +746,8 @@ func (*Request_CopyIn) isRequest_Operation() {}
 
 func (*Request_CopyOut) isRequest_Operation() {}
 
+func (*Request_Configure) isRequest_Operation() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Result:
@@ -745,6 +769,7 @@ type Response struct {
 	//	*Response_Rename
 	//	*Response_CopyIn
 	//	*Response_CopyOut
+	//	*Response_Configure
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -940,6 +965,15 @@ func (x *Response) GetCopyOut() *CopyOutResponse {
 	return nil
 }
 
+func (x *Response) GetConfigure() *ConfigureResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Configure); ok {
+			return x.Configure
+		}
+	}
+	return nil
+}
+
 type isResponse_Result interface {
 	isResponse_Result()
 }
@@ -1012,6 +1046,10 @@ type Response_CopyOut struct {
 	CopyOut *CopyOutResponse `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
 }
 
+type Response_Configure struct {
+	Configure *ConfigureResponse `protobuf:"bytes,40,opt,name=configure,proto3,oneof"`
+}
+
 func (*Response_Ping) isResponse_Result() {}
 
 func (*Response_Stats) isResponse_Result() {}
@@ -1045,6 +1083,8 @@ func (*Response_Rename) isResponse_Result() {}
 func (*Response_CopyIn) isResponse_Result() {}
 
 func (*Response_CopyOut) isResponse_Result() {}
+
+func (*Response_Configure) isResponse_Result() {}
 
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3596,6 +3636,268 @@ func (x *CopyOutResponse) GetBytes() uint64 {
 	return 0
 }
 
+// What a guest is told about itself when it comes up, and when it wakes as another one or in another place. All of it is
+// optional and checked before anything is changed. It is done in the order of the fields, and doing it again is fine.
+type ConfigureRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 4096 bytes for the kernel's random pool, from which it then makes a new key.
+	Entropy []byte        `protobuf:"bytes,1,opt,name=entropy,proto3" json:"entropy,omitempty"`
+	Clock   *ClockSetting `protobuf:"bytes,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	// A DNS label. Becomes the hostname, /etc/hostname and a line of /etc/hosts.
+	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// One entry an address. An interface that is named gets what is said here and loses all else; others stay. The first
+	// address is that of the hostname in /etc/hosts.
+	Networks []*Network `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
+	// Tell the neighbours which hardware address the guest's addresses have: gratuitous ARP, unsolicited neighbour
+	// advertisements.
+	Announce      bool              `protobuf:"varint,5,opt,name=announce,proto3" json:"announce,omitempty"`
+	SshKeys       []*AuthorizedKeys `protobuf:"bytes,6,rep,name=ssh_keys,json=sshKeys,proto3" json:"ssh_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigureRequest) Reset() {
+	*x = ConfigureRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureRequest) ProtoMessage() {}
+
+func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
+func (*ConfigureRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ConfigureRequest) GetEntropy() []byte {
+	if x != nil {
+		return x.Entropy
+	}
+	return nil
+}
+
+func (x *ConfigureRequest) GetClock() *ClockSetting {
+	if x != nil {
+		return x.Clock
+	}
+	return nil
+}
+
+func (x *ConfigureRequest) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *ConfigureRequest) GetNetworks() []*Network {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *ConfigureRequest) GetAnnounce() bool {
+	if x != nil {
+		return x.Announce
+	}
+	return false
+}
+
+func (x *ConfigureRequest) GetSshKeys() []*AuthorizedKeys {
+	if x != nil {
+		return x.SshKeys
+	}
+	return nil
+}
+
+type ClockSetting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since the epoch; more than 0.
+	UnixNanoseconds int64 `protobuf:"varint,1,opt,name=unix_nanoseconds,json=unixNanoseconds,proto3" json:"unix_nanoseconds,omitempty"`
+	// A clock that is off by no more is left alone.
+	ToleranceNanoseconds uint64 `protobuf:"varint,2,opt,name=tolerance_nanoseconds,json=toleranceNanoseconds,proto3" json:"tolerance_nanoseconds,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *ClockSetting) Reset() {
+	*x = ClockSetting{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockSetting) ProtoMessage() {}
+
+func (x *ClockSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockSetting.ProtoReflect.Descriptor instead.
+func (*ClockSetting) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *ClockSetting) GetUnixNanoseconds() int64 {
+	if x != nil {
+		return x.UnixNanoseconds
+	}
+	return 0
+}
+
+func (x *ClockSetting) GetToleranceNanoseconds() uint64 {
+	if x != nil {
+		return x.ToleranceNanoseconds
+	}
+	return 0
+}
+
+// Who may come in by ssh. Lines of the user's own in ~/.ssh/authorized_keys stay as they are.
+type AuthorizedKeys struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name or number; empty: root.
+	User string `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// "TYPE BASE64 [COMMENT]", as in a .pub file. They take the place of those given before.
+	Keys          []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AuthorizedKeys) Reset() {
+	*x = AuthorizedKeys{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AuthorizedKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AuthorizedKeys) ProtoMessage() {}
+
+func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AuthorizedKeys.ProtoReflect.Descriptor instead.
+func (*AuthorizedKeys) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *AuthorizedKeys) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *AuthorizedKeys) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+type ConfigureResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far the clock was ahead of what was said; unset when nothing was.
+	ClockOffsetNanoseconds *int64   `protobuf:"varint,1,opt,name=clock_offset_nanoseconds,json=clockOffsetNanoseconds,proto3,oneof" json:"clock_offset_nanoseconds,omitempty"`
+	ClockStepped           bool     `protobuf:"varint,2,opt,name=clock_stepped,json=clockStepped,proto3" json:"clock_stepped,omitempty"`
+	AnnouncedAddresses     []string `protobuf:"bytes,3,rep,name=announced_addresses,json=announcedAddresses,proto3" json:"announced_addresses,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *ConfigureResponse) Reset() {
+	*x = ConfigureResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureResponse) ProtoMessage() {}
+
+func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
+func (*ConfigureResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ConfigureResponse) GetClockOffsetNanoseconds() int64 {
+	if x != nil && x.ClockOffsetNanoseconds != nil {
+		return *x.ClockOffsetNanoseconds
+	}
+	return 0
+}
+
+func (x *ConfigureResponse) GetClockStepped() bool {
+	if x != nil {
+		return x.ClockStepped
+	}
+	return false
+}
+
+func (x *ConfigureResponse) GetAnnouncedAddresses() []string {
+	if x != nil {
+		return x.AnnouncedAddresses
+	}
+	return nil
+}
+
 // The file /ingle/boot.binpb of the per-VM part of the initramfs: what the agent needs before anyone can call it.
 type BootConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3623,7 +3925,7 @@ type BootConfig struct {
 
 func (x *BootConfig) Reset() {
 	*x = BootConfig{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3937,7 @@ func (x *BootConfig) String() string {
 func (*BootConfig) ProtoMessage() {}
 
 func (x *BootConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3950,7 @@ func (x *BootConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootConfig.ProtoReflect.Descriptor instead.
 func (*BootConfig) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *BootConfig) GetHostname() string {
@@ -3727,7 +4029,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +4041,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +4054,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Network) GetInterface() string {
@@ -3794,7 +4096,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3806,7 +4108,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3819,7 +4121,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Listen) GetTcpPort() uint32 {
@@ -3849,7 +4151,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\"P\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.ingle.agent.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xf0\t\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xb2\n" +
+	"\n" +
 	"\aRequest\x121\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1b.ingle.agent.v1.PingRequestH\x00R\x04ping\x121\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1b.ingle.agent.v1.ExecRequestH\x00R\x04exec\x124\n" +
@@ -3871,8 +4174,9 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06remove\x18\x19 \x01(\v2\x1d.ingle.agent.v1.RemoveRequestH\x00R\x06remove\x127\n" +
 	"\x06rename\x18\x1a \x01(\v2\x1d.ingle.agent.v1.RenameRequestH\x00R\x06rename\x128\n" +
 	"\acopy_in\x18\x1b \x01(\v2\x1d.ingle.agent.v1.CopyInRequestH\x00R\x06copyIn\x12;\n" +
-	"\bcopy_out\x18\x1c \x01(\v2\x1e.ingle.agent.v1.CopyOutRequestH\x00R\acopyOutB\v\n" +
-	"\toperation\"\xfd\b\n" +
+	"\bcopy_out\x18\x1c \x01(\v2\x1e.ingle.agent.v1.CopyOutRequestH\x00R\acopyOut\x12@\n" +
+	"\tconfigure\x18( \x01(\v2 .ingle.agent.v1.ConfigureRequestH\x00R\tconfigureB\v\n" +
+	"\toperation\"\xc0\t\n" +
 	"\bResponse\x122\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1c.ingle.agent.v1.PingResponseH\x00R\x04ping\x125\n" +
 	"\x05stats\x18\x02 \x01(\v2\x1d.ingle.agent.v1.StatsResponseH\x00R\x05stats\x122\n" +
@@ -3892,7 +4196,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06remove\x18\x19 \x01(\v2\x1e.ingle.agent.v1.RemoveResponseH\x00R\x06remove\x128\n" +
 	"\x06rename\x18\x1a \x01(\v2\x1e.ingle.agent.v1.RenameResponseH\x00R\x06rename\x129\n" +
 	"\acopy_in\x18\x1b \x01(\v2\x1e.ingle.agent.v1.CopyInResponseH\x00R\x06copyIn\x12<\n" +
-	"\bcopy_out\x18\x1c \x01(\v2\x1f.ingle.agent.v1.CopyOutResponseH\x00R\acopyOutB\b\n" +
+	"\bcopy_out\x18\x1c \x01(\v2\x1f.ingle.agent.v1.CopyOutResponseH\x00R\acopyOut\x12A\n" +
+	"\tconfigure\x18( \x01(\v2!.ingle.agent.v1.ConfigureResponseH\x00R\tconfigureB\b\n" +
 	"\x06result\"\r\n" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
@@ -4059,7 +4364,25 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\"A\n" +
 	"\x0fCopyOutResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x8b\x03\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x88\x02\n" +
+	"\x10ConfigureRequest\x12\x18\n" +
+	"\aentropy\x18\x01 \x01(\fR\aentropy\x122\n" +
+	"\x05clock\x18\x02 \x01(\v2\x1c.ingle.agent.v1.ClockSettingR\x05clock\x12\x1a\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x123\n" +
+	"\bnetworks\x18\x04 \x03(\v2\x17.ingle.agent.v1.NetworkR\bnetworks\x12\x1a\n" +
+	"\bannounce\x18\x05 \x01(\bR\bannounce\x129\n" +
+	"\bssh_keys\x18\x06 \x03(\v2\x1e.ingle.agent.v1.AuthorizedKeysR\asshKeys\"n\n" +
+	"\fClockSetting\x12)\n" +
+	"\x10unix_nanoseconds\x18\x01 \x01(\x03R\x0funixNanoseconds\x123\n" +
+	"\x15tolerance_nanoseconds\x18\x02 \x01(\x04R\x14toleranceNanoseconds\"8\n" +
+	"\x0eAuthorizedKeys\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\"\xc5\x01\n" +
+	"\x11ConfigureResponse\x12=\n" +
+	"\x18clock_offset_nanoseconds\x18\x01 \x01(\x03H\x00R\x16clockOffsetNanoseconds\x88\x01\x01\x12#\n" +
+	"\rclock_stepped\x18\x02 \x01(\bR\fclockStepped\x12/\n" +
+	"\x13announced_addresses\x18\x03 \x03(\tR\x12announcedAddressesB\x1b\n" +
+	"\x19_clock_offset_nanoseconds\"\x8b\x03\n" +
 	"\n" +
 	"BootConfig\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1f\n" +
@@ -4083,7 +4406,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xff\x06\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xbf\a\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -4113,7 +4436,9 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x17ERROR_CODE_CROSS_DEVICE\x10 \x12\x1e\n" +
 	"\x1aERROR_CODE_ARCHIVE_INVALID\x10!\x12\x1d\n" +
 	"\x19ERROR_CODE_FILE_TOO_LARGE\x10\"\x12\x1d\n" +
-	"\x19ERROR_CODE_FILE_IO_FAILED\x10#*\xd2\x01\n" +
+	"\x19ERROR_CODE_FILE_IO_FAILED\x10#\x12\"\n" +
+	"\x1eERROR_CODE_INTERFACE_NOT_FOUND\x10<\x12\x1a\n" +
+	"\x16ERROR_CODE_NOT_A_GUEST\x10=*\xd2\x01\n" +
 	"\bFileType\x12\x19\n" +
 	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +
@@ -4137,7 +4462,7 @@ func file_ingle_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(ErrorCode)(0),                // 0: ingle.agent.v1.ErrorCode
 	(FileType)(0),                 // 1: ingle.agent.v1.FileType
@@ -4192,12 +4517,16 @@ var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(*CopyInResponse)(nil),        // 50: ingle.agent.v1.CopyInResponse
 	(*CopyOutRequest)(nil),        // 51: ingle.agent.v1.CopyOutRequest
 	(*CopyOutResponse)(nil),       // 52: ingle.agent.v1.CopyOutResponse
-	(*BootConfig)(nil),            // 53: ingle.agent.v1.BootConfig
-	(*Network)(nil),               // 54: ingle.agent.v1.Network
-	(*Listen)(nil),                // 55: ingle.agent.v1.Listen
-	nil,                           // 56: ingle.agent.v1.ExecRequest.EnvEntry
-	nil,                           // 57: ingle.agent.v1.SessionProgram.EnvEntry
-	nil,                           // 58: ingle.agent.v1.BootConfig.EnvEntry
+	(*ConfigureRequest)(nil),      // 53: ingle.agent.v1.ConfigureRequest
+	(*ClockSetting)(nil),          // 54: ingle.agent.v1.ClockSetting
+	(*AuthorizedKeys)(nil),        // 55: ingle.agent.v1.AuthorizedKeys
+	(*ConfigureResponse)(nil),     // 56: ingle.agent.v1.ConfigureResponse
+	(*BootConfig)(nil),            // 57: ingle.agent.v1.BootConfig
+	(*Network)(nil),               // 58: ingle.agent.v1.Network
+	(*Listen)(nil),                // 59: ingle.agent.v1.Listen
+	nil,                           // 60: ingle.agent.v1.ExecRequest.EnvEntry
+	nil,                           // 61: ingle.agent.v1.SessionProgram.EnvEntry
+	nil,                           // 62: ingle.agent.v1.BootConfig.EnvEntry
 }
 var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: ingle.agent.v1.Error.code:type_name -> ingle.agent.v1.ErrorCode
@@ -4220,47 +4549,52 @@ var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	47, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
 	49, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
 	51, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
-	8,  // 20: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
-	28, // 21: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
-	30, // 22: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
-	32, // 23: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
-	18, // 24: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
-	22, // 25: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
-	24, // 26: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
-	26, // 27: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
-	35, // 28: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
-	37, // 29: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
-	39, // 30: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
-	42, // 31: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
-	44, // 32: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
-	46, // 33: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
-	48, // 34: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
-	50, // 35: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
-	52, // 36: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
-	56, // 37: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
-	57, // 38: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
-	14, // 39: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
-	14, // 40: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
-	15, // 41: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
-	16, // 42: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
-	14, // 43: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	15, // 44: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
-	16, // 45: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
-	14, // 46: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	1,  // 47: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
-	33, // 48: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	33, // 49: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	33, // 50: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	33, // 51: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
-	33, // 52: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
-	54, // 53: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
-	55, // 54: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
-	58, // 55: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	53, // 20: ingle.agent.v1.Request.configure:type_name -> ingle.agent.v1.ConfigureRequest
+	8,  // 21: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
+	28, // 22: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
+	30, // 23: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
+	32, // 24: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
+	18, // 25: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
+	22, // 26: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
+	24, // 27: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
+	26, // 28: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
+	35, // 29: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
+	37, // 30: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
+	39, // 31: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
+	42, // 32: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
+	44, // 33: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
+	46, // 34: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
+	48, // 35: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
+	50, // 36: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
+	52, // 37: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
+	56, // 38: ingle.agent.v1.Response.configure:type_name -> ingle.agent.v1.ConfigureResponse
+	60, // 39: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
+	61, // 40: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
+	14, // 41: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
+	14, // 42: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
+	15, // 43: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
+	16, // 44: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
+	14, // 45: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	15, // 46: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
+	16, // 47: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
+	14, // 48: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	1,  // 49: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
+	33, // 50: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	33, // 51: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	33, // 52: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	33, // 53: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
+	33, // 54: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
+	54, // 55: ingle.agent.v1.ConfigureRequest.clock:type_name -> ingle.agent.v1.ClockSetting
+	58, // 56: ingle.agent.v1.ConfigureRequest.networks:type_name -> ingle.agent.v1.Network
+	55, // 57: ingle.agent.v1.ConfigureRequest.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
+	58, // 58: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
+	59, // 59: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
+	62, // 60: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
+	61, // [61:61] is the sub-list for method output_type
+	61, // [61:61] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }
@@ -4288,6 +4622,7 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Request_Rename)(nil),
 		(*Request_CopyIn)(nil),
 		(*Request_CopyOut)(nil),
+		(*Request_Configure)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
 		(*Response_Ping)(nil),
@@ -4307,16 +4642,18 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Response_Rename)(nil),
 		(*Response_CopyIn)(nil),
 		(*Response_CopyOut)(nil),
+		(*Response_Configure)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[34].OneofWrappers = []any{}
 	file_ingle_agent_v1_agent_proto_msgTypes[41].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[54].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingle_agent_v1_agent_proto_rawDesc), len(file_ingle_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   57,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

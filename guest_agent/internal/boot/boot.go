@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/entropy"
+	"ingle.dev/guest_agent/internal/identity"
 	"ingle.dev/guest_agent/internal/machine"
 	"ingle.dev/guest_agent/internal/network"
 	"ingle.dev/guest_agent/internal/reap"
@@ -55,7 +57,7 @@ func run(version string) error {
 	if err != nil {
 		return err
 	}
-	if err := creditEntropy(config.Entropy); err != nil {
+	if err := entropy.Credit(config.Entropy); err != nil {
 		return err
 	}
 	if err := loadModules(moduleDirectory); err != nil {
@@ -95,6 +97,7 @@ func run(version string) error {
 		Token:        config.Token,
 		HelloTimeout: serve.DefaultHelloTimeout,
 		Env:          config.Env,
+		Guest:        true,
 		Reaper:       reaper,
 		Shutdown:     func() { machine.PowerOff(reaper) },
 	}
@@ -126,7 +129,7 @@ func connect(config *agentpb.BootConfig) (net.Listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := network.Configure(parsed); err != nil {
+		if err := network.Configure([]network.Configuration{parsed}); err != nil {
 			return nil, err
 		}
 	}
@@ -155,13 +158,10 @@ func furnish(config *agentpb.BootConfig) error {
 	if prefix, err := netip.ParsePrefix(config.GetNetwork().GetAddress()); err == nil {
 		address = prefix.Addr().String()
 	}
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
+	if err := identity.TakeName(config.Hostname, address); err != nil {
 		return err
 	}
-	if err := takeName(config.Hostname, address); err != nil {
-		return err
-	}
-	return useNameservers(config.Network)
+	return identity.UseNameservers(config.GetNetwork().GetNameservers())
 }
 
 // tellReady writes the line as it is, without what a terminal makes of a line's end.

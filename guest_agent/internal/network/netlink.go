@@ -2,9 +2,10 @@ package network
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"net/netip"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,18 +47,40 @@ func (r *route) setUp(index int) error {
 	return r.request(unix.RTM_NEWLINK, 0, body)
 }
 
-// addAddress is ip address replace PREFIX dev INDEX.
+// addAddress is ip address replace PREFIX dev INDEX nodad: whoever gives out the addresses knows that they are free.
 func (r *route) addAddress(index int, prefix netip.Prefix) error {
+	return r.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, addressBody(index, prefix))
+}
+
+// removeAddress is ip address delete PREFIX dev INDEX.
+func (r *route) removeAddress(index int, prefix netip.Prefix) error {
+	return r.request(unix.RTM_DELADDR, 0, addressBody(index, prefix))
+}
+
+func addressBody(index int, prefix netip.Prefix) []byte {
 	body := []byte{family(prefix.Addr()), byte(prefix.Bits()), 0, unix.RT_SCOPE_UNIVERSE, 0, 0, 0, 0}
+	if prefix.Addr().Is6() {
+		body[2] = unix.IFA_F_NODAD
+	}
 	binary.NativeEndian.PutUint32(body[4:], uint32(index))
 	address := prefix.Addr().AsSlice()
 	body = attribute(body, unix.IFA_LOCAL, address)
-	body = attribute(body, unix.IFA_ADDRESS, address)
-	return r.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+	return attribute(body, unix.IFA_ADDRESS, address)
 }
 
-// addDefault is ip route replace default via GATEWAY dev INDEX.
+// addDefault is ip route append default via GATEWAY dev INDEX: replacing would take that of another interface.
 func (r *route) addDefault(index int, gateway netip.Addr) error {
+	return r.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, defaultBody(index, gateway))
+}
+
+// removeDefault is ip route delete default via GATEWAY dev INDEX.
+func (r *route) removeDefault(index int, gateway netip.Addr) error {
+	body := defaultBody(index, gateway)
+	body[5], body[6] = unix.RTPROT_UNSPEC, unix.RT_SCOPE_NOWHERE // whoever made it
+	return r.request(unix.RTM_DELROUTE, 0, body)
+}
+
+func defaultBody(index int, gateway netip.Addr) []byte {
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0] = family(gateway)
 	body[4] = unix.RT_TABLE_MAIN
@@ -65,23 +88,99 @@ func (r *route) addDefault(index int, gateway netip.Addr) error {
 	body[6] = unix.RT_SCOPE_UNIVERSE
 	body[7] = unix.RTN_UNICAST
 	body = attribute(body, unix.RTA_GATEWAY, gateway.AsSlice())
-	body = attribute(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
-	return r.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+	return attribute(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
+}
+
+// assigned is an address that an interface has.
+type assigned struct {
+	prefix netip.Prefix
+	scope  byte
+	flags  byte
+}
+
+// addresses is ip address show dev INDEX.
+func (r *route) addresses(index int) ([]assigned, error) {
+	var found []assigned
+	err := r.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), func(body []byte) {
+		if len(body) < unix.SizeofIfAddrmsg || binary.NativeEndian.Uint32(body[4:]) != uint32(index) {
+			return
+		}
+		var address netip.Addr
+		eachAttribute(body[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
+			// IPv6 has no IFA_LOCAL; where there is one, IFA_ADDRESS is the other end of the link.
+			if parsed, ok := netip.AddrFromSlice(value); ok && (kind == unix.IFA_LOCAL || kind == unix.IFA_ADDRESS && !address.IsValid()) {
+				address = parsed
+			}
+		})
+		if address.IsValid() {
+			found = append(found, assigned{netip.PrefixFrom(address, int(body[1])), body[3], body[2]})
+		}
+	})
+	return found, err
+}
+
+// defaults lists the gateways of default routes through an interface.
+func (r *route) defaults(index int) ([]netip.Addr, error) {
+	var found []netip.Addr
+	err := r.dump(unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), func(body []byte) {
+		if len(body) < unix.SizeofRtMsg || body[1] != 0 || body[4] != unix.RT_TABLE_MAIN {
+			return
+		}
+		var gateway netip.Addr
+		through := uint32(0)
+		eachAttribute(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+			switch {
+			case kind == unix.RTA_GATEWAY:
+				gateway, _ = netip.AddrFromSlice(value)
+			case kind == unix.RTA_OIF && len(value) == 4:
+				through = binary.NativeEndian.Uint32(value)
+			}
+		})
+		if through == uint32(index) && gateway.IsValid() {
+			found = append(found, gateway)
+		}
+	})
+	return found, err
 }
 
 // request sends one message and waits for the kernel's verdict on it.
 func (r *route) request(kind uint16, flags uint16, body []byte) error {
+	if err := r.send(kind, flags|unix.NLM_F_ACK, body); err != nil {
+		return err
+	}
+	return r.receive(func(uint16, []byte) error { return errUnexpected })
+}
+
+// dump sends one question and hands over the body of every answer.
+func (r *route) dump(kind uint16, body []byte, take func(body []byte)) error {
+	if err := r.send(kind, unix.NLM_F_DUMP, body); err != nil {
+		return err
+	}
+	return r.receive(func(_ uint16, body []byte) error {
+		take(body)
+		return nil
+	})
+}
+
+func (r *route) send(kind uint16, flags uint16, body []byte) error {
 	r.sequence++
 	message := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))
 	message = binary.NativeEndian.AppendUint16(message, kind)
-	message = binary.NativeEndian.AppendUint16(message, unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
+	message = binary.NativeEndian.AppendUint16(message, unix.NLM_F_REQUEST|flags)
 	message = binary.NativeEndian.AppendUint32(message, r.sequence)
 	message = binary.NativeEndian.AppendUint32(message, 0)
 	message = append(message, body...)
 	if err := unix.Sendto(r.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto", err)
 	}
-	answer := make([]byte, os.Getpagesize())
+	return nil
+}
+
+var errUnexpected = errors.New("rtnetlink: an answer that makes no sense")
+
+// receive reads until the kernel's verdict, or the end of a dump.
+func (r *route) receive(take func(kind uint16, body []byte) error) error {
+	answer := make([]byte, 32*1024) // as much as the kernel puts into one datagram of a dump
 	for {
 		size, _, err := unix.Recvfrom(r.socket, answer, 0)
 		if err == unix.EINTR {
@@ -90,13 +189,40 @@ func (r *route) request(kind uint16, flags uint16, body []byte) error {
 		if err != nil {
 			return os.NewSyscallError("recvfrom", err)
 		}
-		if size < unix.SizeofNlMsghdr+4 || binary.NativeEndian.Uint16(answer[4:]) != unix.NLMSG_ERROR {
-			return fmt.Errorf("rtnetlink: unexpected answer of %d bytes", size)
+		messages, err := syscall.ParseNetlinkMessage(answer[:size])
+		if err != nil {
+			return errUnexpected
 		}
-		if code := int32(binary.NativeEndian.Uint32(answer[unix.SizeofNlMsghdr:])); code != 0 {
-			return unix.Errno(-code)
+		for _, message := range messages {
+			switch {
+			case message.Header.Seq != r.sequence: // the rest of a question that failed
+			case message.Header.Type == unix.NLMSG_DONE:
+				return nil
+			case message.Header.Type != unix.NLMSG_ERROR:
+				if err := take(message.Header.Type, message.Data); err != nil {
+					return err
+				}
+			case len(message.Data) < 4:
+				return errUnexpected
+			default:
+				if code := int32(binary.NativeEndian.Uint32(message.Data)); code != 0 {
+					return unix.Errno(-code)
+				}
+				return nil
+			}
 		}
-		return nil
+	}
+}
+
+// eachAttribute reads a list of struct rtattr.
+func eachAttribute(list []byte, take func(kind uint16, value []byte)) {
+	for len(list) >= unix.SizeofRtAttr {
+		size := int(binary.NativeEndian.Uint16(list))
+		if size < unix.SizeofRtAttr || size > len(list) {
+			return
+		}
+		take(binary.NativeEndian.Uint16(list[2:]), list[unix.SizeofRtAttr:size])
+		list = list[min(len(list), (size+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
 	}
 }
 

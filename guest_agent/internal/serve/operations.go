@@ -22,6 +22,8 @@ func (c *connection) operate(request *agentpb.Request) error {
 		return c.respond(&agentpb.Response{Result: &agentpb.Response_Sync{Sync: &agentpb.SyncResponse{}}})
 	case *agentpb.Request_Shutdown:
 		return c.shutdown()
+	case *agentpb.Request_Configure:
+		return c.configure(operation.Configure)
 	case *agentpb.Request_CreateSession:
 		return c.createSession(operation.CreateSession)
 	case *agentpb.Request_AttachSession:

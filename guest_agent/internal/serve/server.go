@@ -46,6 +46,8 @@ type Server struct {
 	// Env is given to every command.
 	Env    map[string]string
 	Reaper *reap.Reaper
+	// Guest says that the machine is ours to configure.
+	Guest bool
 	// Shutdown ends everything. It is called after the caller got its answer.
 	Shutdown func()
 

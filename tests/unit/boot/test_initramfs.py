@@ -13,8 +13,9 @@ import pytest
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.boot import Initramfs, cpio
+from ingle.api_server.model.guest import GuestNetwork
 from ingle.api_server.model.vm import Kernel
-from ingle.api_server.ports.disk import BootConfig, GuestNetwork
+from ingle.api_server.ports.disk import BootConfig
 
 KERNEL = Kernel("k" * 64, ("debian",), "6.1.0", 1, ("virtio", "vsock"), datetime(2026, 1, 1, tzinfo=UTC), "test")
 CONFIG = BootConfig(

@@ -59,9 +59,9 @@ def test_the_token_is_not_on_the_command_line_where_every_user_could_read_it() -
 
 
 def test_tcg_is_told_the_clock_and_kvm_finds_it_out() -> None:
-    assert "tsc_early_khz=2000000" in values(argv(), "-append")[0]
+    assert "tsc_early_khz=2000000 tsc=nowatchdog" in values(argv(), "-append")[0]
     kvm = argv(replace(PLAN, acceleration=Acceleration.KVM))
-    assert "tsc_early_khz" not in values(kvm, "-append")[0]
+    assert "tsc" not in values(kvm, "-append")[0]
     assert values(kvm, "-accel") == ["kvm"]
     assert values(kvm, "-cpu") == ["host"]
 

@@ -34,6 +34,9 @@ VM = Vm(
     created_at=NOW,
 )
 
+IMAGE = Image(VM.image_id, (), 2**20, NOW, "a test")
+KERNEL = Kernel(VM.kernel_id, (), "6.1", 2**20, (), NOW, "a test")
+
 
 class ScriptedVmm:
     """Lives until `gone` is set, or, when it `obeys`, until the first signal. Its agent never answers."""
@@ -101,8 +104,8 @@ class World:
 async def world(root: Path, state: VmState) -> AsyncIterator[World]:
     """The VM in STOPPED, RUNNING or STOPPING, with a live VMM in the latter two."""
     async with SqliteStore(root / "ingle.db") as store:
-        await store.add_image(Image(VM.image_id, (), 2**20, NOW, "a test"), "debian:bookworm")
-        await store.add_kernel(Kernel(VM.kernel_id, (), "6.1", 2**20, (), NOW, "a test"), "debian")
+        await store.add_image(IMAGE, "debian:bookworm")
+        await store.add_kernel(KERNEL, "debian")
         await store.insert_vm(VM, bytes(32))
         files = LocalVmFiles(root / "vms", root / "run")
         for directory in ("vms", "run"):

@@ -64,6 +64,8 @@ class Reason(Enum):
     FILE_TOO_LARGE = 84
     FILE_IO_FAILED = 85
     VM_ENDED = 120
+    GUEST_INTERFACE_NOT_FOUND = 110
+    NOT_A_GUEST = 111
     INTERNAL = 99
 
 

@@ -176,3 +176,39 @@ class Detached:
 
 
 SessionEvent = Attached | Scrollback | Output | Exited | Detached
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNetwork:
+    """One address of an interface, with its prefix length, and perhaps a gateway of the same family."""
+
+    interface: str
+    address: str
+    gateway: str
+    nameservers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestConfiguration:
+    """What a guest is told about itself; None and empty leave things as they are.
+
+    `unix_nanoseconds` is what its clock shall show if it is off by more than `clock_tolerance_seconds`. Each interface
+    in `networks` gets the addresses given and loses all others. `ssh_keys` are by user (empty: root), lines of the form
+    "TYPE BASE64 [COMMENT]"; a user's keys take the place of those given before."""
+
+    entropy: bytes = field(default=b"", repr=False)
+    unix_nanoseconds: int | None = None
+    clock_tolerance_seconds: float = 0.0
+    hostname: str = ""
+    networks: tuple[GuestNetwork, ...] = ()
+    announce: bool = False
+    ssh_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What came of it. `clock_offset_seconds` is how far the clock was ahead, None when nothing was said about it."""
+
+    clock_offset_seconds: float | None = None
+    clock_stepped: bool = False
+    announced_addresses: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store import Store
 from ingle.api_server.steps.acceleration import ChooseAcceleration
 from ingle.api_server.steps.boot import Boot
+from ingle.api_server.steps.configure_guest import ConfigureGuest
 from ingle.api_server.steps.initramfs import WriteInitramfs
 from ingle.api_server.steps.launch import Launch
 from ingle.api_server.steps.mark_starting import MarkStarting
@@ -67,6 +68,7 @@ class StartPipelines:
                 Launch(engine, kernels, backends),
                 Boot(),
                 WaitForAgent(dialler, files),
+                ConfigureGuest(dialler),
                 RecordRunning(store),
             ),
             leave_stopped=(RecordStopped(store),),

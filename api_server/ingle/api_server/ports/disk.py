@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ingle.api_server.model.guest import GuestNetwork
 from ingle.api_server.model.vm import Kernel
 
 
@@ -28,16 +29,6 @@ class DiskBackend(Protocol):
 
     async def grow(self, directory: Path, size_bytes: int) -> None:
         """Make it larger; only while no VMM has it open."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuestNetwork:
-    """The guest's one interface. `address` has a prefix length."""
-
-    interface: str
-    address: str
-    gateway: str
-    nameservers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from ingle.api_server.model.guest import (
     AgentEndpoint,
     AgentInfo,
     AttachSpec,
+    Configured,
     ExecEvent,
     ExecSpec,
+    GuestConfiguration,
     GuestSession,
     GuestStats,
     SessionEvent,
@@ -88,6 +90,11 @@ class GuestChannel(Protocol):
     async def kill_session(self, session_id: str, timeout_seconds: float = 10.0) -> None:
         """SIGHUP for all of a session, SIGKILL a second later; returns when it is gone. GuestError
         SESSION_NOT_FOUND."""
+
+    async def configure(self, configuration: GuestConfiguration, timeout_seconds: float = 10.0) -> Configured:
+        """Tell the guest about itself. All of it is checked in the guest before anything is changed: INVALID_ARGUMENT,
+        GUEST_INTERFACE_NOT_FOUND, GUEST_USER_NOT_FOUND; SSH keys may find GUEST_DIRECTORY_NOT_FOUND or a file's reason
+        later. Doing it again is fine."""
 
     async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
         """Load, memory and disk."""

@@ -66,6 +66,8 @@ _CODES = {
     Reason.FILE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.FILE_IO_FAILED: grpc.StatusCode.INTERNAL,
     Reason.VM_ENDED: grpc.StatusCode.ABORTED,
+    Reason.GUEST_INTERFACE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.NOT_A_GUEST: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
 }
 

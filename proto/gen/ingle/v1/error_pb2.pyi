@@ -83,6 +83,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FILE_IO_FAILED: _ErrorReason.ValueType  # 85
     ERROR_REASON_VM_ENDED: _ErrorReason.ValueType  # 120
     """The VM was stopped or deleted, or died, in the middle of the call."""
+    ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: _ErrorReason.ValueType  # 110
+    """Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
+    ERROR_REASON_NOT_A_GUEST: _ErrorReason.ValueType  # 111
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -150,6 +153,9 @@ ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 84
 ERROR_REASON_FILE_IO_FAILED: ErrorReason.ValueType  # 85
 ERROR_REASON_VM_ENDED: ErrorReason.ValueType  # 120
 """The VM was stopped or deleted, or died, in the middle of the call."""
+ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: ErrorReason.ValueType  # 110
+"""Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
+ERROR_REASON_NOT_A_GUEST: ErrorReason.ValueType  # 111
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

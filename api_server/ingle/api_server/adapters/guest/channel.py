@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest import messages, session_messages
+from ingle.api_server.adapters.guest import configure_messages, messages, session_messages
 from ingle.api_server.adapters.guest.connection import Connection, describe
 from ingle.api_server.adapters.guest.conversation import hello, next_frame, response
 from ingle.api_server.adapters.guest.files import Files
@@ -16,9 +16,11 @@ from ingle.api_server.model.guest import (
     AgentInfo,
     Attached,
     AttachSpec,
+    Configured,
     Detached,
     ExecEvent,
     ExecSpec,
+    GuestConfiguration,
     GuestSession,
     GuestStats,
     Output,
@@ -64,6 +66,11 @@ class Channel:
 
     async def shutdown(self, timeout_seconds: float = 10.0) -> None:
         await self._ask(agent_pb2.Request(shutdown=agent_pb2.ShutdownRequest()), "shutdown", timeout_seconds)
+
+    async def configure(self, configuration: GuestConfiguration, timeout_seconds: float = 10.0) -> Configured:
+        request = configure_messages.request(configuration)
+        _, answer = await self._ask(request, "configure", timeout_seconds)
+        return configure_messages.configured(answer.configure)
 
     @asynccontextmanager
     async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:

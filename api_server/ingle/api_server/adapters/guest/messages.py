@@ -45,6 +45,8 @@ _REASONS = {
     agent_pb2.ERROR_CODE_ARCHIVE_INVALID: Reason.ARCHIVE_INVALID,
     agent_pb2.ERROR_CODE_FILE_TOO_LARGE: Reason.FILE_TOO_LARGE,
     agent_pb2.ERROR_CODE_FILE_IO_FAILED: Reason.FILE_IO_FAILED,
+    agent_pb2.ERROR_CODE_INTERFACE_NOT_FOUND: Reason.GUEST_INTERFACE_NOT_FOUND,
+    agent_pb2.ERROR_CODE_NOT_A_GUEST: Reason.NOT_A_GUEST,
 }
 _REMEDIES = {
     agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",

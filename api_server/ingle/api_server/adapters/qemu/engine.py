@@ -17,9 +17,10 @@ from ingle.api_server.host.process import Process
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
+from ingle.api_server.model.guest import GuestNetwork
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
-from ingle.api_server.ports.disk import BootConfig, BootMedia, GuestNetwork
+from ingle.api_server.ports.disk import BootConfig, BootMedia
 from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
 from ingle.api_server.ports.sources import Library
 

@@ -57,6 +57,10 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_FILE_TOO_LARGE: _ErrorCode.ValueType  # 34
     ERROR_CODE_FILE_IO_FAILED: _ErrorCode.ValueType  # 35
     """Any other errno; the message names it."""
+    ERROR_CODE_INTERFACE_NOT_FOUND: _ErrorCode.ValueType  # 60
+    """In the guest."""
+    ERROR_CODE_NOT_A_GUEST: _ErrorCode.ValueType  # 61
+    """The agent runs as an ordinary process, and does not change the machine that it runs on."""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -92,6 +96,10 @@ ERROR_CODE_ARCHIVE_INVALID: ErrorCode.ValueType  # 33
 ERROR_CODE_FILE_TOO_LARGE: ErrorCode.ValueType  # 34
 ERROR_CODE_FILE_IO_FAILED: ErrorCode.ValueType  # 35
 """Any other errno; the message names it."""
+ERROR_CODE_INTERFACE_NOT_FOUND: ErrorCode.ValueType  # 60
+"""In the guest."""
+ERROR_CODE_NOT_A_GUEST: ErrorCode.ValueType  # 61
+"""The agent runs as an ordinary process, and does not change the machine that it runs on."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 class _FileType:
@@ -257,6 +265,7 @@ class Request(_message.Message):
     RENAME_FIELD_NUMBER: _builtins.int
     COPY_IN_FIELD_NUMBER: _builtins.int
     COPY_OUT_FIELD_NUMBER: _builtins.int
+    CONFIGURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingRequest: ...
     @_builtins.property
@@ -295,6 +304,8 @@ class Request(_message.Message):
     def copy_in(self) -> Global___CopyInRequest: ...
     @_builtins.property
     def copy_out(self) -> Global___CopyOutRequest: ...
+    @_builtins.property
+    def configure(self) -> Global___ConfigureRequest: ...
     def __init__(
         self,
         *,
@@ -317,12 +328,13 @@ class Request(_message.Message):
         rename: Global___RenameRequest | None = ...,
         copy_in: Global___CopyInRequest | None = ...,
         copy_out: Global___CopyOutRequest | None = ...,
+        configure: Global___ConfigureRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "configure"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -349,6 +361,7 @@ class Response(_message.Message):
     RENAME_FIELD_NUMBER: _builtins.int
     COPY_IN_FIELD_NUMBER: _builtins.int
     COPY_OUT_FIELD_NUMBER: _builtins.int
+    CONFIGURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingResponse: ...
     @_builtins.property
@@ -383,6 +396,8 @@ class Response(_message.Message):
     def copy_in(self) -> Global___CopyInResponse: ...
     @_builtins.property
     def copy_out(self) -> Global___CopyOutResponse: ...
+    @_builtins.property
+    def configure(self) -> Global___ConfigureResponse: ...
     def __init__(
         self,
         *,
@@ -403,12 +418,13 @@ class Response(_message.Message):
         rename: Global___RenameResponse | None = ...,
         copy_in: Global___CopyInResponse | None = ...,
         copy_out: Global___CopyOutResponse | None = ...,
+        configure: Global___ConfigureResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "configure"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -1590,6 +1606,137 @@ class CopyOutResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CopyOutResponse: _TypeAlias = CopyOutResponse  # noqa: Y015
+
+@_typing.final
+class ConfigureRequest(_message.Message):
+    """What a guest is told about itself when it comes up, and when it wakes as another one or in another place. All of it is
+    optional and checked before anything is changed. It is done in the order of the fields, and doing it again is fine.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTROPY_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    ANNOUNCE_FIELD_NUMBER: _builtins.int
+    SSH_KEYS_FIELD_NUMBER: _builtins.int
+    entropy: _builtins.bytes
+    """1 to 4096 bytes for the kernel's random pool, from which it then makes a new key."""
+    hostname: _builtins.str
+    """A DNS label. Becomes the hostname, /etc/hostname and a line of /etc/hosts."""
+    announce: _builtins.bool
+    """Tell the neighbours which hardware address the guest's addresses have: gratuitous ARP, unsolicited neighbour
+    advertisements.
+    """
+    @_builtins.property
+    def clock(self) -> Global___ClockSetting: ...
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network]:
+        """One entry an address. An interface that is named gets what is said here and loses all else; others stay. The first
+        address is that of the hostname in /etc/hosts.
+        """
+
+    @_builtins.property
+    def ssh_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizedKeys]: ...
+    def __init__(
+        self,
+        *,
+        entropy: _builtins.bytes = ...,
+        clock: Global___ClockSetting | None = ...,
+        hostname: _builtins.str = ...,
+        networks: _abc.Iterable[Global___Network] | None = ...,
+        announce: _builtins.bool = ...,
+        ssh_keys: _abc.Iterable[Global___AuthorizedKeys] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "clock", b"clock", "entropy", b"entropy", "hostname", b"hostname", "networks", b"networks", "ssh_keys", b"ssh_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureRequest: _TypeAlias = ConfigureRequest  # noqa: Y015
+
+@_typing.final
+class ClockSetting(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIX_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    TOLERANCE_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    unix_nanoseconds: _builtins.int
+    """Since the epoch; more than 0."""
+    tolerance_nanoseconds: _builtins.int
+    """A clock that is off by no more is left alone."""
+    def __init__(
+        self,
+        *,
+        unix_nanoseconds: _builtins.int = ...,
+        tolerance_nanoseconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tolerance_nanoseconds", b"tolerance_nanoseconds", "unix_nanoseconds", b"unix_nanoseconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClockSetting: _TypeAlias = ClockSetting  # noqa: Y015
+
+@_typing.final
+class AuthorizedKeys(_message.Message):
+    """Who may come in by ssh. Lines of the user's own in ~/.ssh/authorized_keys stay as they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """Name or number; empty: root."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"TYPE BASE64 [COMMENT]", as in a .pub file. They take the place of those given before."""
+
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorizedKeys: _TypeAlias = AuthorizedKeys  # noqa: Y015
+
+@_typing.final
+class ConfigureResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOCK_OFFSET_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    CLOCK_STEPPED_FIELD_NUMBER: _builtins.int
+    ANNOUNCED_ADDRESSES_FIELD_NUMBER: _builtins.int
+    clock_offset_nanoseconds: _builtins.int
+    """How far the clock was ahead of what was said; unset when nothing was."""
+    clock_stepped: _builtins.bool
+    @_builtins.property
+    def announced_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        clock_offset_nanoseconds: _builtins.int | None = ...,
+        clock_stepped: _builtins.bool = ...,
+        announced_addresses: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_nanoseconds", b"_clock_offset_nanoseconds", "clock_offset_nanoseconds", b"clock_offset_nanoseconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_offset_nanoseconds", b"_clock_offset_nanoseconds", "announced_addresses", b"announced_addresses", "clock_offset_nanoseconds", b"clock_offset_nanoseconds", "clock_stepped", b"clock_stepped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clock_offset_nanoseconds: _TypeAlias = _typing.Literal["clock_offset_nanoseconds"]  # noqa: Y015
+    _WhichOneofArgType__clock_offset_nanoseconds: _TypeAlias = _typing.Literal["_clock_offset_nanoseconds", b"_clock_offset_nanoseconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_nanoseconds) -> _WhichOneofReturnType__clock_offset_nanoseconds | None: ...
+
+Global___ConfigureResponse: _TypeAlias = ConfigureResponse  # noqa: Y015
 
 @_typing.final
 class BootConfig(_message.Message):

@@ -1,4 +1,4 @@
-package boot
+package identity
 
 import (
 	"os"
@@ -64,5 +64,18 @@ func TestAnUnchangedFileIsNotWritten(t *testing.T) {
 	}
 	if !os.SameFile(inode(), inode()) {
 		t.Error("it is another file now")
+	}
+}
+
+func TestOurLineIsFoundAmongOthers(t *testing.T) {
+	for _, test := range []struct{ content, address, name string }{
+		{"127.0.0.1 localhost\n10.0.2.15 hearth # ingle\n", "10.0.2.15", "hearth"},
+		{"127.0.0.1 localhost\n10.0.2.15 hearth\n", "", ""},
+		{"# ingle\n", "", ""},
+		{"", "", ""},
+	} {
+		if address, name := ourLine([]byte(test.content)); address != test.address || name != test.name {
+			t.Errorf("%q: %q %q", test.content, address, name)
+		}
 	}
 }
