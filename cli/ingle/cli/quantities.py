@@ -58,6 +58,13 @@ def format_seconds(seconds: float) -> str:
     return f"{int(seconds) // 60}m{int(seconds) % 60:02}s"
 
 
+def parse_umask(text: str) -> int:
+    """Octal digits. Raises ValueError that tells the allowed form."""
+    if not re.fullmatch(r"[0-7]{1,4}", text, re.ASCII) or int(text, 8) > 0o777:
+        raise ValueError(f"{text!r} is not a umask: give octal digits, at most 777, e.g. 027")
+    return int(text, 8)
+
+
 def format_age(since: datetime, now: datetime | None = None) -> str:
     """One unit is enough: 12s, 5m, 3h, 4d. `since` is aware."""
     seconds = max(0, int(((now or datetime.now(UTC)) - since).total_seconds()))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ingle.dev/guest_agent/internal/boot"
+	"ingle.dev/guest_agent/internal/launch"
 	"ingle.dev/guest_agent/internal/reap"
 	"ingle.dev/guest_agent/internal/serve"
 )
@@ -25,6 +26,9 @@ var version = "unversioned"
 func main() {
 	if os.Getpid() == 1 {
 		boot.Run(version)
+	}
+	if os.Args[0] == launch.Name {
+		launch.Run()
 	}
 	listen := flag.String("listen", "", "serve on `unix:PATH`")
 	tokenFile := flag.String("token-file", "", "the `file` whose content callers must send")

@@ -33,7 +33,10 @@ const (
 	ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE ErrorCode = 11
 	ErrorCode_ERROR_CODE_USER_NOT_FOUND         ErrorCode = 12
 	ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND    ErrorCode = 13
-	ErrorCode_ERROR_CODE_SESSION_NOT_FOUND      ErrorCode = 40
+	ErrorCode_ERROR_CODE_GROUP_NOT_FOUND        ErrorCode = 14
+	// The guest's kernel would not set one of the limits.
+	ErrorCode_ERROR_CODE_LIMIT_REFUSED     ErrorCode = 15
+	ErrorCode_ERROR_CODE_SESSION_NOT_FOUND ErrorCode = 40
 	// And the caller doesn't want to take it over.
 	ErrorCode_ERROR_CODE_SESSION_ATTACHED ErrorCode = 41
 	ErrorCode_ERROR_CODE_SESSION_EXISTS   ErrorCode = 42
@@ -74,6 +77,8 @@ var (
 		11: "ERROR_CODE_COMMAND_NOT_EXECUTABLE",
 		12: "ERROR_CODE_USER_NOT_FOUND",
 		13: "ERROR_CODE_DIRECTORY_NOT_FOUND",
+		14: "ERROR_CODE_GROUP_NOT_FOUND",
+		15: "ERROR_CODE_LIMIT_REFUSED",
 		40: "ERROR_CODE_SESSION_NOT_FOUND",
 		41: "ERROR_CODE_SESSION_ATTACHED",
 		42: "ERROR_CODE_SESSION_EXISTS",
@@ -106,6 +111,8 @@ var (
 		"ERROR_CODE_COMMAND_NOT_EXECUTABLE": 11,
 		"ERROR_CODE_USER_NOT_FOUND":         12,
 		"ERROR_CODE_DIRECTORY_NOT_FOUND":    13,
+		"ERROR_CODE_GROUP_NOT_FOUND":        14,
+		"ERROR_CODE_LIMIT_REFUSED":          15,
 		"ERROR_CODE_SESSION_NOT_FOUND":      40,
 		"ERROR_CODE_SESSION_ATTACHED":       41,
 		"ERROR_CODE_SESSION_EXISTS":         42,
@@ -1184,13 +1191,20 @@ type ExecRequest struct {
 	Env map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Absolute; empty: the user's home, or / where that is missing.
 	WorkingDirectory string `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
-	// Name or number; empty: root.
+	// "USER" or "USER:GROUP", names or numbers; empty: root. Without a group, all that /etc/passwd and /etc/group give the
+	// user; with one, that alone.
 	User  string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	Stdin bool   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	// 0: none.
 	TimeoutMilliseconds uint64 `protobuf:"varint,6,opt,name=timeout_milliseconds,json=timeoutMilliseconds,proto3" json:"timeout_milliseconds,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The command runs on without its caller, from /dev/null to /dev/null; never together with stdin.
+	Detach bool `protobuf:"varint,7,opt,name=detach,proto3" json:"detach,omitempty"`
+	// At most 0777; unset: 0022.
+	Umask *uint32 `protobuf:"varint,8,opt,name=umask,proto3,oneof" json:"umask,omitempty"`
+	// Those not named are as the agent's own.
+	Limits        []*ResourceLimit `protobuf:"bytes,9,rep,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecRequest) Reset() {
@@ -1265,6 +1279,90 @@ func (x *ExecRequest) GetTimeoutMilliseconds() uint64 {
 	return 0
 }
 
+func (x *ExecRequest) GetDetach() bool {
+	if x != nil {
+		return x.Detach
+	}
+	return false
+}
+
+func (x *ExecRequest) GetUmask() uint32 {
+	if x != nil && x.Umask != nil {
+		return *x.Umask
+	}
+	return 0
+}
+
+func (x *ExecRequest) GetLimits() []*ResourceLimit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// See getrlimit(2).
+type ResourceLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of an RLIMIT_ constant, as x86-64 and arm64 have them.
+	Resource uint32 `protobuf:"varint,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// At most `hard`. 2^64 - 1: unlimited.
+	Soft          uint64 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
+	Hard          uint64 `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResourceLimit) Reset() {
+	*x = ResourceLimit{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResourceLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResourceLimit) ProtoMessage() {}
+
+func (x *ResourceLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResourceLimit.ProtoReflect.Descriptor instead.
+func (*ResourceLimit) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ResourceLimit) GetResource() uint32 {
+	if x != nil {
+		return x.Resource
+	}
+	return 0
+}
+
+func (x *ResourceLimit) GetSoft() uint64 {
+	if x != nil {
+		return x.Soft
+	}
+	return 0
+}
+
+func (x *ResourceLimit) GetHard() uint64 {
+	if x != nil {
+		return x.Hard
+	}
+	return 0
+}
+
 type ExecStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
@@ -1274,7 +1372,7 @@ type ExecStarted struct {
 
 func (x *ExecStarted) Reset() {
 	*x = ExecStarted{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1384,7 @@ func (x *ExecStarted) String() string {
 func (*ExecStarted) ProtoMessage() {}
 
 func (x *ExecStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1397,7 @@ func (x *ExecStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecStarted.ProtoReflect.Descriptor instead.
 func (*ExecStarted) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecStarted) GetPid() uint32 {
@@ -1319,7 +1417,7 @@ type ExecSignal struct {
 
 func (x *ExecSignal) Reset() {
 	*x = ExecSignal{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1331,7 +1429,7 @@ func (x *ExecSignal) String() string {
 func (*ExecSignal) ProtoMessage() {}
 
 func (x *ExecSignal) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1344,7 +1442,7 @@ func (x *ExecSignal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecSignal.ProtoReflect.Descriptor instead.
 func (*ExecSignal) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecSignal) GetSignal() uint32 {
@@ -1364,7 +1462,7 @@ type ExecWindow struct {
 
 func (x *ExecWindow) Reset() {
 	*x = ExecWindow{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1474,7 @@ func (x *ExecWindow) String() string {
 func (*ExecWindow) ProtoMessage() {}
 
 func (x *ExecWindow) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1487,7 @@ func (x *ExecWindow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecWindow.ProtoReflect.Descriptor instead.
 func (*ExecWindow) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecWindow) GetBytes() uint32 {
@@ -1411,7 +1509,7 @@ type ExecExited struct {
 
 func (x *ExecExited) Reset() {
 	*x = ExecExited{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1521,7 @@ func (x *ExecExited) String() string {
 func (*ExecExited) ProtoMessage() {}
 
 func (x *ExecExited) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1534,7 @@ func (x *ExecExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecExited.ProtoReflect.Descriptor instead.
 func (*ExecExited) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecExited) GetExitCode() uint32 {
@@ -1471,7 +1569,7 @@ type TerminalSize struct {
 
 func (x *TerminalSize) Reset() {
 	*x = TerminalSize{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1483,7 +1581,7 @@ func (x *TerminalSize) String() string {
 func (*TerminalSize) ProtoMessage() {}
 
 func (x *TerminalSize) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1496,7 +1594,7 @@ func (x *TerminalSize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminalSize.ProtoReflect.Descriptor instead.
 func (*TerminalSize) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TerminalSize) GetRows() uint32 {
@@ -1518,7 +1616,7 @@ type SessionProgram struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the user's login shell, or /bin/sh where that is missing.
 	Argv []string `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
-	// As of ExecRequest. TERM is xterm unless given.
+	// As of ExecRequest, also user, umask and limits. TERM is xterm unless given.
 	Env              map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	WorkingDirectory string            `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
 	User             string            `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
@@ -1527,14 +1625,16 @@ type SessionProgram struct {
 	// The session is ended when nobody is attached and nothing was said for so long; 0: never.
 	IdleTimeoutMilliseconds uint64 `protobuf:"varint,6,opt,name=idle_timeout_milliseconds,json=idleTimeoutMilliseconds,proto3" json:"idle_timeout_milliseconds,omitempty"`
 	// The session is ended as soon as its caller has left and nobody else took over.
-	EndWithViewer bool `protobuf:"varint,7,opt,name=end_with_viewer,json=endWithViewer,proto3" json:"end_with_viewer,omitempty"`
+	EndWithViewer bool             `protobuf:"varint,7,opt,name=end_with_viewer,json=endWithViewer,proto3" json:"end_with_viewer,omitempty"`
+	Umask         *uint32          `protobuf:"varint,8,opt,name=umask,proto3,oneof" json:"umask,omitempty"`
+	Limits        []*ResourceLimit `protobuf:"bytes,9,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionProgram) Reset() {
 	*x = SessionProgram{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1646,7 @@ func (x *SessionProgram) String() string {
 func (*SessionProgram) ProtoMessage() {}
 
 func (x *SessionProgram) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1659,7 @@ func (x *SessionProgram) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionProgram.ProtoReflect.Descriptor instead.
 func (*SessionProgram) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SessionProgram) GetArgv() []string {
@@ -1611,6 +1711,20 @@ func (x *SessionProgram) GetEndWithViewer() bool {
 	return false
 }
 
+func (x *SessionProgram) GetUmask() uint32 {
+	if x != nil && x.Umask != nil {
+		return *x.Umask
+	}
+	return 0
+}
+
+func (x *SessionProgram) GetLimits() []*ResourceLimit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1627,7 +1741,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1753,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1766,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Session) GetId() string {
@@ -1708,7 +1822,7 @@ type CreateSessionRequest struct {
 
 func (x *CreateSessionRequest) Reset() {
 	*x = CreateSessionRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1834,7 @@ func (x *CreateSessionRequest) String() string {
 func (*CreateSessionRequest) ProtoMessage() {}
 
 func (x *CreateSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1847,7 @@ func (x *CreateSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSessionRequest.ProtoReflect.Descriptor instead.
 func (*CreateSessionRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateSessionRequest) GetId() string {
@@ -1759,7 +1873,7 @@ type CreateSessionResponse struct {
 
 func (x *CreateSessionResponse) Reset() {
 	*x = CreateSessionResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1885,7 @@ func (x *CreateSessionResponse) String() string {
 func (*CreateSessionResponse) ProtoMessage() {}
 
 func (x *CreateSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1898,7 @@ func (x *CreateSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSessionResponse.ProtoReflect.Descriptor instead.
 func (*CreateSessionResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateSessionResponse) GetSession() *Session {
@@ -1810,7 +1924,7 @@ type AttachSessionRequest struct {
 
 func (x *AttachSessionRequest) Reset() {
 	*x = AttachSessionRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1936,7 @@ func (x *AttachSessionRequest) String() string {
 func (*AttachSessionRequest) ProtoMessage() {}
 
 func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1949,7 @@ func (x *AttachSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachSessionRequest.ProtoReflect.Descriptor instead.
 func (*AttachSessionRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachSessionRequest) GetId() string {
@@ -1874,7 +1988,7 @@ type SessionDetached struct {
 
 func (x *SessionDetached) Reset() {
 	*x = SessionDetached{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2000,7 @@ func (x *SessionDetached) String() string {
 func (*SessionDetached) ProtoMessage() {}
 
 func (x *SessionDetached) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2013,7 @@ func (x *SessionDetached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDetached.ProtoReflect.Descriptor instead.
 func (*SessionDetached) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type ListSessionsRequest struct {
@@ -1910,7 +2024,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2036,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2049,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type ListSessionsResponse struct {
@@ -1948,7 +2062,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2074,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2087,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1993,7 +2107,7 @@ type ResizeSessionRequest struct {
 
 func (x *ResizeSessionRequest) Reset() {
 	*x = ResizeSessionRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2119,7 @@ func (x *ResizeSessionRequest) String() string {
 func (*ResizeSessionRequest) ProtoMessage() {}
 
 func (x *ResizeSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2132,7 @@ func (x *ResizeSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeSessionRequest.ProtoReflect.Descriptor instead.
 func (*ResizeSessionRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResizeSessionRequest) GetId() string {
@@ -2043,7 +2157,7 @@ type ResizeSessionResponse struct {
 
 func (x *ResizeSessionResponse) Reset() {
 	*x = ResizeSessionResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2169,7 @@ func (x *ResizeSessionResponse) String() string {
 func (*ResizeSessionResponse) ProtoMessage() {}
 
 func (x *ResizeSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2182,7 @@ func (x *ResizeSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeSessionResponse.ProtoReflect.Descriptor instead.
 func (*ResizeSessionResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 // SIGHUP for all of the session, SIGKILL a second later; answered when it has ended.
@@ -2081,7 +2195,7 @@ type KillSessionRequest struct {
 
 func (x *KillSessionRequest) Reset() {
 	*x = KillSessionRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2093,7 +2207,7 @@ func (x *KillSessionRequest) String() string {
 func (*KillSessionRequest) ProtoMessage() {}
 
 func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2106,7 +2220,7 @@ func (x *KillSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionRequest.ProtoReflect.Descriptor instead.
 func (*KillSessionRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *KillSessionRequest) GetId() string {
@@ -2124,7 +2238,7 @@ type KillSessionResponse struct {
 
 func (x *KillSessionResponse) Reset() {
 	*x = KillSessionResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2250,7 @@ func (x *KillSessionResponse) String() string {
 func (*KillSessionResponse) ProtoMessage() {}
 
 func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2263,7 @@ func (x *KillSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KillSessionResponse.ProtoReflect.Descriptor instead.
 func (*KillSessionResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 type StatsRequest struct {
@@ -2160,7 +2274,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2172,7 +2286,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2185,7 +2299,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 type StatsResponse struct {
@@ -2205,7 +2319,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2331,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2344,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatsResponse) GetUptimeMilliseconds() uint64 {
@@ -2304,7 +2418,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2430,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2443,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 type SyncResponse struct {
@@ -2340,7 +2454,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2466,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2479,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 // Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer.
@@ -2377,7 +2491,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2503,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2516,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 type ShutdownResponse struct {
@@ -2413,7 +2527,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +2539,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +2552,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 // As lstat(2) has it.
@@ -2463,7 +2577,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2589,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2602,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FileInfo) GetName() string {
@@ -2569,7 +2683,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2695,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2708,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadFileRequest) GetPath() string {
@@ -2645,7 +2759,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2657,7 +2771,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2670,7 +2784,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadFileResponse) GetFile() *FileInfo {
@@ -2711,7 +2825,7 @@ type WriteFileRequest struct {
 
 func (x *WriteFileRequest) Reset() {
 	*x = WriteFileRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2837,7 @@ func (x *WriteFileRequest) String() string {
 func (*WriteFileRequest) ProtoMessage() {}
 
 func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2850,7 @@ func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
 func (*WriteFileRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WriteFileRequest) GetPath() string {
@@ -2790,7 +2904,7 @@ type WriteFileResponse struct {
 
 func (x *WriteFileResponse) Reset() {
 	*x = WriteFileResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2802,7 +2916,7 @@ func (x *WriteFileResponse) String() string {
 func (*WriteFileResponse) ProtoMessage() {}
 
 func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2815,7 +2929,7 @@ func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
 func (*WriteFileResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WriteFileResponse) GetFile() *FileInfo {
@@ -2837,7 +2951,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2849,7 +2963,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2862,7 +2976,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StatFileRequest) GetPath() string {
@@ -2895,7 +3009,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2907,7 +3021,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2920,7 +3034,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatFileResponse) GetFile() *FileInfo {
@@ -2944,7 +3058,7 @@ type ListDirectoryRequest struct {
 
 func (x *ListDirectoryRequest) Reset() {
 	*x = ListDirectoryRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2956,7 +3070,7 @@ func (x *ListDirectoryRequest) String() string {
 func (*ListDirectoryRequest) ProtoMessage() {}
 
 func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2969,7 +3083,7 @@ func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*ListDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListDirectoryRequest) GetPath() string {
@@ -3009,7 +3123,7 @@ type DirectoryEntries struct {
 
 func (x *DirectoryEntries) Reset() {
 	*x = DirectoryEntries{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3135,7 @@ func (x *DirectoryEntries) String() string {
 func (*DirectoryEntries) ProtoMessage() {}
 
 func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3148,7 @@ func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryEntries.ProtoReflect.Descriptor instead.
 func (*DirectoryEntries) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DirectoryEntries) GetEntries() []*FileInfo {
@@ -3054,7 +3168,7 @@ type ListDirectoryResponse struct {
 
 func (x *ListDirectoryResponse) Reset() {
 	*x = ListDirectoryResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3180,7 @@ func (x *ListDirectoryResponse) String() string {
 func (*ListDirectoryResponse) ProtoMessage() {}
 
 func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3193,7 @@ func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectoryResponse.ProtoReflect.Descriptor instead.
 func (*ListDirectoryResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListDirectoryResponse) GetTruncated() bool {
@@ -3104,7 +3218,7 @@ type MakeDirectoryRequest struct {
 
 func (x *MakeDirectoryRequest) Reset() {
 	*x = MakeDirectoryRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3116,7 +3230,7 @@ func (x *MakeDirectoryRequest) String() string {
 func (*MakeDirectoryRequest) ProtoMessage() {}
 
 func (x *MakeDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3129,7 +3243,7 @@ func (x *MakeDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*MakeDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *MakeDirectoryRequest) GetPath() string {
@@ -3176,7 +3290,7 @@ type MakeDirectoryResponse struct {
 
 func (x *MakeDirectoryResponse) Reset() {
 	*x = MakeDirectoryResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3302,7 @@ func (x *MakeDirectoryResponse) String() string {
 func (*MakeDirectoryResponse) ProtoMessage() {}
 
 func (x *MakeDirectoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3315,7 @@ func (x *MakeDirectoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeDirectoryResponse.ProtoReflect.Descriptor instead.
 func (*MakeDirectoryResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *MakeDirectoryResponse) GetFile() *FileInfo {
@@ -3224,7 +3338,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3350,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3363,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -3281,7 +3395,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3293,7 +3407,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3306,7 +3420,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 type RenameRequest struct {
@@ -3322,7 +3436,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3334,7 +3448,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3347,7 +3461,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RenameRequest) GetPath() string {
@@ -3386,7 +3500,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3398,7 +3512,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3411,7 +3525,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 // A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
@@ -3427,7 +3541,7 @@ type CopyInRequest struct {
 
 func (x *CopyInRequest) Reset() {
 	*x = CopyInRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3553,7 @@ func (x *CopyInRequest) String() string {
 func (*CopyInRequest) ProtoMessage() {}
 
 func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3566,7 @@ func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInRequest.ProtoReflect.Descriptor instead.
 func (*CopyInRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *CopyInRequest) GetPath() string {
@@ -3487,7 +3601,7 @@ type CopyInResponse struct {
 
 func (x *CopyInResponse) Reset() {
 	*x = CopyInResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3499,7 +3613,7 @@ func (x *CopyInResponse) String() string {
 func (*CopyInResponse) ProtoMessage() {}
 
 func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3512,7 +3626,7 @@ func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInResponse.ProtoReflect.Descriptor instead.
 func (*CopyInResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *CopyInResponse) GetEntries() uint64 {
@@ -3541,7 +3655,7 @@ type CopyOutRequest struct {
 
 func (x *CopyOutRequest) Reset() {
 	*x = CopyOutRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +3667,7 @@ func (x *CopyOutRequest) String() string {
 func (*CopyOutRequest) ProtoMessage() {}
 
 func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +3680,7 @@ func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutRequest.ProtoReflect.Descriptor instead.
 func (*CopyOutRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CopyOutRequest) GetPath() string {
@@ -3594,7 +3708,7 @@ type CopyOutResponse struct {
 
 func (x *CopyOutResponse) Reset() {
 	*x = CopyOutResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3720,7 @@ func (x *CopyOutResponse) String() string {
 func (*CopyOutResponse) ProtoMessage() {}
 
 func (x *CopyOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3733,7 @@ func (x *CopyOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutResponse.ProtoReflect.Descriptor instead.
 func (*CopyOutResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CopyOutResponse) GetEntries() uint64 {
@@ -3658,7 +3772,7 @@ type ConfigureRequest struct {
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3784,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3797,7 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ConfigureRequest) GetEntropy() []byte {
@@ -3740,7 +3854,7 @@ type ClockSetting struct {
 
 func (x *ClockSetting) Reset() {
 	*x = ClockSetting{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3866,7 @@ func (x *ClockSetting) String() string {
 func (*ClockSetting) ProtoMessage() {}
 
 func (x *ClockSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3879,7 @@ func (x *ClockSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockSetting.ProtoReflect.Descriptor instead.
 func (*ClockSetting) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ClockSetting) GetUnixNanoseconds() int64 {
@@ -3795,7 +3909,7 @@ type AuthorizedKeys struct {
 
 func (x *AuthorizedKeys) Reset() {
 	*x = AuthorizedKeys{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3807,7 +3921,7 @@ func (x *AuthorizedKeys) String() string {
 func (*AuthorizedKeys) ProtoMessage() {}
 
 func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3820,7 +3934,7 @@ func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizedKeys.ProtoReflect.Descriptor instead.
 func (*AuthorizedKeys) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *AuthorizedKeys) GetUser() string {
@@ -3849,7 +3963,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3861,7 +3975,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3874,7 +3988,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{54}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ConfigureResponse) GetClockOffsetNanoseconds() int64 {
@@ -3925,7 +4039,7 @@ type BootConfig struct {
 
 func (x *BootConfig) Reset() {
 	*x = BootConfig{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3937,7 +4051,7 @@ func (x *BootConfig) String() string {
 func (*BootConfig) ProtoMessage() {}
 
 func (x *BootConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3950,7 +4064,7 @@ func (x *BootConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootConfig.ProtoReflect.Descriptor instead.
 func (*BootConfig) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{55}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BootConfig) GetHostname() string {
@@ -4029,7 +4143,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4041,7 +4155,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4054,7 +4168,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Network) GetInterface() string {
@@ -4096,7 +4210,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4108,7 +4222,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4121,7 +4235,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Listen) GetTcpPort() uint32 {
@@ -4202,17 +4316,25 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12/\n" +
-	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\x9b\x02\n" +
+	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\x8f\x03\n" +
 	"\vExecRequest\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x126\n" +
 	"\x03env\x18\x02 \x03(\v2$.ingle.agent.v1.ExecRequest.EnvEntryR\x03env\x12+\n" +
 	"\x11working_directory\x18\x03 \x01(\tR\x10workingDirectory\x12\x12\n" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12\x14\n" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x121\n" +
-	"\x14timeout_milliseconds\x18\x06 \x01(\x04R\x13timeoutMilliseconds\x1a6\n" +
+	"\x14timeout_milliseconds\x18\x06 \x01(\x04R\x13timeoutMilliseconds\x12\x16\n" +
+	"\x06detach\x18\a \x01(\bR\x06detach\x12\x19\n" +
+	"\x05umask\x18\b \x01(\rH\x00R\x05umask\x88\x01\x01\x125\n" +
+	"\x06limits\x18\t \x03(\v2\x1d.ingle.agent.v1.ResourceLimitR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x1f\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
+	"\x06_umask\"S\n" +
+	"\rResourceLimit\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\rR\bresource\x12\x12\n" +
+	"\x04soft\x18\x02 \x01(\x04R\x04soft\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\x04R\x04hard\"\x1f\n" +
 	"\vExecStarted\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"$\n" +
 	"\n" +
@@ -4228,7 +4350,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\ttimed_out\x18\x03 \x01(\bR\btimedOut\"<\n" +
 	"\fTerminalSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
-	"\acolumns\x18\x02 \x01(\rR\acolumns\"\xee\x02\n" +
+	"\acolumns\x18\x02 \x01(\rR\acolumns\"\xca\x03\n" +
 	"\x0eSessionProgram\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x129\n" +
 	"\x03env\x18\x02 \x03(\v2'.ingle.agent.v1.SessionProgram.EnvEntryR\x03env\x12+\n" +
@@ -4236,10 +4358,13 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x120\n" +
 	"\x04size\x18\x05 \x01(\v2\x1c.ingle.agent.v1.TerminalSizeR\x04size\x12:\n" +
 	"\x19idle_timeout_milliseconds\x18\x06 \x01(\x04R\x17idleTimeoutMilliseconds\x12&\n" +
-	"\x0fend_with_viewer\x18\a \x01(\bR\rendWithViewer\x1a6\n" +
+	"\x0fend_with_viewer\x18\a \x01(\bR\rendWithViewer\x12\x19\n" +
+	"\x05umask\x18\b \x01(\rH\x00R\x05umask\x88\x01\x01\x125\n" +
+	"\x06limits\x18\t \x03(\v2\x1d.ingle.agent.v1.ResourceLimitR\x06limits\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
+	"\x06_umask\"\xd3\x01\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\tR\x04argv\x120\n" +
@@ -4406,7 +4531,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xbf\a\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xfd\a\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -4417,7 +4542,9 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x12%\n" +
 	"!ERROR_CODE_COMMAND_NOT_EXECUTABLE\x10\v\x12\x1d\n" +
 	"\x19ERROR_CODE_USER_NOT_FOUND\x10\f\x12\"\n" +
-	"\x1eERROR_CODE_DIRECTORY_NOT_FOUND\x10\r\x12 \n" +
+	"\x1eERROR_CODE_DIRECTORY_NOT_FOUND\x10\r\x12\x1e\n" +
+	"\x1aERROR_CODE_GROUP_NOT_FOUND\x10\x0e\x12\x1c\n" +
+	"\x18ERROR_CODE_LIMIT_REFUSED\x10\x0f\x12 \n" +
 	"\x1cERROR_CODE_SESSION_NOT_FOUND\x10(\x12\x1f\n" +
 	"\x1bERROR_CODE_SESSION_ATTACHED\x10)\x12\x1d\n" +
 	"\x19ERROR_CODE_SESSION_EXISTS\x10*\x12\x1d\n" +
@@ -4462,7 +4589,7 @@ func file_ingle_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(ErrorCode)(0),                // 0: ingle.agent.v1.ErrorCode
 	(FileType)(0),                 // 1: ingle.agent.v1.FileType
@@ -4474,127 +4601,130 @@ var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(*PingRequest)(nil),           // 7: ingle.agent.v1.PingRequest
 	(*PingResponse)(nil),          // 8: ingle.agent.v1.PingResponse
 	(*ExecRequest)(nil),           // 9: ingle.agent.v1.ExecRequest
-	(*ExecStarted)(nil),           // 10: ingle.agent.v1.ExecStarted
-	(*ExecSignal)(nil),            // 11: ingle.agent.v1.ExecSignal
-	(*ExecWindow)(nil),            // 12: ingle.agent.v1.ExecWindow
-	(*ExecExited)(nil),            // 13: ingle.agent.v1.ExecExited
-	(*TerminalSize)(nil),          // 14: ingle.agent.v1.TerminalSize
-	(*SessionProgram)(nil),        // 15: ingle.agent.v1.SessionProgram
-	(*Session)(nil),               // 16: ingle.agent.v1.Session
-	(*CreateSessionRequest)(nil),  // 17: ingle.agent.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil), // 18: ingle.agent.v1.CreateSessionResponse
-	(*AttachSessionRequest)(nil),  // 19: ingle.agent.v1.AttachSessionRequest
-	(*SessionDetached)(nil),       // 20: ingle.agent.v1.SessionDetached
-	(*ListSessionsRequest)(nil),   // 21: ingle.agent.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 22: ingle.agent.v1.ListSessionsResponse
-	(*ResizeSessionRequest)(nil),  // 23: ingle.agent.v1.ResizeSessionRequest
-	(*ResizeSessionResponse)(nil), // 24: ingle.agent.v1.ResizeSessionResponse
-	(*KillSessionRequest)(nil),    // 25: ingle.agent.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),   // 26: ingle.agent.v1.KillSessionResponse
-	(*StatsRequest)(nil),          // 27: ingle.agent.v1.StatsRequest
-	(*StatsResponse)(nil),         // 28: ingle.agent.v1.StatsResponse
-	(*SyncRequest)(nil),           // 29: ingle.agent.v1.SyncRequest
-	(*SyncResponse)(nil),          // 30: ingle.agent.v1.SyncResponse
-	(*ShutdownRequest)(nil),       // 31: ingle.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 32: ingle.agent.v1.ShutdownResponse
-	(*FileInfo)(nil),              // 33: ingle.agent.v1.FileInfo
-	(*ReadFileRequest)(nil),       // 34: ingle.agent.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),      // 35: ingle.agent.v1.ReadFileResponse
-	(*WriteFileRequest)(nil),      // 36: ingle.agent.v1.WriteFileRequest
-	(*WriteFileResponse)(nil),     // 37: ingle.agent.v1.WriteFileResponse
-	(*StatFileRequest)(nil),       // 38: ingle.agent.v1.StatFileRequest
-	(*StatFileResponse)(nil),      // 39: ingle.agent.v1.StatFileResponse
-	(*ListDirectoryRequest)(nil),  // 40: ingle.agent.v1.ListDirectoryRequest
-	(*DirectoryEntries)(nil),      // 41: ingle.agent.v1.DirectoryEntries
-	(*ListDirectoryResponse)(nil), // 42: ingle.agent.v1.ListDirectoryResponse
-	(*MakeDirectoryRequest)(nil),  // 43: ingle.agent.v1.MakeDirectoryRequest
-	(*MakeDirectoryResponse)(nil), // 44: ingle.agent.v1.MakeDirectoryResponse
-	(*RemoveRequest)(nil),         // 45: ingle.agent.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 46: ingle.agent.v1.RemoveResponse
-	(*RenameRequest)(nil),         // 47: ingle.agent.v1.RenameRequest
-	(*RenameResponse)(nil),        // 48: ingle.agent.v1.RenameResponse
-	(*CopyInRequest)(nil),         // 49: ingle.agent.v1.CopyInRequest
-	(*CopyInResponse)(nil),        // 50: ingle.agent.v1.CopyInResponse
-	(*CopyOutRequest)(nil),        // 51: ingle.agent.v1.CopyOutRequest
-	(*CopyOutResponse)(nil),       // 52: ingle.agent.v1.CopyOutResponse
-	(*ConfigureRequest)(nil),      // 53: ingle.agent.v1.ConfigureRequest
-	(*ClockSetting)(nil),          // 54: ingle.agent.v1.ClockSetting
-	(*AuthorizedKeys)(nil),        // 55: ingle.agent.v1.AuthorizedKeys
-	(*ConfigureResponse)(nil),     // 56: ingle.agent.v1.ConfigureResponse
-	(*BootConfig)(nil),            // 57: ingle.agent.v1.BootConfig
-	(*Network)(nil),               // 58: ingle.agent.v1.Network
-	(*Listen)(nil),                // 59: ingle.agent.v1.Listen
-	nil,                           // 60: ingle.agent.v1.ExecRequest.EnvEntry
-	nil,                           // 61: ingle.agent.v1.SessionProgram.EnvEntry
-	nil,                           // 62: ingle.agent.v1.BootConfig.EnvEntry
+	(*ResourceLimit)(nil),         // 10: ingle.agent.v1.ResourceLimit
+	(*ExecStarted)(nil),           // 11: ingle.agent.v1.ExecStarted
+	(*ExecSignal)(nil),            // 12: ingle.agent.v1.ExecSignal
+	(*ExecWindow)(nil),            // 13: ingle.agent.v1.ExecWindow
+	(*ExecExited)(nil),            // 14: ingle.agent.v1.ExecExited
+	(*TerminalSize)(nil),          // 15: ingle.agent.v1.TerminalSize
+	(*SessionProgram)(nil),        // 16: ingle.agent.v1.SessionProgram
+	(*Session)(nil),               // 17: ingle.agent.v1.Session
+	(*CreateSessionRequest)(nil),  // 18: ingle.agent.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil), // 19: ingle.agent.v1.CreateSessionResponse
+	(*AttachSessionRequest)(nil),  // 20: ingle.agent.v1.AttachSessionRequest
+	(*SessionDetached)(nil),       // 21: ingle.agent.v1.SessionDetached
+	(*ListSessionsRequest)(nil),   // 22: ingle.agent.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 23: ingle.agent.v1.ListSessionsResponse
+	(*ResizeSessionRequest)(nil),  // 24: ingle.agent.v1.ResizeSessionRequest
+	(*ResizeSessionResponse)(nil), // 25: ingle.agent.v1.ResizeSessionResponse
+	(*KillSessionRequest)(nil),    // 26: ingle.agent.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),   // 27: ingle.agent.v1.KillSessionResponse
+	(*StatsRequest)(nil),          // 28: ingle.agent.v1.StatsRequest
+	(*StatsResponse)(nil),         // 29: ingle.agent.v1.StatsResponse
+	(*SyncRequest)(nil),           // 30: ingle.agent.v1.SyncRequest
+	(*SyncResponse)(nil),          // 31: ingle.agent.v1.SyncResponse
+	(*ShutdownRequest)(nil),       // 32: ingle.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 33: ingle.agent.v1.ShutdownResponse
+	(*FileInfo)(nil),              // 34: ingle.agent.v1.FileInfo
+	(*ReadFileRequest)(nil),       // 35: ingle.agent.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),      // 36: ingle.agent.v1.ReadFileResponse
+	(*WriteFileRequest)(nil),      // 37: ingle.agent.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),     // 38: ingle.agent.v1.WriteFileResponse
+	(*StatFileRequest)(nil),       // 39: ingle.agent.v1.StatFileRequest
+	(*StatFileResponse)(nil),      // 40: ingle.agent.v1.StatFileResponse
+	(*ListDirectoryRequest)(nil),  // 41: ingle.agent.v1.ListDirectoryRequest
+	(*DirectoryEntries)(nil),      // 42: ingle.agent.v1.DirectoryEntries
+	(*ListDirectoryResponse)(nil), // 43: ingle.agent.v1.ListDirectoryResponse
+	(*MakeDirectoryRequest)(nil),  // 44: ingle.agent.v1.MakeDirectoryRequest
+	(*MakeDirectoryResponse)(nil), // 45: ingle.agent.v1.MakeDirectoryResponse
+	(*RemoveRequest)(nil),         // 46: ingle.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 47: ingle.agent.v1.RemoveResponse
+	(*RenameRequest)(nil),         // 48: ingle.agent.v1.RenameRequest
+	(*RenameResponse)(nil),        // 49: ingle.agent.v1.RenameResponse
+	(*CopyInRequest)(nil),         // 50: ingle.agent.v1.CopyInRequest
+	(*CopyInResponse)(nil),        // 51: ingle.agent.v1.CopyInResponse
+	(*CopyOutRequest)(nil),        // 52: ingle.agent.v1.CopyOutRequest
+	(*CopyOutResponse)(nil),       // 53: ingle.agent.v1.CopyOutResponse
+	(*ConfigureRequest)(nil),      // 54: ingle.agent.v1.ConfigureRequest
+	(*ClockSetting)(nil),          // 55: ingle.agent.v1.ClockSetting
+	(*AuthorizedKeys)(nil),        // 56: ingle.agent.v1.AuthorizedKeys
+	(*ConfigureResponse)(nil),     // 57: ingle.agent.v1.ConfigureResponse
+	(*BootConfig)(nil),            // 58: ingle.agent.v1.BootConfig
+	(*Network)(nil),               // 59: ingle.agent.v1.Network
+	(*Listen)(nil),                // 60: ingle.agent.v1.Listen
+	nil,                           // 61: ingle.agent.v1.ExecRequest.EnvEntry
+	nil,                           // 62: ingle.agent.v1.SessionProgram.EnvEntry
+	nil,                           // 63: ingle.agent.v1.BootConfig.EnvEntry
 }
 var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: ingle.agent.v1.Error.code:type_name -> ingle.agent.v1.ErrorCode
 	7,  // 1: ingle.agent.v1.Request.ping:type_name -> ingle.agent.v1.PingRequest
 	9,  // 2: ingle.agent.v1.Request.exec:type_name -> ingle.agent.v1.ExecRequest
-	27, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
-	29, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
-	31, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
-	17, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
-	19, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
-	21, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
-	23, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
-	25, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
-	34, // 11: ingle.agent.v1.Request.read_file:type_name -> ingle.agent.v1.ReadFileRequest
-	36, // 12: ingle.agent.v1.Request.write_file:type_name -> ingle.agent.v1.WriteFileRequest
-	38, // 13: ingle.agent.v1.Request.stat_file:type_name -> ingle.agent.v1.StatFileRequest
-	40, // 14: ingle.agent.v1.Request.list_directory:type_name -> ingle.agent.v1.ListDirectoryRequest
-	43, // 15: ingle.agent.v1.Request.make_directory:type_name -> ingle.agent.v1.MakeDirectoryRequest
-	45, // 16: ingle.agent.v1.Request.remove:type_name -> ingle.agent.v1.RemoveRequest
-	47, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
-	49, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
-	51, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
-	53, // 20: ingle.agent.v1.Request.configure:type_name -> ingle.agent.v1.ConfigureRequest
+	28, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
+	30, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
+	32, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
+	18, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
+	20, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
+	22, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
+	24, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
+	26, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
+	35, // 11: ingle.agent.v1.Request.read_file:type_name -> ingle.agent.v1.ReadFileRequest
+	37, // 12: ingle.agent.v1.Request.write_file:type_name -> ingle.agent.v1.WriteFileRequest
+	39, // 13: ingle.agent.v1.Request.stat_file:type_name -> ingle.agent.v1.StatFileRequest
+	41, // 14: ingle.agent.v1.Request.list_directory:type_name -> ingle.agent.v1.ListDirectoryRequest
+	44, // 15: ingle.agent.v1.Request.make_directory:type_name -> ingle.agent.v1.MakeDirectoryRequest
+	46, // 16: ingle.agent.v1.Request.remove:type_name -> ingle.agent.v1.RemoveRequest
+	48, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
+	50, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
+	52, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
+	54, // 20: ingle.agent.v1.Request.configure:type_name -> ingle.agent.v1.ConfigureRequest
 	8,  // 21: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
-	28, // 22: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
-	30, // 23: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
-	32, // 24: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
-	18, // 25: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
-	22, // 26: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
-	24, // 27: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
-	26, // 28: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
-	35, // 29: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
-	37, // 30: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
-	39, // 31: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
-	42, // 32: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
-	44, // 33: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
-	46, // 34: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
-	48, // 35: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
-	50, // 36: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
-	52, // 37: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
-	56, // 38: ingle.agent.v1.Response.configure:type_name -> ingle.agent.v1.ConfigureResponse
-	60, // 39: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
-	61, // 40: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
-	14, // 41: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
-	14, // 42: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
-	15, // 43: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
-	16, // 44: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
-	14, // 45: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	15, // 46: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
-	16, // 47: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
-	14, // 48: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	1,  // 49: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
-	33, // 50: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	33, // 51: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	33, // 52: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	33, // 53: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
-	33, // 54: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
-	54, // 55: ingle.agent.v1.ConfigureRequest.clock:type_name -> ingle.agent.v1.ClockSetting
-	58, // 56: ingle.agent.v1.ConfigureRequest.networks:type_name -> ingle.agent.v1.Network
-	55, // 57: ingle.agent.v1.ConfigureRequest.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
-	58, // 58: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
-	59, // 59: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
-	62, // 60: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	61, // [61:61] is the sub-list for method output_type
-	61, // [61:61] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	29, // 22: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
+	31, // 23: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
+	33, // 24: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
+	19, // 25: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
+	23, // 26: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
+	25, // 27: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
+	27, // 28: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
+	36, // 29: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
+	38, // 30: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
+	40, // 31: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
+	43, // 32: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
+	45, // 33: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
+	47, // 34: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
+	49, // 35: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
+	51, // 36: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
+	53, // 37: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
+	57, // 38: ingle.agent.v1.Response.configure:type_name -> ingle.agent.v1.ConfigureResponse
+	61, // 39: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
+	10, // 40: ingle.agent.v1.ExecRequest.limits:type_name -> ingle.agent.v1.ResourceLimit
+	62, // 41: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
+	15, // 42: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
+	10, // 43: ingle.agent.v1.SessionProgram.limits:type_name -> ingle.agent.v1.ResourceLimit
+	15, // 44: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
+	16, // 45: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
+	17, // 46: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
+	15, // 47: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	16, // 48: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
+	17, // 49: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
+	15, // 50: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	1,  // 51: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
+	34, // 52: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	34, // 53: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	34, // 54: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	34, // 55: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
+	34, // 56: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
+	55, // 57: ingle.agent.v1.ConfigureRequest.clock:type_name -> ingle.agent.v1.ClockSetting
+	59, // 58: ingle.agent.v1.ConfigureRequest.networks:type_name -> ingle.agent.v1.Network
+	56, // 59: ingle.agent.v1.ConfigureRequest.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
+	59, // 60: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
+	60, // 61: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
+	63, // 62: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }
@@ -4644,16 +4774,18 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Response_CopyOut)(nil),
 		(*Response_Configure)(nil),
 	}
-	file_ingle_agent_v1_agent_proto_msgTypes[34].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[41].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[54].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[42].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[55].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingle_agent_v1_agent_proto_rawDesc), len(file_ingle_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   61,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -12,18 +12,21 @@ import (
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/failure"
+	"ingle.dev/guest_agent/internal/launch"
 	"ingle.dev/guest_agent/internal/reap"
 	"ingle.dev/guest_agent/internal/users"
 )
 
 // Spec is what shall run. An empty User is root, an empty Directory the user's home (or / when that is absent).
-// Env goes over the login environment.
+// Env goes over the login environment. A nil Umask is the agent's, and so are limits that are not named.
 type Spec struct {
 	Argv      []string
 	Env       map[string]string
 	Directory string
 	User      string
 	Stdin     bool
+	Umask     *uint32
+	Limits    []*agentpb.ResourceLimit
 }
 
 // Command is a program under way, with our ends of its pipes. Stdin is nil when it reads /dev/null.
@@ -34,14 +37,7 @@ type Command struct {
 
 // Start runs a program as the leader of a new session. Errors a caller can do something about are *failure.Error.
 func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
-	if len(spec.Argv) == 0 || spec.Argv[0] == "" {
-		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, "no command: argv is empty")
-	}
-	account, err := lookupAccount(spec.User)
-	if err != nil {
-		return nil, err
-	}
-	program, err := prepare(spec, account)
+	program, err := prepareCommand(spec)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +54,23 @@ func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
 	return &Command{Child: child, Stdin: pipes.stdin, Stdout: pipes.stdout, Stderr: pipes.stderr}, nil
 }
 
+// StartDetached runs a program that nobody waits for, all of whose standard streams are /dev/null.
+func StartDetached(reaper *reap.Reaper, spec Spec) (*reap.Child, error) {
+	if spec.Stdin {
+		return nil, badRequest("a detached command has no stdin")
+	}
+	program, err := prepareCommand(spec)
+	if err != nil {
+		return nil, err
+	}
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	defer unix.Close(null)
+	return program.start(reaper, [3]int{null, null, null}, syscall.SysProcAttr{})
+}
+
 // program is all that starting takes but the standard streams.
 type program struct {
 	path        string
@@ -65,9 +78,30 @@ type program struct {
 	directory   string
 	environment variables
 	account     users.Account
+	umask       int // -1: the agent's
+	limits      []launch.Limit
+}
+
+func prepareCommand(spec Spec) (*program, error) {
+	if len(spec.Argv) == 0 || spec.Argv[0] == "" {
+		return nil, badRequest("no command: argv is empty")
+	}
+	account, err := lookupAccount(spec.User)
+	if err != nil {
+		return nil, err
+	}
+	return prepare(spec, account)
 }
 
 func prepare(spec Spec, account users.Account) (*program, error) {
+	umask, err := umaskOf(spec.Umask)
+	if err != nil {
+		return nil, err
+	}
+	limits, err := limitsOf(spec.Limits)
+	if err != nil {
+		return nil, err
+	}
 	directory, err := workingDirectory(spec.Directory, account.Home)
 	if err != nil {
 		return nil, err
@@ -80,17 +114,31 @@ func prepare(spec Spec, account users.Account) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &program{path, spec.Argv, directory, environment, account}, nil
+	return &program{path, spec.Argv, directory, environment, account, umask, limits}, nil
 }
 
 func (p *program) start(reaper *reap.Reaper, streams [3]int, attributes syscall.SysProcAttr) (*reap.Child, error) {
-	attributes.Credential = credential(p.account)
-	child, err := reaper.Start(p.path, p.argv, &syscall.ProcAttr{
-		Dir:   p.directory,
-		Env:   p.environment.list(),
-		Files: []uintptr{uintptr(streams[0]), uintptr(streams[1]), uintptr(streams[2])},
-		Sys:   &attributes,
-	})
+	var child *reap.Child
+	var err error
+	if p.umask >= 0 || len(p.limits) > 0 {
+		child, err = launch.Start(reaper, launch.Program{
+			Path:        p.path,
+			Argv:        p.argv,
+			Environment: p.environment.list(),
+			Directory:   p.directory,
+			Umask:       p.umask,
+			Limits:      p.limits,
+			Credential:  credential(p.account),
+		}, streams, attributes)
+	} else {
+		attributes.Credential = credential(p.account)
+		child, err = reaper.Start(p.path, p.argv, &syscall.ProcAttr{
+			Dir:   p.directory,
+			Env:   p.environment.list(),
+			Files: []uintptr{uintptr(streams[0]), uintptr(streams[1]), uintptr(streams[2])},
+			Sys:   &attributes,
+		})
+	}
 	if err != nil {
 		return nil, startFailure(p.path, p.directory, err)
 	}
@@ -101,10 +149,14 @@ func lookupAccount(user string) (users.Account, error) {
 	if user == "" && os.Geteuid() != 0 {
 		user = strconv.Itoa(os.Geteuid()) // an agent that isn't root, in test mode, can only be itself
 	}
-	account, err := users.System.Lookup(user)
-	var notFound users.NotFoundError
-	if errors.As(err, &notFound) {
-		return account, failure.New(agentpb.ErrorCode_ERROR_CODE_USER_NOT_FOUND, "%s", notFound.Error())
+	account, err := users.System.LookupAs(user)
+	var noUser users.NotFoundError
+	var noGroup users.GroupNotFoundError
+	switch {
+	case errors.As(err, &noUser):
+		return account, failure.New(agentpb.ErrorCode_ERROR_CODE_USER_NOT_FOUND, "%s", noUser.Error())
+	case errors.As(err, &noGroup):
+		return account, failure.New(agentpb.ErrorCode_ERROR_CODE_GROUP_NOT_FOUND, "%s", noGroup.Error())
 	}
 	return account, err
 }
@@ -125,7 +177,7 @@ func workingDirectory(wanted, home string) (string, error) {
 		return "/", nil
 	}
 	if !filepath.IsAbs(wanted) {
-		return "", failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, "working directory %q: must be absolute", wanted)
+		return "", badRequest("working directory %q: must be absolute", wanted)
 	}
 	if !isDirectory(wanted) {
 		return "", failure.New(agentpb.ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND, "no directory %q in the guest", wanted)
@@ -141,6 +193,10 @@ func isDirectory(path string) bool {
 // startFailure says what an errno of fork, chdir, setuid or exec means, now that path and directory are known to exist.
 func startFailure(path, directory string, err error) error {
 	const code = agentpb.ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE
+	var refused *launch.LimitError
+	if errors.As(err, &refused) {
+		return limitFailure(refused)
+	}
 	switch err {
 	case unix.EACCES:
 		return failure.New(code, "cannot run %s in %s: permission denied", path, directory)
@@ -152,6 +208,12 @@ func startFailure(path, directory string, err error) error {
 		return failure.New(code, "cannot run %s: arguments and environment are too long", path)
 	case unix.EPERM:
 		return failure.New(code, "cannot run %s: operation not permitted", path)
+	case unix.EAGAIN:
+		return failure.New(code, "cannot run %s: the user has too many processes", path)
 	}
 	return failure.New(agentpb.ErrorCode_ERROR_CODE_INTERNAL, "cannot run %s: %v", path, err)
+}
+
+func badRequest(format string, arguments ...any) *failure.Error {
+	return failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, format, arguments...)
 }

@@ -8,8 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ingle.dev/guest_agent/internal/agentpb"
-	"ingle.dev/guest_agent/internal/failure"
 	"ingle.dev/guest_agent/internal/reap"
 	"ingle.dev/guest_agent/internal/users"
 )
@@ -41,7 +39,7 @@ func StartTerminal(reaper *reap.Reaper, spec Spec, size Size) (*Terminal, error)
 	if login {
 		spec.Argv = []string{loginShell(account)}
 	} else if spec.Argv[0] == "" {
-		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST, "no command: argv[0] is empty")
+		return nil, badRequest("no command: argv[0] is empty")
 	}
 	program, err := prepare(spec, account)
 	if err != nil {

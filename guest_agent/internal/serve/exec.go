@@ -31,18 +31,41 @@ type execution struct {
 }
 
 func (c *connection) exec(request *agentpb.ExecRequest) error {
-	started, err := command.Start(c.server.Reaper, command.Spec{
+	spec := command.Spec{
 		Argv:      request.Argv,
 		Env:       c.server.environment(request.Env),
 		Directory: request.WorkingDirectory,
 		User:      request.User,
 		Stdin:     request.Stdin,
-	})
+		Umask:     request.Umask,
+		Limits:    request.Limits,
+	}
+	timeout := time.Duration(min(request.TimeoutMilliseconds, longestTimeout)) * time.Millisecond
+	if request.Detach {
+		return c.detach(spec, timeout)
+	}
+	started, err := command.Start(c.server.Reaper, spec)
 	if err != nil {
 		return err
 	}
 	e := &execution{connection: c, command: started, stdin: newStdinQueue(started.Stdin)}
-	return e.run(time.Duration(min(request.TimeoutMilliseconds, longestTimeout)) * time.Millisecond)
+	return e.run(timeout)
+}
+
+// detach starts a command that only its timeout ends, whatever becomes of the caller.
+func (c *connection) detach(spec command.Spec, timeout time.Duration) error {
+	child, err := command.StartDetached(c.server.Reaper, spec)
+	if err != nil {
+		return err
+	}
+	if timeout > 0 {
+		timer := time.AfterFunc(timeout, func() { child.Condemn() })
+		go func() {
+			<-child.Done()
+			timer.Stop()
+		}()
+	}
+	return c.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(child.Pid)})
 }
 
 // environment is what a command gets: that of all commands, and over it what the caller wants.

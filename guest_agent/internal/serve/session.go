@@ -213,12 +213,18 @@ func (c *connection) programOf(program *agentpb.SessionProgram) (command.Size, s
 		IdleTimeout:   time.Duration(min(program.GetIdleTimeoutMilliseconds(), longestTimeout)) * time.Millisecond,
 		EndWithViewer: program.GetEndWithViewer(),
 	}
+	var umask *uint32
+	if program != nil {
+		umask = program.Umask
+	}
 	start := func() (*command.Terminal, error) {
 		return command.StartTerminal(c.server.Reaper, command.Spec{
 			Argv:      program.GetArgv(),
 			Env:       c.server.environment(program.GetEnv()),
 			Directory: program.GetWorkingDirectory(),
 			User:      program.GetUser(),
+			Umask:     umask,
+			Limits:    program.GetLimits(),
 		}, size)
 	}
 	return size, limits, start, nil

@@ -72,6 +72,22 @@ func (d Database) Lookup(user string) (Account, error) {
 	return *found, err
 }
 
+// LookupAs finds whom a command runs as: "USER", or "USER:GROUP" for a user with that group and no other, as
+// docker run --user has it.
+func (d Database) LookupAs(user string) (Account, error) {
+	name, group, hasGroup := strings.Cut(user, ":")
+	account, err := d.Lookup(name)
+	if err != nil || !hasGroup {
+		return account, err
+	}
+	gid, err := d.group(group)
+	if err != nil {
+		return Account{}, err
+	}
+	account.GID, account.Groups = uint32(gid), []uint32{uint32(gid)}
+	return account, nil
+}
+
 // groupsOf lists the primary group and those that name the user as a member.
 func (d Database) groupsOf(account Account) ([]uint32, error) {
 	groups := []uint32{account.GID}

@@ -56,6 +56,39 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+func TestAGroupIsTheOnlyOne(t *testing.T) {
+	for user, want := range map[string]struct {
+		name   string
+		groups []uint32
+	}{
+		"ember":       {"ember", []uint32{100, 44, 10}},
+		"ember:video": {"ember", []uint32{44}},
+		"1000:44":     {"ember", []uint32{44}},
+		"ember:4711":  {"ember", []uint32{4711}},
+		"4242:wheel":  {"4242", []uint32{10}},
+		"0:0":         {"root", []uint32{0}},
+		":wheel":      {"root", []uint32{10}},
+	} {
+		got, err := database(t).LookupAs(user)
+		if err != nil || got.Name != want.name || got.GID != want.groups[0] || !reflect.DeepEqual(got.Groups, want.groups) {
+			t.Errorf("%q: %+v, %v", user, got, err)
+		}
+	}
+}
+
+func TestAGroupThatIsNotThereIsNotFound(t *testing.T) {
+	for _, group := range []string{"nogroup-here", "-1", "4294967296", "", "video:wheel"} {
+		var notFound GroupNotFoundError
+		if _, err := database(t).LookupAs("ember:" + group); !errors.As(err, &notFound) || notFound.Name != group {
+			t.Errorf("%q: %v", group, err)
+		}
+	}
+	var noUser NotFoundError
+	if _, err := database(t).LookupAs("nobody:wheel"); !errors.As(err, &noUser) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestWhoIsNotThereIsNotFound(t *testing.T) {
 	for _, user := range []string{"nobody", "broken", "-1", "4294967296", "ember:x"} {
 		var notFound NotFoundError

@@ -29,6 +29,9 @@ class Agent:
         return Dialler().channel(AgentEndpoint(self.address, token))
 
 
+StartAgent = Callable[..., Agent]
+
+
 @contextmanager
 def running_agent(binary: Path, directory: Path, *options: str) -> Iterator[Agent]:
     path = directory / "agent.sock"
@@ -79,7 +82,7 @@ def channel(agent: Agent) -> GuestChannel:
 
 
 @pytest.fixture
-def start_agent(agent_binary: Path, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
+def start_agent(agent_binary: Path, tmp_path: Path) -> Iterator[StartAgent]:
     """An agent of one's own, with options."""
     with ExitStack() as agents:
         yield lambda *options: agents.enter_context(running_agent(agent_binary, tmp_path, *options))
@@ -96,6 +99,7 @@ class Result:
 
 
 Run = Callable[..., Awaitable[Result]]
+Gone = Callable[[int], Awaitable[None]]
 
 
 @pytest.fixture
@@ -127,7 +131,7 @@ def run(channel: GuestChannel) -> Run:
 
 
 @pytest.fixture
-def gone() -> Callable[[int], Awaitable[None]]:
+def gone() -> Gone:
     """Return when a process is gone."""
 
     async def gone(pid: int) -> None:

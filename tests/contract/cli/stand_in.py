@@ -47,6 +47,7 @@ class World:
     deleted_after_exec: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
+    execs: list[guest_pb2.ExecStart] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
     # Stops answer only when so many are under way: those of one command line must come side by side.
     stops_together: int = 1
@@ -218,6 +219,7 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
     ) -> AsyncIterator[guest_pb2.ExecResponse]:
         start = (await anext(requests)).start
         vm = await self.world.find(start.vm, context)
+        self.world.execs.append(start)
         try:
             process = await asyncio.create_subprocess_exec(
                 *start.argv,
@@ -233,6 +235,10 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
         except PermissionError:
             await refuse(context, "COMMAND_NOT_EXECUTABLE", f"{start.argv[0]}: can't be executed")
         self.world.processes.append(process.pid)
+        if start.detach:
+            context.set_trailing_metadata((("ingle-op-id", OP_ID),))
+            yield guest_pb2.ExecResponse(started=guest_pb2.ExecStarted(pid=process.pid))
+            return
         outputs: asyncio.Queue[guest_pb2.ExecResponse | None] = asyncio.Queue(1)
         tasks = [
             asyncio.create_task(_feed(process, requests)),

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World
-from ingle.v1 import error_pb2
+from contract.cli.stand_in import OP_ID, World
+from ingle.v1 import error_pb2, guest_pb2
 
 
 @pytest.fixture
@@ -188,6 +188,62 @@ async def test_signals_pass_though_nobody_reads_the_output(ingle: Ingle, web: st
     assert process.stdout is not None
     await process.stdout.read()
     assert await code_of(process) == 7
+
+
+async def test_a_detached_command_answers_its_pid_and_runs_on(ingle: Ingle, world: World, web: str) -> None:
+    ended = await ingle("vm", "exec", "-d", web, "--", "sleep", "60", stdin=b"not for it")
+    try:
+        assert (ended.code, ended.text, ended.err) == (0, f"{world.processes[0]}\n", "")
+        assert alive(world.processes[0])
+        (start,) = world.execs
+        assert (start.detach, start.stdin) == (True, False)
+    finally:
+        os.kill(world.processes[0], signal.SIGKILL)
+    ended = await ingle("vm", "exec", "--detach", "--timeout", "1m", "--json", web, "--", "true")
+    assert json.loads(ended.out) == {"pid": world.processes[1], "op_id": OP_ID}
+    assert world.execs[1].timeout.seconds == 60
+
+
+async def test_a_detached_command_that_cannot_start_ends_as_any_other(ingle: Ingle, web: str) -> None:
+    ended = await ingle("vm", "exec", "-d", web, "--", "no-such-command")
+    assert (ended.code, ended.out) == (127, b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["-d", "-i"], "--detach"),
+        (["-d", "-t"], "--detach"),
+        (["--umask", "8"], "octal"),
+        (["--umask", "1000"], "octal"),
+        (["--ulimit", "files=1"], "nofile"),
+        (["--ulimit", "nofile=2:1"], "above"),
+        (["--ulimit", "nofile=1", "--ulimit", "nofile=2"], "twice"),
+    ],
+)
+async def test_options_that_make_no_sense_are_refused_before_anything_starts(
+    ingle: Ingle, world: World, web: str, options: list[str], says: str
+) -> None:
+    ended = await ingle("vm", "exec", *options, web, "--", "true")
+    assert (ended.code, world.execs) == (2, [])
+    assert says in ended.err
+    if "-d" not in options:
+        assert (await ingle("vm", "run", *options, "--", "true")).code == 2
+        assert world.created == []
+
+
+async def test_user_umask_and_limits_are_passed_on(ingle: Ingle, world: World, web: str) -> None:
+    options = ["-u", "daemon:adm", "--umask", "027", "--ulimit", "nofile=10:20", "--ulimit", "core=unlimited"]
+    wanted = [
+        guest_pb2.ResourceLimit(resource=guest_pb2.RESOURCE_NOFILE, soft=10, hard=20),
+        guest_pb2.ResourceLimit(resource=guest_pb2.RESOURCE_CORE, soft=2**64 - 1, hard=2**64 - 1),
+    ]
+    assert (await ingle("vm", "exec", *options, web, "--", "true")).code == 0
+    assert (await ingle("vm", "run", *options, "--", "true")).code == 0
+    assert (await ingle("vm", "exec", web, "--", "true")).code == 0
+    for start in world.execs[:2]:
+        assert (start.user, start.umask, list(start.limits)) == ("daemon:adm", 0o27, wanted)
+    assert not world.execs[2].HasField("umask")
 
 
 async def test_run_creates_a_vm_for_the_command_and_has_the_server_delete_it(ingle: Ingle, world: World) -> None:

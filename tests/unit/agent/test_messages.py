@@ -23,7 +23,13 @@ def test_every_code_has_a_reason(code: agent_pb2.ErrorCode.ValueType) -> None:
     refusals_of_ours = {agent_pb2.ERROR_CODE_BAD_VERSION, agent_pb2.ERROR_CODE_BAD_TOKEN}
     error = messages.failure(agent_pb2.Error(code=code, message="why").SerializeToString())
     assert (error.reason is Reason.GUEST_PROTOCOL) == (code in refusals_of_ours)
-    helped = refusals_of_ours | {agent_pb2.ERROR_CODE_SESSION_NOT_FOUND, agent_pb2.ERROR_CODE_SESSION_ATTACHED}
+    helped = refusals_of_ours | {
+        agent_pb2.ERROR_CODE_SESSION_NOT_FOUND,
+        agent_pb2.ERROR_CODE_SESSION_ATTACHED,
+        agent_pb2.ERROR_CODE_USER_NOT_FOUND,
+        agent_pb2.ERROR_CODE_GROUP_NOT_FOUND,
+        agent_pb2.ERROR_CODE_LIMIT_REFUSED,
+    }
     assert bool(error.remedy) == (code in helped)
 
 

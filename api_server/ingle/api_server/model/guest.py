@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ingle.api_server.model.limits import ResourceLimit
+
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
@@ -46,7 +48,8 @@ class AgentInfo:
 
 @dataclass(frozen=True, slots=True)
 class ExecSpec:
-    """One command. Empty `user` is root, empty `working_directory` the user's home, `timeout_seconds` None is none."""
+    """One command. Empty `user` is root, empty `working_directory` the user's home, `timeout_seconds` None is none,
+    `umask` None the agent's. With `detach` it runs on without its caller, from /dev/null to /dev/null."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +57,9 @@ class ExecSpec:
     user: str = ""
     stdin: bool = False
     timeout_seconds: float | None = None
+    detach: bool = False
+    umask: int | None = None
+    limits: tuple[ResourceLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ class SessionProgram:
     size: TerminalSize | None = None
     idle_timeout_seconds: float | None = None
     end_with_viewer: bool = False
+    umask: int | None = None
+    limits: tuple[ResourceLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

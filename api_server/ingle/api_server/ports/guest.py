@@ -22,11 +22,13 @@ from ingle.api_server.ports.guest_files import GuestFiles
 
 
 class ExecSession(Protocol):
-    """One command under way. Leaving its context kills the command's process group if it still runs."""
+    """One command under way. Leaving its context kills the command's process group if it still runs and is not
+    detached."""
 
     def events(self) -> AsyncIterator[ExecEvent]:
         """Started, then output as it comes, then Exited, and the end. A lost connection raises GuestError: a stream
-        without Exited is never taken for a success. Not reading slows the command."""
+        without Exited is never taken for a success. Not reading slows the command. Of a detached command there is
+        Started alone."""
 
     async def write_stdin(self, data: bytes) -> None:
         """Hand over input of any length; returns when the connection can take more. After the command closed its
@@ -70,8 +72,8 @@ class GuestChannel(Protocol):
         """A round trip."""
 
     def exec(self, spec: ExecSpec) -> AbstractAsyncContextManager[ExecSession]:
-        """Start a command. GuestError COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE, GUEST_USER_NOT_FOUND or
-        GUEST_DIRECTORY_NOT_FOUND comes out of entering the context."""
+        """Start a command. GuestError COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE, GUEST_USER_NOT_FOUND,
+        GUEST_GROUP_NOT_FOUND, GUEST_DIRECTORY_NOT_FOUND or RESOURCE_LIMIT_REFUSED comes out of entering the context."""
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         """Start a command on a terminal that lives on without viewers; an empty id is made up. Raises GuestError

@@ -1,6 +1,6 @@
 """Protos to model values and back: the only place that knows both."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from google.protobuf.duration_pb2 import Duration
@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import ExecEvent, ExecSpec, Exited, Started, Stderr, Stdout
+from ingle.api_server.model.limits import Resource, ResourceLimit, check_limits, check_umask
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.operation import Failure, Operation, Stage
 from ingle.api_server.model.spec import VmChange, VmSpec, check_env
@@ -212,6 +213,8 @@ def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
     if any("\0" in argument for argument in message.argv):
         raise InvalidArgument("argv: an argument can't hold a NUL byte")
     check_env(message.env)
+    if message.detach and message.stdin:
+        raise InvalidArgument("detach goes without stdin: nobody is there to send any", "ingle vm exec -d VM -- CMD")
     return ExecSpec(
         argv=tuple(message.argv),
         env=dict(message.env),
@@ -219,7 +222,25 @@ def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
         user=message.user,
         stdin=message.stdin,
         timeout_seconds=seconds_of(message.timeout, "timeout") if message.HasField("timeout") else None,
+        detach=message.detach,
+        umask=umask(message),
+        limits=resource_limits(message.limits),
     )
+
+
+def umask(message: guest_pb2.ExecStart | guest_pb2.SessionProgram) -> int | None:
+    """A umask, None when there is none. Raises InvalidArgument."""
+    if not message.HasField("umask"):
+        return None
+    check_umask(message.umask)
+    return message.umask
+
+
+def resource_limits(messages: Iterable[guest_pb2.ResourceLimit]) -> tuple[ResourceLimit, ...]:
+    """Limits. Raises InvalidArgument for those that nothing could have."""
+    limits = tuple(ResourceLimit(_resource(message.resource), message.soft, message.hard) for message in messages)
+    check_limits(limits)
+    return limits
 
 
 def exec_event(event: ExecEvent) -> guest_pb2.ExecResponse:
@@ -252,6 +273,14 @@ def _error(value: Failure, op_id: str) -> error_pb2.Error:
         remedy=value.remedy,
         op_id=op_id,
     )
+
+
+def _resource(number: guest_pb2.Resource.ValueType) -> Resource:
+    try:
+        return Resource[guest_pb2.Resource.Name(number).removeprefix("RESOURCE_")]
+    except (KeyError, ValueError):
+        known = ", ".join(sorted(resource.name for resource in Resource))
+        raise InvalidArgument(f"resource {number}: one of {known} is allowed") from None
 
 
 def _acceleration(number: vm_pb2.Acceleration.ValueType) -> Acceleration | None:

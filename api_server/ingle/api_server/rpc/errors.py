@@ -47,6 +47,8 @@ _CODES = {
     Reason.COMMAND_NOT_EXECUTABLE: grpc.StatusCode.PERMISSION_DENIED,
     Reason.GUEST_USER_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.GUEST_DIRECTORY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.GUEST_GROUP_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.RESOURCE_LIMIT_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.SESSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.SESSION_ATTACHED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.FILE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,

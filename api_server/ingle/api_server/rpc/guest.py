@@ -41,6 +41,8 @@ class GuestServicer(SessionCalls, FileCalls):
         if first is None or first.WhichOneof("message") != "start":
             raise InvalidArgument("the first message of an exec must be `start`")
         start = first.start
+        if start.detach and start.delete_vm:  # refused here, where the VM is not deleted for it
+            raise InvalidArgument("detach does not go with delete_vm: the call ends before the command does")
         vm = await self._store.vm(start.vm)
         if start.delete_vm:
             await self._store.owned_by_a_call(vm.id)

@@ -16,7 +16,7 @@ from ingle.api_server.model.guest import (
     TerminalSize,
 )
 from ingle.api_server.model.spec import check_env
-from ingle.api_server.rpc.convert import duration, seconds_of, timestamp
+from ingle.api_server.rpc.convert import duration, resource_limits, seconds_of, timestamp, umask
 from ingle.v1 import guest_pb2
 
 _LARGEST_SIZE = 65535
@@ -48,6 +48,8 @@ def session_program(message: guest_pb2.SessionProgram) -> SessionProgram:
         if message.HasField("idle_timeout")
         else None,
         end_with_viewer=message.end_with_viewer,
+        umask=umask(message),
+        limits=resource_limits(message.limits),
     )
 
 

@@ -61,6 +61,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_COMMAND_NOT_EXECUTABLE: _ErrorReason.ValueType  # 61
     ERROR_REASON_GUEST_USER_NOT_FOUND: _ErrorReason.ValueType  # 62
     ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: _ErrorReason.ValueType  # 63
+    ERROR_REASON_GUEST_GROUP_NOT_FOUND: _ErrorReason.ValueType  # 92
+    ERROR_REASON_RESOURCE_LIMIT_REFUSED: _ErrorReason.ValueType  # 93
+    """The guest's kernel would not set a limit that was asked for."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 90
     """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
     ERROR_REASON_SESSION_ATTACHED: _ErrorReason.ValueType  # 91
@@ -131,6 +134,9 @@ ERROR_REASON_COMMAND_NOT_FOUND: ErrorReason.ValueType  # 60
 ERROR_REASON_COMMAND_NOT_EXECUTABLE: ErrorReason.ValueType  # 61
 ERROR_REASON_GUEST_USER_NOT_FOUND: ErrorReason.ValueType  # 62
 ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: ErrorReason.ValueType  # 63
+ERROR_REASON_GUEST_GROUP_NOT_FOUND: ErrorReason.ValueType  # 92
+ERROR_REASON_RESOURCE_LIMIT_REFUSED: ErrorReason.ValueType  # 93
+"""The guest's kernel would not set a limit that was asked for."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 90
 """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
 ERROR_REASON_SESSION_ATTACHED: ErrorReason.ValueType  # 91

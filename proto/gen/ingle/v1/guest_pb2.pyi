@@ -21,6 +21,52 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Resource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOURCE_UNSPECIFIED: _Resource.ValueType  # 0
+    RESOURCE_AS: _Resource.ValueType  # 1
+    RESOURCE_CORE: _Resource.ValueType  # 2
+    RESOURCE_CPU: _Resource.ValueType  # 3
+    RESOURCE_DATA: _Resource.ValueType  # 4
+    RESOURCE_FSIZE: _Resource.ValueType  # 5
+    RESOURCE_LOCKS: _Resource.ValueType  # 6
+    RESOURCE_MEMLOCK: _Resource.ValueType  # 7
+    RESOURCE_MSGQUEUE: _Resource.ValueType  # 8
+    RESOURCE_NICE: _Resource.ValueType  # 9
+    RESOURCE_NOFILE: _Resource.ValueType  # 10
+    RESOURCE_NPROC: _Resource.ValueType  # 11
+    RESOURCE_RSS: _Resource.ValueType  # 12
+    RESOURCE_RTPRIO: _Resource.ValueType  # 13
+    RESOURCE_RTTIME: _Resource.ValueType  # 14
+    RESOURCE_SIGPENDING: _Resource.ValueType  # 15
+    RESOURCE_STACK: _Resource.ValueType  # 16
+
+class Resource(_Resource, metaclass=_ResourceEnumTypeWrapper):
+    """What a process may use of something; see getrlimit(2)."""
+
+RESOURCE_UNSPECIFIED: Resource.ValueType  # 0
+RESOURCE_AS: Resource.ValueType  # 1
+RESOURCE_CORE: Resource.ValueType  # 2
+RESOURCE_CPU: Resource.ValueType  # 3
+RESOURCE_DATA: Resource.ValueType  # 4
+RESOURCE_FSIZE: Resource.ValueType  # 5
+RESOURCE_LOCKS: Resource.ValueType  # 6
+RESOURCE_MEMLOCK: Resource.ValueType  # 7
+RESOURCE_MSGQUEUE: Resource.ValueType  # 8
+RESOURCE_NICE: Resource.ValueType  # 9
+RESOURCE_NOFILE: Resource.ValueType  # 10
+RESOURCE_NPROC: Resource.ValueType  # 11
+RESOURCE_RSS: Resource.ValueType  # 12
+RESOURCE_RTPRIO: Resource.ValueType  # 13
+RESOURCE_RTTIME: Resource.ValueType  # 14
+RESOURCE_SIGPENDING: Resource.ValueType  # 15
+RESOURCE_STACK: Resource.ValueType  # 16
+Global___Resource: _TypeAlias = Resource  # noqa: Y015
+
 class _FileType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -114,16 +160,28 @@ class ExecStart(_message.Message):
     STDIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DELETE_VM_FIELD_NUMBER: _builtins.int
+    DETACH_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id, unique prefix of one, or name."""
     working_directory: _builtins.str
     """Empty: the user's home directory."""
     user: _builtins.str
-    """Name or uid; empty: root."""
+    """"USER" or "USER:GROUP", names or numbers; empty: root. Without a group, all the groups of the user; with one, that
+    group alone.
+    """
     stdin: _builtins.bool
     """The command reads the stdin messages; otherwise it sees the end of input at once."""
     delete_vm: _builtins.bool
     """Delete the VM when this call ends, however it ends: if the server is killed, the next one does it."""
+    detach: _builtins.bool
+    """Answer started as soon as the command runs, and let it run on without a caller: it reads nothing, its output goes
+    nowhere, and only a timeout of its own or a signal from within the guest ends it. Neither with stdin nor with
+    delete_vm.
+    """
+    umask: _builtins.int
+    """At most 0777. Unset: 0022."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Not a shell line: argv[0] is looked up in the guest's PATH."""
@@ -133,6 +191,10 @@ class ExecStart(_message.Message):
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Unset: none."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]:
+        """Each resource at most once; those not named are what the guest's kernel gives to its first process."""
 
     def __init__(
         self,
@@ -145,14 +207,47 @@ class ExecStart(_message.Message):
         stdin: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
         delete_vm: _builtins.bool = ...,
+        detach: _builtins.bool = ...,
+        umask: _builtins.int | None = ...,
+        limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "timeout", b"timeout", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "delete_vm", b"delete_vm", "env", b"env", "stdin", b"stdin", "timeout", b"timeout", "user", b"user", "vm", b"vm", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "working_directory", b"working_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
+    _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__umask) -> _WhichOneofReturnType__umask | None: ...
+
+Global___ExecStart: _TypeAlias = ExecStart  # noqa: Y015
+
+@_typing.final
+class ResourceLimit(_message.Message):
+    """In the resource's own unit. 2^64 - 1: unlimited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    resource: Global___Resource.ValueType
+    soft: _builtins.int
+    """What holds; the command may raise it up to `hard`."""
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        resource: Global___Resource.ValueType = ...,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "resource", b"resource", "soft", b"soft"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExecStart: _TypeAlias = ExecStart  # noqa: Y015
+Global___ResourceLimit: _TypeAlias = ResourceLimit  # noqa: Y015
 
 @_typing.final
 class ExecStdinEof(_message.Message):
@@ -325,12 +420,15 @@ class SessionProgram(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     END_WITH_VIEWER_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
     """Empty: the user's home directory."""
     user: _builtins.str
-    """Name or uid; empty: root."""
+    """As of ExecStart, also umask and limits."""
     end_with_viewer: _builtins.bool
     """End the session as soon as its caller has left and nobody else took over."""
+    umask: _builtins.int
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: the user's login shell, or /bin/sh where that is missing."""
@@ -347,6 +445,8 @@ class SessionProgram(_message.Message):
     def idle_timeout(self) -> _duration_pb2.Duration:
         """End the session when nobody is attached and it said nothing for so long. Unset: never."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]: ...
     def __init__(
         self,
         *,
@@ -357,12 +457,16 @@ class SessionProgram(_message.Message):
         size: Global___TerminalSize | None = ...,
         idle_timeout: _duration_pb2.Duration | None = ...,
         end_with_viewer: _builtins.bool = ...,
+        umask: _builtins.int | None = ...,
+        limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "size", b"size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "idle_timeout", b"idle_timeout", "size", b"size", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout", b"idle_timeout", "size", b"size", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout", b"idle_timeout", "limits", b"limits", "size", b"size", "umask", b"umask", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
+    _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__umask) -> _WhichOneofReturnType__umask | None: ...
 
 Global___SessionProgram: _TypeAlias = SessionProgram  # noqa: Y015
 

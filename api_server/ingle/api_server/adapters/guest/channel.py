@@ -75,7 +75,7 @@ class Channel:
     @asynccontextmanager
     async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:
         async with self._begun(messages.exec_request(spec), FrameType.STARTED) as (connection, payload):
-            yield Session(connection, messages.started(payload))
+            yield Session(connection, messages.started(payload), ends_detached=spec.detach)
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         request = session_messages.create_request(session_id, program)
@@ -162,13 +162,14 @@ class Channel:
 class Session:
     """ExecSession over one connection."""
 
-    def __init__(self, connection: Connection, started: Started) -> None:
+    def __init__(self, connection: Connection, started: Started, *, ends_detached: bool) -> None:
         self._connection = connection
         self._started = started
+        self._ends_detached = ends_detached
 
     async def events(self) -> AsyncIterator[ExecEvent]:
         yield self._started
-        while True:
+        while not self._ends_detached:
             frame = await next_frame(self._connection)
             match frame.type:
                 case FrameType.STDOUT:

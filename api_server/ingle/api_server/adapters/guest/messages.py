@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -10,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.model.errors import GuestError, Reason
 from ingle.api_server.model.guest import AgentInfo, ExecSpec, Exited, GuestStats, Started
+from ingle.api_server.model.limits import ResourceLimit
 
 M = TypeVar("M", bound=Message)
 
@@ -26,6 +28,8 @@ _REASONS = {
     agent_pb2.ERROR_CODE_COMMAND_NOT_EXECUTABLE: Reason.COMMAND_NOT_EXECUTABLE,
     agent_pb2.ERROR_CODE_USER_NOT_FOUND: Reason.GUEST_USER_NOT_FOUND,
     agent_pb2.ERROR_CODE_DIRECTORY_NOT_FOUND: Reason.GUEST_DIRECTORY_NOT_FOUND,
+    agent_pb2.ERROR_CODE_GROUP_NOT_FOUND: Reason.GUEST_GROUP_NOT_FOUND,
+    agent_pb2.ERROR_CODE_LIMIT_REFUSED: Reason.RESOURCE_LIMIT_REFUSED,
     agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: Reason.SESSION_NOT_FOUND,
     agent_pb2.ERROR_CODE_SESSION_ATTACHED: Reason.SESSION_ATTACHED,
     agent_pb2.ERROR_CODE_SESSION_EXISTS: Reason.NAME_TAKEN,
@@ -51,6 +55,9 @@ _REASONS = {
 _REMEDIES = {
     agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",
     agent_pb2.ERROR_CODE_BAD_TOKEN: "restart the VM, so that it gets a new token",
+    agent_pb2.ERROR_CODE_USER_NOT_FOUND: "add the user in the guest, or give a number, which needs no entry",
+    agent_pb2.ERROR_CODE_GROUP_NOT_FOUND: "add the group in the guest, or give a number, which needs no entry",
+    agent_pb2.ERROR_CODE_LIMIT_REFUSED: "ask for less; what is there shows: ingle vm exec VM -- cat /proc/self/limits",
     agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: "ingle vm session list VM",
     agent_pb2.ERROR_CODE_SESSION_ATTACHED: "add --steal to take it over",
 }
@@ -67,8 +74,16 @@ def exec_request(spec: ExecSpec) -> agent_pb2.Request:
             user=spec.user,
             stdin=spec.stdin,
             timeout_milliseconds=timeout,
+            detach=spec.detach,
+            umask=spec.umask,
+            limits=resource_limits(spec.limits),
         )
     )
+
+
+def resource_limits(limits: Iterable[ResourceLimit]) -> list[agent_pb2.ResourceLimit]:
+    """Limits as the agent wants them."""
+    return [agent_pb2.ResourceLimit(resource=limit.resource, soft=limit.soft, hard=limit.hard) for limit in limits]
 
 
 def parse(kind: type[M], payload: bytes) -> M:

@@ -4,7 +4,7 @@ import math
 import re
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest.messages import nonsense, parse, printable
+from ingle.api_server.adapters.guest.messages import nonsense, parse, printable, resource_limits
 from ingle.api_server.model.guest import AttachSpec, GuestSession, SessionProgram, TerminalSize
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -68,4 +68,6 @@ def _program(program: SessionProgram) -> agent_pb2.SessionProgram:
         size=None if program.size is None else terminal_size(program.size),
         idle_timeout_milliseconds=idle,
         end_with_viewer=program.end_with_viewer,
+        umask=program.umask,
+        limits=resource_limits(program.limits),
     )

@@ -22,7 +22,7 @@ from ingle.cli.commands.vm.create import (
     get_vm,
     vm_spec,
 )
-from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, refused_by_the_system
+from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed, refused_by_the_system
 from ingle.cli.exec_session import run_command, stdin_wanted
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
@@ -34,23 +34,42 @@ from ingle.cli.options import (
     Span,
     Verbose,
     VmReference,
+    as_option,
     parse_environment,
 )
 from ingle.cli.output import person_watches, print_json, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch
-from ingle.v1.guest_pb2 import ExecStart
+from ingle.cli.quantities import parse_umask
+from ingle.cli.ulimits import parse_ulimits
+from ingle.v1.guest_pb2 import ExecRequest, ExecResponse, ExecStart, ResourceLimit
 
 app = new_app()
 
 CommandWords = Annotated[list[str], typer.Argument(metavar="[--] COMMAND [ARG]...")]
 MaybeCommandWords = Annotated[list[str], typer.Argument(metavar="[[--] COMMAND [ARG]...]", show_default=False)]
-User = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="Name or uid in the guest; root unless given.")]
+User = Annotated[
+    str,
+    typer.Option(
+        "--user",
+        "-u",
+        metavar="USER[:GROUP]",
+        help="Names or numbers in the guest; root unless given, and all its groups.",
+    ),
+]
 Workdir = Annotated[
     str, typer.Option("--workdir", "-w", metavar="DIR", help="Directory in the guest; the user's home unless given.")
 ]
 Timeout = Annotated[
     timedelta | None,
     typer.Option("--timeout", metavar="DURATION", parser=Span, help="Kill the command after e.g. 30s: exit code 124."),
+]
+Umask = Annotated[
+    int | None,
+    typer.Option("--umask", metavar="OCTAL", parser=as_option(parse_umask), help="E.g. 027; 022 unless given."),
+]
+Ulimits = Annotated[
+    list[str],
+    typer.Option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit a resource, e.g. nofile=1024:4096 (repeatable)."),
 ]
 Stdin = Annotated[
     bool | None,
@@ -84,6 +103,8 @@ def run(
     user: User = "",
     workdir: Workdir = "",
     timeout: Timeout = None,
+    umask: Umask = None,
+    ulimit: Ulimits = [],  # noqa: B006
     stdin: Stdin = None,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -94,6 +115,7 @@ def run(
     executed, 127 it is not there, 130 interrupted. Without a command the VM is left running and its name printed."""
     spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish)
     argv = guest_argv(command)
+    limits = limits_of(ulimit)
     if rm and not argv:
         raise typer.BadParameter("it needs a command; nothing was created", param_hint="'--rm'")
     watch = Stopwatch()
@@ -109,7 +131,8 @@ def run(
         if not argv:
             _tell_created(client, vm_id, json=json)
             return
-        start = exec_start(vm_id, argv, {}, workdir, user, timeout, stdin)
+        start = exec_start(vm_id, argv, {}, workdir, user, timeout, umask, limits)
+        start.stdin = stdin_wanted(stdin)
         start.delete_vm = rm
         try:
             exit_code = run_command(client, start, stages)
@@ -123,6 +146,10 @@ def run(
     raise typer.Exit(exit_code)
 
 
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", "-d", help="Print its pid, and let it run without input and with its output thrown away."),
+]
 Tty = Annotated[
     bool, typer.Option("--tty", "-t", help="Give it this terminal, as a shell or an editor wants; -i is then implied.")
 ]
@@ -137,6 +164,8 @@ Tty = Annotated[
         "ingle vm exec --timeout 30s web -- apt-get update",
         "ingle vm exec web -- tar c /var/log | tar x",
         "ingle vm exec -t web -- top",
+        "ingle vm exec -d web -- sh -c 'exec ./serve >/var/log/serve.log 2>&1'",
+        "ingle vm exec -u www-data:adm --umask 027 --ulimit nofile=1024:4096 web -- ./serve",
     ),
 )
 def exec_in_vm(
@@ -146,35 +175,67 @@ def exec_in_vm(
     user: User = "",
     workdir: Workdir = "",
     timeout: Timeout = None,
+    umask: Umask = None,
+    ulimit: Ulimits = [],  # noqa: B006
     stdin: Stdin = None,
+    detach: Detach = False,
     tty: Tty = False,
     json: AsJson = False,
 ) -> None:
     """Run a command in a running VM.
 
     Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
-    executed, 127 it is not there, 130 interrupted."""
+    executed, 127 it is not there, 130 interrupted. With --detach that of starting it: only its --timeout, or a signal
+    from within the VM, ends it then."""
+    limits = limits_of(ulimit)
+    start = exec_start(vm, guest_argv(command), parse_environment(env), workdir, user, timeout, umask, limits)
+    if detach:
+        if tty or stdin:
+            raise typer.BadParameter("it goes with neither --tty nor --stdin", param_hint="'--detach'")
+        start.detach = True
+        _exec_detached(start, json=json)
+        return
     if tty:
         if timeout is not None or stdin is False:
             raise typer.BadParameter("it goes with neither --timeout nor --no-stdin", param_hint="'--tty'")
-        raise typer.Exit(_exec_on_terminal(vm, guest_argv(command), parse_environment(env), workdir, user))
-    start = exec_start(vm, guest_argv(command), parse_environment(env), workdir, user, timeout, stdin)
+        raise typer.Exit(_exec_on_terminal(start))
+    start.stdin = stdin_wanted(stdin)
     with told_apart_from_the_guest(), connect() as client, Stages(lines=False, live=False) as stages:
         exit_code = run_command(client, start, stages)
     raise typer.Exit(exit_code)
 
 
-def _exec_on_terminal(vm: str, argv: list[str], env: dict[str, str], workdir: str, user: str) -> int:
+def _exec_detached(start: ExecStart, *, json: bool) -> None:
+    """Prints the command's pid in the guest and, as JSON, also the op_id that its start has in the server's log."""
+    with told_apart_from_the_guest(), connect() as client:
+        call = client.begin(ExecRequest(start=start), ExecResponse)
+        pids = [response.started.pid for response in call if response.HasField("started")]
+        if not pids or call.raw.status is None:
+            raise failed("GUEST_PROTOCOL", "the call ended without the command's pid")
+    if json:
+        print_json({"pid": pids[0], "op_id": call.raw.status.op_id})
+    else:
+        typer.echo(pids[0])
+
+
+def _exec_on_terminal(start: ExecStart) -> int:
     """A session that ends with us, so that there is nothing to detach from. Answers the exit code."""
     from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
     from ingle.cli.attachment import attach  # noqa: PLC0415
     from ingle.v1.guest_pb2 import AttachSessionStart, SessionProgram  # noqa: PLC0415
 
     program = SessionProgram(
-        argv=argv, env={**tty.term(), **env}, working_directory=workdir, user=user, end_with_viewer=True
+        argv=start.argv,
+        env={**tty.term(), **start.env},
+        working_directory=start.working_directory,
+        user=start.user,
+        umask=start.umask if start.HasField("umask") else None,
+        limits=start.limits,
+        end_with_viewer=True,
     )
+    attachment = AttachSessionStart(vm=start.vm, create=program)
     with told_apart_from_the_guest(), connect() as client:
-        return attach(client, AttachSessionStart(vm=vm, create=program), b"", f"ingle vm session attach {vm} {{id}}")
+        return attach(client, attachment, b"", f"ingle vm session attach {start.vm} {{id}}")
 
 
 def guest_argv(words: list[str]) -> list[str]:
@@ -186,6 +247,14 @@ def guest_argv(words: list[str]) -> list[str]:
     return words
 
 
+def limits_of(ulimits: list[str]) -> list[ResourceLimit]:
+    """--ulimit, which is a usage error when it makes no sense."""
+    try:
+        return parse_ulimits(ulimits)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--ulimit'") from error
+
+
 def exec_start(
     vm: str,
     argv: list[str],
@@ -193,17 +262,19 @@ def exec_start(
     workdir: str,
     user: str,
     timeout: timedelta | None,
-    stdin: bool | None,
+    umask: int | None,
+    limits: list[ResourceLimit],
 ) -> ExecStart:
-    """The first message of an exec."""
+    """The first message of an exec, without stdin."""
     return ExecStart(
         vm=vm,
         argv=argv,
         env=env,
         working_directory=workdir,
         user=user,
-        stdin=stdin_wanted(stdin),
         timeout=duration(timeout),
+        umask=umask,
+        limits=limits,
     )
 
 

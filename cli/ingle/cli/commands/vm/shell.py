@@ -58,7 +58,7 @@ def shell(
     with told_apart_from_the_guest(), connect() as client:
         if not vm:
             vm = _only_running(client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms)
-        session_id = "" if new else f"init-{user}" if user else "init"
+        session_id = "" if new else f"init-{user.replace(':', '.')}" if user else "init"
         start = guest_pb2.AttachSessionStart(vm=vm, session_id=session_id, steal=steal, create=program)
         come_back = f"ingle vm session attach {vm} {{id}}" if new or user else f"ingle vm shell {vm}"
         exit_code = attach(client, start, detach_keys, come_back)

@@ -34,6 +34,9 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_COMMAND_NOT_EXECUTABLE: _ErrorCode.ValueType  # 11
     ERROR_CODE_USER_NOT_FOUND: _ErrorCode.ValueType  # 12
     ERROR_CODE_DIRECTORY_NOT_FOUND: _ErrorCode.ValueType  # 13
+    ERROR_CODE_GROUP_NOT_FOUND: _ErrorCode.ValueType  # 14
+    ERROR_CODE_LIMIT_REFUSED: _ErrorCode.ValueType  # 15
+    """The guest's kernel would not set one of the limits."""
     ERROR_CODE_SESSION_NOT_FOUND: _ErrorCode.ValueType  # 40
     ERROR_CODE_SESSION_ATTACHED: _ErrorCode.ValueType  # 41
     """And the caller doesn't want to take it over."""
@@ -73,6 +76,9 @@ ERROR_CODE_COMMAND_NOT_FOUND: ErrorCode.ValueType  # 10
 ERROR_CODE_COMMAND_NOT_EXECUTABLE: ErrorCode.ValueType  # 11
 ERROR_CODE_USER_NOT_FOUND: ErrorCode.ValueType  # 12
 ERROR_CODE_DIRECTORY_NOT_FOUND: ErrorCode.ValueType  # 13
+ERROR_CODE_GROUP_NOT_FOUND: ErrorCode.ValueType  # 14
+ERROR_CODE_LIMIT_REFUSED: ErrorCode.ValueType  # 15
+"""The guest's kernel would not set one of the limits."""
 ERROR_CODE_SESSION_NOT_FOUND: ErrorCode.ValueType  # 40
 ERROR_CODE_SESSION_ATTACHED: ErrorCode.ValueType  # 41
 """And the caller doesn't want to take it over."""
@@ -145,7 +151,7 @@ class Hello(_message.Message):
       ERROR      3  agent   Error; the last frame
       REQUEST    4  caller  Request
       RESPONSE   5  agent   Response; the last frame of an operation that has one answer
-      STARTED    6  agent   ExecStarted
+      STARTED    6  agent   ExecStarted; the last frame of a detached exec
       EXITED     7  agent   ExecExited; the last frame of an exec
       SIGNAL     8  caller  ExecSignal
       WINDOW     9  agent   ExecWindow
@@ -169,7 +175,7 @@ class Hello(_message.Message):
     and RESPONSE answers it. A reader who is slow slows the other side; nothing has a window. An upload that ends without
     DATA_END leaves the file as it was.
 
-    A caller that closes the connection, also one direction of it, has left: its command is killed.
+    A caller that closes the connection, also one direction of it, has left: its command is killed, unless detached.
 
     A session is a command on a terminal that outlives its callers. At most one is attached; it gets ATTACHED, SCROLLBACK,
     then STDOUT as it comes, and EXITED when the command ends; it sends STDIN, within the same window, and RESIZE. Leaving
@@ -499,13 +505,22 @@ class ExecRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    DETACH_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
     """Absolute; empty: the user's home, or / where that is missing."""
     user: _builtins.str
-    """Name or number; empty: root."""
+    """"USER" or "USER:GROUP", names or numbers; empty: root. Without a group, all that /etc/passwd and /etc/group give the
+    user; with one, that alone.
+    """
     stdin: _builtins.bool
     timeout_milliseconds: _builtins.int
     """0: none."""
+    detach: _builtins.bool
+    """The command runs on without its caller, from /dev/null to /dev/null; never together with stdin."""
+    umask: _builtins.int
+    """At most 0777; unset: 0022."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv[0] is looked up in the PATH of the command's own environment."""
@@ -513,6 +528,10 @@ class ExecRequest(_message.Message):
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Goes over BootConfig.env, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH."""
+
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]:
+        """Those not named are as the agent's own."""
 
     def __init__(
         self,
@@ -523,14 +542,48 @@ class ExecRequest(_message.Message):
         user: _builtins.str = ...,
         stdin: _builtins.bool = ...,
         timeout_milliseconds: _builtins.int = ...,
+        detach: _builtins.bool = ...,
+        umask: _builtins.int | None = ...,
+        limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "umask", b"umask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
+    _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__umask) -> _WhichOneofReturnType__umask | None: ...
+
+Global___ExecRequest: _TypeAlias = ExecRequest  # noqa: Y015
+
+@_typing.final
+class ResourceLimit(_message.Message):
+    """See getrlimit(2)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    resource: _builtins.int
+    """The number of an RLIMIT_ constant, as x86-64 and arm64 have them."""
+    soft: _builtins.int
+    """At most `hard`. 2^64 - 1: unlimited."""
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        resource: _builtins.int = ...,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "env", b"env", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "resource", b"resource", "soft", b"soft"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExecRequest: _TypeAlias = ExecRequest  # noqa: Y015
+Global___ResourceLimit: _TypeAlias = ResourceLimit  # noqa: Y015
 
 @_typing.final
 class ExecStarted(_message.Message):
@@ -676,24 +729,29 @@ class SessionProgram(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     IDLE_TIMEOUT_MILLISECONDS_FIELD_NUMBER: _builtins.int
     END_WITH_VIEWER_FIELD_NUMBER: _builtins.int
+    UMASK_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
     user: _builtins.str
     idle_timeout_milliseconds: _builtins.int
     """The session is ended when nobody is attached and nothing was said for so long; 0: never."""
     end_with_viewer: _builtins.bool
     """The session is ended as soon as its caller has left and nobody else took over."""
+    umask: _builtins.int
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: the user's login shell, or /bin/sh where that is missing."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """As of ExecRequest. TERM is xterm unless given."""
+        """As of ExecRequest, also user, umask and limits. TERM is xterm unless given."""
 
     @_builtins.property
     def size(self) -> Global___TerminalSize:
         """Unset: 24 rows, 80 columns."""
 
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]: ...
     def __init__(
         self,
         *,
@@ -704,12 +762,16 @@ class SessionProgram(_message.Message):
         size: Global___TerminalSize | None = ...,
         idle_timeout_milliseconds: _builtins.int = ...,
         end_with_viewer: _builtins.bool = ...,
+        umask: _builtins.int | None = ...,
+        limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "size", b"size", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout_milliseconds", b"idle_timeout_milliseconds", "size", b"size", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout_milliseconds", b"idle_timeout_milliseconds", "limits", b"limits", "size", b"size", "umask", b"umask", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
+    _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__umask) -> _WhichOneofReturnType__umask | None: ...
 
 Global___SessionProgram: _TypeAlias = SessionProgram  # noqa: Y015
 
