@@ -1,11 +1,15 @@
-"""One lock a VM, for as long as somebody needs it."""
+"""One lock a VM, for as long as somebody needs it; and a VM whose VMM died is told to be dead."""
 
 import asyncio
 import gc
+import sqlite3
 import weakref
 from pathlib import Path
 
+import pytest
+
 from ingle.api_server.model.vm import VmState
+from ingle.api_server.operations import fleet
 from unit.server.vmms import VM, world
 
 
@@ -27,3 +31,25 @@ async def test_a_lock_that_nobody_uses_is_forgotten_also_when_the_vm_came_to_not
             lock = weakref.ref(at.fleet.lock("never-made"))
         gc.collect()
         assert lock() is None
+
+
+async def test_the_end_of_a_vmm_that_can_not_be_recorded_at_once_is_recorded_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "_RETRY_SECONDS", 0.01)
+    async with world(tmp_path, VmState.RUNNING) as at:
+        with sqlite3.connect(tmp_path / "ingle.db") as db:
+            db.execute("CREATE TRIGGER full BEFORE UPDATE ON vms BEGIN SELECT RAISE(ABORT, 'no space'); END")
+        at.vmm.failure = "QEMU was killed by signal 9"
+        at.vmm.gone.set()
+        await asyncio.sleep(0.1)  # some tries, all in vain
+        assert await at.state() is VmState.RUNNING
+        assert at.fleet.vmm(VM.id) is at.vmm
+        with sqlite3.connect(tmp_path / "ingle.db") as db:
+            db.execute("DROP TRIGGER full")
+        async with asyncio.timeout(20):
+            while await at.state() is not VmState.ERROR:
+                await asyncio.sleep(0.01)
+        assert (await at.store.vm(VM.id)).error == "QEMU was killed by signal 9"
+        while at.fleet.vmm(VM.id) is not None:
+            await asyncio.sleep(0)

@@ -10,7 +10,9 @@ from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.operations.recover import Recovery
 from ingle.api_server.ports.engine import VmPaths
-from unit.server.vmms import VM, world
+from ingle.api_server.ports.store import JournalEntry
+from ingle.api_server.steps.delete import Delete
+from unit.server.vmms import VM, World, world
 
 OTHER = replace(VM, id="ba9876543210", name="other")
 
@@ -23,19 +25,41 @@ class FailingForOne:
             raise ToolFailed(Reason.VMM_FAILED, "it does not die")
 
 
+def recovery(at: World, root: Path, engine: object, *steps: object) -> Recovery:
+    library = DirectoryLibrary(root / "library", Tools(root))
+    return Recovery(
+        store=at.store,
+        fleet=at.fleet,
+        files=at.files,
+        engine=cast("Any", engine),
+        images=library,
+        kernels=library,
+        steps=cast("Any", steps),
+    )
+
+
 async def test_a_vm_that_can_not_be_recovered_does_not_keep_the_others_down(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.STOPPING) as at:
         await at.store.insert_vm(OTHER, bytes(32))
         await at.store.move_vm(OTHER.id, VmState.STARTING)
-        library = DirectoryLibrary(tmp_path / "library", Tools(tmp_path))
-        await Recovery(
-            store=at.store,
-            fleet=at.fleet,
-            files=at.files,
-            engine=cast("Any", FailingForOne()),
-            images=library,
-            kernels=library,
-            steps=(),
-        ).run()
+        await recovery(at, tmp_path, FailingForOne()).run()
         assert await at.state() is VmState.STOPPING
         assert (await at.store.vm(OTHER.id)).state is VmState.STOPPED
+
+
+class KillsNothing:
+    """An engine without VMMs."""
+
+    async def kill_all(self, paths: VmPaths) -> None:
+        """There are none."""
+
+
+async def test_a_step_of_another_version_is_left_for_it_and_the_others_are_undone(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        unknown = JournalEntry("op-000000000001", VM.id, "levitate")
+        await at.store.intend(unknown)
+        await at.store.intend(JournalEntry("op-000000000001", VM.id, "delete"))
+        delete = Delete(at.store, at.files, cast("Any", KillsNothing()))
+        await recovery(at, tmp_path, KillsNothing(), delete).run()
+        assert await at.store.vms() == []
+        assert await at.store.open_entries() == [unknown]

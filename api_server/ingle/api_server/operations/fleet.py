@@ -20,6 +20,7 @@ NO_ANSWER = "its VMM was started by an earlier server and does not answer this o
 """What is wrong with a VM that is RUNNING and has no VMM here."""
 
 _TRIM_SECONDS = 5.0
+_RETRY_SECONDS = 1.0
 _END_SECONDS = 2.0  # from an agent that hangs up to the end of its VMM, when the guest powers off by itself
 _CONSOLE_BYTES = 8 * 1024 * 1024
 
@@ -110,11 +111,21 @@ class Fleet:
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()
-        async with self.lock(vm_id):
-            if self._vmms.get(vm_id) is not vmm:
-                return  # stopped, killed or deleted on purpose: that operation has the word
-            failure = vmm.failure
-            log.warning("VMM ended by itself", extra={"vm": vm_id, "failure": failure})
-            await self.detach(vm_id)
-            await self._files.remove_runtime(self._files.paths(vm_id))
-            await self._store.move_vm(vm_id, VmState.ERROR if failure else VmState.STOPPED, error=failure)
+        while True:
+            async with self.lock(vm_id):
+                if self._vmms.get(vm_id) is not vmm:
+                    return  # stopped, killed or deleted on purpose: that operation has the word
+                try:
+                    await self._record_end(vm_id, vmm)
+                except Exception:  # a full disk, say: until it is recorded, nobody may take the VM for one that runs
+                    log.exception("the end of VM %s can't be recorded", vm_id)
+                else:
+                    return
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _record_end(self, vm_id: str, vmm: Vmm) -> None:
+        failure = vmm.failure
+        log.warning("VMM ended by itself", extra={"vm": vm_id, "failure": failure})
+        await self._files.remove_runtime(self._files.paths(vm_id))
+        await self._store.move_vm(vm_id, VmState.ERROR if failure else VmState.STOPPED, error=failure)
+        await self.detach(vm_id)

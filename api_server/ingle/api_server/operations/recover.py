@@ -69,7 +69,14 @@ class Recovery:
     async def _undo_open_operations(self) -> None:
         begun: defaultdict[tuple[str, str], list[Step[Any]]] = defaultdict(list)
         for entry in await self._store.open_entries():
-            begun[entry.op_id, entry.vm_id].append(self._steps[entry.step])
+            if entry.step in self._steps:
+                begun[entry.op_id, entry.vm_id].append(self._steps[entry.step])
+            else:  # its entry stays, for a server that knows the step
+                log.error(
+                    "step %s of an interrupted operation can't be undone: it is of another version of ingle",
+                    entry.step,
+                    extra={"op_id": entry.op_id, "vm": entry.vm_id},
+                )
         for (op_id, vm_id), steps in begun.items():
             log.warning("undoing an interrupted operation", extra={"op_id": op_id, "vm": vm_id})
             target = VmTarget(op_id=op_id, vm_id=vm_id, paths=self._files.paths(vm_id))
