@@ -136,6 +136,21 @@ def test_a_guest_that_powers_off_is_stopped(server: Server, vm: vm_pb2.Vm) -> No
     assert server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm.state == vm_pb2.VM_STATE_RUNNING
 
 
+def test_a_guest_whose_kernel_panics_is_an_error_with_the_reason_and_a_reboot_after_that_is_none(
+    server: Server, vm: vm_pb2.Vm
+) -> None:
+    with suppress(grpc.RpcError):
+        server.run(vm.id, "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 10")
+    wait_for(lambda: state(server, vm) == vm_pb2.VM_STATE_ERROR)
+    error = server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm.error
+    assert error == "the guest's kernel panicked: sysrq triggered crash"
+    server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id))
+    with suppress(grpc.RpcError):
+        server.run(vm.id, "sh", "-c", "echo b >/proc/sysrq-trigger; sleep 10")
+    wait_for(lambda: state(server, vm) != vm_pb2.VM_STATE_RUNNING)
+    assert state(server, vm) == vm_pb2.VM_STATE_STOPPED
+
+
 def sleeping(server: Server, vm: vm_pb2.Vm, **fields: bool) -> "Iterator[guest_pb2.ExecResponse]":
     """The stream of a command that goes on, once it is under way."""
     start = guest_pb2.ExecStart(vm=vm.id, argv=["sleep", "1000"], **fields)  # type: ignore[arg-type]

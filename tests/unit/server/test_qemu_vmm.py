@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from ingle.api_server.adapters.qemu.console import mark_start
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host.process import Process
 from ingle.api_server.ports.engine import VmPaths
@@ -55,6 +58,34 @@ async def test_a_guest_that_powered_off_is_no_failure_though_the_end_is_seen_bef
         control.writer.close()
         assert await vmm.wait_gone()
         assert vmm.failure == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [
+        (b"", ""),
+        (b"reboot: Restarting system\r\n", ""),
+        (
+            b"[    3.1] Kernel panic - not syncing: Attempted to kill init!\r\n[    3.2] Call Trace:\r\n",
+            "the guest's kernel panicked: Attempted to kill init!",
+        ),
+    ],
+)
+async def test_a_reset_is_a_failure_when_the_kernel_panicked_in_this_boot(
+    tmp_path: Path, said: bytes, failure: str
+) -> None:
+    async with living(tmp_path) as (vmm, control):
+        paths = VmPaths(tmp_path, tmp_path)
+        paths.console_log.write_bytes(b"[ 9.9] Kernel panic - not syncing: in an earlier boot\r\n")
+        mark_start(paths)
+        with paths.console_log.open("ab") as console:
+            console.write(said)
+        vmm.signal(signal.SIGKILL)
+        let_it_die(vmm)
+        control.writer.write(_POWERED_OFF.replace(b"shutdown", b"reset"))
+        control.writer.close()
+        assert await vmm.wait_gone()
+        assert vmm.failure == failure
 
 
 async def test_a_vmm_that_was_killed_is_a_failure_that_says_how(tmp_path: Path) -> None:

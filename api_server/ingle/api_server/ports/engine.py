@@ -36,6 +36,11 @@ class VmPaths:
         return self.runtime / "vmm.sock"
 
     @property
+    def console_start(self) -> Path:
+        """How long the console's log was when this boot began, in decimal."""
+        return self.runtime / "console-start"
+
+    @property
     def initramfs(self) -> Path:
         """Agent, modules and boot configuration; removed once the VMM has read it."""
         return self.runtime / "initramfs"
@@ -78,7 +83,8 @@ class Vmm(Protocol):
 
     @property
     def failure(self) -> str:
-        """How it died; empty while it lives and when the guest powered itself off."""
+        """How it died; empty while it lives and when the guest powered itself off or rebooted. A kernel that panicked
+        has died."""
 
     async def boot(self) -> None:
         """Let the virtual CPUs run."""

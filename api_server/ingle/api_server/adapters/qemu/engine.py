@@ -9,7 +9,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from ingle.api_server.adapters.qemu import command
+from ingle.api_server.adapters.qemu import command, console
 from ingle.api_server.adapters.qemu.probe import AccelerationProbe
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host import process, sockets
@@ -70,6 +70,7 @@ class QemuEngine:
     async def launch(self, plan: LaunchPlan) -> Vmm:
         self.check(plan.paths, plan.vm.ports)
         plan.paths.vmm_log.unlink(missing_ok=True)
+        console.mark_start(plan.paths)
         ready, ready_qemu = socket.socketpair()
         with ready_qemu, socket.socket(socket.AF_UNIX) as control:
             control.bind(str(plan.paths.control_socket))

@@ -5,7 +5,7 @@ import re
 import socket
 from typing import Any
 
-from ingle.api_server.adapters.qemu import command
+from ingle.api_server.adapters.qemu import command, console
 from ingle.api_server.adapters.qemu.qmp import Qmp
 from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
 from ingle.api_server.model.errors import Reason, ToolFailed
@@ -65,8 +65,10 @@ class QemuVmm:
 
     @property
     def failure(self) -> str:
-        if not self._process.gone or self._shutdown_reason in {"guest-shutdown", "guest-reset"}:
+        if not self._process.gone or self._shutdown_reason == "guest-shutdown":
             return ""
+        if self._shutdown_reason == "guest-reset":
+            return console.panic(self._paths)
         return self._died().message
 
     async def boot(self) -> None:
@@ -118,6 +120,8 @@ class QemuVmm:
             self._shutdown_reason = data.get("reason", "")
 
     def _died(self) -> ToolFailed:
+        if self._shutdown_reason == "guest-reset" and (panic := console.panic(self._paths)):
+            return ToolFailed(Reason.VMM_FAILED, panic)
         code = self._process.exit_code
         how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
         said = tail(self._paths)

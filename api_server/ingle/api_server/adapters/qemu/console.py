@@ -1,0 +1,28 @@
+"""What a guest's kernel said last. A guest can write what it likes there: it tells lies about nobody but itself."""
+
+import os
+import re
+
+from ingle.api_server.ports.engine import VmPaths
+
+_TAIL_BYTES = 64 * 1024  # a panic is followed by a few KiB: registers and a call trace
+_LONGEST_REASON = 200
+_PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)")
+
+
+def mark_start(paths: VmPaths) -> None:
+    """What the console's log holds now is of earlier boots."""
+    length = paths.console_log.stat().st_size if paths.console_log.exists() else 0
+    paths.console_start.write_text(str(length))
+
+
+def panic(paths: VmPaths) -> str:
+    """Why the kernel of this boot gave up; empty when it did not say so."""
+    try:
+        start = int(paths.console_start.read_text())
+        with paths.console_log.open("rb") as log:
+            log.seek(max(start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            found = _PANIC.search(log.read())
+    except FileNotFoundError:  # of a VMM that an older ingle started
+        return ""
+    return f"the guest's kernel panicked: {found[1].decode(errors='replace')[:_LONGEST_REASON]}" if found else ""
