@@ -100,12 +100,16 @@ def test_a_damaged_image_is_refused(server: Server, prepared: Path, tmp_path: Pa
     assert strays == []
 
 
-def test_an_imported_vmlinux_with_its_modules_boots(server: Server, prepared: Path) -> None:
+def test_a_modular_kernel_imported_without_its_modules_is_told_what_to_import(server: Server, prepared: Path) -> None:
     """What was unpacked once can be imported as a file."""
     kernel = next((prepared / "state" / "ingle" / "kernels").glob("*/vmlinux"))
     answer = server.kernels.ImportKernel(kernel_pb2.ImportKernelRequest(name="bare", kernel_path=str(kernel))).kernel
     assert answer.names == ["bare"]
     assert answer.modules == 0
+    error = refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(kernel="bare")))
+    assert error.reason == "VMM_FAILED"
+    assert error.message.startswith("the guest has shut itself down; its console ends with:")
+    assert error.remedy == f"ingle kernel import --name NAME --modules /lib/modules/{answer.release} {kernel}"
     server.kernels.DeleteKernel(kernel_pb2.DeleteKernelRequest(kernel="bare"))
 
 

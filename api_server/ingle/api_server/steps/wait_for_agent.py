@@ -3,6 +3,7 @@
 import asyncio
 
 from ingle.api_server.model.errors import GuestError, Reason, ToolFailed
+from ingle.api_server.model.vm import Kernel
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
 from ingle.api_server.steps.target import Start
@@ -13,7 +14,8 @@ _CONSOLE_TAIL_BYTES = 2000
 
 
 class WaitForAgent:
-    """A guest that never answers is told with the end of its console."""
+    """A guest that never answers is told with the end of its console, and with what to try for a kernel that was
+    imported without modules."""
 
     name = "agent"
     text = "waiting for the guest's agent"
@@ -30,9 +32,11 @@ class WaitForAgent:
             raise GuestError(
                 Reason.GUEST_UNREACHABLE,
                 f"the guest's agent did not answer in {_BOOT_SECONDS:.0f} s{self._console(target)}",
+                _remedy(target.kernel),
             ) from None
         except ToolFailed as error:
-            raise ToolFailed(error.reason, f"{error.message}{self._console(target)}", error.remedy) from error
+            message = f"{error.message}{self._console(target)}"
+            raise ToolFailed(error.reason, message, error.remedy or _remedy(target.kernel)) from error
 
     async def _first_answer(self, target: Start) -> str:
         vmm = target.live_vmm
@@ -48,3 +52,10 @@ class WaitForAgent:
     def _console(self, target: Start) -> str:
         said = self._files.tail(target.paths.console_log, _CONSOLE_TAIL_BYTES).strip()
         return f"; its console ends with:\n{said}" if said else "; its console is empty"
+
+
+def _remedy(kernel: Kernel) -> str:
+    """Distributions build as modules what a microVM needs: virtio's disk, network and vsock."""
+    if kernel.modules:
+        return ""
+    return f"ingle kernel import --name NAME --modules /lib/modules/{kernel.release} {kernel.source}"

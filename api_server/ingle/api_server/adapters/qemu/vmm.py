@@ -120,8 +120,8 @@ class QemuVmm:
             self._shutdown_reason = data.get("reason", "")
 
     def _died(self) -> ToolFailed:
-        if self._shutdown_reason == "guest-reset" and (panic := console.panic(self._paths)):
-            return ToolFailed(Reason.VMM_FAILED, panic)
+        if self._shutdown_reason.startswith("guest-"):
+            return ToolFailed(Reason.VMM_FAILED, console.panic(self._paths) or "the guest has shut itself down")
         code = self._process.exit_code
         how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
         said = tail(self._paths)
