@@ -105,12 +105,21 @@ def _wait_until_gone(pid: int) -> None:
     """Until a new server could start: the old one neither listens nor lives."""
     deadline = time.monotonic() + _STOP_LIMIT_SECONDS
     while time.monotonic() < deadline:
-        if not Path(f"/proc/{pid}").exists():
+        if not _lives(pid):
             return
         time.sleep(_POLL_SECONDS)
     raise failed(
         SERVER_UNREACHABLE, f"the server (pid {pid}) still runs after {_STOP_LIMIT_SECONDS:g} s", f"kill {pid}"
     )
+
+
+def _lives(pid: int) -> bool:
+    """Whether it runs: what ended, and nobody waited for (a container's first process may not), does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
 def _tell(info: system_pb2.GetInfoResponse, *, json: bool) -> None:
