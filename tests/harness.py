@@ -71,7 +71,10 @@ class Server:
             assert self.process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.01)
-        self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=(("grpc.max_receive_message_length", -1),))
+        # A pool of its own: grpc shares connections by address, and with them the wait before the next attempt at one
+        # that an earlier server of the same address was killed on.
+        options = (("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+        self._channel = grpc.insecure_channel(f"unix:{self.socket}", options=options)
         grpc.channel_ready_future(self._channel).result(_START_SECONDS)
         return self
 

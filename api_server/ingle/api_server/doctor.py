@@ -12,10 +12,11 @@ from typing import Literal
 from ingle.api_server.adapters.sqlite import check_database
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
-from ingle.api_server.host import sockets, tool
+from ingle.api_server.host import rootlike, sockets, tool
 from ingle.api_server.host.files import free_bytes
+from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import IngleError
-from ingle.api_server.model.spec import GIB, mib
+from ingle.api_server.model.spec import GIB, size_text
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -54,10 +55,13 @@ async def examine(config: Config) -> list[Check]:
     paths = config.paths
     limits = host_limits()
     return [
-        Check("host", "pass", f"{limits.vcpus} vcpus, {mib(limits.memory_bytes)} of memory"),
+        Check("host", "pass", f"{limits.vcpus} vcpus, {size_text(limits.memory_bytes)} of memory"),
         *(_program(program) for program in _programs()),
         _attempt("guest agent", lambda: str(agent_binary())),
         _kvm(),
+        *(() if os.getuid() == 0 else (await _user_namespace(config),)),
+        _directory("state directory", paths.state, "XDG_STATE_HOME"),
+        _directory("cache directory", paths.cache, "XDG_CACHE_HOME"),
         _database(config),
         _space(config),
         _socket_path(paths.runtime / "vms" / ("0" * 12) / "vmm.sock"),
@@ -67,7 +71,19 @@ async def examine(config: Config) -> list[Check]:
 def _programs() -> tuple[str, ...]:
     """What ingle runs: the VMM, then the makers of kernels and images. Only root keeps a file's owner by itself."""
     as_root = os.getuid() == 0
-    tools = ("qemu-img", "apt-get", "dpkg-deb", "depmod", "mmdebstrap", "tar", "mke2fs", "e2fsck", "setpriv")
+    tools = (
+        "qemu-img",
+        "apt-get",
+        "dpkg-deb",
+        "depmod",
+        "mmdebstrap",
+        "tar",
+        "mke2fs",
+        "e2fsck",
+        "debugfs",
+        "setpriv",
+        "unshare",
+    )
     return ("qemu-system-x86_64", *tools, *(() if as_root else ("fakeroot", "newuidmap")))
 
 
@@ -99,16 +115,42 @@ def _database(config: Config) -> Check:
     return _attempt("database", lambda: check_database(path))
 
 
+async def _user_namespace(config: Config) -> Check:
+    """What mmdebstrap runs in; without it there is a slower way, which needs a program more."""
+    name = "user namespaces"
+    if await rootlike.namespace(Tools(config.paths.state)) is not None:
+        return Check(name, "pass", "an ordinary user can have root's powers over files")
+    return _attempt(name, lambda: f"refused here; images are made with {tool.require('fakechroot')}, slower")
+
+
+def _directory(name: str, path: Path, variable: str) -> Check:
+    """Whether it can be written, or made."""
+    nearest = _nearest(path)
+    found = f"{path}" if nearest == path else f"{path} will be created"
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return Check(name, "pass", found)
+    why = "is no directory" if not nearest.is_dir() else "can't be written by this user"
+    return Check(name, "fail", f"{path} can't be used: {nearest} {why}", f"set {variable} to a directory of your own")
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest of its parents that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def _space(config: Config) -> Check:
-    directory = config.paths.state
-    while not directory.exists():
-        directory = directory.parent
+    directory = _nearest(config.paths.state)
     free = free_bytes(directory)
     if free < _LEAST_FREE:
         return Check(
-            "disk space", "fail", f"{mib(free)} free on {directory}", f"free some, {mib(_LEAST_FREE)} at least"
+            "disk space",
+            "fail",
+            f"{size_text(free)} free on {directory}",
+            f"free some, {size_text(_LEAST_FREE)} at least",
         )
-    return Check("disk space", "pass", f"{mib(free)} free on {directory}")
+    return Check("disk space", "pass", f"{size_text(free)} free on {directory}")
 
 
 def _socket_path(path: Path) -> Check:
