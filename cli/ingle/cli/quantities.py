@@ -4,11 +4,11 @@ import re
 from datetime import UTC, datetime, timedelta
 
 SIZE_RULE = (
-    "a number of bytes, or a number with K, M, G or T (or KiB, MiB, GiB, TiB): powers of 1024, e.g. 512M or 1.5GiB"
+    "a number of bytes, or a number with K, M, G or T (or KB, KiB and so on): powers of 1024, e.g. 512M, 2GB or 1.5GiB"
 )
 DURATION_RULE = "a number of seconds, or a number with ms, s, m or h, e.g. 30s or 1.5m"
 
-_SIZE = re.compile(r"(\d+)(?:\.(\d+))?(?:([KMGT])(?:iB)?)?", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)(?:\.(\d+))?(?:([KMGT])(?:i?B)?|B)?", re.ASCII | re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
 _SIZE_LIMIT = 1 << 64  # what a uint64 of the contract can't hold
@@ -17,8 +17,8 @@ _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_size(text: str) -> int:
-    """Bytes. Raises ValueError that tells the allowed form: also for MB, which means two things, and for fractions of
-    a byte."""
+    """Bytes. Raises ValueError that tells the allowed form, also for fractions of a byte. MB is MiB here, as it is in
+    the server's configuration and in docker."""
     match = _SIZE.fullmatch(text)
     if match:
         whole, fraction, unit = match[1], match[2] or "", _SIZE_UNITS[(match[3] or "").upper()]

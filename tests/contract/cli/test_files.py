@@ -15,7 +15,6 @@ import pytest
 from contract.cli.conftest import Ingle
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.agents import agent_binary
-from ingle.api_server.gate import PEER_PREFIX
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
 from ingle.api_server.ports.guest import GuestChannel
 from ingle.api_server.rpc import interceptors
@@ -40,7 +39,6 @@ class OneVm:
 async def ingle(isolated: Ingle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ingle]:
     """The command line, and a server whose every VM is an agent on this host."""
     monkeypatch.setattr(interceptors, "PEER_PREFIX", "unix:")  # there is no gate before this server
-    assert PEER_PREFIX
     agent = await asyncio.create_subprocess_exec(
         agent_binary(), "--listen", f"unix:{tmp_path}/agent.sock", stdout=asyncio.subprocess.PIPE
     )

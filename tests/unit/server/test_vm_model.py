@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
 from ingle.api_server.model.ids import is_dns_label, is_vm_id, new_op_id, new_vm_id, new_vm_name
-from ingle.api_server.model.spec import GIB, MIB, Defaults, HostLimits, VmSpec, mib, whole_sectors
+from ingle.api_server.model.spec import GIB, MIB, Defaults, HostLimits, VmSpec, size_text, whole_sectors
 from ingle.api_server.model.vm import VmState, check_move
 
 LEGAL = {
@@ -48,8 +48,8 @@ def test_only_legal_moves_are_allowed(old: VmState, new: VmState) -> None:
     [
         (VmSpec(vcpus=0), "1 to 4"),
         (VmSpec(vcpus=5), "1 to 4"),
-        (VmSpec(memory_bytes=64 * MIB - 1), "64 MiB to 8192 MiB"),
-        (VmSpec(memory_bytes=8 * GIB + 1), "64 MiB to 8192 MiB"),
+        (VmSpec(memory_bytes=64 * MIB - 1), "64 MiB to 8 GiB"),
+        (VmSpec(memory_bytes=8 * GIB + 1), "64 MiB to 8 GiB"),
         (VmSpec(disk_bytes=0), "16 TiB"),
         (VmSpec(disk_bytes=2**63), "16 TiB"),
         (VmSpec(name="Upper"), "DNS label"),
@@ -101,6 +101,7 @@ def test_disks_are_whole_sectors_and_never_smaller_than_asked(size: int) -> None
 
 
 def test_sizes_are_told_in_mib() -> None:
-    assert mib(64 * MIB) == "64 MiB"
-    assert mib(GIB) == "1024 MiB"
-    assert mib(MIB + MIB // 2) == "1.50 MiB"
+    assert size_text(64 * MIB) == "64 MiB"
+    assert size_text(GIB) == "1 GiB"
+    assert size_text(GIB + GIB // 2) == "1.50 GiB"
+    assert size_text(MIB + MIB // 2) == "1.50 MiB"

@@ -65,7 +65,7 @@ class VmSpec:
             raise InvalidArgument(f"vcpu {self.vcpus}: this host allows 1 to {limits.vcpus}", "--vcpu 1")
         if self.memory_bytes is not None and not LEAST_MEMORY <= self.memory_bytes <= limits.memory_bytes:
             raise InvalidArgument(
-                f"memory {mib(self.memory_bytes)}: this host allows 64 MiB to {mib(limits.memory_bytes)}",
+                f"memory {size_text(self.memory_bytes)}: this host allows 64 MiB to {size_text(limits.memory_bytes)}",
                 "--memory 512M",
             )
         if self.disk_bytes is not None and not 0 < self.disk_bytes <= MOST_DISK:
@@ -144,9 +144,9 @@ def check_env(env: Mapping[str, str]) -> None:
 def check_disk_holds(disk_bytes: int, image: Image) -> None:
     """Raise InvalidArgument when `image` is larger than a disk of `disk_bytes`."""
     if disk_bytes < image.size_bytes:
-        least = mib(image.size_bytes)
+        name, least = image.names[0] if image.names else image.id[:12], size_text(image.size_bytes)
         raise InvalidArgument(
-            f"disk size {mib(disk_bytes)}: image {image.names[0] if image.names else image.id[:12]} needs {least}",
+            f"disk size {size_text(disk_bytes)}: image {name} needs {least}",
             f"--disk-size {-(-image.size_bytes // MIB)}M or more",
         )
 
@@ -156,6 +156,7 @@ def whole_sectors(size: int) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def mib(size: int) -> str:
-    """For messages: 1536 KiB is '1.5 MiB'."""
-    return f"{size / MIB:.10g} MiB" if size % MIB == 0 else f"{size / MIB:.2f} MiB"
+def size_text(size: int) -> str:
+    """For messages: 512 MiB, 1.50 GiB."""
+    unit, name = (GIB, "GiB") if size >= GIB else (MIB, "MiB")
+    return f"{size // unit} {name}" if size % unit == 0 else f"{size / unit:.2f} {name}"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ingle.api_server.model.errors import Conflict, InvalidArgument, Reason
 from ingle.api_server.model.operation import OperationKind
-from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name, mib
+from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name, size_text
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
@@ -52,7 +52,7 @@ class UpdateVm:
                 # The name is what can still be refused: it goes first, so that a refused change grows no disk.
                 await self._store.update_vm(replace(new, disk_bytes=now.disk_bytes))
                 if new.disk_bytes != now.disk_bytes:
-                    progress.stage("disk", f"growing the disk to {mib(new.disk_bytes)}")
+                    progress.stage("disk", f"growing the disk to {size_text(new.disk_bytes)}")
                     try:
                         await self._backends[now.disk_backend].grow(self._files.paths(now.id).state, new.disk_bytes)
                         await self._store.update_vm(new)
@@ -72,5 +72,5 @@ class UpdateVm:
             )
         if change.disk_bytes is not None and change.disk_bytes < vm.disk_bytes:
             raise InvalidArgument(
-                f"disk size {mib(change.disk_bytes)}: a disk only grows, and it has {mib(vm.disk_bytes)}",
+                f"disk size {size_text(change.disk_bytes)}: a disk only grows, and it has {size_text(vm.disk_bytes)}",
             )
