@@ -59,6 +59,16 @@ const (
 	ErrorCode_ERROR_CODE_FILE_TOO_LARGE     ErrorCode = 34
 	// Any other errno; the message names it.
 	ErrorCode_ERROR_CODE_FILE_IO_FAILED ErrorCode = 35
+	// Why a server in the guest can't be reached. Nobody listens there.
+	ErrorCode_ERROR_CODE_CONNECTION_REFUSED   ErrorCode = 50
+	ErrorCode_ERROR_CODE_CONNECTION_TIMED_OUT ErrorCode = 51
+	// After it was made.
+	ErrorCode_ERROR_CODE_CONNECTION_RESET ErrorCode = 52
+	// No route, or a name that can't be resolved; the message says what.
+	ErrorCode_ERROR_CODE_HOST_UNREACHABLE ErrorCode = 53
+	// No unix socket of that path.
+	ErrorCode_ERROR_CODE_SOCKET_NOT_FOUND         ErrorCode = 54
+	ErrorCode_ERROR_CODE_CONNECTION_NOT_PERMITTED ErrorCode = 55
 	// In the guest.
 	ErrorCode_ERROR_CODE_INTERFACE_NOT_FOUND ErrorCode = 60
 	// The agent runs as an ordinary process, and does not change the machine that it runs on.
@@ -98,42 +108,54 @@ var (
 		33: "ERROR_CODE_ARCHIVE_INVALID",
 		34: "ERROR_CODE_FILE_TOO_LARGE",
 		35: "ERROR_CODE_FILE_IO_FAILED",
+		50: "ERROR_CODE_CONNECTION_REFUSED",
+		51: "ERROR_CODE_CONNECTION_TIMED_OUT",
+		52: "ERROR_CODE_CONNECTION_RESET",
+		53: "ERROR_CODE_HOST_UNREACHABLE",
+		54: "ERROR_CODE_SOCKET_NOT_FOUND",
+		55: "ERROR_CODE_CONNECTION_NOT_PERMITTED",
 		60: "ERROR_CODE_INTERFACE_NOT_FOUND",
 		61: "ERROR_CODE_NOT_A_GUEST",
 	}
 	ErrorCode_value = map[string]int32{
-		"ERROR_CODE_UNSPECIFIED":            0,
-		"ERROR_CODE_BAD_REQUEST":            1,
-		"ERROR_CODE_BAD_VERSION":            2,
-		"ERROR_CODE_BAD_TOKEN":              3,
-		"ERROR_CODE_INTERNAL":               4,
-		"ERROR_CODE_COMMAND_NOT_FOUND":      10,
-		"ERROR_CODE_COMMAND_NOT_EXECUTABLE": 11,
-		"ERROR_CODE_USER_NOT_FOUND":         12,
-		"ERROR_CODE_DIRECTORY_NOT_FOUND":    13,
-		"ERROR_CODE_GROUP_NOT_FOUND":        14,
-		"ERROR_CODE_LIMIT_REFUSED":          15,
-		"ERROR_CODE_SESSION_NOT_FOUND":      40,
-		"ERROR_CODE_SESSION_ATTACHED":       41,
-		"ERROR_CODE_SESSION_EXISTS":         42,
-		"ERROR_CODE_FILE_NOT_FOUND":         20,
-		"ERROR_CODE_FILE_EXISTS":            21,
-		"ERROR_CODE_IS_A_DIRECTORY":         22,
-		"ERROR_CODE_NOT_A_DIRECTORY":        23,
-		"ERROR_CODE_DIRECTORY_NOT_EMPTY":    24,
-		"ERROR_CODE_FILE_PERMISSION_DENIED": 25,
-		"ERROR_CODE_NO_SPACE":               26,
-		"ERROR_CODE_READ_ONLY_FILE_SYSTEM":  27,
-		"ERROR_CODE_SYMLINK_REFUSED":        28,
-		"ERROR_CODE_FILE_NAME_TOO_LONG":     29,
-		"ERROR_CODE_NOT_A_REGULAR_FILE":     30,
-		"ERROR_CODE_FILE_BUSY":              31,
-		"ERROR_CODE_CROSS_DEVICE":           32,
-		"ERROR_CODE_ARCHIVE_INVALID":        33,
-		"ERROR_CODE_FILE_TOO_LARGE":         34,
-		"ERROR_CODE_FILE_IO_FAILED":         35,
-		"ERROR_CODE_INTERFACE_NOT_FOUND":    60,
-		"ERROR_CODE_NOT_A_GUEST":            61,
+		"ERROR_CODE_UNSPECIFIED":              0,
+		"ERROR_CODE_BAD_REQUEST":              1,
+		"ERROR_CODE_BAD_VERSION":              2,
+		"ERROR_CODE_BAD_TOKEN":                3,
+		"ERROR_CODE_INTERNAL":                 4,
+		"ERROR_CODE_COMMAND_NOT_FOUND":        10,
+		"ERROR_CODE_COMMAND_NOT_EXECUTABLE":   11,
+		"ERROR_CODE_USER_NOT_FOUND":           12,
+		"ERROR_CODE_DIRECTORY_NOT_FOUND":      13,
+		"ERROR_CODE_GROUP_NOT_FOUND":          14,
+		"ERROR_CODE_LIMIT_REFUSED":            15,
+		"ERROR_CODE_SESSION_NOT_FOUND":        40,
+		"ERROR_CODE_SESSION_ATTACHED":         41,
+		"ERROR_CODE_SESSION_EXISTS":           42,
+		"ERROR_CODE_FILE_NOT_FOUND":           20,
+		"ERROR_CODE_FILE_EXISTS":              21,
+		"ERROR_CODE_IS_A_DIRECTORY":           22,
+		"ERROR_CODE_NOT_A_DIRECTORY":          23,
+		"ERROR_CODE_DIRECTORY_NOT_EMPTY":      24,
+		"ERROR_CODE_FILE_PERMISSION_DENIED":   25,
+		"ERROR_CODE_NO_SPACE":                 26,
+		"ERROR_CODE_READ_ONLY_FILE_SYSTEM":    27,
+		"ERROR_CODE_SYMLINK_REFUSED":          28,
+		"ERROR_CODE_FILE_NAME_TOO_LONG":       29,
+		"ERROR_CODE_NOT_A_REGULAR_FILE":       30,
+		"ERROR_CODE_FILE_BUSY":                31,
+		"ERROR_CODE_CROSS_DEVICE":             32,
+		"ERROR_CODE_ARCHIVE_INVALID":          33,
+		"ERROR_CODE_FILE_TOO_LARGE":           34,
+		"ERROR_CODE_FILE_IO_FAILED":           35,
+		"ERROR_CODE_CONNECTION_REFUSED":       50,
+		"ERROR_CODE_CONNECTION_TIMED_OUT":     51,
+		"ERROR_CODE_CONNECTION_RESET":         52,
+		"ERROR_CODE_HOST_UNREACHABLE":         53,
+		"ERROR_CODE_SOCKET_NOT_FOUND":         54,
+		"ERROR_CODE_CONNECTION_NOT_PERMITTED": 55,
+		"ERROR_CODE_INTERFACE_NOT_FOUND":      60,
+		"ERROR_CODE_NOT_A_GUEST":              61,
 	}
 )
 
@@ -226,6 +248,55 @@ func (x FileType) Number() protoreflect.EnumNumber {
 // Deprecated: Use FileType.Descriptor instead.
 func (FileType) EnumDescriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+type PortProtocol int32
+
+const (
+	PortProtocol_PORT_PROTOCOL_UNSPECIFIED PortProtocol = 0
+	PortProtocol_PORT_PROTOCOL_TCP         PortProtocol = 1
+	PortProtocol_PORT_PROTOCOL_UDP         PortProtocol = 2
+)
+
+// Enum value maps for PortProtocol.
+var (
+	PortProtocol_name = map[int32]string{
+		0: "PORT_PROTOCOL_UNSPECIFIED",
+		1: "PORT_PROTOCOL_TCP",
+		2: "PORT_PROTOCOL_UDP",
+	}
+	PortProtocol_value = map[string]int32{
+		"PORT_PROTOCOL_UNSPECIFIED": 0,
+		"PORT_PROTOCOL_TCP":         1,
+		"PORT_PROTOCOL_UDP":         2,
+	}
+)
+
+func (x PortProtocol) Enum() *PortProtocol {
+	p := new(PortProtocol)
+	*p = x
+	return p
+}
+
+func (x PortProtocol) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PortProtocol) Descriptor() protoreflect.EnumDescriptor {
+	return file_ingle_agent_v1_agent_proto_enumTypes[2].Descriptor()
+}
+
+func (PortProtocol) Type() protoreflect.EnumType {
+	return &file_ingle_agent_v1_agent_proto_enumTypes[2]
+}
+
+func (x PortProtocol) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PortProtocol.Descriptor instead.
+func (PortProtocol) EnumDescriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 type Hello struct {
@@ -408,6 +479,9 @@ type Request struct {
 	//	*Request_Rename
 	//	*Request_CopyIn
 	//	*Request_CopyOut
+	//	*Request_Forward
+	//	*Request_ListPorts
+	//	*Request_Activity
 	//	*Request_Configure
 	Operation     isRequest_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
@@ -622,6 +696,33 @@ func (x *Request) GetCopyOut() *CopyOutRequest {
 	return nil
 }
 
+func (x *Request) GetForward() *ForwardRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Forward); ok {
+			return x.Forward
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetListPorts() *ListPortsRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_ListPorts); ok {
+			return x.ListPorts
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetActivity() *ActivityRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Activity); ok {
+			return x.Activity
+		}
+	}
+	return nil
+}
+
 func (x *Request) GetConfigure() *ConfigureRequest {
 	if x != nil {
 		if x, ok := x.Operation.(*Request_Configure); ok {
@@ -711,6 +812,18 @@ type Request_CopyOut struct {
 	CopyOut *CopyOutRequest `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
 }
 
+type Request_Forward struct {
+	Forward *ForwardRequest `protobuf:"bytes,30,opt,name=forward,proto3,oneof"`
+}
+
+type Request_ListPorts struct {
+	ListPorts *ListPortsRequest `protobuf:"bytes,31,opt,name=list_ports,json=listPorts,proto3,oneof"`
+}
+
+type Request_Activity struct {
+	Activity *ActivityRequest `protobuf:"bytes,32,opt,name=activity,proto3,oneof"`
+}
+
 type Request_Configure struct {
 	Configure *ConfigureRequest `protobuf:"bytes,40,opt,name=configure,proto3,oneof"`
 }
@@ -753,6 +866,12 @@ func (*Request_CopyIn) isRequest_Operation() {}
 
 func (*Request_CopyOut) isRequest_Operation() {}
 
+func (*Request_Forward) isRequest_Operation() {}
+
+func (*Request_ListPorts) isRequest_Operation() {}
+
+func (*Request_Activity) isRequest_Operation() {}
+
 func (*Request_Configure) isRequest_Operation() {}
 
 type Response struct {
@@ -776,6 +895,9 @@ type Response struct {
 	//	*Response_Rename
 	//	*Response_CopyIn
 	//	*Response_CopyOut
+	//	*Response_Forward
+	//	*Response_ListPorts
+	//	*Response_Activity
 	//	*Response_Configure
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
@@ -972,6 +1094,33 @@ func (x *Response) GetCopyOut() *CopyOutResponse {
 	return nil
 }
 
+func (x *Response) GetForward() *ForwardResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Forward); ok {
+			return x.Forward
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetListPorts() *ListPortsResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_ListPorts); ok {
+			return x.ListPorts
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetActivity() *ActivityResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Activity); ok {
+			return x.Activity
+		}
+	}
+	return nil
+}
+
 func (x *Response) GetConfigure() *ConfigureResponse {
 	if x != nil {
 		if x, ok := x.Result.(*Response_Configure); ok {
@@ -1053,6 +1202,18 @@ type Response_CopyOut struct {
 	CopyOut *CopyOutResponse `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
 }
 
+type Response_Forward struct {
+	Forward *ForwardResponse `protobuf:"bytes,30,opt,name=forward,proto3,oneof"`
+}
+
+type Response_ListPorts struct {
+	ListPorts *ListPortsResponse `protobuf:"bytes,31,opt,name=list_ports,json=listPorts,proto3,oneof"`
+}
+
+type Response_Activity struct {
+	Activity *ActivityResponse `protobuf:"bytes,32,opt,name=activity,proto3,oneof"`
+}
+
 type Response_Configure struct {
 	Configure *ConfigureResponse `protobuf:"bytes,40,opt,name=configure,proto3,oneof"`
 }
@@ -1090,6 +1251,12 @@ func (*Response_Rename) isResponse_Result() {}
 func (*Response_CopyIn) isResponse_Result() {}
 
 func (*Response_CopyOut) isResponse_Result() {}
+
+func (*Response_Forward) isResponse_Result() {}
+
+func (*Response_ListPorts) isResponse_Result() {}
+
+func (*Response_Activity) isResponse_Result() {}
 
 func (*Response_Configure) isResponse_Result() {}
 
@@ -2313,8 +2480,14 @@ type StatsResponse struct {
 	DiskTotalBytes       uint64                 `protobuf:"varint,7,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
 	DiskAvailableBytes   uint64                 `protobuf:"varint,8,opt,name=disk_available_bytes,json=diskAvailableBytes,proto3" json:"disk_available_bytes,omitempty"`
 	Processes            uint32                 `protobuf:"varint,9,opt,name=processes,proto3" json:"processes,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Of all processors together, since boot. What is no idle time is busy.
+	CpuTotalNanoseconds uint64 `protobuf:"varint,10,opt,name=cpu_total_nanoseconds,json=cpuTotalNanoseconds,proto3" json:"cpu_total_nanoseconds,omitempty"`
+	CpuIdleNanoseconds  uint64 `protobuf:"varint,11,opt,name=cpu_idle_nanoseconds,json=cpuIdleNanoseconds,proto3" json:"cpu_idle_nanoseconds,omitempty"`
+	Cpus                uint32 `protobuf:"varint,12,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// At most 256.
+	Interfaces    []*InterfaceStats `protobuf:"bytes,13,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatsResponse) Reset() {
@@ -2410,6 +2583,241 @@ func (x *StatsResponse) GetProcesses() uint32 {
 	return 0
 }
 
+func (x *StatsResponse) GetCpuTotalNanoseconds() uint64 {
+	if x != nil {
+		return x.CpuTotalNanoseconds
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetCpuIdleNanoseconds() uint64 {
+	if x != nil {
+		return x.CpuIdleNanoseconds
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetInterfaces() []*InterfaceStats {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+// Since the interface came up.
+type InterfaceStats struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ReceivedBytes   uint64                 `protobuf:"varint,2,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	ReceivedPackets uint64                 `protobuf:"varint,3,opt,name=received_packets,json=receivedPackets,proto3" json:"received_packets,omitempty"`
+	ReceiveErrors   uint64                 `protobuf:"varint,4,opt,name=receive_errors,json=receiveErrors,proto3" json:"receive_errors,omitempty"`
+	SentBytes       uint64                 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	SentPackets     uint64                 `protobuf:"varint,6,opt,name=sent_packets,json=sentPackets,proto3" json:"sent_packets,omitempty"`
+	SendErrors      uint64                 `protobuf:"varint,7,opt,name=send_errors,json=sendErrors,proto3" json:"send_errors,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *InterfaceStats) Reset() {
+	*x = InterfaceStats{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InterfaceStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InterfaceStats) ProtoMessage() {}
+
+func (x *InterfaceStats) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InterfaceStats.ProtoReflect.Descriptor instead.
+func (*InterfaceStats) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *InterfaceStats) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *InterfaceStats) GetReceivedBytes() uint64 {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return 0
+}
+
+func (x *InterfaceStats) GetReceivedPackets() uint64 {
+	if x != nil {
+		return x.ReceivedPackets
+	}
+	return 0
+}
+
+func (x *InterfaceStats) GetReceiveErrors() uint64 {
+	if x != nil {
+		return x.ReceiveErrors
+	}
+	return 0
+}
+
+func (x *InterfaceStats) GetSentBytes() uint64 {
+	if x != nil {
+		return x.SentBytes
+	}
+	return 0
+}
+
+func (x *InterfaceStats) GetSentPackets() uint64 {
+	if x != nil {
+		return x.SentPackets
+	}
+	return 0
+}
+
+func (x *InterfaceStats) GetSendErrors() uint64 {
+	if x != nil {
+		return x.SendErrors
+	}
+	return 0
+}
+
+type ActivityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivityRequest) Reset() {
+	*x = ActivityRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivityRequest) ProtoMessage() {}
+
+func (x *ActivityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivityRequest.ProtoReflect.Descriptor instead.
+func (*ActivityRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+}
+
+type ActivityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since a byte last passed of an exec, a session, a forward or a file; since the agent started when none ever did.
+	IdleMilliseconds uint64 `protobuf:"varint,1,opt,name=idle_milliseconds,json=idleMilliseconds,proto3" json:"idle_milliseconds,omitempty"`
+	// Those that run now.
+	Execs            uint32 `protobuf:"varint,2,opt,name=execs,proto3" json:"execs,omitempty"`
+	Sessions         uint32 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	AttachedSessions uint32 `protobuf:"varint,4,opt,name=attached_sessions,json=attachedSessions,proto3" json:"attached_sessions,omitempty"`
+	Forwards         uint32 `protobuf:"varint,5,opt,name=forwards,proto3" json:"forwards,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ActivityResponse) Reset() {
+	*x = ActivityResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivityResponse) ProtoMessage() {}
+
+func (x *ActivityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivityResponse.ProtoReflect.Descriptor instead.
+func (*ActivityResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ActivityResponse) GetIdleMilliseconds() uint64 {
+	if x != nil {
+		return x.IdleMilliseconds
+	}
+	return 0
+}
+
+func (x *ActivityResponse) GetExecs() uint32 {
+	if x != nil {
+		return x.Execs
+	}
+	return 0
+}
+
+func (x *ActivityResponse) GetSessions() uint32 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+func (x *ActivityResponse) GetAttachedSessions() uint32 {
+	if x != nil {
+		return x.AttachedSessions
+	}
+	return 0
+}
+
+func (x *ActivityResponse) GetForwards() uint32 {
+	if x != nil {
+		return x.Forwards
+	}
+	return 0
+}
+
 type SyncRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2418,7 +2826,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2838,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2851,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 type SyncResponse struct {
@@ -2454,7 +2862,7 @@ type SyncResponse struct {
 
 func (x *SyncResponse) Reset() {
 	*x = SyncResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2874,7 @@ func (x *SyncResponse) String() string {
 func (*SyncResponse) ProtoMessage() {}
 
 func (x *SyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2887,7 @@ func (x *SyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncResponse.ProtoReflect.Descriptor instead.
 func (*SyncResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 // Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer.
@@ -2491,7 +2899,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2911,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2924,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 type ShutdownResponse struct {
@@ -2527,7 +2935,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2539,7 +2947,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2552,7 +2960,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 // As lstat(2) has it.
@@ -2577,7 +2985,7 @@ type FileInfo struct {
 
 func (x *FileInfo) Reset() {
 	*x = FileInfo{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2997,7 @@ func (x *FileInfo) String() string {
 func (*FileInfo) ProtoMessage() {}
 
 func (x *FileInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +3010,7 @@ func (x *FileInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileInfo.ProtoReflect.Descriptor instead.
 func (*FileInfo) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FileInfo) GetName() string {
@@ -2683,7 +3091,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2695,7 +3103,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2708,7 +3116,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadFileRequest) GetPath() string {
@@ -2759,7 +3167,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +3179,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +3192,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReadFileResponse) GetFile() *FileInfo {
@@ -2825,7 +3233,7 @@ type WriteFileRequest struct {
 
 func (x *WriteFileRequest) Reset() {
 	*x = WriteFileRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2837,7 +3245,7 @@ func (x *WriteFileRequest) String() string {
 func (*WriteFileRequest) ProtoMessage() {}
 
 func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2850,7 +3258,7 @@ func (x *WriteFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileRequest.ProtoReflect.Descriptor instead.
 func (*WriteFileRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WriteFileRequest) GetPath() string {
@@ -2904,7 +3312,7 @@ type WriteFileResponse struct {
 
 func (x *WriteFileResponse) Reset() {
 	*x = WriteFileResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2916,7 +3324,7 @@ func (x *WriteFileResponse) String() string {
 func (*WriteFileResponse) ProtoMessage() {}
 
 func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2929,7 +3337,7 @@ func (x *WriteFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteFileResponse.ProtoReflect.Descriptor instead.
 func (*WriteFileResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WriteFileResponse) GetFile() *FileInfo {
@@ -2951,7 +3359,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2963,7 +3371,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2976,7 +3384,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *StatFileRequest) GetPath() string {
@@ -3009,7 +3417,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3429,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3442,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatFileResponse) GetFile() *FileInfo {
@@ -3058,7 +3466,7 @@ type ListDirectoryRequest struct {
 
 func (x *ListDirectoryRequest) Reset() {
 	*x = ListDirectoryRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3478,7 @@ func (x *ListDirectoryRequest) String() string {
 func (*ListDirectoryRequest) ProtoMessage() {}
 
 func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3491,7 @@ func (x *ListDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*ListDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListDirectoryRequest) GetPath() string {
@@ -3123,7 +3531,7 @@ type DirectoryEntries struct {
 
 func (x *DirectoryEntries) Reset() {
 	*x = DirectoryEntries{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3135,7 +3543,7 @@ func (x *DirectoryEntries) String() string {
 func (*DirectoryEntries) ProtoMessage() {}
 
 func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3148,7 +3556,7 @@ func (x *DirectoryEntries) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryEntries.ProtoReflect.Descriptor instead.
 func (*DirectoryEntries) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DirectoryEntries) GetEntries() []*FileInfo {
@@ -3168,7 +3576,7 @@ type ListDirectoryResponse struct {
 
 func (x *ListDirectoryResponse) Reset() {
 	*x = ListDirectoryResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3180,7 +3588,7 @@ func (x *ListDirectoryResponse) String() string {
 func (*ListDirectoryResponse) ProtoMessage() {}
 
 func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3193,7 +3601,7 @@ func (x *ListDirectoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDirectoryResponse.ProtoReflect.Descriptor instead.
 func (*ListDirectoryResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListDirectoryResponse) GetTruncated() bool {
@@ -3218,7 +3626,7 @@ type MakeDirectoryRequest struct {
 
 func (x *MakeDirectoryRequest) Reset() {
 	*x = MakeDirectoryRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3638,7 @@ func (x *MakeDirectoryRequest) String() string {
 func (*MakeDirectoryRequest) ProtoMessage() {}
 
 func (x *MakeDirectoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3651,7 @@ func (x *MakeDirectoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeDirectoryRequest.ProtoReflect.Descriptor instead.
 func (*MakeDirectoryRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MakeDirectoryRequest) GetPath() string {
@@ -3290,7 +3698,7 @@ type MakeDirectoryResponse struct {
 
 func (x *MakeDirectoryResponse) Reset() {
 	*x = MakeDirectoryResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3710,7 @@ func (x *MakeDirectoryResponse) String() string {
 func (*MakeDirectoryResponse) ProtoMessage() {}
 
 func (x *MakeDirectoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3723,7 @@ func (x *MakeDirectoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MakeDirectoryResponse.ProtoReflect.Descriptor instead.
 func (*MakeDirectoryResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *MakeDirectoryResponse) GetFile() *FileInfo {
@@ -3338,7 +3746,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3758,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3771,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -3395,7 +3803,7 @@ type RemoveResponse struct {
 
 func (x *RemoveResponse) Reset() {
 	*x = RemoveResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3815,7 @@ func (x *RemoveResponse) String() string {
 func (*RemoveResponse) ProtoMessage() {}
 
 func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3828,7 @@ func (x *RemoveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveResponse.ProtoReflect.Descriptor instead.
 func (*RemoveResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 type RenameRequest struct {
@@ -3436,7 +3844,7 @@ type RenameRequest struct {
 
 func (x *RenameRequest) Reset() {
 	*x = RenameRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3448,7 +3856,7 @@ func (x *RenameRequest) String() string {
 func (*RenameRequest) ProtoMessage() {}
 
 func (x *RenameRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3461,7 +3869,7 @@ func (x *RenameRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameRequest.ProtoReflect.Descriptor instead.
 func (*RenameRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RenameRequest) GetPath() string {
@@ -3500,7 +3908,7 @@ type RenameResponse struct {
 
 func (x *RenameResponse) Reset() {
 	*x = RenameResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3512,7 +3920,7 @@ func (x *RenameResponse) String() string {
 func (*RenameResponse) ProtoMessage() {}
 
 func (x *RenameResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3525,7 +3933,7 @@ func (x *RenameResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenameResponse.ProtoReflect.Descriptor instead.
 func (*RenameResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 // A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
@@ -3541,7 +3949,7 @@ type CopyInRequest struct {
 
 func (x *CopyInRequest) Reset() {
 	*x = CopyInRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3553,7 +3961,7 @@ func (x *CopyInRequest) String() string {
 func (*CopyInRequest) ProtoMessage() {}
 
 func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3566,7 +3974,7 @@ func (x *CopyInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInRequest.ProtoReflect.Descriptor instead.
 func (*CopyInRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CopyInRequest) GetPath() string {
@@ -3601,7 +4009,7 @@ type CopyInResponse struct {
 
 func (x *CopyInResponse) Reset() {
 	*x = CopyInResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3613,7 +4021,7 @@ func (x *CopyInResponse) String() string {
 func (*CopyInResponse) ProtoMessage() {}
 
 func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3626,7 +4034,7 @@ func (x *CopyInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyInResponse.ProtoReflect.Descriptor instead.
 func (*CopyInResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CopyInResponse) GetEntries() uint64 {
@@ -3655,7 +4063,7 @@ type CopyOutRequest struct {
 
 func (x *CopyOutRequest) Reset() {
 	*x = CopyOutRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3667,7 +4075,7 @@ func (x *CopyOutRequest) String() string {
 func (*CopyOutRequest) ProtoMessage() {}
 
 func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3680,7 +4088,7 @@ func (x *CopyOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutRequest.ProtoReflect.Descriptor instead.
 func (*CopyOutRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *CopyOutRequest) GetPath() string {
@@ -3708,7 +4116,7 @@ type CopyOutResponse struct {
 
 func (x *CopyOutResponse) Reset() {
 	*x = CopyOutResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3720,7 +4128,7 @@ func (x *CopyOutResponse) String() string {
 func (*CopyOutResponse) ProtoMessage() {}
 
 func (x *CopyOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3733,7 +4141,7 @@ func (x *CopyOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyOutResponse.ProtoReflect.Descriptor instead.
 func (*CopyOutResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CopyOutResponse) GetEntries() uint64 {
@@ -3772,7 +4180,7 @@ type ConfigureRequest struct {
 
 func (x *ConfigureRequest) Reset() {
 	*x = ConfigureRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +4192,7 @@ func (x *ConfigureRequest) String() string {
 func (*ConfigureRequest) ProtoMessage() {}
 
 func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +4205,7 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ConfigureRequest) GetEntropy() []byte {
@@ -3854,7 +4262,7 @@ type ClockSetting struct {
 
 func (x *ClockSetting) Reset() {
 	*x = ClockSetting{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3866,7 +4274,7 @@ func (x *ClockSetting) String() string {
 func (*ClockSetting) ProtoMessage() {}
 
 func (x *ClockSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3879,7 +4287,7 @@ func (x *ClockSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockSetting.ProtoReflect.Descriptor instead.
 func (*ClockSetting) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ClockSetting) GetUnixNanoseconds() int64 {
@@ -3909,7 +4317,7 @@ type AuthorizedKeys struct {
 
 func (x *AuthorizedKeys) Reset() {
 	*x = AuthorizedKeys{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3921,7 +4329,7 @@ func (x *AuthorizedKeys) String() string {
 func (*AuthorizedKeys) ProtoMessage() {}
 
 func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3934,7 +4342,7 @@ func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizedKeys.ProtoReflect.Descriptor instead.
 func (*AuthorizedKeys) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{54}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *AuthorizedKeys) GetUser() string {
@@ -3963,7 +4371,7 @@ type ConfigureResponse struct {
 
 func (x *ConfigureResponse) Reset() {
 	*x = ConfigureResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3975,7 +4383,7 @@ func (x *ConfigureResponse) String() string {
 func (*ConfigureResponse) ProtoMessage() {}
 
 func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3988,7 +4396,7 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{55}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ConfigureResponse) GetClockOffsetNanoseconds() int64 {
@@ -4010,6 +4418,430 @@ func (x *ConfigureResponse) GetAnnouncedAddresses() []string {
 		return x.AnnouncedAddresses
 	}
 	return nil
+}
+
+type TcpTarget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A name or an address, as the guest has it; empty: the guest itself, by whichever of 127.0.0.1 and ::1 answers.
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// 1 to 65535.
+	Port          uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TcpTarget) Reset() {
+	*x = TcpTarget{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TcpTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TcpTarget) ProtoMessage() {}
+
+func (x *TcpTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TcpTarget.ProtoReflect.Descriptor instead.
+func (*TcpTarget) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *TcpTarget) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *TcpTarget) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+type ForwardRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Target:
+	//
+	//	*ForwardRequest_Tcp
+	//	*ForwardRequest_UnixPath
+	Target isForwardRequest_Target `protobuf_oneof:"target"`
+	// How long connecting may take; 0: 10 seconds.
+	TimeoutMilliseconds uint64 `protobuf:"varint,3,opt,name=timeout_milliseconds,json=timeoutMilliseconds,proto3" json:"timeout_milliseconds,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ForwardRequest) Reset() {
+	*x = ForwardRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardRequest) ProtoMessage() {}
+
+func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
+func (*ForwardRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ForwardRequest) GetTarget() isForwardRequest_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetTcp() *TcpTarget {
+	if x != nil {
+		if x, ok := x.Target.(*ForwardRequest_Tcp); ok {
+			return x.Tcp
+		}
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetUnixPath() string {
+	if x != nil {
+		if x, ok := x.Target.(*ForwardRequest_UnixPath); ok {
+			return x.UnixPath
+		}
+	}
+	return ""
+}
+
+func (x *ForwardRequest) GetTimeoutMilliseconds() uint64 {
+	if x != nil {
+		return x.TimeoutMilliseconds
+	}
+	return 0
+}
+
+type isForwardRequest_Target interface {
+	isForwardRequest_Target()
+}
+
+type ForwardRequest_Tcp struct {
+	Tcp *TcpTarget `protobuf:"bytes,1,opt,name=tcp,proto3,oneof"`
+}
+
+type ForwardRequest_UnixPath struct {
+	// Of a unix socket; absolute, at most 107 bytes.
+	UnixPath string `protobuf:"bytes,2,opt,name=unix_path,json=unixPath,proto3,oneof"`
+}
+
+func (*ForwardRequest_Tcp) isForwardRequest_Target() {}
+
+func (*ForwardRequest_UnixPath) isForwardRequest_Target() {}
+
+type ForwardConnected struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What answered: 127.0.0.1:80, [::1]:80, /run/x.sock
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardConnected) Reset() {
+	*x = ForwardConnected{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardConnected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardConnected) ProtoMessage() {}
+
+func (x *ForwardConnected) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardConnected.ProtoReflect.Descriptor instead.
+func (*ForwardConnected) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ForwardConnected) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type ForwardResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardResponse) Reset() {
+	*x = ForwardResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardResponse) ProtoMessage() {}
+
+func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
+func (*ForwardResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{62}
+}
+
+// A socket that takes connections, or datagrams from anybody.
+type ListeningPort struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Protocol PortProtocol           `protobuf:"varint,1,opt,name=protocol,proto3,enum=ingle.agent.v1.PortProtocol" json:"protocol,omitempty"`
+	// 0.0.0.0 and :: are all of the guest's.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Port    uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// The process that has it, the one with the lowest pid if several do; 0: the kernel's own.
+	Pid uint32 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Its name as ps shows it, at most 15 bytes.
+	Process string `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	// The first half kilobyte of its command line.
+	Command []string `protobuf:"bytes,6,rep,name=command,proto3" json:"command,omitempty"`
+	// Who made the socket.
+	Uid uint32 `protobuf:"varint,7,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Empty when /etc/passwd doesn't say.
+	User          string `protobuf:"bytes,8,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListeningPort) Reset() {
+	*x = ListeningPort{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListeningPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListeningPort) ProtoMessage() {}
+
+func (x *ListeningPort) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListeningPort.ProtoReflect.Descriptor instead.
+func (*ListeningPort) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ListeningPort) GetProtocol() PortProtocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return PortProtocol_PORT_PROTOCOL_UNSPECIFIED
+}
+
+func (x *ListeningPort) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ListeningPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *ListeningPort) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ListeningPort) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *ListeningPort) GetCommand() []string {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+func (x *ListeningPort) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ListeningPort) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type ListPortsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPortsRequest) Reset() {
+	*x = ListPortsRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPortsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPortsRequest) ProtoMessage() {}
+
+func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPortsRequest.ProtoReflect.Descriptor instead.
+func (*ListPortsRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{64}
+}
+
+type ListPortsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// TCP before UDP, by port; at most 1000.
+	Ports []*ListeningPort `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// There are more.
+	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPortsResponse) Reset() {
+	*x = ListPortsResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPortsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPortsResponse) ProtoMessage() {}
+
+func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPortsResponse.ProtoReflect.Descriptor instead.
+func (*ListPortsResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *ListPortsResponse) GetPorts() []*ListeningPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ListPortsResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
 }
 
 // The file /ingle/boot.binpb of the per-VM part of the initramfs: what the agent needs before anyone can call it.
@@ -4039,7 +4871,7 @@ type BootConfig struct {
 
 func (x *BootConfig) Reset() {
 	*x = BootConfig{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4051,7 +4883,7 @@ func (x *BootConfig) String() string {
 func (*BootConfig) ProtoMessage() {}
 
 func (x *BootConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4064,7 +4896,7 @@ func (x *BootConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootConfig.ProtoReflect.Descriptor instead.
 func (*BootConfig) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *BootConfig) GetHostname() string {
@@ -4143,7 +4975,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4155,7 +4987,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4168,7 +5000,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Network) GetInterface() string {
@@ -4210,7 +5042,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4222,7 +5054,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4235,7 +5067,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{58}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Listen) GetTcpPort() uint32 {
@@ -4265,8 +5097,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\"P\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.ingle.agent.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xb2\n" +
-	"\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xf0\v\n" +
 	"\aRequest\x121\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1b.ingle.agent.v1.PingRequestH\x00R\x04ping\x121\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1b.ingle.agent.v1.ExecRequestH\x00R\x04exec\x124\n" +
@@ -4288,9 +5119,13 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06remove\x18\x19 \x01(\v2\x1d.ingle.agent.v1.RemoveRequestH\x00R\x06remove\x127\n" +
 	"\x06rename\x18\x1a \x01(\v2\x1d.ingle.agent.v1.RenameRequestH\x00R\x06rename\x128\n" +
 	"\acopy_in\x18\x1b \x01(\v2\x1d.ingle.agent.v1.CopyInRequestH\x00R\x06copyIn\x12;\n" +
-	"\bcopy_out\x18\x1c \x01(\v2\x1e.ingle.agent.v1.CopyOutRequestH\x00R\acopyOut\x12@\n" +
+	"\bcopy_out\x18\x1c \x01(\v2\x1e.ingle.agent.v1.CopyOutRequestH\x00R\acopyOut\x12:\n" +
+	"\aforward\x18\x1e \x01(\v2\x1e.ingle.agent.v1.ForwardRequestH\x00R\aforward\x12A\n" +
+	"\n" +
+	"list_ports\x18\x1f \x01(\v2 .ingle.agent.v1.ListPortsRequestH\x00R\tlistPorts\x12=\n" +
+	"\bactivity\x18  \x01(\v2\x1f.ingle.agent.v1.ActivityRequestH\x00R\bactivity\x12@\n" +
 	"\tconfigure\x18( \x01(\v2 .ingle.agent.v1.ConfigureRequestH\x00R\tconfigureB\v\n" +
-	"\toperation\"\xc0\t\n" +
+	"\toperation\"\x81\v\n" +
 	"\bResponse\x122\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1c.ingle.agent.v1.PingResponseH\x00R\x04ping\x125\n" +
 	"\x05stats\x18\x02 \x01(\v2\x1d.ingle.agent.v1.StatsResponseH\x00R\x05stats\x122\n" +
@@ -4310,7 +5145,11 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06remove\x18\x19 \x01(\v2\x1e.ingle.agent.v1.RemoveResponseH\x00R\x06remove\x128\n" +
 	"\x06rename\x18\x1a \x01(\v2\x1e.ingle.agent.v1.RenameResponseH\x00R\x06rename\x129\n" +
 	"\acopy_in\x18\x1b \x01(\v2\x1e.ingle.agent.v1.CopyInResponseH\x00R\x06copyIn\x12<\n" +
-	"\bcopy_out\x18\x1c \x01(\v2\x1f.ingle.agent.v1.CopyOutResponseH\x00R\acopyOut\x12A\n" +
+	"\bcopy_out\x18\x1c \x01(\v2\x1f.ingle.agent.v1.CopyOutResponseH\x00R\acopyOut\x12;\n" +
+	"\aforward\x18\x1e \x01(\v2\x1f.ingle.agent.v1.ForwardResponseH\x00R\aforward\x12B\n" +
+	"\n" +
+	"list_ports\x18\x1f \x01(\v2!.ingle.agent.v1.ListPortsResponseH\x00R\tlistPorts\x12>\n" +
+	"\bactivity\x18  \x01(\v2 .ingle.agent.v1.ActivityResponseH\x00R\bactivity\x12A\n" +
 	"\tconfigure\x18( \x01(\v2!.ingle.agent.v1.ConfigureResponseH\x00R\tconfigureB\b\n" +
 	"\x06result\"\r\n" +
 	"\vPingRequest\"X\n" +
@@ -4393,7 +5232,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x12KillSessionRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
 	"\x13KillSessionResponse\"\x0e\n" +
-	"\fStatsRequest\"\xeb\x02\n" +
+	"\fStatsRequest\"\xa5\x04\n" +
 	"\rStatsResponse\x12/\n" +
 	"\x13uptime_milliseconds\x18\x01 \x01(\x04R\x12uptimeMilliseconds\x12\x17\n" +
 	"\aload_1m\x18\x02 \x01(\x01R\x06load1m\x12\x17\n" +
@@ -4403,7 +5242,31 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x16memory_available_bytes\x18\x06 \x01(\x04R\x14memoryAvailableBytes\x12(\n" +
 	"\x10disk_total_bytes\x18\a \x01(\x04R\x0ediskTotalBytes\x120\n" +
 	"\x14disk_available_bytes\x18\b \x01(\x04R\x12diskAvailableBytes\x12\x1c\n" +
-	"\tprocesses\x18\t \x01(\rR\tprocesses\"\r\n" +
+	"\tprocesses\x18\t \x01(\rR\tprocesses\x122\n" +
+	"\x15cpu_total_nanoseconds\x18\n" +
+	" \x01(\x04R\x13cpuTotalNanoseconds\x120\n" +
+	"\x14cpu_idle_nanoseconds\x18\v \x01(\x04R\x12cpuIdleNanoseconds\x12\x12\n" +
+	"\x04cpus\x18\f \x01(\rR\x04cpus\x12>\n" +
+	"\n" +
+	"interfaces\x18\r \x03(\v2\x1e.ingle.agent.v1.InterfaceStatsR\n" +
+	"interfaces\"\x80\x02\n" +
+	"\x0eInterfaceStats\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12%\n" +
+	"\x0ereceived_bytes\x18\x02 \x01(\x04R\rreceivedBytes\x12)\n" +
+	"\x10received_packets\x18\x03 \x01(\x04R\x0freceivedPackets\x12%\n" +
+	"\x0ereceive_errors\x18\x04 \x01(\x04R\rreceiveErrors\x12\x1d\n" +
+	"\n" +
+	"sent_bytes\x18\x05 \x01(\x04R\tsentBytes\x12!\n" +
+	"\fsent_packets\x18\x06 \x01(\x04R\vsentPackets\x12\x1f\n" +
+	"\vsend_errors\x18\a \x01(\x04R\n" +
+	"sendErrors\"\x11\n" +
+	"\x0fActivityRequest\"\xba\x01\n" +
+	"\x10ActivityResponse\x12+\n" +
+	"\x11idle_milliseconds\x18\x01 \x01(\x04R\x10idleMilliseconds\x12\x14\n" +
+	"\x05execs\x18\x02 \x01(\rR\x05execs\x12\x1a\n" +
+	"\bsessions\x18\x03 \x01(\rR\bsessions\x12+\n" +
+	"\x11attached_sessions\x18\x04 \x01(\rR\x10attachedSessions\x12\x1a\n" +
+	"\bforwards\x18\x05 \x01(\rR\bforwards\"\r\n" +
 	"\vSyncRequest\"\x0e\n" +
 	"\fSyncResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
@@ -4507,7 +5370,31 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x18clock_offset_nanoseconds\x18\x01 \x01(\x03H\x00R\x16clockOffsetNanoseconds\x88\x01\x01\x12#\n" +
 	"\rclock_stepped\x18\x02 \x01(\bR\fclockStepped\x12/\n" +
 	"\x13announced_addresses\x18\x03 \x03(\tR\x12announcedAddressesB\x1b\n" +
-	"\x19_clock_offset_nanoseconds\"\x8b\x03\n" +
+	"\x19_clock_offset_nanoseconds\"3\n" +
+	"\tTcpTarget\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\x9b\x01\n" +
+	"\x0eForwardRequest\x12-\n" +
+	"\x03tcp\x18\x01 \x01(\v2\x19.ingle.agent.v1.TcpTargetH\x00R\x03tcp\x12\x1d\n" +
+	"\tunix_path\x18\x02 \x01(\tH\x00R\bunixPath\x121\n" +
+	"\x14timeout_milliseconds\x18\x03 \x01(\x04R\x13timeoutMillisecondsB\b\n" +
+	"\x06target\",\n" +
+	"\x10ForwardConnected\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x11\n" +
+	"\x0fForwardResponse\"\xe3\x01\n" +
+	"\rListeningPort\x128\n" +
+	"\bprotocol\x18\x01 \x01(\x0e2\x1c.ingle.agent.v1.PortProtocolR\bprotocol\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x10\n" +
+	"\x03pid\x18\x04 \x01(\rR\x03pid\x12\x18\n" +
+	"\aprocess\x18\x05 \x01(\tR\aprocess\x12\x18\n" +
+	"\acommand\x18\x06 \x03(\tR\acommand\x12\x10\n" +
+	"\x03uid\x18\a \x01(\rR\x03uid\x12\x12\n" +
+	"\x04user\x18\b \x01(\tR\x04user\"\x12\n" +
+	"\x10ListPortsRequest\"f\n" +
+	"\x11ListPortsResponse\x123\n" +
+	"\x05ports\x18\x01 \x03(\v2\x1d.ingle.agent.v1.ListeningPortR\x05ports\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\x8b\x03\n" +
 	"\n" +
 	"BootConfig\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1f\n" +
@@ -4531,7 +5418,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xfd\a\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xd1\t\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -4563,7 +5450,13 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x17ERROR_CODE_CROSS_DEVICE\x10 \x12\x1e\n" +
 	"\x1aERROR_CODE_ARCHIVE_INVALID\x10!\x12\x1d\n" +
 	"\x19ERROR_CODE_FILE_TOO_LARGE\x10\"\x12\x1d\n" +
-	"\x19ERROR_CODE_FILE_IO_FAILED\x10#\x12\"\n" +
+	"\x19ERROR_CODE_FILE_IO_FAILED\x10#\x12!\n" +
+	"\x1dERROR_CODE_CONNECTION_REFUSED\x102\x12#\n" +
+	"\x1fERROR_CODE_CONNECTION_TIMED_OUT\x103\x12\x1f\n" +
+	"\x1bERROR_CODE_CONNECTION_RESET\x104\x12\x1f\n" +
+	"\x1bERROR_CODE_HOST_UNREACHABLE\x105\x12\x1f\n" +
+	"\x1bERROR_CODE_SOCKET_NOT_FOUND\x106\x12'\n" +
+	"#ERROR_CODE_CONNECTION_NOT_PERMITTED\x107\x12\"\n" +
 	"\x1eERROR_CODE_INTERFACE_NOT_FOUND\x10<\x12\x1a\n" +
 	"\x16ERROR_CODE_NOT_A_GUEST\x10=*\xd2\x01\n" +
 	"\bFileType\x12\x19\n" +
@@ -4574,7 +5467,11 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eFILE_TYPE_FIFO\x10\x04\x12\x14\n" +
 	"\x10FILE_TYPE_SOCKET\x10\x05\x12\x1e\n" +
 	"\x1aFILE_TYPE_CHARACTER_DEVICE\x10\x06\x12\x1a\n" +
-	"\x16FILE_TYPE_BLOCK_DEVICE\x10\aB(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
+	"\x16FILE_TYPE_BLOCK_DEVICE\x10\a*[\n" +
+	"\fPortProtocol\x12\x1d\n" +
+	"\x19PORT_PROTOCOL_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11PORT_PROTOCOL_TCP\x10\x01\x12\x15\n" +
+	"\x11PORT_PROTOCOL_UDP\x10\x02B(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
 
 var (
 	file_ingle_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -4588,143 +5485,164 @@ func file_ingle_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_ingle_agent_v1_agent_proto_rawDescData
 }
 
-var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
+var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(ErrorCode)(0),                // 0: ingle.agent.v1.ErrorCode
 	(FileType)(0),                 // 1: ingle.agent.v1.FileType
-	(*Hello)(nil),                 // 2: ingle.agent.v1.Hello
-	(*HelloOk)(nil),               // 3: ingle.agent.v1.HelloOk
-	(*Error)(nil),                 // 4: ingle.agent.v1.Error
-	(*Request)(nil),               // 5: ingle.agent.v1.Request
-	(*Response)(nil),              // 6: ingle.agent.v1.Response
-	(*PingRequest)(nil),           // 7: ingle.agent.v1.PingRequest
-	(*PingResponse)(nil),          // 8: ingle.agent.v1.PingResponse
-	(*ExecRequest)(nil),           // 9: ingle.agent.v1.ExecRequest
-	(*ResourceLimit)(nil),         // 10: ingle.agent.v1.ResourceLimit
-	(*ExecStarted)(nil),           // 11: ingle.agent.v1.ExecStarted
-	(*ExecSignal)(nil),            // 12: ingle.agent.v1.ExecSignal
-	(*ExecWindow)(nil),            // 13: ingle.agent.v1.ExecWindow
-	(*ExecExited)(nil),            // 14: ingle.agent.v1.ExecExited
-	(*TerminalSize)(nil),          // 15: ingle.agent.v1.TerminalSize
-	(*SessionProgram)(nil),        // 16: ingle.agent.v1.SessionProgram
-	(*Session)(nil),               // 17: ingle.agent.v1.Session
-	(*CreateSessionRequest)(nil),  // 18: ingle.agent.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil), // 19: ingle.agent.v1.CreateSessionResponse
-	(*AttachSessionRequest)(nil),  // 20: ingle.agent.v1.AttachSessionRequest
-	(*SessionDetached)(nil),       // 21: ingle.agent.v1.SessionDetached
-	(*ListSessionsRequest)(nil),   // 22: ingle.agent.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),  // 23: ingle.agent.v1.ListSessionsResponse
-	(*ResizeSessionRequest)(nil),  // 24: ingle.agent.v1.ResizeSessionRequest
-	(*ResizeSessionResponse)(nil), // 25: ingle.agent.v1.ResizeSessionResponse
-	(*KillSessionRequest)(nil),    // 26: ingle.agent.v1.KillSessionRequest
-	(*KillSessionResponse)(nil),   // 27: ingle.agent.v1.KillSessionResponse
-	(*StatsRequest)(nil),          // 28: ingle.agent.v1.StatsRequest
-	(*StatsResponse)(nil),         // 29: ingle.agent.v1.StatsResponse
-	(*SyncRequest)(nil),           // 30: ingle.agent.v1.SyncRequest
-	(*SyncResponse)(nil),          // 31: ingle.agent.v1.SyncResponse
-	(*ShutdownRequest)(nil),       // 32: ingle.agent.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 33: ingle.agent.v1.ShutdownResponse
-	(*FileInfo)(nil),              // 34: ingle.agent.v1.FileInfo
-	(*ReadFileRequest)(nil),       // 35: ingle.agent.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),      // 36: ingle.agent.v1.ReadFileResponse
-	(*WriteFileRequest)(nil),      // 37: ingle.agent.v1.WriteFileRequest
-	(*WriteFileResponse)(nil),     // 38: ingle.agent.v1.WriteFileResponse
-	(*StatFileRequest)(nil),       // 39: ingle.agent.v1.StatFileRequest
-	(*StatFileResponse)(nil),      // 40: ingle.agent.v1.StatFileResponse
-	(*ListDirectoryRequest)(nil),  // 41: ingle.agent.v1.ListDirectoryRequest
-	(*DirectoryEntries)(nil),      // 42: ingle.agent.v1.DirectoryEntries
-	(*ListDirectoryResponse)(nil), // 43: ingle.agent.v1.ListDirectoryResponse
-	(*MakeDirectoryRequest)(nil),  // 44: ingle.agent.v1.MakeDirectoryRequest
-	(*MakeDirectoryResponse)(nil), // 45: ingle.agent.v1.MakeDirectoryResponse
-	(*RemoveRequest)(nil),         // 46: ingle.agent.v1.RemoveRequest
-	(*RemoveResponse)(nil),        // 47: ingle.agent.v1.RemoveResponse
-	(*RenameRequest)(nil),         // 48: ingle.agent.v1.RenameRequest
-	(*RenameResponse)(nil),        // 49: ingle.agent.v1.RenameResponse
-	(*CopyInRequest)(nil),         // 50: ingle.agent.v1.CopyInRequest
-	(*CopyInResponse)(nil),        // 51: ingle.agent.v1.CopyInResponse
-	(*CopyOutRequest)(nil),        // 52: ingle.agent.v1.CopyOutRequest
-	(*CopyOutResponse)(nil),       // 53: ingle.agent.v1.CopyOutResponse
-	(*ConfigureRequest)(nil),      // 54: ingle.agent.v1.ConfigureRequest
-	(*ClockSetting)(nil),          // 55: ingle.agent.v1.ClockSetting
-	(*AuthorizedKeys)(nil),        // 56: ingle.agent.v1.AuthorizedKeys
-	(*ConfigureResponse)(nil),     // 57: ingle.agent.v1.ConfigureResponse
-	(*BootConfig)(nil),            // 58: ingle.agent.v1.BootConfig
-	(*Network)(nil),               // 59: ingle.agent.v1.Network
-	(*Listen)(nil),                // 60: ingle.agent.v1.Listen
-	nil,                           // 61: ingle.agent.v1.ExecRequest.EnvEntry
-	nil,                           // 62: ingle.agent.v1.SessionProgram.EnvEntry
-	nil,                           // 63: ingle.agent.v1.BootConfig.EnvEntry
+	(PortProtocol)(0),             // 2: ingle.agent.v1.PortProtocol
+	(*Hello)(nil),                 // 3: ingle.agent.v1.Hello
+	(*HelloOk)(nil),               // 4: ingle.agent.v1.HelloOk
+	(*Error)(nil),                 // 5: ingle.agent.v1.Error
+	(*Request)(nil),               // 6: ingle.agent.v1.Request
+	(*Response)(nil),              // 7: ingle.agent.v1.Response
+	(*PingRequest)(nil),           // 8: ingle.agent.v1.PingRequest
+	(*PingResponse)(nil),          // 9: ingle.agent.v1.PingResponse
+	(*ExecRequest)(nil),           // 10: ingle.agent.v1.ExecRequest
+	(*ResourceLimit)(nil),         // 11: ingle.agent.v1.ResourceLimit
+	(*ExecStarted)(nil),           // 12: ingle.agent.v1.ExecStarted
+	(*ExecSignal)(nil),            // 13: ingle.agent.v1.ExecSignal
+	(*ExecWindow)(nil),            // 14: ingle.agent.v1.ExecWindow
+	(*ExecExited)(nil),            // 15: ingle.agent.v1.ExecExited
+	(*TerminalSize)(nil),          // 16: ingle.agent.v1.TerminalSize
+	(*SessionProgram)(nil),        // 17: ingle.agent.v1.SessionProgram
+	(*Session)(nil),               // 18: ingle.agent.v1.Session
+	(*CreateSessionRequest)(nil),  // 19: ingle.agent.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil), // 20: ingle.agent.v1.CreateSessionResponse
+	(*AttachSessionRequest)(nil),  // 21: ingle.agent.v1.AttachSessionRequest
+	(*SessionDetached)(nil),       // 22: ingle.agent.v1.SessionDetached
+	(*ListSessionsRequest)(nil),   // 23: ingle.agent.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),  // 24: ingle.agent.v1.ListSessionsResponse
+	(*ResizeSessionRequest)(nil),  // 25: ingle.agent.v1.ResizeSessionRequest
+	(*ResizeSessionResponse)(nil), // 26: ingle.agent.v1.ResizeSessionResponse
+	(*KillSessionRequest)(nil),    // 27: ingle.agent.v1.KillSessionRequest
+	(*KillSessionResponse)(nil),   // 28: ingle.agent.v1.KillSessionResponse
+	(*StatsRequest)(nil),          // 29: ingle.agent.v1.StatsRequest
+	(*StatsResponse)(nil),         // 30: ingle.agent.v1.StatsResponse
+	(*InterfaceStats)(nil),        // 31: ingle.agent.v1.InterfaceStats
+	(*ActivityRequest)(nil),       // 32: ingle.agent.v1.ActivityRequest
+	(*ActivityResponse)(nil),      // 33: ingle.agent.v1.ActivityResponse
+	(*SyncRequest)(nil),           // 34: ingle.agent.v1.SyncRequest
+	(*SyncResponse)(nil),          // 35: ingle.agent.v1.SyncResponse
+	(*ShutdownRequest)(nil),       // 36: ingle.agent.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 37: ingle.agent.v1.ShutdownResponse
+	(*FileInfo)(nil),              // 38: ingle.agent.v1.FileInfo
+	(*ReadFileRequest)(nil),       // 39: ingle.agent.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),      // 40: ingle.agent.v1.ReadFileResponse
+	(*WriteFileRequest)(nil),      // 41: ingle.agent.v1.WriteFileRequest
+	(*WriteFileResponse)(nil),     // 42: ingle.agent.v1.WriteFileResponse
+	(*StatFileRequest)(nil),       // 43: ingle.agent.v1.StatFileRequest
+	(*StatFileResponse)(nil),      // 44: ingle.agent.v1.StatFileResponse
+	(*ListDirectoryRequest)(nil),  // 45: ingle.agent.v1.ListDirectoryRequest
+	(*DirectoryEntries)(nil),      // 46: ingle.agent.v1.DirectoryEntries
+	(*ListDirectoryResponse)(nil), // 47: ingle.agent.v1.ListDirectoryResponse
+	(*MakeDirectoryRequest)(nil),  // 48: ingle.agent.v1.MakeDirectoryRequest
+	(*MakeDirectoryResponse)(nil), // 49: ingle.agent.v1.MakeDirectoryResponse
+	(*RemoveRequest)(nil),         // 50: ingle.agent.v1.RemoveRequest
+	(*RemoveResponse)(nil),        // 51: ingle.agent.v1.RemoveResponse
+	(*RenameRequest)(nil),         // 52: ingle.agent.v1.RenameRequest
+	(*RenameResponse)(nil),        // 53: ingle.agent.v1.RenameResponse
+	(*CopyInRequest)(nil),         // 54: ingle.agent.v1.CopyInRequest
+	(*CopyInResponse)(nil),        // 55: ingle.agent.v1.CopyInResponse
+	(*CopyOutRequest)(nil),        // 56: ingle.agent.v1.CopyOutRequest
+	(*CopyOutResponse)(nil),       // 57: ingle.agent.v1.CopyOutResponse
+	(*ConfigureRequest)(nil),      // 58: ingle.agent.v1.ConfigureRequest
+	(*ClockSetting)(nil),          // 59: ingle.agent.v1.ClockSetting
+	(*AuthorizedKeys)(nil),        // 60: ingle.agent.v1.AuthorizedKeys
+	(*ConfigureResponse)(nil),     // 61: ingle.agent.v1.ConfigureResponse
+	(*TcpTarget)(nil),             // 62: ingle.agent.v1.TcpTarget
+	(*ForwardRequest)(nil),        // 63: ingle.agent.v1.ForwardRequest
+	(*ForwardConnected)(nil),      // 64: ingle.agent.v1.ForwardConnected
+	(*ForwardResponse)(nil),       // 65: ingle.agent.v1.ForwardResponse
+	(*ListeningPort)(nil),         // 66: ingle.agent.v1.ListeningPort
+	(*ListPortsRequest)(nil),      // 67: ingle.agent.v1.ListPortsRequest
+	(*ListPortsResponse)(nil),     // 68: ingle.agent.v1.ListPortsResponse
+	(*BootConfig)(nil),            // 69: ingle.agent.v1.BootConfig
+	(*Network)(nil),               // 70: ingle.agent.v1.Network
+	(*Listen)(nil),                // 71: ingle.agent.v1.Listen
+	nil,                           // 72: ingle.agent.v1.ExecRequest.EnvEntry
+	nil,                           // 73: ingle.agent.v1.SessionProgram.EnvEntry
+	nil,                           // 74: ingle.agent.v1.BootConfig.EnvEntry
 }
 var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: ingle.agent.v1.Error.code:type_name -> ingle.agent.v1.ErrorCode
-	7,  // 1: ingle.agent.v1.Request.ping:type_name -> ingle.agent.v1.PingRequest
-	9,  // 2: ingle.agent.v1.Request.exec:type_name -> ingle.agent.v1.ExecRequest
-	28, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
-	30, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
-	32, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
-	18, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
-	20, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
-	22, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
-	24, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
-	26, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
-	35, // 11: ingle.agent.v1.Request.read_file:type_name -> ingle.agent.v1.ReadFileRequest
-	37, // 12: ingle.agent.v1.Request.write_file:type_name -> ingle.agent.v1.WriteFileRequest
-	39, // 13: ingle.agent.v1.Request.stat_file:type_name -> ingle.agent.v1.StatFileRequest
-	41, // 14: ingle.agent.v1.Request.list_directory:type_name -> ingle.agent.v1.ListDirectoryRequest
-	44, // 15: ingle.agent.v1.Request.make_directory:type_name -> ingle.agent.v1.MakeDirectoryRequest
-	46, // 16: ingle.agent.v1.Request.remove:type_name -> ingle.agent.v1.RemoveRequest
-	48, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
-	50, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
-	52, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
-	54, // 20: ingle.agent.v1.Request.configure:type_name -> ingle.agent.v1.ConfigureRequest
-	8,  // 21: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
-	29, // 22: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
-	31, // 23: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
-	33, // 24: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
-	19, // 25: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
-	23, // 26: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
-	25, // 27: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
-	27, // 28: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
-	36, // 29: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
-	38, // 30: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
-	40, // 31: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
-	43, // 32: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
-	45, // 33: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
-	47, // 34: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
-	49, // 35: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
-	51, // 36: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
-	53, // 37: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
-	57, // 38: ingle.agent.v1.Response.configure:type_name -> ingle.agent.v1.ConfigureResponse
-	61, // 39: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
-	10, // 40: ingle.agent.v1.ExecRequest.limits:type_name -> ingle.agent.v1.ResourceLimit
-	62, // 41: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
-	15, // 42: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
-	10, // 43: ingle.agent.v1.SessionProgram.limits:type_name -> ingle.agent.v1.ResourceLimit
-	15, // 44: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
-	16, // 45: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
-	17, // 46: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
-	15, // 47: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	16, // 48: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
-	17, // 49: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
-	15, // 50: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	1,  // 51: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
-	34, // 52: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	34, // 53: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	34, // 54: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	34, // 55: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
-	34, // 56: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
-	55, // 57: ingle.agent.v1.ConfigureRequest.clock:type_name -> ingle.agent.v1.ClockSetting
-	59, // 58: ingle.agent.v1.ConfigureRequest.networks:type_name -> ingle.agent.v1.Network
-	56, // 59: ingle.agent.v1.ConfigureRequest.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
-	59, // 60: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
-	60, // 61: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
-	63, // 62: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	63, // [63:63] is the sub-list for method output_type
-	63, // [63:63] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	8,  // 1: ingle.agent.v1.Request.ping:type_name -> ingle.agent.v1.PingRequest
+	10, // 2: ingle.agent.v1.Request.exec:type_name -> ingle.agent.v1.ExecRequest
+	29, // 3: ingle.agent.v1.Request.stats:type_name -> ingle.agent.v1.StatsRequest
+	34, // 4: ingle.agent.v1.Request.sync:type_name -> ingle.agent.v1.SyncRequest
+	36, // 5: ingle.agent.v1.Request.shutdown:type_name -> ingle.agent.v1.ShutdownRequest
+	19, // 6: ingle.agent.v1.Request.create_session:type_name -> ingle.agent.v1.CreateSessionRequest
+	21, // 7: ingle.agent.v1.Request.attach_session:type_name -> ingle.agent.v1.AttachSessionRequest
+	23, // 8: ingle.agent.v1.Request.list_sessions:type_name -> ingle.agent.v1.ListSessionsRequest
+	25, // 9: ingle.agent.v1.Request.resize_session:type_name -> ingle.agent.v1.ResizeSessionRequest
+	27, // 10: ingle.agent.v1.Request.kill_session:type_name -> ingle.agent.v1.KillSessionRequest
+	39, // 11: ingle.agent.v1.Request.read_file:type_name -> ingle.agent.v1.ReadFileRequest
+	41, // 12: ingle.agent.v1.Request.write_file:type_name -> ingle.agent.v1.WriteFileRequest
+	43, // 13: ingle.agent.v1.Request.stat_file:type_name -> ingle.agent.v1.StatFileRequest
+	45, // 14: ingle.agent.v1.Request.list_directory:type_name -> ingle.agent.v1.ListDirectoryRequest
+	48, // 15: ingle.agent.v1.Request.make_directory:type_name -> ingle.agent.v1.MakeDirectoryRequest
+	50, // 16: ingle.agent.v1.Request.remove:type_name -> ingle.agent.v1.RemoveRequest
+	52, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
+	54, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
+	56, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
+	63, // 20: ingle.agent.v1.Request.forward:type_name -> ingle.agent.v1.ForwardRequest
+	67, // 21: ingle.agent.v1.Request.list_ports:type_name -> ingle.agent.v1.ListPortsRequest
+	32, // 22: ingle.agent.v1.Request.activity:type_name -> ingle.agent.v1.ActivityRequest
+	58, // 23: ingle.agent.v1.Request.configure:type_name -> ingle.agent.v1.ConfigureRequest
+	9,  // 24: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
+	30, // 25: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
+	35, // 26: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
+	37, // 27: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
+	20, // 28: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
+	24, // 29: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
+	26, // 30: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
+	28, // 31: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
+	40, // 32: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
+	42, // 33: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
+	44, // 34: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
+	47, // 35: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
+	49, // 36: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
+	51, // 37: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
+	53, // 38: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
+	55, // 39: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
+	57, // 40: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
+	65, // 41: ingle.agent.v1.Response.forward:type_name -> ingle.agent.v1.ForwardResponse
+	68, // 42: ingle.agent.v1.Response.list_ports:type_name -> ingle.agent.v1.ListPortsResponse
+	33, // 43: ingle.agent.v1.Response.activity:type_name -> ingle.agent.v1.ActivityResponse
+	61, // 44: ingle.agent.v1.Response.configure:type_name -> ingle.agent.v1.ConfigureResponse
+	72, // 45: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
+	11, // 46: ingle.agent.v1.ExecRequest.limits:type_name -> ingle.agent.v1.ResourceLimit
+	73, // 47: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
+	16, // 48: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
+	11, // 49: ingle.agent.v1.SessionProgram.limits:type_name -> ingle.agent.v1.ResourceLimit
+	16, // 50: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
+	17, // 51: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
+	18, // 52: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
+	16, // 53: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	17, // 54: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
+	18, // 55: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
+	16, // 56: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	31, // 57: ingle.agent.v1.StatsResponse.interfaces:type_name -> ingle.agent.v1.InterfaceStats
+	1,  // 58: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
+	38, // 59: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	38, // 60: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	38, // 61: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	38, // 62: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
+	38, // 63: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
+	59, // 64: ingle.agent.v1.ConfigureRequest.clock:type_name -> ingle.agent.v1.ClockSetting
+	70, // 65: ingle.agent.v1.ConfigureRequest.networks:type_name -> ingle.agent.v1.Network
+	60, // 66: ingle.agent.v1.ConfigureRequest.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
+	62, // 67: ingle.agent.v1.ForwardRequest.tcp:type_name -> ingle.agent.v1.TcpTarget
+	2,  // 68: ingle.agent.v1.ListeningPort.protocol:type_name -> ingle.agent.v1.PortProtocol
+	66, // 69: ingle.agent.v1.ListPortsResponse.ports:type_name -> ingle.agent.v1.ListeningPort
+	70, // 70: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
+	71, // 71: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
+	74, // 72: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
+	73, // [73:73] is the sub-list for method output_type
+	73, // [73:73] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }
@@ -4752,6 +5670,9 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Request_Rename)(nil),
 		(*Request_CopyIn)(nil),
 		(*Request_CopyOut)(nil),
+		(*Request_Forward)(nil),
+		(*Request_ListPorts)(nil),
+		(*Request_Activity)(nil),
 		(*Request_Configure)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
@@ -4772,20 +5693,27 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Response_Rename)(nil),
 		(*Response_CopyIn)(nil),
 		(*Response_CopyOut)(nil),
+		(*Response_Forward)(nil),
+		(*Response_ListPorts)(nil),
+		(*Response_Activity)(nil),
 		(*Response_Configure)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{}
 	file_ingle_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[35].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[42].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[55].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[45].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[58].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[60].OneofWrappers = []any{
+		(*ForwardRequest_Tcp)(nil),
+		(*ForwardRequest_UnixPath)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingle_agent_v1_agent_proto_rawDesc), len(file_ingle_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   62,
+			NumEnums:      3,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,6 +36,7 @@ const (
 	Data       Type = 20
 	DataEnd    Type = 21
 	Entries    Type = 22
+	Connected  Type = 24
 )
 
 const (

@@ -26,7 +26,7 @@ func Uptime() (time.Duration, error) {
 	return time.Duration(now.Nano()), err
 }
 
-// Stats gathers load, memory, the root file system and the number of processes.
+// Stats gathers load, processors, memory, the root file system, the network and the number of processes.
 func Stats() (*agentpb.StatsResponse, error) {
 	stats := &agentpb.StatsResponse{}
 	uptime, err := Uptime()
@@ -34,7 +34,7 @@ func Stats() (*agentpb.StatsResponse, error) {
 		return nil, err
 	}
 	stats.UptimeMilliseconds = uint64(uptime.Milliseconds())
-	for _, add := range []func(*agentpb.StatsResponse) error{addLoad, addMemory, addDisk, addProcesses} {
+	for _, add := range []func(*agentpb.StatsResponse) error{addLoad, addCPU, addMemory, addDisk, addInterfaces, addProcesses} {
 		if err := add(stats); err != nil {
 			return nil, err
 		}

@@ -63,7 +63,9 @@ func (c *connection) withPath(
 	if err != nil {
 		return err
 	}
-	return account.Do(func() error { return work(path) })
+	return account.Do(func() error {
+		return c.lively(func() error { return work(path) })
+	})
 }
 
 func unknownAccount(err error) error {

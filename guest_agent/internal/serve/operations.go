@@ -12,11 +12,13 @@ import (
 func (c *connection) operate(request *agentpb.Request) error {
 	switch operation := request.Operation.(type) {
 	case *agentpb.Request_Exec:
-		return c.exec(operation.Exec)
+		return c.during(&c.server.activity.execs, func() error { return c.exec(operation.Exec) })
 	case *agentpb.Request_Ping:
 		return c.ping()
 	case *agentpb.Request_Stats:
 		return c.stats()
+	case *agentpb.Request_Activity:
+		return c.reportActivity()
 	case *agentpb.Request_Sync:
 		unix.Sync()
 		return c.respond(&agentpb.Response{Result: &agentpb.Response_Sync{Sync: &agentpb.SyncResponse{}}})
@@ -27,13 +29,16 @@ func (c *connection) operate(request *agentpb.Request) error {
 	case *agentpb.Request_CreateSession:
 		return c.createSession(operation.CreateSession)
 	case *agentpb.Request_AttachSession:
-		return c.attachSession(operation.AttachSession)
+		return c.lively(func() error { return c.attachSession(operation.AttachSession) })
 	case *agentpb.Request_ListSessions:
 		return c.listSessions()
 	case *agentpb.Request_ResizeSession:
 		return c.resizeSession(operation.ResizeSession)
 	case *agentpb.Request_KillSession:
 		return c.killSession(operation.KillSession)
+	}
+	if found, err := c.operateOnNetwork(request); found {
+		return err
 	}
 	if found, err := c.operateOnFiles(request); found {
 		return err

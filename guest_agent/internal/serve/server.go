@@ -52,11 +52,13 @@ type Server struct {
 	Shutdown func()
 
 	sessions *session.Registry
+	activity *activity
 }
 
 // Serve answers connections until the listener is closed, and returns when the last one is over.
 func (s *Server) Serve(listener net.Listener) error {
 	s.sessions = session.NewRegistry()
+	s.activity = newActivity()
 	var conversations sync.WaitGroup
 	defer conversations.Wait()
 	for {
@@ -82,13 +84,14 @@ func (s *Server) Serve(listener net.Listener) error {
 // connection is one caller and its one operation.
 type connection struct {
 	server *Server
-	stream net.Conn
+	stream *watchedStream
 	reader *bufio.Reader
 	writer *frame.Writer
 }
 
-func (s *Server) converse(stream net.Conn) {
-	defer stream.Close()
+func (s *Server) converse(accepted net.Conn) {
+	defer accepted.Close()
+	stream := &watchedStream{Conn: accepted, activity: s.activity}
 	c := &connection{
 		server: s,
 		stream: stream,
@@ -190,9 +193,7 @@ func (c *connection) refuse(err error) {
 
 // finish ends our direction; the caller may take some time to see that and close.
 func (c *connection) finish() {
-	if half, ok := c.stream.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
+	_ = c.stream.CloseWrite()
 	_ = c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))
 }
 

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"io"
 	"os"
 	"sync"
 )
@@ -12,9 +13,9 @@ const (
 	grantStep = stdinWindow / 4
 )
 
-// stdinQueue is input on its way to a command that may be slow to read it, or not read it at all.
+// stdinQueue is input on its way to whoever may be slow to read it, or not read it at all.
 type stdinQueue struct {
-	pipe    *os.File // nil: the command has no stdin
+	pipe    io.WriteCloser // nil: the command has no stdin
 	mutex   sync.Mutex
 	changed *sync.Cond
 	pending []byte
@@ -23,7 +24,14 @@ type stdinQueue struct {
 }
 
 func newStdinQueue(pipe *os.File) *stdinQueue {
-	q := &stdinQueue{pipe: pipe, ended: pipe == nil}
+	if pipe == nil {
+		return newInputQueue(nil)
+	}
+	return newInputQueue(pipe)
+}
+
+func newInputQueue(sink io.WriteCloser) *stdinQueue {
+	q := &stdinQueue{pipe: sink, ended: sink == nil}
 	q.changed = sync.NewCond(&q.mutex)
 	return q
 }

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"time"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/command"
@@ -25,6 +26,14 @@ type Start func() (*command.Terminal, error)
 type Registry struct {
 	mutex    sync.Mutex
 	sessions map[string]*Session
+	ended    time.Time // the latest one
+}
+
+// Activity is what can be told of all sessions together.
+type Activity struct {
+	Count    int
+	Attached int
+	Latest   time.Time // of input, output, attaching, leaving or ending; zero when there was none yet
 }
 
 // NewRegistry makes an empty one.
@@ -78,6 +87,23 @@ func (r *Registry) List() []Info {
 	return list
 }
 
+// Activity tells of all sessions, and waits for no viewer.
+func (r *Registry) Activity() Activity {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	activity := Activity{Count: len(r.sessions), Latest: r.ended}
+	for _, session := range r.sessions {
+		info := session.Info()
+		if info.Attached {
+			activity.Attached++
+		}
+		if latest := time.Now().Add(-info.Idle); latest.After(activity.Latest) {
+			activity.Latest = latest
+		}
+	}
+	return activity
+}
+
 func (r *Registry) create(id string, size command.Size, limits Limits, program Start) (*Session, error) {
 	if id == "" {
 		id = r.unusedID()
@@ -103,6 +129,7 @@ func (r *Registry) remove(id string) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	delete(r.sessions, id)
+	r.ended = time.Now()
 }
 
 func (r *Registry) unusedID() string {

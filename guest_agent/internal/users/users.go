@@ -88,6 +88,18 @@ func (d Database) LookupAs(user string) (Account, error) {
 	return account, nil
 }
 
+// NameOf is what a number is called; empty when nothing is known.
+func (d Database) NameOf(uid uint32) string {
+	name, number := "", strconv.FormatUint(uint64(uid), 10)
+	// What can't be read has no names for us.
+	_ = eachLine(d.Passwd, 7, func(fields []string) {
+		if name == "" && fields[2] == number {
+			name = strings.ToValidUTF8(fields[0], "\uFFFD")
+		}
+	})
+	return name
+}
+
 // groupsOf lists the primary group and those that name the user as a member.
 func (d Database) groupsOf(account Account) ([]uint32, error) {
 	groups := []uint32{account.GID}

@@ -29,6 +29,7 @@ def test_every_code_has_a_reason(code: agent_pb2.ErrorCode.ValueType) -> None:
         agent_pb2.ERROR_CODE_USER_NOT_FOUND,
         agent_pb2.ERROR_CODE_GROUP_NOT_FOUND,
         agent_pb2.ERROR_CODE_LIMIT_REFUSED,
+        agent_pb2.ERROR_CODE_CONNECTION_REFUSED,
     }
     assert bool(error.remedy) == (code in helped)
 

@@ -96,8 +96,21 @@ ExecEvent = Started | Stdout | Stderr | Exited
 
 
 @dataclass(frozen=True, slots=True)
+class InterfaceStats:
+    """Of one network interface of a guest since it came up."""
+
+    name: str
+    received_bytes: int
+    received_packets: int
+    receive_errors: int
+    sent_bytes: int
+    sent_packets: int
+    send_errors: int
+
+
+@dataclass(frozen=True, slots=True)
 class GuestStats:
-    """As the guest's kernel tells it."""
+    """As the guest's kernel tells it. CPU times are of all its processors together, since boot."""
 
     uptime_seconds: float
     load: tuple[float, float, float]
@@ -106,6 +119,21 @@ class GuestStats:
     disk_total_bytes: int
     disk_available_bytes: int
     processes: int
+    cpu_total_seconds: float
+    cpu_idle_seconds: float
+    cpus: int
+    interfaces: tuple[InterfaceStats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestActivity:
+    """What clients do in a guest: what runs now, and how long ago a byte last passed."""
+
+    idle_seconds: float
+    execs: int
+    sessions: int
+    attached_sessions: int
+    forwards: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,13 @@
 """Look at VMs without changing them."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ingle.api_server.model.errors import IngleError
-from ingle.api_server.model.guest import AgentInfo, GuestStats
+from ingle.api_server.model.guest import AgentInfo, GuestActivity, GuestStats
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
 from ingle.api_server.ports.disk import DiskBackend
@@ -13,24 +15,29 @@ from ingle.api_server.ports.engine import VmmUsage
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.store import Store
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`problem` is empty when a running VM is well, or an idle one is idle on purpose."""
+    """`problem` is empty when a running VM is well, or an idle one is idle on purpose.
+    `activity` None when nobody could be asked."""
 
     state: VmState
     vmm_alive: bool
     agent_answers: bool
     problem: str
+    activity: GuestActivity | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The host's and the guest's view; `guest` None when the agent does not answer."""
+    """The host's and the guest's view; `guest` and `activity` None when the agent does not answer."""
 
     vmm: VmmUsage
     disk_allocated_bytes: int
     guest: GuestStats | None
+    activity: GuestActivity | None
 
 
 class InspectVm:
@@ -49,11 +56,13 @@ class InspectVm:
         if vm.state is not VmState.RUNNING or vmm is None:
             problem = NO_ANSWER if vm.state is VmState.RUNNING else vm.error
             return Health(vm.state, vmm is not None, agent_answers=False, problem=problem)
+        channel = self._fleet.channel(vm)
         try:
-            await self._fleet.channel(vm).ping()
+            await channel.ping()
         except IngleError as error:
             return Health(vm.state, vmm_alive=True, agent_answers=False, problem=error.message)
-        return Health(vm.state, vmm_alive=True, agent_answers=True, problem="")
+        activity = await _answer(channel.activity())
+        return Health(vm.state, vmm_alive=True, agent_answers=True, problem="", activity=activity)
 
     async def ping(self, reference: str) -> tuple[float, AgentInfo]:
         """Seconds of a round trip to the agent, and what it answered."""
@@ -67,11 +76,9 @@ class InspectVm:
         vm = await self._store.vm(reference)
         usage = self._fleet.running_vmm(vm).usage()
         disk = self._backends[vm.disk_backend].disk_path(self._files.paths(vm.id).state)
-        try:
-            guest = await self._fleet.channel(vm).stats()
-        except IngleError:
-            guest = None  # a guest too busy to answer is when the host's view is wanted most
-        return Stats(usage, self._files.allocated_bytes(disk), guest)
+        channel = self._fleet.channel(vm)
+        guest, activity = await asyncio.gather(_answer(channel.stats()), _answer(channel.activity()))
+        return Stats(usage, self._files.allocated_bytes(disk), guest, activity)
 
     async def logs(self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         """The console, or the VMM's stderr."""
@@ -79,3 +86,12 @@ class InspectVm:
         file = paths.vmm_log if vmm else paths.console_log
         async for data in self._files.stream(file, follow=follow, tail_lines=tail_lines):
             yield data
+
+
+async def _answer(question: Awaitable[T]) -> T | None:
+    """None when the guest doesn't answer: one too busy for it is when the host's view is wanted most, and an agent from
+    before an upgrade knows less than we ask for."""
+    try:
+        return await question
+    except IngleError:
+        return None

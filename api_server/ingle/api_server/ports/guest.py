@@ -11,6 +11,7 @@ from ingle.api_server.model.guest import (
     Configured,
     ExecEvent,
     ExecSpec,
+    GuestActivity,
     GuestConfiguration,
     GuestSession,
     GuestStats,
@@ -18,6 +19,7 @@ from ingle.api_server.model.guest import (
     SessionProgram,
     TerminalSize,
 )
+from ingle.api_server.model.guest_network import ForwardEvent, ForwardSpec, ListeningPorts
 from ingle.api_server.ports.guest_files import GuestFiles
 
 
@@ -56,6 +58,25 @@ class Attachment(Protocol):
 
     def leave(self) -> None:
         """Detach now; who waits for an event gets a GuestError."""
+
+
+class Forwarding(Protocol):
+    """A connection to a server in the guest. Leaving its context before both directions have ended breaks it, which the
+    server sees as a reset."""
+
+    def events(self) -> AsyncIterator[ForwardEvent]:
+        """Connected, what the server sends, PeerEnded; ends when both directions have. GuestError CONNECTION_RESET when
+        the server breaks the connection. Not reading slows the server."""
+
+    async def write(self, data: bytes) -> None:
+        """Hand over data of any length; returns when the connection can take more, which a server that does not read
+        puts off."""
+
+    async def close_writing(self) -> None:
+        """The server sees the end of what we send; it may go on sending."""
+
+    def leave(self) -> None:
+        """Break the connection now; who waits for an event gets a GuestError."""
 
 
 class GuestChannel(Protocol):
@@ -99,7 +120,17 @@ class GuestChannel(Protocol):
         later. Doing it again is fine."""
 
     async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
-        """Load, memory and disk."""
+        """Load, processors, memory, disk and network."""
+
+    async def activity(self, timeout_seconds: float = 5.0) -> GuestActivity:
+        """What clients do in the guest, and how long ago anything passed. Whoever is stuck there holds nothing up."""
+
+    def forward(self, spec: ForwardSpec) -> AbstractAsyncContextManager[Forwarding]:
+        """Connect to a server in the guest. GuestError CONNECTION_REFUSED, CONNECTION_TIMED_OUT, HOST_UNREACHABLE,
+        SOCKET_NOT_FOUND or CONNECTION_NOT_PERMITTED comes out of entering the context."""
+
+    async def list_ports(self, timeout_seconds: float = 10.0) -> ListeningPorts:
+        """Who listens in the guest."""
 
     async def sync(self, timeout_seconds: float = 30.0) -> None:
         """Flush the guest's file systems."""

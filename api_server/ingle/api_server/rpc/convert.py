@@ -7,7 +7,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ingle.api_server.model.errors import InvalidArgument
-from ingle.api_server.model.guest import ExecEvent, ExecSpec, Exited, Started, Stderr, Stdout
+from ingle.api_server.model.guest import (
+    ExecEvent,
+    ExecSpec,
+    Exited,
+    GuestActivity,
+    InterfaceStats,
+    Started,
+    Stderr,
+    Stdout,
+)
 from ingle.api_server.model.limits import Resource, ResourceLimit, check_limits, check_umask
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.operation import Failure, Operation, Stage
@@ -176,6 +185,7 @@ def health(value: Health) -> vm_pb2.GetVmHealthResponse:
         vmm_alive=value.vmm_alive,
         agent_answers=value.agent_answers,
         problem=value.problem,
+        activity=None if value.activity is None else _activity(value.activity),
     )
 
 
@@ -201,9 +211,37 @@ def stats(value: Stats) -> vm_pb2.GetVmStatsResponse:
                 disk_total_bytes=guest.disk_total_bytes,
                 disk_available_bytes=guest.disk_available_bytes,
                 processes=guest.processes,
+                cpu_total=duration(guest.cpu_total_seconds),
+                cpu_idle=duration(guest.cpu_idle_seconds),
+                cpus=guest.cpus,
+                interfaces=map(_interface, guest.interfaces),
             )
         )
+    if value.activity is not None:
+        message.activity.CopyFrom(_activity(value.activity))
     return message
+
+
+def _interface(value: InterfaceStats) -> vm_pb2.InterfaceStats:
+    return vm_pb2.InterfaceStats(
+        name=value.name,
+        received_bytes=value.received_bytes,
+        received_packets=value.received_packets,
+        receive_errors=value.receive_errors,
+        sent_bytes=value.sent_bytes,
+        sent_packets=value.sent_packets,
+        send_errors=value.send_errors,
+    )
+
+
+def _activity(value: GuestActivity) -> vm_pb2.GuestActivity:
+    return vm_pb2.GuestActivity(
+        idle=duration(value.idle_seconds),
+        execs=value.execs,
+        sessions=value.sessions,
+        attached_sessions=value.attached_sessions,
+        forwards=value.forwards,
+    )
 
 
 def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:

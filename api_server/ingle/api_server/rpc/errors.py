@@ -71,6 +71,12 @@ _CODES = {
     Reason.GUEST_INTERFACE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.NOT_A_GUEST: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+    Reason.CONNECTION_REFUSED: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONNECTION_TIMED_OUT: grpc.StatusCode.UNAVAILABLE,
+    Reason.CONNECTION_RESET: grpc.StatusCode.ABORTED,
+    Reason.HOST_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.SOCKET_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.CONNECTION_NOT_PERMITTED: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 

@@ -16,6 +16,7 @@ from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.ports.guest import ExecSession
 from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc import convert
+from ingle.api_server.rpc.forward import ForwardCalls
 from ingle.api_server.rpc.guest_files import FileCalls
 from ingle.api_server.rpc.sessions import SessionCalls
 from ingle.v1 import guest_pb2
@@ -29,7 +30,7 @@ _LARGEST_STDIN = 1024 * 1024
 _SIGNALS = range(1, 65)
 
 
-class GuestServicer(SessionCalls, FileCalls):
+class GuestServicer(SessionCalls, FileCalls, ForwardCalls):
     """Commands in guests."""
 
     def __init__(self, store: Store, fleet: Fleet, delete: DeleteVm) -> None:

@@ -90,6 +90,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
     ERROR_REASON_NOT_A_GUEST: _ErrorReason.ValueType  # 111
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
+    ERROR_REASON_CONNECTION_REFUSED: _ErrorReason.ValueType  # 100
+    """Why a server in the guest can't be reached; RESET: after it was."""
+    ERROR_REASON_CONNECTION_TIMED_OUT: _ErrorReason.ValueType  # 101
+    ERROR_REASON_CONNECTION_RESET: _ErrorReason.ValueType  # 102
+    ERROR_REASON_HOST_UNREACHABLE: _ErrorReason.ValueType  # 103
+    ERROR_REASON_SOCKET_NOT_FOUND: _ErrorReason.ValueType  # 104
+    ERROR_REASON_CONNECTION_NOT_PERMITTED: _ErrorReason.ValueType  # 105
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Travels as google.rpc.ErrorInfo.reason (the name without its prefix, e.g. "VM_NOT_FOUND") in the
@@ -163,6 +170,13 @@ ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: ErrorReason.ValueType  # 110
 """Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
 ERROR_REASON_NOT_A_GUEST: ErrorReason.ValueType  # 111
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
+ERROR_REASON_CONNECTION_REFUSED: ErrorReason.ValueType  # 100
+"""Why a server in the guest can't be reached; RESET: after it was."""
+ERROR_REASON_CONNECTION_TIMED_OUT: ErrorReason.ValueType  # 101
+ERROR_REASON_CONNECTION_RESET: ErrorReason.ValueType  # 102
+ERROR_REASON_HOST_UNREACHABLE: ErrorReason.ValueType  # 103
+ERROR_REASON_SOCKET_NOT_FOUND: ErrorReason.ValueType  # 104
+ERROR_REASON_CONNECTION_NOT_PERMITTED: ErrorReason.ValueType  # 105
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -94,6 +94,23 @@ FILE_TYPE_CHARACTER_DEVICE: FileType.ValueType  # 6
 FILE_TYPE_BLOCK_DEVICE: FileType.ValueType  # 7
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
+class _PortProtocol:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PortProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PortProtocol.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PORT_PROTOCOL_UNSPECIFIED: _PortProtocol.ValueType  # 0
+    PORT_PROTOCOL_TCP: _PortProtocol.ValueType  # 1
+    PORT_PROTOCOL_UDP: _PortProtocol.ValueType  # 2
+
+class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper): ...
+
+PORT_PROTOCOL_UNSPECIFIED: PortProtocol.ValueType  # 0
+PORT_PROTOCOL_TCP: PortProtocol.ValueType  # 1
+PORT_PROTOCOL_UDP: PortProtocol.ValueType  # 2
+Global___PortProtocol: _TypeAlias = PortProtocol  # noqa: Y015
+
 @_typing.final
 class ExecRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -1440,3 +1457,255 @@ class CopyOutEnd(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CopyOutEnd: _TypeAlias = CopyOutEnd  # noqa: Y015
+
+@_typing.final
+class ForwardRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    EOF_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """At most 1 MiB."""
+    @_builtins.property
+    def start(self) -> Global___ForwardStart: ...
+    @_builtins.property
+    def eof(self) -> Global___ForwardEof: ...
+    def __init__(
+        self,
+        *,
+        start: Global___ForwardStart | None = ...,
+        data: _builtins.bytes = ...,
+        eof: Global___ForwardEof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "message", b"message", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "eof", b"eof", "message", b"message", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "data", "eof"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ForwardRequest: _TypeAlias = ForwardRequest  # noqa: Y015
+
+@_typing.final
+class ForwardStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    TCP_FIELD_NUMBER: _builtins.int
+    UNIX_PATH_FIELD_NUMBER: _builtins.int
+    CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id, unique prefix of one, or name."""
+    unix_path: _builtins.str
+    """Of a unix socket in the guest; absolute, at most 107 bytes."""
+    @_builtins.property
+    def tcp(self) -> Global___TcpTarget: ...
+    @_builtins.property
+    def connect_timeout(self) -> _duration_pb2.Duration:
+        """Unset: 10 s. At most 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        tcp: Global___TcpTarget | None = ...,
+        unix_path: _builtins.str = ...,
+        connect_timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connect_timeout", b"connect_timeout", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_timeout", b"connect_timeout", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tcp", "unix_path"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ForwardStart: _TypeAlias = ForwardStart  # noqa: Y015
+
+@_typing.final
+class TcpTarget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """A name or an address, as the guest has it. Empty: the guest itself, by whichever of 127.0.0.1 and ::1 answers."""
+    port: _builtins.int
+    """1 to 65535."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TcpTarget: _TypeAlias = TcpTarget  # noqa: Y015
+
+@_typing.final
+class ForwardResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    EOF_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def connected(self) -> Global___ForwardConnected: ...
+    @_builtins.property
+    def eof(self) -> Global___ForwardEof: ...
+    def __init__(
+        self,
+        *,
+        connected: Global___ForwardConnected | None = ...,
+        data: _builtins.bytes = ...,
+        eof: Global___ForwardEof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "data", b"data", "eof", b"eof", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "data", b"data", "eof", b"eof", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["connected", "data", "eof"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ForwardResponse: _TypeAlias = ForwardResponse  # noqa: Y015
+
+@_typing.final
+class ForwardConnected(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """What answered: 127.0.0.1:80, [::1]:80, /run/x.sock"""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardConnected: _TypeAlias = ForwardConnected  # noqa: Y015
+
+@_typing.final
+class ForwardEof(_message.Message):
+    """Nothing more comes from this side; the other direction goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardEof: _TypeAlias = ForwardEof  # noqa: Y015
+
+@_typing.final
+class ListPortsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id, unique prefix of one, or name."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPortsRequest: _TypeAlias = ListPortsRequest  # noqa: Y015
+
+@_typing.final
+class ListPortsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """There are more."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListeningPort]:
+        """TCP before UDP, by port; at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[Global___ListeningPort] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPortsResponse: _TypeAlias = ListPortsResponse  # noqa: Y015
+
+@_typing.final
+class ListeningPort(_message.Message):
+    """A socket in the guest that takes connections, or datagrams from anybody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    protocol: Global___PortProtocol.ValueType
+    address: _builtins.str
+    """0.0.0.0 and :: are all of the guest's."""
+    port: _builtins.int
+    pid: _builtins.int
+    """The process that has it, the one with the lowest pid if several do; 0: the guest kernel's own."""
+    process: _builtins.str
+    """Its name as ps shows it."""
+    uid: _builtins.int
+    """Who made the socket."""
+    user: _builtins.str
+    """Empty when the guest doesn't say."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first half kilobyte of its command line."""
+
+    def __init__(
+        self,
+        *,
+        protocol: Global___PortProtocol.ValueType = ...,
+        address: _builtins.str = ...,
+        port: _builtins.int = ...,
+        pid: _builtins.int = ...,
+        process: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        uid: _builtins.int = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "command", b"command", "pid", b"pid", "port", b"port", "process", b"process", "protocol", b"protocol", "uid", b"uid", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListeningPort: _TypeAlias = ListeningPort  # noqa: Y015

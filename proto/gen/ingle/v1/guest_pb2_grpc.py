@@ -110,6 +110,16 @@ class GuestServiceStub:
                 request_serializer=ingle_dot_v1_dot_guest__pb2.CopyOutRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_guest__pb2.CopyOutResponse.FromString,
                 _registered_method=True)
+        self.Forward = channel.stream_stream(
+                '/ingle.v1.GuestService/Forward',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.ForwardRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.ForwardResponse.FromString,
+                _registered_method=True)
+        self.ListPorts = channel.unary_unary(
+                '/ingle.v1.GuestService/ListPorts',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.ListPortsRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.ListPortsResponse.FromString,
+                _registered_method=True)
 
 
 class GuestServiceServicer:
@@ -228,6 +238,23 @@ class GuestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forward(self, request_iterator, context):
+        """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
+        eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+        have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
+        CONNECTION_RESET. A slow reader slows the writer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPorts(self, request, context):
+        """The ports that somebody in the guest listens on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuestServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -305,6 +332,16 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     servicer.CopyOut,
                     request_deserializer=ingle_dot_v1_dot_guest__pb2.CopyOutRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_guest__pb2.CopyOutResponse.SerializeToString,
+            ),
+            'Forward': grpc.stream_stream_rpc_method_handler(
+                    servicer.Forward,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.ForwardRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.ForwardResponse.SerializeToString,
+            ),
+            'ListPorts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPorts,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.ListPortsRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.ListPortsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -713,6 +750,60 @@ class GuestService:
             '/ingle.v1.GuestService/CopyOut',
             ingle_dot_v1_dot_guest__pb2.CopyOutRequest.SerializeToString,
             ingle_dot_v1_dot_guest__pb2.CopyOutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forward(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/ingle.v1.GuestService/Forward',
+            ingle_dot_v1_dot_guest__pb2.ForwardRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.ForwardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPorts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/ListPorts',
+            ingle_dot_v1_dot_guest__pb2.ListPortsRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.ListPortsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,14 @@ class GuestServiceStub:
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
     out, and what is mounted below the path is an empty directory.
     """
+    Forward: _grpc.StreamStreamMultiCallable[_guest_pb2.ForwardRequest, _guest_pb2.ForwardResponse]
+    """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
+    eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+    have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
+    CONNECTION_RESET. A slow reader slows the writer.
+    """
+    ListPorts: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListPortsRequest, _guest_pb2.ListPortsResponse]
+    """The ports that somebody in the guest listens on."""
 
 @_typing.type_check_only
 class GuestServiceAsyncStub(GuestServiceStub):
@@ -125,6 +133,14 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
     out, and what is mounted below the path is an empty directory.
     """
+    Forward: _aio.StreamStreamMultiCallable[_guest_pb2.ForwardRequest, _guest_pb2.ForwardResponse]  # type: ignore[assignment]
+    """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
+    eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+    have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
+    CONNECTION_RESET. A slow reader slows the writer.
+    """
+    ListPorts: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListPortsRequest, _guest_pb2.ListPortsResponse]  # type: ignore[assignment]
+    """The ports that somebody in the guest listens on."""
 
 class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happens inside a running VM."""
@@ -261,5 +277,25 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
         out, and what is mounted below the path is an empty directory.
         """
+
+    @_abc_1.abstractmethod
+    def Forward(
+        self,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.ForwardRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.ForwardResponse], _abc.AsyncIterator[_guest_pb2.ForwardResponse]]:
+        """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
+        eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+        have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
+        CONNECTION_RESET. A slow reader slows the writer.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPorts(
+        self,
+        request: _guest_pb2.ListPortsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.ListPortsResponse, _abc.Awaitable[_guest_pb2.ListPortsResponse]]:
+        """The ports that somebody in the guest listens on."""
 
 def add_GuestServiceServicer_to_server(servicer: GuestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

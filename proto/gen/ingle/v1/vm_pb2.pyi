@@ -810,11 +810,16 @@ class GetVmHealthResponse(_message.Message):
     VMM_ALIVE_FIELD_NUMBER: _builtins.int
     AGENT_ANSWERS_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     state: Global___VmState.ValueType
     vmm_alive: _builtins.bool
     agent_answers: _builtins.bool
     problem: _builtins.str
     """Why not, when something is wrong."""
+    @_builtins.property
+    def activity(self) -> Global___GuestActivity:
+        """Unset when the agent does not answer."""
+
     def __init__(
         self,
         *,
@@ -822,10 +827,11 @@ class GetVmHealthResponse(_message.Message):
         vmm_alive: _builtins.bool = ...,
         agent_answers: _builtins.bool = ...,
         problem: _builtins.str = ...,
+        activity: Global___GuestActivity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_answers", b"agent_answers", "problem", b"problem", "state", b"state", "vmm_alive", b"vmm_alive"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "agent_answers", b"agent_answers", "problem", b"problem", "state", b"state", "vmm_alive", b"vmm_alive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -898,19 +904,25 @@ class GetVmStatsResponse(_message.Message):
 
     VMM_FIELD_NUMBER: _builtins.int
     GUEST_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vmm(self) -> Global___VmmStats: ...
     @_builtins.property
-    def guest(self) -> Global___GuestStats: ...
+    def guest(self) -> Global___GuestStats:
+        """Both unset when the agent does not answer."""
+
+    @_builtins.property
+    def activity(self) -> Global___GuestActivity: ...
     def __init__(
         self,
         *,
         vmm: Global___VmmStats | None = ...,
         guest: Global___GuestStats | None = ...,
+        activity: Global___GuestActivity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -960,6 +972,10 @@ class GuestStats(_message.Message):
     DISK_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     DISK_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    CPU_TOTAL_FIELD_NUMBER: _builtins.int
+    CPU_IDLE_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
     load_1m: _builtins.float
     load_5m: _builtins.float
     load_15m: _builtins.float
@@ -968,8 +984,17 @@ class GuestStats(_message.Message):
     disk_total_bytes: _builtins.int
     disk_available_bytes: _builtins.int
     processes: _builtins.int
+    cpus: _builtins.int
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def cpu_total(self) -> _duration_pb2.Duration:
+        """Of all virtual processors together, since boot. What is no idle time is busy."""
+
+    @_builtins.property
+    def cpu_idle(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceStats]: ...
     def __init__(
         self,
         *,
@@ -982,14 +1007,94 @@ class GuestStats(_message.Message):
         disk_total_bytes: _builtins.int = ...,
         disk_available_bytes: _builtins.int = ...,
         processes: _builtins.int = ...,
+        cpu_total: _duration_pb2.Duration | None = ...,
+        cpu_idle: _duration_pb2.Duration | None = ...,
+        cpus: _builtins.int = ...,
+        interfaces: _abc.Iterable[Global___InterfaceStats] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_idle", b"cpu_idle", "cpu_total", b"cpu_total", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_available_bytes", b"disk_available_bytes", "disk_total_bytes", b"disk_total_bytes", "load_15m", b"load_15m", "load_1m", b"load_1m", "load_5m", b"load_5m", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "processes", b"processes", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_idle", b"cpu_idle", "cpu_total", b"cpu_total", "cpus", b"cpus", "disk_available_bytes", b"disk_available_bytes", "disk_total_bytes", b"disk_total_bytes", "interfaces", b"interfaces", "load_15m", b"load_15m", "load_1m", b"load_1m", "load_5m", b"load_5m", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "processes", b"processes", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GuestStats: _TypeAlias = GuestStats  # noqa: Y015
+
+@_typing.final
+class InterfaceStats(_message.Message):
+    """Since the interface came up; as the guest sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_PACKETS_FIELD_NUMBER: _builtins.int
+    RECEIVE_ERRORS_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    SENT_PACKETS_FIELD_NUMBER: _builtins.int
+    SEND_ERRORS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    received_bytes: _builtins.int
+    received_packets: _builtins.int
+    receive_errors: _builtins.int
+    sent_bytes: _builtins.int
+    sent_packets: _builtins.int
+    send_errors: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        received_bytes: _builtins.int = ...,
+        received_packets: _builtins.int = ...,
+        receive_errors: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        sent_packets: _builtins.int = ...,
+        send_errors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "receive_errors", b"receive_errors", "received_bytes", b"received_bytes", "received_packets", b"received_packets", "send_errors", b"send_errors", "sent_bytes", b"sent_bytes", "sent_packets", b"sent_packets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterfaceStats: _TypeAlias = InterfaceStats  # noqa: Y015
+
+@_typing.final
+class GuestActivity(_message.Message):
+    """What clients do in a guest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDLE_FIELD_NUMBER: _builtins.int
+    EXECS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    ATTACHED_SESSIONS_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
+    execs: _builtins.int
+    """Those that run now."""
+    sessions: _builtins.int
+    attached_sessions: _builtins.int
+    forwards: _builtins.int
+    @_builtins.property
+    def idle(self) -> _duration_pb2.Duration:
+        """Since a byte last passed of a command, a session, a forwarded connection or a file; since boot when none ever did."""
+
+    def __init__(
+        self,
+        *,
+        idle: _duration_pb2.Duration | None = ...,
+        execs: _builtins.int = ...,
+        sessions: _builtins.int = ...,
+        attached_sessions: _builtins.int = ...,
+        forwards: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle", b"idle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_sessions", b"attached_sessions", "execs", b"execs", "forwards", b"forwards", "idle", b"idle", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuestActivity: _TypeAlias = GuestActivity  # noqa: Y015
 
 @_typing.final
 class StreamVmLogsRequest(_message.Message):

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest import configure_messages, messages, session_messages
+from ingle.api_server.adapters.guest import configure_messages, messages, network_messages, session_messages
 from ingle.api_server.adapters.guest.connection import Connection, describe
 from ingle.api_server.adapters.guest.conversation import hello, next_frame, response
 from ingle.api_server.adapters.guest.files import Files
+from ingle.api_server.adapters.guest.forwarding import GuestForwarding
 from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
 from ingle.api_server.model.errors import GuestError, InvalidArgument, Reason
 from ingle.api_server.model.guest import (
@@ -20,6 +21,7 @@ from ingle.api_server.model.guest import (
     Detached,
     ExecEvent,
     ExecSpec,
+    GuestActivity,
     GuestConfiguration,
     GuestSession,
     GuestStats,
@@ -32,6 +34,7 @@ from ingle.api_server.model.guest import (
     Stdout,
     TerminalSize,
 )
+from ingle.api_server.model.guest_network import ForwardSpec, ListeningPorts
 
 _START_SECONDS = 30.0
 
@@ -60,6 +63,23 @@ class Channel:
     async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
         _, answer = await self._ask(agent_pb2.Request(stats=agent_pb2.StatsRequest()), "stats", timeout_seconds)
         return messages.stats(answer.stats)
+
+    async def activity(self, timeout_seconds: float = 5.0) -> GuestActivity:
+        request = agent_pb2.Request(activity=agent_pb2.ActivityRequest())
+        _, answer = await self._ask(request, "activity", timeout_seconds)
+        return messages.activity(answer.activity)
+
+    @asynccontextmanager
+    async def forward(self, spec: ForwardSpec) -> AsyncIterator[GuestForwarding]:
+        request = network_messages.forward_request(spec)
+        limit = spec.timeout_seconds + _START_SECONDS  # the agent's own limit comes first, and says more
+        async with self._begun(request, FrameType.CONNECTED, limit) as (connection, payload):
+            yield GuestForwarding(connection, network_messages.connected(payload))
+
+    async def list_ports(self, timeout_seconds: float = 10.0) -> ListeningPorts:
+        request = agent_pb2.Request(list_ports=agent_pb2.ListPortsRequest())
+        _, answer = await self._ask(request, "list_ports", timeout_seconds)
+        return network_messages.listening_ports(answer.list_ports)
 
     async def sync(self, timeout_seconds: float = 30.0) -> None:
         await self._ask(agent_pb2.Request(sync=agent_pb2.SyncRequest()), "sync", timeout_seconds)
@@ -102,10 +122,12 @@ class Channel:
         await self._ask(agent_pb2.Request(kill_session=kill), "kill_session", timeout_seconds)
 
     @asynccontextmanager
-    async def _begun(self, request: agent_pb2.Request, expected: FrameType) -> AsyncIterator[tuple[Connection, bytes]]:
+    async def _begun(
+        self, request: agent_pb2.Request, expected: FrameType, limit_seconds: float = _START_SECONDS
+    ) -> AsyncIterator[tuple[Connection, bytes]]:
         """An operation that goes on, and the payload of its first answer; the connection is closed at the end."""
         async with self._begin(request) as connection:
-            async with self._answer_within(_START_SECONDS):
+            async with self._answer_within(limit_seconds):
                 frame = await next_frame(connection)
             if frame.type is not expected:
                 raise messages.nonsense(f"{frame.type.name} instead of {expected.name}")

@@ -37,6 +37,7 @@ class FrameType(IntEnum):
     DATA = 20
     DATA_END = 21
     ENTRIES = 22
+    CONNECTED = 24
 
 
 _FROM_AGENT = {
@@ -54,7 +55,9 @@ _FROM_AGENT = {
         FrameType.STDOUT,
         FrameType.STDERR,
         FrameType.DATA,
+        FrameType.DATA_END,
         FrameType.ENTRIES,
+        FrameType.CONNECTED,
     )
 }
 

@@ -10,7 +10,15 @@ from google.protobuf.message import DecodeError, Message
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import AgentInfo, ExecSpec, Exited, GuestStats, Started
+from ingle.api_server.model.guest import (
+    AgentInfo,
+    ExecSpec,
+    Exited,
+    GuestActivity,
+    GuestStats,
+    InterfaceStats,
+    Started,
+)
 from ingle.api_server.model.limits import ResourceLimit
 
 M = TypeVar("M", bound=Message)
@@ -19,6 +27,7 @@ PROTOCOL_VERSION = 1
 
 _LONGEST_TEXT = 500
 _LONGEST_UPTIME = 315_576_000_000_000  # milliseconds: what a google.protobuf.Duration can hold, 10000 years
+_MOST_INTERFACES = 256
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a UUID, see random(4)
 
 _REASONS = {
@@ -51,6 +60,12 @@ _REASONS = {
     agent_pb2.ERROR_CODE_FILE_IO_FAILED: Reason.FILE_IO_FAILED,
     agent_pb2.ERROR_CODE_INTERFACE_NOT_FOUND: Reason.GUEST_INTERFACE_NOT_FOUND,
     agent_pb2.ERROR_CODE_NOT_A_GUEST: Reason.NOT_A_GUEST,
+    agent_pb2.ERROR_CODE_CONNECTION_REFUSED: Reason.CONNECTION_REFUSED,
+    agent_pb2.ERROR_CODE_CONNECTION_TIMED_OUT: Reason.CONNECTION_TIMED_OUT,
+    agent_pb2.ERROR_CODE_CONNECTION_RESET: Reason.CONNECTION_RESET,
+    agent_pb2.ERROR_CODE_HOST_UNREACHABLE: Reason.HOST_UNREACHABLE,
+    agent_pb2.ERROR_CODE_SOCKET_NOT_FOUND: Reason.SOCKET_NOT_FOUND,
+    agent_pb2.ERROR_CODE_CONNECTION_NOT_PERMITTED: Reason.CONNECTION_NOT_PERMITTED,
 }
 _REMEDIES = {
     agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",
@@ -60,6 +75,7 @@ _REMEDIES = {
     agent_pb2.ERROR_CODE_LIMIT_REFUSED: "ask for less; what is there shows: ingle vm exec VM -- cat /proc/self/limits",
     agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: "ingle vm session list VM",
     agent_pb2.ERROR_CODE_SESSION_ATTACHED: "add --steal to take it over",
+    agent_pb2.ERROR_CODE_CONNECTION_REFUSED: "ingle vm ports VM shows who listens on what",
 }
 
 
@@ -132,6 +148,8 @@ def stats(message: agent_pb2.StatsResponse) -> GuestStats:
         raise nonsense(f"load {load}")
     if message.uptime_milliseconds > _LONGEST_UPTIME:
         raise nonsense(f"an uptime of {message.uptime_milliseconds} ms")
+    if len(message.interfaces) > _MOST_INTERFACES:
+        raise nonsense(f"{len(message.interfaces)} network interfaces; at most {_MOST_INTERFACES} are allowed")
     return GuestStats(
         uptime_seconds=message.uptime_milliseconds / 1000,
         load=load,
@@ -140,6 +158,35 @@ def stats(message: agent_pb2.StatsResponse) -> GuestStats:
         disk_total_bytes=message.disk_total_bytes,
         disk_available_bytes=message.disk_available_bytes,
         processes=message.processes,
+        cpu_total_seconds=message.cpu_total_nanoseconds / 1e9,
+        cpu_idle_seconds=message.cpu_idle_nanoseconds / 1e9,
+        cpus=message.cpus,
+        interfaces=tuple(map(_interface, message.interfaces)),
+    )
+
+
+def _interface(message: agent_pb2.InterfaceStats) -> InterfaceStats:
+    return InterfaceStats(
+        name=printable(message.name),
+        received_bytes=message.received_bytes,
+        received_packets=message.received_packets,
+        receive_errors=message.receive_errors,
+        sent_bytes=message.sent_bytes,
+        sent_packets=message.sent_packets,
+        send_errors=message.send_errors,
+    )
+
+
+def activity(message: agent_pb2.ActivityResponse) -> GuestActivity:
+    """What clients do. Raises GuestError(GUEST_PROTOCOL)."""
+    if message.idle_milliseconds > _LONGEST_UPTIME:
+        raise nonsense(f"idle for {message.idle_milliseconds} ms")
+    return GuestActivity(
+        idle_seconds=message.idle_milliseconds / 1000,
+        execs=message.execs,
+        sessions=message.sessions,
+        attached_sessions=message.attached_sessions,
+        forwards=message.forwards,
     )
 
 

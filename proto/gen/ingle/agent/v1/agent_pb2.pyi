@@ -60,6 +60,16 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_FILE_TOO_LARGE: _ErrorCode.ValueType  # 34
     ERROR_CODE_FILE_IO_FAILED: _ErrorCode.ValueType  # 35
     """Any other errno; the message names it."""
+    ERROR_CODE_CONNECTION_REFUSED: _ErrorCode.ValueType  # 50
+    """Why a server in the guest can't be reached. Nobody listens there."""
+    ERROR_CODE_CONNECTION_TIMED_OUT: _ErrorCode.ValueType  # 51
+    ERROR_CODE_CONNECTION_RESET: _ErrorCode.ValueType  # 52
+    """After it was made."""
+    ERROR_CODE_HOST_UNREACHABLE: _ErrorCode.ValueType  # 53
+    """No route, or a name that can't be resolved; the message says what."""
+    ERROR_CODE_SOCKET_NOT_FOUND: _ErrorCode.ValueType  # 54
+    """No unix socket of that path."""
+    ERROR_CODE_CONNECTION_NOT_PERMITTED: _ErrorCode.ValueType  # 55
     ERROR_CODE_INTERFACE_NOT_FOUND: _ErrorCode.ValueType  # 60
     """In the guest."""
     ERROR_CODE_NOT_A_GUEST: _ErrorCode.ValueType  # 61
@@ -102,6 +112,16 @@ ERROR_CODE_ARCHIVE_INVALID: ErrorCode.ValueType  # 33
 ERROR_CODE_FILE_TOO_LARGE: ErrorCode.ValueType  # 34
 ERROR_CODE_FILE_IO_FAILED: ErrorCode.ValueType  # 35
 """Any other errno; the message names it."""
+ERROR_CODE_CONNECTION_REFUSED: ErrorCode.ValueType  # 50
+"""Why a server in the guest can't be reached. Nobody listens there."""
+ERROR_CODE_CONNECTION_TIMED_OUT: ErrorCode.ValueType  # 51
+ERROR_CODE_CONNECTION_RESET: ErrorCode.ValueType  # 52
+"""After it was made."""
+ERROR_CODE_HOST_UNREACHABLE: ErrorCode.ValueType  # 53
+"""No route, or a name that can't be resolved; the message says what."""
+ERROR_CODE_SOCKET_NOT_FOUND: ErrorCode.ValueType  # 54
+"""No unix socket of that path."""
+ERROR_CODE_CONNECTION_NOT_PERMITTED: ErrorCode.ValueType  # 55
 ERROR_CODE_INTERFACE_NOT_FOUND: ErrorCode.ValueType  # 60
 """In the guest."""
 ERROR_CODE_NOT_A_GUEST: ErrorCode.ValueType  # 61
@@ -138,49 +158,29 @@ FILE_TYPE_CHARACTER_DEVICE: FileType.ValueType  # 6
 FILE_TYPE_BLOCK_DEVICE: FileType.ValueType  # 7
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
+class _PortProtocol:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PortProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PortProtocol.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PORT_PROTOCOL_UNSPECIFIED: _PortProtocol.ValueType  # 0
+    PORT_PROTOCOL_TCP: _PortProtocol.ValueType  # 1
+    PORT_PROTOCOL_UDP: _PortProtocol.ValueType  # 2
+
+class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper): ...
+
+PORT_PROTOCOL_UNSPECIFIED: PortProtocol.ValueType  # 0
+PORT_PROTOCOL_TCP: PortProtocol.ValueType  # 1
+PORT_PROTOCOL_UDP: PortProtocol.ValueType  # 2
+Global___PortProtocol: _TypeAlias = PortProtocol  # noqa: Y015
+
 @_typing.final
 class Hello(_message.Message):
-    """What the host and the guest agent say to each other.
-
-    A connection is a stream of frames: u32 length (big-endian, 1 + payload), u8 type, payload; at most 1 MiB of payload.
-    The caller sends HELLO and, without waiting, REQUEST; the agent answers HELLO_OK (or ERROR), then what the operation
-    says, and closes. One operation a connection. Frame types carry these payloads:
-
-      HELLO      1  caller  Hello
-      HELLO_OK   2  agent   HelloOk
-      ERROR      3  agent   Error; the last frame
-      REQUEST    4  caller  Request
-      RESPONSE   5  agent   Response; the last frame of an operation that has one answer
-      STARTED    6  agent   ExecStarted; the last frame of a detached exec
-      EXITED     7  agent   ExecExited; the last frame of an exec
-      SIGNAL     8  caller  ExecSignal
-      WINDOW     9  agent   ExecWindow
-      ATTACHED  10  agent   Session; the first frame of an attachment
-      RESIZE    11  caller  TerminalSize
-      DETACHED  12  agent   SessionDetached; the last frame of an attachment that somebody else took over
-      SCROLLBACK 13 agent   raw bytes, not empty: what the session said last, at most 64 KiB
-      STDIN     16  caller  raw bytes, not empty
-      STDIN_EOF 17  caller  empty
-      STDOUT    18  agent   raw bytes, not empty
-      STDERR    19  agent   raw bytes, not empty
-      DATA      20  both    raw bytes of a file or a tar archive, not empty
-      DATA_END  21  caller  empty; the end of what is written
-      ENTRIES   22  agent   DirectoryEntries
-
-    Output is held back by the stream itself: who doesn't read slows the command. Input has a window on top, so that a
-    signal, or the end of the connection, never waits behind input that the command doesn't read: a caller may send 256
-    KiB of STDIN, and as much more as WINDOW frames allow.
-
-    File operations: what is read comes as DATA (or ENTRIES), then RESPONSE; what is written goes as DATA, then DATA_END,
-    and RESPONSE answers it. A reader who is slow slows the other side; nothing has a window. An upload that ends without
-    DATA_END leaves the file as it was.
-
-    A caller that closes the connection, also one direction of it, has left: its command is killed, unless detached.
-
-    A session is a command on a terminal that outlives its callers. At most one is attached; it gets ATTACHED, SCROLLBACK,
-    then STDOUT as it comes, and EXITED when the command ends; it sends STDIN, within the same window, and RESIZE. Leaving
-    detaches. Here output is not held back for ever: a caller that takes none for a second misses what doesn't fit in 64
-    KiB, and goes on with another SCROLLBACK.
+    """A forward is a connection to a server in the guest: CONNECTED, then both directions at once until each has ended. The
+    caller sends STDIN, within the same window, and STDIN_EOF; it gets DATA, then DATA_END. When both have ended RESPONSE
+    is the last frame. A caller that leaves before that breaks the server's connection (a TCP one is reset), and when the
+    server breaks it the caller gets ERROR with CONNECTION_RESET.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -271,6 +271,9 @@ class Request(_message.Message):
     RENAME_FIELD_NUMBER: _builtins.int
     COPY_IN_FIELD_NUMBER: _builtins.int
     COPY_OUT_FIELD_NUMBER: _builtins.int
+    FORWARD_FIELD_NUMBER: _builtins.int
+    LIST_PORTS_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     CONFIGURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingRequest: ...
@@ -311,6 +314,12 @@ class Request(_message.Message):
     @_builtins.property
     def copy_out(self) -> Global___CopyOutRequest: ...
     @_builtins.property
+    def forward(self) -> Global___ForwardRequest: ...
+    @_builtins.property
+    def list_ports(self) -> Global___ListPortsRequest: ...
+    @_builtins.property
+    def activity(self) -> Global___ActivityRequest: ...
+    @_builtins.property
     def configure(self) -> Global___ConfigureRequest: ...
     def __init__(
         self,
@@ -334,13 +343,16 @@ class Request(_message.Message):
         rename: Global___RenameRequest | None = ...,
         copy_in: Global___CopyInRequest | None = ...,
         copy_out: Global___CopyOutRequest | None = ...,
+        forward: Global___ForwardRequest | None = ...,
+        list_ports: Global___ListPortsRequest | None = ...,
+        activity: Global___ActivityRequest | None = ...,
         configure: Global___ConfigureRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "configure"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "forward", "list_ports", "activity", "configure"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -367,6 +379,9 @@ class Response(_message.Message):
     RENAME_FIELD_NUMBER: _builtins.int
     COPY_IN_FIELD_NUMBER: _builtins.int
     COPY_OUT_FIELD_NUMBER: _builtins.int
+    FORWARD_FIELD_NUMBER: _builtins.int
+    LIST_PORTS_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     CONFIGURE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ping(self) -> Global___PingResponse: ...
@@ -403,6 +418,12 @@ class Response(_message.Message):
     @_builtins.property
     def copy_out(self) -> Global___CopyOutResponse: ...
     @_builtins.property
+    def forward(self) -> Global___ForwardResponse: ...
+    @_builtins.property
+    def list_ports(self) -> Global___ListPortsResponse: ...
+    @_builtins.property
+    def activity(self) -> Global___ActivityResponse: ...
+    @_builtins.property
     def configure(self) -> Global___ConfigureResponse: ...
     def __init__(
         self,
@@ -424,13 +445,16 @@ class Response(_message.Message):
         rename: Global___RenameResponse | None = ...,
         copy_in: Global___CopyInResponse | None = ...,
         copy_out: Global___CopyOutResponse | None = ...,
+        forward: Global___ForwardResponse | None = ...,
+        list_ports: Global___ListPortsResponse | None = ...,
+        activity: Global___ActivityResponse | None = ...,
         configure: Global___ConfigureResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "configure"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "forward", "list_ports", "activity", "configure"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -1048,6 +1072,10 @@ class StatsResponse(_message.Message):
     DISK_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     DISK_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    CPU_TOTAL_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    CPU_IDLE_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    INTERFACES_FIELD_NUMBER: _builtins.int
     uptime_milliseconds: _builtins.int
     load_1m: _builtins.float
     load_5m: _builtins.float
@@ -1057,6 +1085,14 @@ class StatsResponse(_message.Message):
     disk_total_bytes: _builtins.int
     disk_available_bytes: _builtins.int
     processes: _builtins.int
+    cpu_total_nanoseconds: _builtins.int
+    """Of all processors together, since boot. What is no idle time is busy."""
+    cpu_idle_nanoseconds: _builtins.int
+    cpus: _builtins.int
+    @_builtins.property
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceStats]:
+        """At most 256."""
+
     def __init__(
         self,
         *,
@@ -1069,14 +1105,105 @@ class StatsResponse(_message.Message):
         disk_total_bytes: _builtins.int = ...,
         disk_available_bytes: _builtins.int = ...,
         processes: _builtins.int = ...,
+        cpu_total_nanoseconds: _builtins.int = ...,
+        cpu_idle_nanoseconds: _builtins.int = ...,
+        cpus: _builtins.int = ...,
+        interfaces: _abc.Iterable[Global___InterfaceStats] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_available_bytes", b"disk_available_bytes", "disk_total_bytes", b"disk_total_bytes", "load_15m", b"load_15m", "load_1m", b"load_1m", "load_5m", b"load_5m", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "processes", b"processes", "uptime_milliseconds", b"uptime_milliseconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_idle_nanoseconds", b"cpu_idle_nanoseconds", "cpu_total_nanoseconds", b"cpu_total_nanoseconds", "cpus", b"cpus", "disk_available_bytes", b"disk_available_bytes", "disk_total_bytes", b"disk_total_bytes", "interfaces", b"interfaces", "load_15m", b"load_15m", "load_1m", b"load_1m", "load_5m", b"load_5m", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "processes", b"processes", "uptime_milliseconds", b"uptime_milliseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatsResponse: _TypeAlias = StatsResponse  # noqa: Y015
+
+@_typing.final
+class InterfaceStats(_message.Message):
+    """Since the interface came up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_PACKETS_FIELD_NUMBER: _builtins.int
+    RECEIVE_ERRORS_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    SENT_PACKETS_FIELD_NUMBER: _builtins.int
+    SEND_ERRORS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    received_bytes: _builtins.int
+    received_packets: _builtins.int
+    receive_errors: _builtins.int
+    sent_bytes: _builtins.int
+    sent_packets: _builtins.int
+    send_errors: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        received_bytes: _builtins.int = ...,
+        received_packets: _builtins.int = ...,
+        receive_errors: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        sent_packets: _builtins.int = ...,
+        send_errors: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "receive_errors", b"receive_errors", "received_bytes", b"received_bytes", "received_packets", b"received_packets", "send_errors", b"send_errors", "sent_bytes", b"sent_bytes", "sent_packets", b"sent_packets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterfaceStats: _TypeAlias = InterfaceStats  # noqa: Y015
+
+@_typing.final
+class ActivityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityRequest: _TypeAlias = ActivityRequest  # noqa: Y015
+
+@_typing.final
+class ActivityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDLE_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    EXECS_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    ATTACHED_SESSIONS_FIELD_NUMBER: _builtins.int
+    FORWARDS_FIELD_NUMBER: _builtins.int
+    idle_milliseconds: _builtins.int
+    """Since a byte last passed of an exec, a session, a forward or a file; since the agent started when none ever did."""
+    execs: _builtins.int
+    """Those that run now."""
+    sessions: _builtins.int
+    attached_sessions: _builtins.int
+    forwards: _builtins.int
+    def __init__(
+        self,
+        *,
+        idle_milliseconds: _builtins.int = ...,
+        execs: _builtins.int = ...,
+        sessions: _builtins.int = ...,
+        attached_sessions: _builtins.int = ...,
+        forwards: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_sessions", b"attached_sessions", "execs", b"execs", "forwards", b"forwards", "idle_milliseconds", b"idle_milliseconds", "sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivityResponse: _TypeAlias = ActivityResponse  # noqa: Y015
 
 @_typing.final
 class SyncRequest(_message.Message):
@@ -1799,6 +1926,186 @@ class ConfigureResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_nanoseconds) -> _WhichOneofReturnType__clock_offset_nanoseconds | None: ...
 
 Global___ConfigureResponse: _TypeAlias = ConfigureResponse  # noqa: Y015
+
+@_typing.final
+class TcpTarget(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """A name or an address, as the guest has it; empty: the guest itself, by whichever of 127.0.0.1 and ::1 answers."""
+    port: _builtins.int
+    """1 to 65535."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TcpTarget: _TypeAlias = TcpTarget  # noqa: Y015
+
+@_typing.final
+class ForwardRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TCP_FIELD_NUMBER: _builtins.int
+    UNIX_PATH_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    unix_path: _builtins.str
+    """Of a unix socket; absolute, at most 107 bytes."""
+    timeout_milliseconds: _builtins.int
+    """How long connecting may take; 0: 10 seconds."""
+    @_builtins.property
+    def tcp(self) -> Global___TcpTarget: ...
+    def __init__(
+        self,
+        *,
+        tcp: Global___TcpTarget | None = ...,
+        unix_path: _builtins.str = ...,
+        timeout_milliseconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "tcp", b"tcp", "timeout_milliseconds", b"timeout_milliseconds", "unix_path", b"unix_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tcp", "unix_path"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ForwardRequest: _TypeAlias = ForwardRequest  # noqa: Y015
+
+@_typing.final
+class ForwardConnected(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """What answered: 127.0.0.1:80, [::1]:80, /run/x.sock"""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardConnected: _TypeAlias = ForwardConnected  # noqa: Y015
+
+@_typing.final
+class ForwardResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForwardResponse: _TypeAlias = ForwardResponse  # noqa: Y015
+
+@_typing.final
+class ListeningPort(_message.Message):
+    """A socket that takes connections, or datagrams from anybody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    protocol: Global___PortProtocol.ValueType
+    address: _builtins.str
+    """0.0.0.0 and :: are all of the guest's."""
+    port: _builtins.int
+    pid: _builtins.int
+    """The process that has it, the one with the lowest pid if several do; 0: the kernel's own."""
+    process: _builtins.str
+    """Its name as ps shows it, at most 15 bytes."""
+    uid: _builtins.int
+    """Who made the socket."""
+    user: _builtins.str
+    """Empty when /etc/passwd doesn't say."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first half kilobyte of its command line."""
+
+    def __init__(
+        self,
+        *,
+        protocol: Global___PortProtocol.ValueType = ...,
+        address: _builtins.str = ...,
+        port: _builtins.int = ...,
+        pid: _builtins.int = ...,
+        process: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        uid: _builtins.int = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "command", b"command", "pid", b"pid", "port", b"port", "process", b"process", "protocol", b"protocol", "uid", b"uid", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListeningPort: _TypeAlias = ListeningPort  # noqa: Y015
+
+@_typing.final
+class ListPortsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPortsRequest: _TypeAlias = ListPortsRequest  # noqa: Y015
+
+@_typing.final
+class ListPortsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """There are more."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListeningPort]:
+        """TCP before UDP, by port; at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[Global___ListeningPort] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPortsResponse: _TypeAlias = ListPortsResponse  # noqa: Y015
 
 @_typing.final
 class BootConfig(_message.Message):
