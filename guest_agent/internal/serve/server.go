@@ -52,13 +52,12 @@ type Server struct {
 	Shutdown func()
 
 	sessions *session.Registry
-	activity *activity
+	activity activity
 }
 
 // Serve answers connections until the listener is closed, and returns when the last one is over.
 func (s *Server) Serve(listener net.Listener) error {
 	s.sessions = session.NewRegistry()
-	s.activity = newActivity()
 	var conversations sync.WaitGroup
 	defer conversations.Wait()
 	for {
@@ -91,7 +90,7 @@ type connection struct {
 
 func (s *Server) converse(accepted net.Conn) {
 	defer accepted.Close()
-	stream := &watchedStream{Conn: accepted, activity: s.activity}
+	stream := &watchedStream{Conn: accepted, activity: &s.activity}
 	c := &connection{
 		server: s,
 		stream: stream,
