@@ -9,10 +9,10 @@ mkdir -p "$python_out" "$go_out"
 venv=$PWD/.venv
 PATH="$venv/bin:$PATH" python -m grpc_tools.protoc -I proto \
   --python_out="$python_out" --mypy_out="quiet:$python_out" \
-  proto/ingle/v1/*.proto proto/ingle/agent/v1/*.proto
+  proto/ingle/v1/*.proto proto/ingle/helper/v1/*.proto proto/ingle/agent/v1/*.proto
 PATH="$venv/bin:$PATH" python -m grpc_tools.protoc -I proto \
   --grpc_python_out="$python_out" --mypy_grpc_out="quiet:$python_out" \
-  proto/ingle/v1/*.proto
+  proto/ingle/v1/*.proto proto/ingle/helper/v1/*.proto
 
 # protoc-gen-go is pinned by guest_agent/go.mod.
 plugins=$(mktemp -d)

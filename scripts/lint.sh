@@ -38,7 +38,7 @@ generated_code_is_current() {
 
 check "ruff: rules" ruff check --quiet .
 check "ruff: format" ruff format --quiet --check .
-check "mypy: types, strict" mypy api_server cli tests scripts hatch_build.py
+check "mypy: types, strict" mypy api_server cli host_helper tests scripts hatch_build.py
 check "import-linter: layers" lint-imports --no-logo
 check "buf: proto style" buf lint
 check "buf: no breaking change to proto" buf breaking --against proto/ref.binpb

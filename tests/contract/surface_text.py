@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
-PACKAGES = ("ingle.v1", "ingle.agent.v1")
+PACKAGES = ("ingle.v1", "ingle.helper.v1", "ingle.agent.v1")
 
 
 def compiled_files() -> list[FileDescriptorProto]:

@@ -30,12 +30,12 @@ def relative(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-@pytest.mark.parametrize("root", ["api_server", "cli", "proto/gen"])
+@pytest.mark.parametrize("root", ["api_server", "cli", "host_helper", "proto/gen"])
 def test_namespace_package_has_no_init_file(root: str) -> None:
     assert not (ROOT / root / "ingle/__init__.py").exists()
 
 
-@pytest.mark.parametrize("root", ["api_server", "cli"])
+@pytest.mark.parametrize("root", ["api_server", "cli", "host_helper"])
 def test_every_package_below_the_namespace_says_what_it_is_for(root: str) -> None:
     packages = {path.parent for path in tracked_files() if path.suffix == ".py" and path.is_relative_to(ROOT / root)}
     assert relative([package for package in sorted(packages) if not (package / "__init__.py").exists()]) == []

@@ -1,0 +1,136 @@
+"""Who may talk to whom: one static table for IP and one for bridges, in which a VM is elements of sets and maps.
+
+What the rules promise:
+* A guest sends nothing but from its own MAC and addresses, and claims no other in ARP and neighbour discovery.
+* VMs of one network reach each other, and no other network.
+* A guest reaches what the host reaches only with NAT on, and of the host itself only DNS at its gateway.
+* A published port of the host is a VM's, from anywhere but the host's loopback.
+* What is on no set is dropped: a tap or bridge of ours without elements is deaf and dumb.
+
+`drop` is final whatever other tables say; our `accept` is not, see coexistence.py for those who drop.
+"""
+
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from ingle.host_helper.errors import KernelRefused, Missing
+from ingle.host_helper.names import (
+    Addresses,
+    bridge_name,
+    link_local,
+    mac,
+    network_of,
+    tap_name,
+)
+from ingle.host_helper.nft import Nft
+from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
+
+_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+
+_RULES = resources.files(__package__).joinpath("rules.nft").read_text()
+_FAMILIES = ("inet", "bridge")
+_TABLE = "ingle"
+
+
+class Element(NamedTuple):
+    """One element of a set or map."""
+
+    family: str
+    set: str
+    text: str
+
+
+class Firewall:
+    """The two tables. Raises KernelRefused."""
+
+    def __init__(self, nft: Nft, addresses: Addresses) -> None:
+        self._nft = nft
+        self._addresses = addresses
+
+    def change(self, old: State, new: State) -> None:
+        """From what `old` stands for to what `new` does, in one transaction.
+
+        Where somebody has flushed or changed our tables, they are made anew."""
+        come = list(self._elements(new.beyond(old)))
+        # Two ports of the host may lead to the same one of a VM: what one of them leaves behind is still the other's.
+        shared = set(self._elements(new.all(Published)))
+        gone = [element for element in self._elements(old.beyond(new)) if element not in shared]
+        if not gone and not come:
+            return
+        try:
+            self._nft.run("".join([*_commands("delete", gone), *_commands("add", come)]))
+        except KernelRefused:
+            self.replace(new)
+
+    def replace(self, state: State) -> None:
+        """Both tables anew, in one transaction."""
+        clear = "".join(f"add table {family} {_TABLE}\ndelete table {family} {_TABLE}\n" for family in _FAMILIES)
+        self._nft.run(clear + self._tables() + "".join(_commands("add", self._elements(state))))
+
+    def remove(self) -> None:
+        """Neither table is there."""
+        self._nft.run("".join(f"add table {family} {_TABLE}\ndelete table {family} {_TABLE}\n" for family in _FAMILIES))
+
+    def _elements(self, resources: Iterable[Resource]) -> Iterator[Element]:
+        for resource in resources:
+            match resource:
+                case Network(number):
+                    yield from self._of_network(number)
+                case Tap(slot, _):
+                    yield from self._of_tap(slot)
+                case Nat(slot):
+                    yield Element("inet", "nat4", str(self._addresses.ipv4(slot)))
+                    if (ipv6 := self._addresses.ipv6(slot)) is not None:
+                        yield Element("inet", "nat6", str(ipv6))
+                case Published():
+                    yield from self._of_port(resource)
+
+    def _of_network(self, number: int) -> Iterator[Element]:
+        name, gateway = bridge_name(number), self._addresses.gateway(number)
+        yield Element("inet", "within", f'"{name}" . "{name}"')
+        for protocol in ("tcp", "udp"):
+            yield Element("inet", "services4", f'"{name}" . {self._addresses.ipv4(gateway)} . {protocol} . 53')
+            if (ipv6 := self._addresses.ipv6(gateway)) is not None:
+                yield Element("inet", "services6", f'"{name}" . {ipv6} . {protocol} . 53')
+
+    def _of_tap(self, slot: int) -> Iterator[Element]:
+        port = f'"{tap_name(slot)}"'
+        ipv4, ipv6 = self._addresses.ipv4(slot), self._addresses.ipv6(slot)
+        yield Element("inet", "bound4", f'"{bridge_name(network_of(slot))}" . {ipv4}')
+        yield Element("bridge", "macs", f"{port} . {mac(slot)}")
+        yield Element("bridge", "sources4", f"{port} . {mac(slot)} . {ipv4}")
+        if ipv6 is not None:
+            yield Element("inet", "bound6", f'"{bridge_name(network_of(slot))}" . {ipv6}')
+            for address in (ipv6, link_local(slot)):
+                yield Element("bridge", "sources6", f"{port} . {mac(slot)} . {address}")
+                yield Element("bridge", "targets6", f"{port} . 0x{int(address):032x}")
+
+    def _of_port(self, port: Published) -> Iterator[Element]:
+        for family, address in ("4", self._addresses.ipv4(port.slot)), ("6", self._addresses.ipv6(port.slot)):
+            if address is not None:
+                service = f"{port.protocol.value} . {port.host_port}"
+                yield Element("inet", f"ports{family}", f"{service} : {address} . {port.vm_port}")
+                yield Element("inet", f"open{family}", f"{address} . {port.protocol.value} . {port.vm_port}")
+
+    def _tables(self) -> str:
+        return _RULES.replace("$pool4", str(self._addresses.pool4))
+
+
+def check_forwarding() -> None:
+    """Raise Missing unless the host forwards: without it neither NAT nor a published port can work."""
+    if _FORWARDING.read_text().strip() == "0":
+        raise Missing(
+            "this host does not forward IPv4 packets, so no VM can reach beyond it",
+            "sysctl -w net.ipv4.ip_forward=1 (and a file in /etc/sysctl.d to keep it)",
+        )
+
+
+def _commands(verb: str, elements: Iterable[Element]) -> Iterator[str]:
+    """One command for each set: much less to parse than one for each element."""
+    by_set: dict[tuple[str, str], list[str]] = {}
+    for element in elements:
+        by_set.setdefault((element.family, element.set), []).append(element.text)
+    for (family, name), texts in by_set.items():
+        yield f"{verb} element {family} {_TABLE} {name} {{ {', '.join(texts)} }}\n"

@@ -1,0 +1,141 @@
+"""The network part: from one state of it to the next, in the kernel."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingle.helper.v1 import helper_pb2 as pb
+from ingle.host_helper.coexistence import pass_others
+from ingle.host_helper.errors import HelperError, InUse
+from ingle.host_helper.firewall import Firewall, check_forwarding
+from ingle.host_helper.links import Links
+from ingle.host_helper.messages import network_message, port_message, tap_message
+from ingle.host_helper.names import Addresses, bridge_name, tap_name
+from ingle.host_helper.nft import open_nft
+from ingle.host_helper.policy import Policy
+from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
+
+log = logging.getLogger(__name__)
+
+# As the kernel prints them: 32-bit words of the host's byte order, in hex; TCP_LISTEN, and TCP_CLOSE for UDP's bound.
+_LOOPBACK4 = "7F"
+_LOOPBACK6 = "00000000000000000000000001000000"
+_SERVING = {"0A", "07"}
+
+
+class NetworkPart:
+    """Implements part.Part: bridges, taps and the firewall."""
+
+    number: "pb.Part.ValueType" = pb.PART_NETWORK
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._addresses = Addresses.of(policy)
+        self._links = Links(policy)
+        self._firewall = Firewall(open_nft(), self._addresses)
+
+    def close(self) -> None:
+        """Spare taps go, the rest stays."""
+        self._links.trim(0)
+        self._links.close()
+
+    def check(self, old: State, new: State) -> None:
+        added = new.beyond(old)
+        if any(isinstance(resource, (Nat, Published)) for resource in added):
+            check_forwarding()
+        for resource in added:
+            if isinstance(resource, Published):
+                _check_free(resource)
+
+    def change(self, old: State, new: State, named: Sequence[Resource]) -> None:
+        """The firewall comes first: what it doesn't know is dropped, so a tap never can more than its rules allow."""
+        added, removed = new.beyond(old), old.beyond(new)
+        self._firewall.change(old, new)
+        for resource in removed:
+            if isinstance(resource, Tap):
+                self._links.release_tap(resource.slot)
+        for resource in [*added, *named]:
+            self._ensure(resource)
+        networks = [each for each in removed if isinstance(each, Network)]
+        for network in networks:
+            self._links.delete_bridge(network.number)
+        if networks or any(isinstance(each, Network) for each in added):
+            pass_others(wanted=bool(new.all(Network)))
+
+    def settle(self, state: State) -> None:
+        failures: list[HelperError] = []
+        networks, taps = state.all(Network), state.all(Tap)
+        names = [bridge_name(each.number) for each in networks] + [tap_name(each.slot) for each in taps]
+        try:
+            if len(state) > 0:
+                self._firewall.replace(state)
+            self._links.keep_only(names)
+            if len(state) == 0:
+                self._firewall.remove()
+        except HelperError as error:
+            failures.append(error)
+        resources: list[Resource] = [*networks, *taps]
+        for resource in resources:
+            try:
+                self._ensure(resource)
+            except HelperError as error:
+                failures.append(error)
+        pass_others(wanted=bool(networks))
+        for failure in failures:
+            log.error("not settled: %s", failure.message)
+        if failures:
+            raise failures[0]
+
+    def describe(self, named: Sequence[Resource], state: State) -> pb.ApplyResponse:
+        return pb.ApplyResponse(
+            networks=[network_message(self._addresses, each) for each in named if isinstance(each, Network)],
+            taps=[tap_message(self._addresses, each, state) for each in named if isinstance(each, Tap)],
+        )
+
+    def list(self, state: State) -> pb.ListResponse:
+        present = self._links.ours()
+        return pb.ListResponse(
+            networks=[
+                network_message(self._addresses, each, bridge_name(each.number) in present)
+                for each in state.all(Network)
+            ],
+            taps=[tap_message(self._addresses, each, state, tap_name(each.slot) in present) for each in state.all(Tap)],
+            ports=[port_message(each, state) for each in state.all(Published)],
+            parked_taps=self._links.parked,
+        )
+
+    @property
+    def untidy(self) -> bool:
+        return self._links.parked > self._policy.spare_taps
+
+    def tidy(self) -> None:
+        """Keep no more spare taps than the policy allows: removing many at once costs little more than one."""
+        self._links.trim(self._policy.spare_taps)
+
+    def _ensure(self, resource: Resource) -> None:
+        match resource:
+            case Network(number):
+                self._links.ensure_bridge(number)
+            case Tap(slot, _):
+                self._links.ensure_tap(slot)
+
+
+def _check_free(port: Published) -> None:
+    """A port that a program of the host serves is not taken away from it. Raises InUse.
+
+    What listens on the loopback only is not affected. See proc(5), /proc/net/tcp."""
+    name = port.protocol.value
+    for table, loopback in (name, _LOOPBACK4), (f"{name}6", _LOOPBACK6):
+        for line in _lines(Path("/proc/net", table)):
+            local, _, status = line.split()[1:4]
+            address, _, number = local.rpartition(":")
+            if int(number, 16) == port.host_port and status in _SERVING and not address.endswith(loopback):
+                raise InUse(f"a program of the host serves port {port.host_port}/{name}", "take another port")
+
+
+def _lines(table: Path) -> list[str]:
+    """Without the heading; none where the kernel has no such protocol."""
+    try:
+        return table.read_text().splitlines()[1:]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,73 @@
+"""nft's language, run in this process by libnftables, or where that is absent by the program `nft`.
+
+See libnftables(3). A text is one transaction: all of it or nothing. A fork of `nft` costs a hundred times as much.
+"""
+
+import ctypes
+import subprocess
+from typing import Protocol
+
+from ingle.host_helper.errors import KernelRefused, Missing
+
+_LIBRARY = "libnftables.so.1"
+_TIMEOUT_SECONDS = 30.0
+
+
+class Nft(Protocol):
+    """Runs commands."""
+
+    def run(self, commands: str) -> None:
+        """One transaction. Raises KernelRefused with what nft said, and then nothing has changed."""
+
+
+def open_nft() -> Nft:
+    """The library when it is there, else the program."""
+    try:
+        return _Library(ctypes.CDLL(_LIBRARY))
+    except OSError:
+        return _Program()
+
+
+class _Library:
+    """Five functions of libnftables. For one thread at a time."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.nft_ctx_new.restype = ctypes.c_void_p
+        library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+        library.nft_ctx_buffer_output.argtypes = [ctypes.c_void_p]
+        library.nft_ctx_buffer_error.argtypes = [ctypes.c_void_p]
+        library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
+        library.nft_ctx_get_error_buffer.argtypes = [ctypes.c_void_p]
+        library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+        self._context = library.nft_ctx_new(0)
+        if self._context is None:
+            raise Missing("nftables: no context", "is CAP_NET_ADMIN there?")
+        library.nft_ctx_buffer_output(self._context)
+        library.nft_ctx_buffer_error(self._context)
+
+    def run(self, commands: str) -> None:
+        if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()) != 0:
+            raise KernelRefused(f"nftables: {_brief(self._library.nft_ctx_get_error_buffer(self._context))}")
+
+
+class _Program:
+    """`nft -f -`."""
+
+    def run(self, commands: str) -> None:
+        try:
+            done = subprocess.run(
+                ["nft", "-f", "-"], input=commands.encode(), capture_output=True, check=False, timeout=_TIMEOUT_SECONDS
+            )
+        except FileNotFoundError:
+            raise Missing(f"neither {_LIBRARY} nor nft is there", "apt-get install libnftables1") from None
+        except subprocess.TimeoutExpired:
+            raise KernelRefused(f"nft took more than {_TIMEOUT_SECONDS:.0f} s") from None
+        if done.returncode != 0:
+            raise KernelRefused(f"nftables: {_brief(done.stderr)}")
+
+
+def _brief(output: bytes | None) -> str:
+    """The first complaint, without the line that it shows again."""
+    lines = (output or b"").decode(errors="replace").splitlines()
+    return lines[0] if lines else "refused without a word"

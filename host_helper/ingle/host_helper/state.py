@@ -1,0 +1,163 @@
+"""What the helper has made, or is to make: resources, and sets of them.
+
+Immutable. A verb is a function from one state to the next, and everything else follows from the difference.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias, TypeVar
+
+
+class Protocol(Enum):
+    """Of a published port; the value is nft's word for it."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A bridge and its gateway addresses."""
+
+    number: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("network", str(self.number))
+
+    def __str__(self) -> str:
+        return f"network {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A VM's interface."""
+
+    slot: int
+    vm: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("tap", str(self.slot))
+
+    def __str__(self) -> str:
+        return f"tap {self.slot} of {self.vm}"
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """The VM at a slot may reach what the host reaches."""
+
+    slot: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("nat", str(self.slot))
+
+    def __str__(self) -> str:
+        return f"nat of {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port of the host that is a VM's."""
+
+    protocol: Protocol
+    host_port: int
+    slot: int
+    vm_port: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("port", self.protocol.value, str(self.host_port))
+
+    def __str__(self) -> str:
+        return f"port {self.host_port}/{self.protocol.value} to {self.vm_port} of {self.slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A VM's snapshot of an image."""
+
+    vm: str
+    image: str
+    size: int  # bytes
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("device", self.vm)
+
+    def __str__(self) -> str:
+        return f"device of {self.vm}"
+
+
+Resource: TypeAlias = Network | Tap | Nat | Published | Device
+Kind = TypeVar("Kind", Network, Tap, Nat, Published, Device)
+
+
+class State:
+    """Resources, one a key."""
+
+    def __init__(self, resources: Iterable[Resource] = ()) -> None:
+        self._by_key = {resource.key: resource for resource in resources}
+
+    @classmethod
+    def _of(cls, by_key: dict[tuple[str, ...], Resource]) -> "State":
+        state = cls()
+        state._by_key = by_key  # our own
+        return state
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(self._by_key.values())
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __contains__(self, resource: Resource) -> bool:
+        return self._by_key.get(resource.key) == resource
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, State) and self._by_key == other._by_key
+
+    __hash__ = None  # type: ignore[assignment] # nobody needs it, and it would cost
+
+    def get(self, *key: str) -> Resource | None:
+        """The resource with this key."""
+        return self._by_key.get(key)
+
+    def tap(self, slot: int) -> Tap | None:
+        """The tap at a slot."""
+        found = self.get("tap", str(slot))
+        return found if isinstance(found, Tap) else None
+
+    def device(self, vm: str) -> Device | None:
+        """A VM's device."""
+        found = self.get("device", vm)
+        return found if isinstance(found, Device) else None
+
+    def published(self, protocol: Protocol, host_port: int) -> Published | None:
+        """Whose a port of the host is."""
+        found = self.get("port", protocol.value, str(host_port))
+        return found if isinstance(found, Published) else None
+
+    def all(self, kind: type[Kind]) -> list[Kind]:
+        """Every resource of a kind."""
+        return [resource for resource in self if isinstance(resource, kind)]
+
+    def plus(self, *resources: Resource) -> "State":
+        """With these, instead of what has their keys."""
+        return State._of(self._by_key | {resource.key: resource for resource in resources})
+
+    def minus(self, resources: Iterable[Resource]) -> "State":
+        """Without these, or what else has their keys."""
+        left = self._by_key.copy()
+        for resource in resources:
+            left.pop(resource.key, None)
+        return State._of(left)
+
+    def beyond(self, other: "State") -> list[Resource]:
+        """What is here and not there, or there is different."""
+        theirs = other._by_key  # noqa: SLF001 # one of us
+        # Most are the very same object, which is much cheaper to see than equality.
+        return [mine for key, mine in self._by_key.items() if mine is not (its := theirs.get(key)) and mine != its]

@@ -1,0 +1,138 @@
+"""What every call of the helper has in common: who may call, op_ids, the audit line, errors."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import grpc
+import pytest
+
+from harness import refused
+from helper.process import UID, Helper, vm
+from ingle.helper.v1 import helper_pb2 as pb
+
+OP_ID = "op-0123456789ab"
+
+CALL_AS = """
+import grpc, os, sys
+from ingle.helper.v1 import helper_pb2, helper_pb2_grpc
+uid = int(sys.argv[2])
+os.setgroups([]); os.setgid(uid); os.setuid(uid)
+channel = grpc.insecure_channel("unix:" + sys.argv[1])
+try:
+    print(helper_pb2_grpc.HelperServiceStub(channel).Ping(helper_pb2.PingRequest(), timeout=10).part)
+except grpc.RpcError as error:
+    print(error.code().name)
+"""
+
+
+def call_as(helper: Helper, uid: int) -> str:
+    argv = [sys.executable, "-c", CALL_AS, str(helper.socket), str(uid)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+def test_ping_says_what_is_served(helper: Helper) -> None:
+    assert helper.stub.Ping(pb.PingRequest()).part == pb.PART_NETWORK
+
+
+def test_the_api_servers_user_may_call_and_another_may_not(helper: Helper) -> None:
+    assert stat.S_IMODE(helper.socket.stat().st_mode) == 0o660
+    assert (helper.socket.stat().st_uid, helper.socket.stat().st_gid) == (0, UID)
+    assert call_as(helper, UID) == str(pb.PART_NETWORK)
+    assert call_as(helper, UID + 1) == "UNAVAILABLE"
+    assert "connection refused" not in helper.said(), "the socket's mode came first"
+
+
+def test_another_user_is_refused_at_the_gate_even_where_modes_would_let_it_in(helper: Helper) -> None:
+    helper.socket.chmod(0o666)
+    try:
+        assert call_as(helper, UID + 1) == "UNAVAILABLE"
+    finally:
+        helper.socket.chmod(0o660)
+    assert f'"connection refused", "uid": {UID + 1}' in helper.said()
+
+
+def test_the_private_socket_refuses_calls_that_did_not_come_through_the_gate(helper: Helper) -> None:
+    private = helper.runtime / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    with grpc.insecure_channel(f"unix:{private}/grpc.sock") as channel:
+        error = refused(channel.unary_unary("/ingle.helper.v1.HelperService/Ping"), b"")
+    assert error.code is grpc.StatusCode.PERMISSION_DENIED
+    assert error.reason == "PEER_REFUSED"
+
+
+def test_the_callers_op_id_is_in_the_answer_the_error_and_the_audit(helper: Helper) -> None:
+    metadata = (("ingle-op-id", OP_ID),)
+    _, call = helper.stub.Ping.with_call(pb.PingRequest(), metadata=metadata)
+    assert dict(call.trailing_metadata())["ingle-op-id"] == OP_ID
+    error = refused(helper.stub.CreateTap, pb.CreateTapRequest(vm_id="nonsense", slot=2), metadata=metadata)
+    assert error.op_id == OP_ID
+    assert error.reason == "INVALID_ARGUMENT"
+    assert [line["op_id"] for line in helper.audit()] == [OP_ID, OP_ID]
+
+
+def test_what_is_no_op_id_is_replaced(helper: Helper) -> None:
+    _, call = helper.stub.Ping.with_call(pb.PingRequest(), metadata=(("ingle-op-id", "op-\\n{}"),))
+    assert dict(call.trailing_metadata())["ingle-op-id"].startswith("op-")
+    assert dict(call.trailing_metadata())["ingle-op-id"] != "op-\\n{}"
+
+
+def test_every_call_is_audited_with_who_what_and_how_it_ended(helper: Helper) -> None:
+    helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=3))
+    refused(helper.stub.SetNat, pb.SetNatRequest(vm_id=vm(1), slot=770, enabled=True))
+    done, failed = helper.audit()
+    assert (done["verb"], done["uid"], done["pid"], done["result"]) == ("EnsureNetwork", 0, os.getpid(), "ok")
+    assert done["changes"] == ["EnsureNetwork(number=3)"]
+    assert (failed["verb"], failed["result"]) == ("SetNat", "WRONG_STATE")
+    assert "770" in failed["why"]
+
+
+@pytest.mark.parametrize("path", ["/ingle.helper.v1.HelperService/Nope", "/ingle.v1.VmService/GetVm"])
+def test_an_unknown_method_is_refused_like_everything_else(helper: Helper, path: str) -> None:
+    error = refused(helper.channel.unary_unary(path), b"")
+    assert error.code is grpc.StatusCode.UNIMPLEMENTED
+    assert error.reason == "UNKNOWN_METHOD"
+
+
+def test_garbage_and_silence_on_the_socket_hurt_nobody(helper: Helper) -> None:
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as garbage:
+        silent.connect(str(helper.socket))
+        garbage.connect(str(helper.socket))
+        garbage.sendall(os.urandom(50_000))
+        helper.stub.Ping(pb.PingRequest())
+
+
+def test_more_connections_than_any_api_server_needs_are_turned_away(helper: Helper) -> None:
+    helper.stub.Ping(pb.PingRequest())
+    many = [socket.socket(socket.AF_UNIX) for _ in range(60)]
+    for each in many:
+        each.connect(str(helper.socket))
+    turned_away = 0
+    for each in many:
+        try:
+            turned_away += each.recv(1) == b""  # a server of HTTP/2 speaks first
+        except ConnectionResetError:
+            turned_away += 1
+    for each in many:
+        each.close()
+    assert turned_away == 60 - 31  # one of 32 is ours
+    helper.stub.Ping(pb.PingRequest())
+
+
+def test_a_second_helper_is_refused_and_the_first_goes_on(helper: Helper) -> None:
+    second = subprocess.run(helper.argv(), capture_output=True, text=True, check=False, timeout=60)
+    assert second.returncode == 75
+    assert "another helper" in second.stderr
+    helper.stub.Ping(pb.PingRequest())
+
+
+def test_it_ends_cleanly_and_leaves_its_resources_to_the_next(own_helper: Helper) -> None:
+    own_helper.tap(2)
+    assert own_helper.stop() == 0
+    assert not own_helper.socket.exists()
+    assert {"ingb0", "ingt2"} <= own_helper.namespace.links()
+    own_helper.start()
+    (tap,) = own_helper.stub.List(pb.ListRequest()).taps
+    assert tap.present
