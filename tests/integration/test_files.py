@@ -1,15 +1,14 @@
 """`vm cp` and `vm file` against a real guest."""
 
-import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from harness import Server
 from ingle.v1 import vm_pb2
+from trees import SPARSE_SIZE, facts, make_tree
 
-_FILES = 3000
+_FILES = 5000
 
 
 def ingle(server: Server, *arguments: str | Path, stdin: bytes = b"") -> bytes:
@@ -21,40 +20,18 @@ def ingle(server: Server, *arguments: str | Path, stdin: bytes = b"") -> bytes:
     return ended.stdout
 
 
-def tree_of(top: Path) -> Path:
-    for number in range(_FILES):
-        path = top / f"{number % 50}" / f"file {number} ü"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(number % 700))
-        path.chmod((0o644, 0o755, 0o600, 0o444)[number % 4])
-    (top / "large").write_bytes(os.urandom(3_000_000))
-    (top / "soft").symlink_to("0")
-    (top / "dangling").symlink_to("/no/where")
-    (top / "hard").hardlink_to(top / "large")
-    (top / "0").chmod(0o550)
-    return top
-
-
-def facts(top: Path) -> dict[str, tuple[object, ...]]:
-    found: dict[str, tuple[object, ...]] = {}
-    for path in [top, *top.rglob("*")]:
-        stat = path.lstat()
-        content = path.readlink() if path.is_symlink() else None
-        if content is None and path.is_file():
-            content = hashlib.sha256(path.read_bytes()).hexdigest()  # type: ignore[assignment]
-        found[str(path.relative_to(top))] = (stat.st_mode, int(stat.st_mtime), content, path.is_dir() or stat.st_nlink)
-    return found
-
-
 def test_a_tree_of_thousands_makes_the_round_trip_unchanged(
     server: Server, shared_vm: vm_pb2.Vm, tmp_path: Path
 ) -> None:
-    tree, back = tree_of(tmp_path / "tree"), tmp_path / "back"
-    ingle(server, "vm", "cp", tree, f"{shared_vm.name}:/root")
-    count = server.run(shared_vm.id, "sh", "-c", "find /root/tree -type f | wc -l; readlink /root/tree/soft")[1]
-    assert count == b"%d\n0\n" % (_FILES + 2)
-    ingle(server, "vm", "cp", f"{shared_vm.name}:/root/tree", back)
+    tree, back = make_tree(tmp_path / "tree", _FILES), tmp_path / "back"
+    ingle(server, "vm", "cp", "-a", tree, f"{shared_vm.name}:/root")
+    sparse = server.run(shared_vm.id, "sh", "-c", "ls -A /root/tree | wc -l; stat -c '%s %b' /root/tree/odd/sparse")[1]
+    entries, size, blocks = map(int, sparse.split())
+    assert (entries, size) == (len(list(tree.iterdir())), SPARSE_SIZE)
+    assert blocks * 512 < SPARSE_SIZE // 10
+    ingle(server, "vm", "cp", "-a", f"{shared_vm.name}:/root/tree", back)
     assert facts(back) == facts(tree)
+    ingle(server, "vm", "file", "rm", "-r", shared_vm.name, "/root/tree")
 
 
 def test_a_file_is_written_described_listed_moved_and_removed(server: Server, shared_vm: vm_pb2.Vm) -> None:

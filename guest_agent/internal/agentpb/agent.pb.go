@@ -59,6 +59,10 @@ const (
 	ErrorCode_ERROR_CODE_FILE_TOO_LARGE     ErrorCode = 34
 	// Any other errno; the message names it.
 	ErrorCode_ERROR_CODE_FILE_IO_FAILED ErrorCode = 35
+	// The file system can't do such a thing.
+	ErrorCode_ERROR_CODE_FILE_NOT_SUPPORTED ErrorCode = 36
+	// No file descriptors, or no memory.
+	ErrorCode_ERROR_CODE_OUT_OF_RESOURCES ErrorCode = 37
 	// Why a server in the guest can't be reached. Nobody listens there.
 	ErrorCode_ERROR_CODE_CONNECTION_REFUSED   ErrorCode = 50
 	ErrorCode_ERROR_CODE_CONNECTION_TIMED_OUT ErrorCode = 51
@@ -108,6 +112,8 @@ var (
 		33: "ERROR_CODE_ARCHIVE_INVALID",
 		34: "ERROR_CODE_FILE_TOO_LARGE",
 		35: "ERROR_CODE_FILE_IO_FAILED",
+		36: "ERROR_CODE_FILE_NOT_SUPPORTED",
+		37: "ERROR_CODE_OUT_OF_RESOURCES",
 		50: "ERROR_CODE_CONNECTION_REFUSED",
 		51: "ERROR_CODE_CONNECTION_TIMED_OUT",
 		52: "ERROR_CODE_CONNECTION_RESET",
@@ -148,6 +154,8 @@ var (
 		"ERROR_CODE_ARCHIVE_INVALID":          33,
 		"ERROR_CODE_FILE_TOO_LARGE":           34,
 		"ERROR_CODE_FILE_IO_FAILED":           35,
+		"ERROR_CODE_FILE_NOT_SUPPORTED":       36,
+		"ERROR_CODE_OUT_OF_RESOURCES":         37,
 		"ERROR_CODE_CONNECTION_REFUSED":       50,
 		"ERROR_CODE_CONNECTION_TIMED_OUT":     51,
 		"ERROR_CODE_CONNECTION_RESET":         52,
@@ -3455,7 +3463,7 @@ func (x *StatFileResponse) GetFile() *FileInfo {
 type ListDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Only names behind this one, in the order of bytes.
+	// `next_after` of the page before; empty: the first page.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// At most 10,000, which is also what 0 means.
 	MaxEntries    uint32 `protobuf:"varint,3,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
@@ -3568,8 +3576,10 @@ func (x *DirectoryEntries) GetEntries() []*FileInfo {
 
 type ListDirectoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// There are more behind the last one.
-	Truncated     bool `protobuf:"varint,1,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// There are more behind the last one, in the order of bytes.
+	Truncated bool `protobuf:"varint,1,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	// With truncated: where a next page begins.
+	NextAfter     string `protobuf:"bytes,2,opt,name=next_after,json=nextAfter,proto3" json:"next_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3609,6 +3619,13 @@ func (x *ListDirectoryResponse) GetTruncated() bool {
 		return x.Truncated
 	}
 	return false
+}
+
+func (x *ListDirectoryResponse) GetNextAfter() string {
+	if x != nil {
+		return x.NextAfter
+	}
+	return ""
 }
 
 type MakeDirectoryRequest struct {
@@ -3937,10 +3954,12 @@ func (*RenameResponse) Descriptor() ([]byte, []int) {
 }
 
 // A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
+// Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0.
 type CopyInRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	// Owners as the archive's numbers say, instead of the user.
+	// Owners as the archive's numbers say, instead of the user; setuid and setgid bits, extended attributes and ACLs; and
+	// all of that for directories that are there already, which otherwise stay as they are.
 	PreserveOwners bool   `protobuf:"varint,2,opt,name=preserve_owners,json=preserveOwners,proto3" json:"preserve_owners,omitempty"`
 	User           string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -4002,9 +4021,11 @@ type CopyInResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Entries uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
 	// Of file content.
-	Bytes         uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Extended attributes that the file system would not take, or that the user may not set.
+	AttributesLeftOut uint64 `protobuf:"varint,3,opt,name=attributes_left_out,json=attributesLeftOut,proto3" json:"attributes_left_out,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CopyInResponse) Reset() {
@@ -4051,12 +4072,21 @@ func (x *CopyInResponse) GetBytes() uint64 {
 	return 0
 }
 
+func (x *CopyInResponse) GetAttributesLeftOut() uint64 {
+	if x != nil {
+		return x.AttributesLeftOut
+	}
+	return 0
+}
+
 // Answered with a tar archive whose names begin with the last component of the path. Sockets are left out, and what is
 // mounted below the path is an empty directory.
 type CopyOutRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	User  string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// What is in the directory, which a symbolic link may lead to; names then begin with "./".
+	Contents      bool `protobuf:"varint,3,opt,name=contents,proto3" json:"contents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4105,13 +4135,22 @@ func (x *CopyOutRequest) GetUser() string {
 	return ""
 }
 
+func (x *CopyOutRequest) GetContents() bool {
+	if x != nil {
+		return x.Contents
+	}
+	return false
+}
+
 type CopyOutResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Entries uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
 	// Of file content.
-	Bytes         uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Extended attributes beyond 256 KiB of one file.
+	AttributesLeftOut uint64 `protobuf:"varint,3,opt,name=attributes_left_out,json=attributesLeftOut,proto3" json:"attributes_left_out,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *CopyOutResponse) Reset() {
@@ -4154,6 +4193,13 @@ func (x *CopyOutResponse) GetEntries() uint64 {
 func (x *CopyOutResponse) GetBytes() uint64 {
 	if x != nil {
 		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CopyOutResponse) GetAttributesLeftOut() uint64 {
+	if x != nil {
+		return x.AttributesLeftOut
 	}
 	return 0
 }
@@ -5317,9 +5363,11 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"maxEntries\x12\x12\n" +
 	"\x04user\x18\x04 \x01(\tR\x04user\"F\n" +
 	"\x10DirectoryEntries\x122\n" +
-	"\aentries\x18\x01 \x03(\v2\x18.ingle.agent.v1.FileInfoR\aentries\"5\n" +
+	"\aentries\x18\x01 \x03(\v2\x18.ingle.agent.v1.FileInfoR\aentries\"T\n" +
 	"\x15ListDirectoryResponse\x12\x1c\n" +
-	"\ttruncated\x18\x01 \x01(\bR\ttruncated\"\x90\x01\n" +
+	"\ttruncated\x18\x01 \x01(\bR\ttruncated\x12\x1d\n" +
+	"\n" +
+	"next_after\x18\x02 \x01(\tR\tnextAfter\"\x90\x01\n" +
 	"\x14MakeDirectoryRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\x04mode\x18\x02 \x01(\rH\x00R\x04mode\x88\x01\x01\x12\x14\n" +
@@ -5343,16 +5391,19 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\rCopyInRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12'\n" +
 	"\x0fpreserve_owners\x18\x02 \x01(\bR\x0epreserveOwners\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04user\"@\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\"p\n" +
 	"\x0eCopyInResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"8\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
+	"\x13attributes_left_out\x18\x03 \x01(\x04R\x11attributesLeftOut\"T\n" +
 	"\x0eCopyOutRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04user\x18\x02 \x01(\tR\x04user\"A\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1a\n" +
+	"\bcontents\x18\x03 \x01(\bR\bcontents\"q\n" +
 	"\x0fCopyOutResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x88\x02\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
+	"\x13attributes_left_out\x18\x03 \x01(\x04R\x11attributesLeftOut\"\x88\x02\n" +
 	"\x10ConfigureRequest\x12\x18\n" +
 	"\aentropy\x18\x01 \x01(\fR\aentropy\x122\n" +
 	"\x05clock\x18\x02 \x01(\v2\x1c.ingle.agent.v1.ClockSettingR\x05clock\x12\x1a\n" +
@@ -5418,7 +5469,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xd1\t\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\x95\n" +
+	"\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -5451,6 +5503,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x1aERROR_CODE_ARCHIVE_INVALID\x10!\x12\x1d\n" +
 	"\x19ERROR_CODE_FILE_TOO_LARGE\x10\"\x12\x1d\n" +
 	"\x19ERROR_CODE_FILE_IO_FAILED\x10#\x12!\n" +
+	"\x1dERROR_CODE_FILE_NOT_SUPPORTED\x10$\x12\x1f\n" +
+	"\x1bERROR_CODE_OUT_OF_RESOURCES\x10%\x12!\n" +
 	"\x1dERROR_CODE_CONNECTION_REFUSED\x102\x12#\n" +
 	"\x1fERROR_CODE_CONNECTION_TIMED_OUT\x103\x12\x1f\n" +
 	"\x1bERROR_CODE_CONNECTION_RESET\x104\x12\x1f\n" +

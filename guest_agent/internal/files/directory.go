@@ -1,8 +1,8 @@
 package files
 
 import (
-	"errors"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,46 +23,57 @@ const (
 	entryCost = 64
 )
 
-// List sends the entries behind a name in the order of their bytes, and answers whether there are more than it sent.
-func List(path, after string, limit int, send func([]*agentpb.FileInfo) error) (bool, error) {
-	truncated, err := list(path, after, limit, send)
-	return truncated, explain(err, path)
+// List sends the entries of a directory in the order of their names' bytes, from where `after` says. It answers whether
+// there are more than it sent, and where those begin.
+func List(
+	path, after string, limit int, send func([]*agentpb.FileInfo) error,
+) (*agentpb.ListDirectoryResponse, error) {
+	former, err := url.PathUnescape(after)
+	if err != nil {
+		return nil, badRequest("%q is no place where a page begins", after)
+	}
+	response, err := list(path, former, limit, send)
+	return response, explain(err, path)
 }
 
-func list(path, after string, limit int, send func([]*agentpb.FileInfo) error) (bool, error) {
+func list(
+	path, after string, limit int, send func([]*agentpb.FileInfo) error,
+) (*agentpb.ListDirectoryResponse, error) {
 	directory, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer directory.Close()
 	names, err := firstNames(directory, after, limit+1)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	var batch []*agentpb.FileInfo
 	batched, total := 0, 0
 	for index, name := range names {
 		if index == limit || total > maxPageBytes {
-			return true, send(batch)
+			// Escaped, since a name needn't be UTF-8, and a field of the answer must be.
+			next := url.PathEscape(names[index-1])
+			return &agentpb.ListDirectoryResponse{Truncated: true, NextAfter: next}, send(batch)
 		}
 		info, err := describe(int(directory.Fd()), name, unix.AT_SYMLINK_NOFOLLOW)
 		if err == unix.ENOENT { // removed meanwhile
 			continue
 		}
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		batch = append(batch, info)
 		size := len(info.Name) + len(info.LinkTarget) + entryCost
 		batched, total = batched+size, total+size
 		if batched > batchBytes {
 			if err := send(batch); err != nil {
-				return false, err
+				return nil, err
 			}
 			batch, batched = nil, 0
 		}
 	}
-	return false, send(batch)
+	return &agentpb.ListDirectoryResponse{}, send(batch)
 }
 
 // firstNames answers the first so many names behind one, sorted, and holds twice as many at most.
@@ -71,7 +82,7 @@ func firstNames(directory *os.File, after string, count int) ([]string, error) {
 	for {
 		some, err := directory.Readdirnames(1000)
 		for _, name := range some {
-			if utf8Only(name) > after {
+			if name > after {
 				names = append(names, name)
 			}
 		}
@@ -116,55 +127,36 @@ func MakeDirectory(path string, wanted Attributes, parents bool) (*agentpb.FileI
 	})
 }
 
-// Remove removes a file, a symbolic link itself, an empty directory, or, recursive, one with all that is in it.
-func Remove(path string, recursive bool) error {
-	if path == "/" {
-		return badRequest("/ is not removed")
-	}
-	if recursive {
-		if _, err := Stat(path, false); err != nil {
-			return err
-		}
-		return explain(os.RemoveAll(path), path)
-	}
-	return explain(os.Remove(path), path)
-}
-
 // Rename moves a file or directory within a file system. Without replace nothing may be at the new path.
 func Rename(path, newPath string, replace bool) error {
+	if path == "/" || newPath == "/" {
+		return badRequest("/ is neither moved nor replaced")
+	}
 	flags := uint(unix.RENAME_NOREPLACE)
 	if replace {
 		flags = 0
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, newPath, flags); err != nil {
-		return explain(err, blame(err, path, newPath))
+	from, err := openDirectory(filepath.Dir(path), false)
+	if err != nil {
+		return err
 	}
-	for _, changed := range []string{filepath.Dir(path), filepath.Dir(newPath)} {
-		directory, err := os.Open(changed)
-		if errors.Is(err, os.ErrPermission) { // who may write to it needn't be allowed to read it
-			continue
-		}
-		if err != nil {
-			return explain(err, changed)
-		}
-		err = directory.Sync()
-		directory.Close()
-		if err != nil {
-			return explain(err, changed)
-		}
+	defer unix.Close(from)
+	to, err := openDirectory(filepath.Dir(newPath), false)
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-// blame answers which of two paths a rename failed for.
-func blame(err error, path, newPath string) string {
-	switch err {
+	defer unix.Close(to)
+	switch err := unix.Renameat2(from, filepath.Base(path), to, filepath.Base(newPath), flags); err {
+	case nil:
+	case unix.EINVAL:
+		return badRequest("%s can't be moved into itself, to %s", path, newPath)
 	case unix.EEXIST, unix.ENOTEMPTY, unix.EISDIR:
-		return newPath
-	case unix.ENOENT:
-		if _, err := Stat(path, false); err == nil {
-			return newPath
-		}
+		return explain(err, newPath)
+	default:
+		return explain(err, path)
 	}
-	return path
+	if err := syncDirectory(from); err != nil {
+		return explain(err, filepath.Dir(path))
+	}
+	return explain(syncDirectory(to), filepath.Dir(newPath))
 }

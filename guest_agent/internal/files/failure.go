@@ -30,6 +30,11 @@ var codes = map[unix.Errno]agentpb.ErrorCode{
 	unix.ETXTBSY:      agentpb.ErrorCode_ERROR_CODE_FILE_BUSY,
 	unix.EXDEV:        agentpb.ErrorCode_ERROR_CODE_CROSS_DEVICE,
 	unix.EFBIG:        agentpb.ErrorCode_ERROR_CODE_FILE_TOO_LARGE,
+	unix.EOPNOTSUPP:   agentpb.ErrorCode_ERROR_CODE_FILE_NOT_SUPPORTED,
+	unix.ENOSYS:       agentpb.ErrorCode_ERROR_CODE_FILE_NOT_SUPPORTED,
+	unix.EMFILE:       agentpb.ErrorCode_ERROR_CODE_OUT_OF_RESOURCES,
+	unix.ENFILE:       agentpb.ErrorCode_ERROR_CODE_OUT_OF_RESOURCES,
+	unix.ENOMEM:       agentpb.ErrorCode_ERROR_CODE_OUT_OF_RESOURCES,
 }
 
 // explain tells by code what the kernel said about a path. What is no word of the kernel about a file stays as it is.

@@ -16,11 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	tarBlock = 512
-	// largestUnpacked is what a file may grow to: a sparse one claims any size.
-	largestUnpacked = 1 << 20
-)
+// largestUnpacked is what a file may grow to: a sparse one claims any size.
+const largestUnpacked = 1 << 20
 
 // FuzzUnpack: whatever an archive holds, nothing outside the directory that it is unpacked in is made, changed or
 // removed, though links in there lead out.

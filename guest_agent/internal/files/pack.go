@@ -19,21 +19,26 @@ type Copied struct {
 	Entries uint64
 	// Of file content.
 	Bytes uint64
+	// AttributesLeftOut are extended attributes for which there was no room, or no right.
+	AttributesLeftOut uint64
 }
 
 // Pack writes a file, or a directory with all that is in it, as a tar archive whose names begin with the last component
-// of the path. Sockets are left out; what is mounted below the path is an empty directory.
-func Pack(path string, sink io.Writer) (Copied, error) {
+// of the path; or with contents what is in a directory, with names that begin with "./". Sockets are left out; what is
+// mounted below the path is an empty directory.
+//
+// Everything is in PAX format, for times to the nanosecond and names of any bytes.
+func Pack(path string, contents bool, sink io.Writer) (Copied, error) {
 	parent, name := filepath.Dir(path), filepath.Base(path)
-	if path == "/" {
-		name = "."
+	if path == "/" || contents {
+		parent, name = path, "."
 	}
 	directory, err := unix.Open(parent, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Copied{}, explain(err, parent)
 	}
 	defer unix.Close(directory)
-	p := &packer{archive: tar.NewWriter(sink), seen: map[inode]string{}}
+	p := &packer{sink: sink, archive: tar.NewWriter(sink), seen: map[inode]string{}, buffer: make([]byte, chunk)}
 	var top unix.Stat_t
 	if err := unix.Fstatat(directory, name, &top, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return Copied{}, explain(err, path)
@@ -48,7 +53,9 @@ func Pack(path string, sink io.Writer) (Copied, error) {
 type inode struct{ device, number uint64 }
 
 type packer struct {
+	sink    io.Writer
 	archive *tar.Writer
+	buffer  []byte
 	copied  Copied
 	device  uint64
 	// seen has the names of files that other names link to.
@@ -66,7 +73,8 @@ func (p *packer) add(directory int, name, archived, path string) error {
 		Mode:    int64(stat.Mode & permissions),
 		Uid:     int(stat.Uid),
 		Gid:     int(stat.Gid),
-		ModTime: time.Unix(int64(stat.Mtim.Sec), 0), // tar would round up what is later than half
+		ModTime: time.Unix(stat.Mtim.Unix()),
+		Format:  tar.FormatPAX,
 	}
 	switch stat.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -102,15 +110,18 @@ func (p *packer) addDirectory(parent int, name string, header *tar.Header, desce
 	header.Typeflag = tar.TypeDir
 	header.Name += "/"
 	archived := header.Name
-	if err := p.begin(header); err != nil || !descend {
-		return err
-	}
 	descriptor, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return explain(err, path)
 	}
 	directory := os.NewFile(uintptr(descriptor), path)
 	defer directory.Close()
+	if err := p.addAttributes(descriptor, header); err != nil {
+		return explain(err, path)
+	}
+	if err := p.begin(header); err != nil || !descend {
+		return err
+	}
 	names, err := directory.Readdirnames(-1)
 	if err != nil {
 		return explain(err, path)
@@ -152,14 +163,36 @@ func (p *packer) addFile(directory int, name string, header *tar.Header, path st
 	if stat.Nlink > 1 {
 		p.seen[key] = header.Name
 	}
+	if err := p.addAttributes(descriptor, header); err != nil {
+		return explain(err, path)
+	}
+	parts, err := segments(descriptor, &stat)
+	if err != nil {
+		return explain(err, path)
+	}
+	if parts != nil {
+		return p.addSparse(file, header, parts, stat.Size)
+	}
 	header.Typeflag, header.Size = tar.TypeReg, stat.Size
 	if err := p.begin(header); err != nil {
 		return err
 	}
-	size, err := io.Copy(p.archive, io.LimitReader(file, stat.Size))
-	p.copied.Bytes += uint64(size)
-	if err == nil && size < stat.Size {
+	p.copied.Bytes += uint64(stat.Size)
+	return p.content(file, stat.Size, path)
+}
+
+// content packs so many bytes, neither less nor more.
+func (p *packer) content(source io.Reader, size int64, path string) error {
+	copied, err := io.CopyBuffer(struct{ io.Writer }{p.archive}, io.LimitReader(source, size), p.buffer)
+	if err == nil && copied < size {
 		return failure.New(agentpb.ErrorCode_ERROR_CODE_FILE_BUSY, "%s: it shrank while it was read", path)
 	}
 	return explain(err, path)
+}
+
+func (p *packer) addAttributes(file int, header *tar.Header) error {
+	records, leftOut, err := readAttributes(file)
+	p.copied.AttributesLeftOut += leftOut
+	header.PAXRecords = records
+	return err
 }

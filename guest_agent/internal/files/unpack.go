@@ -3,6 +3,7 @@ package files
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path"
@@ -19,16 +20,16 @@ import (
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS
 
 // Unpack takes a tar archive apart in a directory. Files that are there are replaced, directories kept. Nothing is
-// written through a symbolic link. Owners are the archive's or, without preserve, whoever does it; then setuid and
-// setgid are not taken over either.
+// written through a symbolic link. With preserve owners, setuid and setgid bits and extended attributes are the
+// archive's; otherwise everything belongs to whoever does it, and directories that are there stay as they are.
 func Unpack(directory string, preserve bool, source io.Reader) (Copied, error) {
-	root, err := unix.Open(directory, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openDirectory(directory, false)
 	if err != nil {
-		return Copied{}, explain(err, directory)
+		return Copied{}, err
 	}
 	defer unix.Close(root)
 	tracked := &trackedReader{source: source}
-	u := &unpacker{root: root, preserve: preserve, archive: tar.NewReader(tracked)}
+	u := &unpacker{root: root, preserve: preserve, archive: tar.NewReader(tracked), buffer: make([]byte, chunk)}
 	for {
 		header, err := u.archive.Next()
 		if err == io.EOF {
@@ -78,6 +79,7 @@ type unpacker struct {
 	root     int
 	preserve bool
 	archive  *tar.Reader
+	buffer   []byte
 	copied   Copied
 	// directories get their modes and times when nothing is written into them any more.
 	directories []*tar.Header
@@ -108,8 +110,11 @@ func (u *unpacker) take(header *tar.Header) error {
 func (u *unpacker) make(parent int, name string, header *tar.Header) error {
 	switch header.Typeflag {
 	case tar.TypeDir:
-		u.directories = append(u.directories, header)
-		return makeDirectory(parent, name)
+		made, err := makeDirectory(parent, name)
+		if err == nil && (made || u.preserve) {
+			u.directories = append(u.directories, header)
+		}
+		return err
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return u.makeFile(parent, name, header)
 	case tar.TypeLink:
@@ -123,7 +128,7 @@ func (u *unpacker) make(parent int, name string, header *tar.Header) error {
 			if err := unix.Mknodat(parent, name, kinds[header.Typeflag]|0o600, int(device)); err != nil {
 				return err
 			}
-			return unix.Fchmodat(parent, name, u.mode(header), 0)
+			return chmodNode(parent, name, u.mode(header))
 		})
 	}
 	return badArchive("%s: an entry of type %q", header.Name, header.Typeflag)
@@ -141,18 +146,37 @@ func (u *unpacker) makeFile(parent int, name string, header *tar.Header) error {
 	}
 	file := os.NewFile(uintptr(descriptor), header.Name)
 	defer file.Close()
-	size, err := io.Copy(struct{ io.Writer }{file}, u.archive)
+	var sink io.Writer = struct{ io.Writer }{file}
+	if header.Typeflag == tar.TypeGNUSparse || header.PAXRecords[sparseMajor] != "" {
+		if err := file.Truncate(header.Size); err != nil {
+			return err
+		}
+		sink = &holeMaker{file: file}
+	}
+	size, err := io.CopyBuffer(sink, u.archive, u.buffer)
 	u.copied.Bytes += uint64(size)
 	if err != nil {
 		return err
 	}
+	return u.adorn(parent, name, descriptor, header)
+}
+
+// adorn gives an open file what else is known of it. Attributes come last: a change of owner takes capabilities away.
+func (u *unpacker) adorn(parent int, name string, file int, header *tar.Header) error {
 	if u.preserve {
-		if err := unix.Fchown(descriptor, header.Uid, header.Gid); err != nil {
+		if err := unix.Fchown(file, header.Uid, header.Gid); err != nil {
 			return err
 		}
 	}
-	if err := unix.Fchmod(descriptor, u.mode(header)); err != nil {
+	if err := unix.Fchmod(file, u.mode(header)); err != nil {
 		return err
+	}
+	if u.preserve {
+		leftOut, err := writeAttributes(file, header)
+		u.copied.AttributesLeftOut += leftOut
+		if err != nil {
+			return err
+		}
 	}
 	return setTime(parent, name, header)
 }
@@ -188,6 +212,17 @@ func (u *unpacker) makeNode(parent int, name string, header *tar.Header, create 
 	return setTime(parent, name, header)
 }
 
+// chmodNode changes the mode of what was just made, which must not be opened: fchmodat(2) would follow a symbolic link
+// that somebody else put in its place.
+func chmodNode(parent int, name string, mode uint32) error {
+	node, err := unix.Openat(parent, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(node)
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", node), mode)
+}
+
 // finish sets modes and times of directories, the deepest first: one that may not be searched is no obstacle then.
 func (u *unpacker) finish() error {
 	slices.Reverse(u.directories)
@@ -211,15 +246,7 @@ func (u *unpacker) finishDirectory(header *tar.Header) error {
 		return err
 	}
 	defer unix.Close(directory)
-	if u.preserve {
-		if err := unix.Fchown(directory, header.Uid, header.Gid); err != nil {
-			return err
-		}
-	}
-	if err := unix.Fchmod(directory, u.mode(header)); err != nil {
-		return err
-	}
-	return setTime(parent, name, header)
+	return u.adorn(parent, name, directory, header)
 }
 
 func (u *unpacker) mode(header *tar.Header) uint32 {
@@ -249,22 +276,22 @@ func (u *unpacker) open(name string, create bool) (int, error) {
 }
 
 // makeDirectory makes one that only its maker may use, until it is finished; or takes the one that is there.
-func makeDirectory(parent int, name string) error {
-	err := unix.Mkdirat(parent, name, 0o700)
+func makeDirectory(parent int, name string) (made bool, err error) {
+	err = unix.Mkdirat(parent, name, 0o700)
 	if err != unix.EEXIST {
-		return err
+		return err == nil, err
 	}
 	var there unix.Stat_t
 	if err := unix.Fstatat(parent, name, &there, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
+		return false, err
 	}
 	switch there.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return nil
+		return false, nil
 	case unix.S_IFLNK:
-		return unix.ELOOP
+		return false, unix.ELOOP
 	}
-	return unix.ENOTDIR
+	return false, unix.ENOTDIR
 }
 
 // replacing makes something, if need be in the place of what is there; but never in that of a directory.

@@ -97,7 +97,7 @@ func Append(path string, wanted Attributes, parents bool, source io.Reader) (*ag
 		if err := fill(file, source); err != nil {
 			return err
 		}
-		return unix.Fsync(directory)
+		return syncDirectory(directory)
 	})
 }
 
@@ -111,14 +111,9 @@ func inParent(
 	if path == "/" {
 		return nil, explain(unix.EISDIR, path)
 	}
-	if parents {
-		if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
-			return nil, explain(err, filepath.Dir(path))
-		}
-	}
-	directory, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	directory, err := openDirectory(filepath.Dir(path), parents)
 	if err != nil {
-		return nil, explain(err, filepath.Dir(path))
+		return nil, err
 	}
 	defer unix.Close(directory)
 	if err := work(directory, filepath.Base(path)); err != nil {
@@ -171,7 +166,7 @@ func replace(directory int, name string, wanted Attributes, source io.Reader) er
 		_ = unix.Unlinkat(directory, temporary, 0) // the first failure is the one to tell
 		return err
 	}
-	return unix.Fsync(directory)
+	return syncDirectory(directory)
 }
 
 // fill writes all of the source, to the disk.

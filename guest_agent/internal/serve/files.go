@@ -38,7 +38,7 @@ func (c *connection) operateOnFiles(request *agentpb.Request) (found bool, err e
 	case *agentpb.Request_CopyIn:
 		return true, c.withPath(asked.CopyIn, func(path string) error { return c.copyIn(path, asked.CopyIn) })
 	case *agentpb.Request_CopyOut:
-		return true, c.withPath(asked.CopyOut, c.copyOut)
+		return true, c.withPath(asked.CopyOut, func(path string) error { return c.copyOut(path, asked.CopyOut) })
 	}
 	return false, nil
 }
@@ -130,14 +130,14 @@ func (c *connection) listDirectory(path string, request *agentpb.ListDirectoryRe
 	if limit == 0 {
 		limit = files.MaxEntries
 	}
-	truncated, err := files.List(path, request.After, limit, func(entries []*agentpb.FileInfo) error {
+	response, err := files.List(path, request.After, limit, func(entries []*agentpb.FileInfo) error {
 		return c.send(frame.Entries, &agentpb.DirectoryEntries{Entries: entries})
 	})
 	if err != nil {
 		return err
 	}
 	return c.respond(&agentpb.Response{
-		Result: &agentpb.Response_ListDirectory{ListDirectory: &agentpb.ListDirectoryResponse{Truncated: truncated}},
+		Result: &agentpb.Response_ListDirectory{ListDirectory: response},
 	})
 }
 
@@ -182,20 +182,24 @@ func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
 	if err != nil {
 		return err
 	}
-	response := &agentpb.CopyInResponse{Entries: copied.Entries, Bytes: copied.Bytes}
+	response := &agentpb.CopyInResponse{
+		Entries: copied.Entries, Bytes: copied.Bytes, AttributesLeftOut: copied.AttributesLeftOut,
+	}
 	return c.respond(&agentpb.Response{Result: &agentpb.Response_CopyIn{CopyIn: response}})
 }
 
-func (c *connection) copyOut(path string) error {
+func (c *connection) copyOut(path string, request *agentpb.CopyOutRequest) error {
 	sink := newDataWriter(c.writer)
-	copied, err := files.Pack(path, sink)
+	copied, err := files.Pack(path, request.Contents, sink)
 	if err == nil {
 		err = sink.Flush()
 	}
 	if err != nil {
 		return err
 	}
-	response := &agentpb.CopyOutResponse{Entries: copied.Entries, Bytes: copied.Bytes}
+	response := &agentpb.CopyOutResponse{
+		Entries: copied.Entries, Bytes: copied.Bytes, AttributesLeftOut: copied.AttributesLeftOut,
+	}
 	return c.respond(&agentpb.Response{Result: &agentpb.Response_CopyOut{CopyOut: response}})
 }
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from contract.agent.conftest import Run
 from ingle.api_server.model.errors import GuestError, Reason
 from ingle.api_server.model.guest_files import Copied
 from ingle.api_server.ports.guest import GuestChannel
 from ingle.api_server.ports.guest_files import GuestFiles
+from trees import SPARSE_SIZE, allocated, facts, make_tree
 
 
 @pytest.fixture
@@ -41,37 +43,29 @@ def archive_of(*members: tuple[str, bytes, str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def snapshot(top: Path) -> dict[str, tuple[object, ...]]:
-    seen: dict[str, tuple[object, ...]] = {}
-    for path in [top, *sorted(top.rglob("*"))]:
-        stat = path.lstat()
-        content: object = None
-        if path.is_symlink():
-            content = path.readlink()
-        elif path.is_file():
-            content = path.read_bytes()
-        facts = (stat.st_mode, stat.st_uid, stat.st_gid, int(stat.st_mtime), stat.st_nlink, content)
-        seen[str(path.relative_to(top))] = facts
-    return seen
-
-
 async def test_a_tree_goes_out_and_in_unchanged(files: GuestFiles, tmp_path: Path) -> None:
-    tree, target = tmp_path / "tree", tmp_path / "target"
-    (tree / "deep" / ("long name " * 20)).mkdir(parents=True)
+    tree, target = make_tree(tmp_path / "tree", 300), tmp_path / "target"
     target.mkdir()
-    (tree / "empty").touch()
-    (tree / "ünïcödé").write_bytes(os.urandom(1_000_000))
-    (tree / "deep" / "program").write_bytes(b"#!/bin/sh\n")
-    (tree / "deep" / "program").chmod(0o4755)
-    (tree / "hard").hardlink_to(tree / "deep" / "program")
-    (tree / "soft").symlink_to("/no/where")
-    os.mkfifo(tree / "pipe", 0o600)
-    os.chown(tree / "empty", 1, 2)
-    os.utime(tree / "empty", (1_000_000_000, 1_000_000_000))
-    (tree / "deep").chmod(0o555)
-    copied = await files.copy_in(str(target), pieces(await packed(files, tree)), preserve_owners=True)
-    assert copied == Copied(entries=9, bytes=1_000_010)
-    assert snapshot(target / "tree") == snapshot(tree)
+    archive = await packed(files, tree)
+    assert len(archive) < SPARSE_SIZE // 4
+    copied = await files.copy_in(str(target), pieces(archive, 100_000), preserve_owners=True)
+    assert (copied.entries, copied.attributes_left_out) == (len(facts(tree)), 0)
+    assert facts(target / "tree") == facts(tree)
+    assert allocated(target / "tree" / "odd" / "sparse") <= allocated(tree / "odd" / "sparse")
+
+
+async def test_gnu_tar_understands_and_is_understood(files: GuestFiles, run: Run, tmp_path: Path) -> None:
+    tree, ours, theirs = make_tree(tmp_path / "tree", 100), tmp_path / "ours", tmp_path / "theirs"
+    for directory in (ours, theirs):
+        directory.mkdir()
+    options = ["--xattrs", "--xattrs-include=*", "--format=pax"]
+    archive = await packed(files, tree)
+    await run("tar", "x", "-C", str(theirs), "--same-owner", *options, stdin=archive)
+    assert facts(theirs / "tree") == facts(tree)
+    made = await run("tar", "c", "-S", "-C", str(tmp_path), *options, "tree")
+    await files.copy_in(str(ours), pieces(made.stdout, 100_000), preserve_owners=True)
+    assert facts(ours / "tree") == facts(tree)
+    assert allocated(ours / "tree" / "odd" / "sparse") <= allocated(tree / "odd" / "sparse")
 
 
 async def test_without_owners_all_belongs_to_the_user_and_setuid_is_dropped(files: GuestFiles, tmp_path: Path) -> None:

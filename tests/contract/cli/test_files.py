@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import stat
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from ingle.api_server.ports.guest import GuestChannel
 from ingle.api_server.rpc import interceptors
 from ingle.api_server.rpc.guest_files import FileCalls
 from ingle.v1 import guest_pb2_grpc
+from trees import allocated, facts, make_tree
 
 
 class OneVm:
@@ -115,31 +117,101 @@ async def test_a_refusal_names_the_path(ingle: Ingle, guest: Path) -> None:
     assert f"{guest}/none: no such file or directory" in ended.err
 
 
-async def test_cp_takes_a_tree_there_and_back(ingle: Ingle, guest: Path, here: Path) -> None:
-    tree = here / "tree"
-    (tree / "deep").mkdir(parents=True)
-    (tree / "deep" / "ü").write_bytes(b"content")
-    (tree / "link").symlink_to("/no/where")
-    (tree / "deep").chmod(0o500)
-    await done(ingle, "cp", tree, f"web:{guest}")
-    await done(ingle, "cp", f"web:{guest}/tree", here / "copy")
-    assert (here / "copy" / "deep" / "ü").read_bytes() == b"content"
-    assert (here / "copy" / "link").readlink() == Path("/no/where")
-    assert (here / "copy" / "deep").stat().st_mode & 0o7777 == 0o500
+async def test_cp_takes_a_tree_of_thousands_there_and_back(ingle: Ingle, guest: Path, here: Path) -> None:
+    tree = make_tree(here / "tree", 5000)
+    await done(ingle, "cp", "-a", tree, f"web:{guest}")
+    assert facts(guest / "tree") == facts(tree)
+    await done(ingle, "cp", "-a", f"web:{guest}/tree", here / "copy")
+    assert facts(here / "copy") == facts(tree)
+    sparse = [top / "odd" / "sparse" for top in (tree, guest / "tree", here / "copy")]
+    assert max(map(allocated, sparse)) == allocated(sparse[0])
 
 
-async def test_cp_renames_or_goes_into_a_directory(ingle: Ingle, guest: Path, here: Path) -> None:
-    (here / "f").write_bytes(b"x")
-    await done(ingle, "cp", here / "f", f"web:{guest}/g")
-    await done(ingle, "cp", f"web:{guest}/g", here)
-    assert (here / "g").read_bytes() == b"x"
+async def test_cp_without_archive_gives_no_powers(ingle: Ingle, guest: Path, here: Path) -> None:
+    (here / "t").mkdir()
+    (here / "t" / "program").touch()
+    os.chown(here / "t" / "program", 1, 2)
+    (here / "t" / "program").chmod(0o6755)
+    os.setxattr(here / "t" / "program", "user.note", b"x")
+    await done(ingle, "cp", here / "t", f"web:{guest}")
+    await done(ingle, "cp", "-a", here / "t", f"web:{guest}/powerful")
+    os.mknod(guest / "powerful" / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    ended = await ingle("vm", "cp", f"web:{guest}/powerful", str(here / "back"))
+    assert "left out: " + str(here / "back" / "null") in ended.err
+    for copy in (guest / "t" / "program", here / "back" / "program"):
+        info = copy.stat()
+        assert (info.st_uid, info.st_gid, oct(info.st_mode), os.listxattr(copy)) == (0, 0, "0o100755", [])
 
 
-async def test_cp_from_stdin_and_to_stdout(ingle: Ingle, guest: Path) -> None:
-    await done(ingle, "cp", "-", f"web:{guest}/f", stdin=b"bytes")
-    assert await done(ingle, "cp", f"web:{guest}/f", "-") == b"bytes"
-    with tarfile.open(fileobj=io.BytesIO(await done(ingle, "cp", f"web:{guest}", "-"))) as archive:
-        assert archive.getnames() == ["guest", "guest/f"]
+_GOES_WHERE: list[tuple[str, str, dict[str, str] | None]] = [
+    ("f", "new", {"new": "f"}),
+    ("f", "file", {"file": "f"}),
+    ("f", "dir", {"dir/f": "f"}),
+    ("f", "link/", {"dir/f": "f"}),
+    ("f", "new/", None),
+    ("f/.", "dir", None),
+    ("f", "none/new", None),
+    ("d", "new", {"new/x": "x"}),
+    ("d", "new/", {"new/x": "x"}),
+    ("d/", "dir/.", {"dir/d/x": "x"}),
+    ("d", "file", None),
+    ("d/.", "new", {"new/x": "x"}),
+    ("d/.", "link", {"dir/x": "x"}),
+    ("l", "dir", {"dir/l": "-> d"}),
+    ("l/", "dir", {"dir/l/x": "x"}),
+    ("l/.", "dir", {"dir/x": "x"}),
+    ("none", "new", None),
+]
+"""Source, destination, and what is new or changed there afterwards; None: refused."""
+
+
+@pytest.mark.parametrize("out", [False, True], ids=["in", "out"])
+async def test_cp_goes_where_docker_would(ingle: Ingle, guest: Path, here: Path, out: bool) -> None:
+    sources, targets = (guest, here) if out else (here, guest)
+    (sources / "f").write_text("f")
+    (sources / "d").mkdir()
+    (sources / "d" / "x").write_text("x")
+    (sources / "l").symlink_to("d")
+
+    async def copied(number: int, source: str, destination: str) -> tuple[bool, dict[str, str]]:
+        target = targets / str(number)
+        (target / "dir").mkdir(parents=True)
+        (target / "dir").chmod(0o701)
+        (target / "file").write_text("old")
+        (target / "link").symlink_to("dir")
+        before = _content(target)
+        places = (f"{sources}/{source}", f"{target}/{destination}")
+        ended = await ingle("vm", "cp", *((f"web:{places[0]}", places[1]) if out else (places[0], f"web:{places[1]}")))
+        assert (target / "dir").stat().st_mode & 0o7777 == 0o701
+        after = _content(target)
+        assert before.keys() <= after.keys()
+        return ended.code == 0, {name: after[name] for name in after if after[name] != before.get(name)}
+
+    for number, (source, destination, made) in enumerate(_GOES_WHERE):
+        assert await copied(number, source, destination) == (made is not None, made or {}), (source, destination)
+
+
+def _content(top: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(top)): f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
+        for path in top.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+
+
+async def test_cp_from_stdin_and_to_stdout_is_an_archive(ingle: Ingle, guest: Path) -> None:
+    (guest / "f").write_bytes(b"bytes")
+    (guest.parent / "t").mkdir()
+    for source, names in ((guest, ["guest", "guest/f"]), (f"{guest}/.", [".", "./f"])):
+        archive = await done(ingle, "cp", f"web:{source}", "-")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+            assert opened.getnames() == names
+        await done(ingle, "cp", "-", f"web:{guest}/../t", stdin=archive)
+    assert {path.read_bytes() for path in (guest.parent / "t").rglob("f")} == {b"bytes"}
+    assert sorted(path.name for path in (guest.parent / "t").iterdir()) == ["f", "guest"]
+    refused = await ingle("vm", "cp", "-", f"web:{guest}/f", stdin=archive)
+    assert (refused.code, (guest / "f").read_bytes()) == (1, b"bytes")
+    assert f"ingle vm file write web {guest}/f" in refused.err
 
 
 async def test_cp_never_writes_through_a_link_that_a_guest_gave(ingle: Ingle, guest: Path, here: Path) -> None:
@@ -154,6 +226,11 @@ async def test_cp_never_writes_through_a_link_that_a_guest_gave(ingle: Ingle, gu
     assert not (here / "evil").exists()
 
 
-@pytest.mark.parametrize("places", [("a", "b"), ("web:/a", "web:/b")], ids=["both here", "both there"])
-async def test_cp_is_between_here_and_there(ingle: Ingle, places: tuple[str, str]) -> None:
-    assert (await ingle("vm", "cp", *places)).code == 2
+async def test_cp_between_two_vms_says_what_to_type(ingle: Ingle) -> None:
+    ended = await ingle("vm", "cp", "a:/x y", "b:/z")
+    assert ended.code == 2
+    assert "ingle vm cp 'a:/x y' - | ingle vm cp - b:/z" in " ".join(ended.err.split())
+
+
+async def test_cp_is_between_here_and_there(ingle: Ingle) -> None:
+    assert (await ingle("vm", "cp", "a", "b")).code == 2

@@ -31,7 +31,23 @@ def test_every_code_has_a_reason(code: agent_pb2.ErrorCode.ValueType) -> None:
         agent_pb2.ERROR_CODE_LIMIT_REFUSED,
         agent_pb2.ERROR_CODE_CONNECTION_REFUSED,
     }
-    assert bool(error.remedy) == (code in helped)
+    about_files = code in range(20, 40)
+    assert about_files or bool(error.remedy) == (code in helped)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        code
+        for name, code in agent_pb2.ErrorCode.items()
+        if code in range(20, 40) and name != "ERROR_CODE_FILE_TOO_LARGE"  # nothing to type makes a file system larger
+    ],
+)
+def test_a_refusal_about_files_has_a_reason_of_its_own_and_a_remedy(code: agent_pb2.ErrorCode.ValueType) -> None:
+    error = messages.failure(agent_pb2.Error(code=code, message="why").SerializeToString())
+    assert error.remedy
+    name = agent_pb2.ErrorCode.Name(code).removeprefix("ERROR_CODE_")
+    assert error.reason.name in {name, f"GUEST_{name}", "GUEST_DISK_FULL" if name == "NO_SPACE" else name}
 
 
 def test_an_unknown_code_is_a_broken_protocol() -> None:

@@ -68,15 +68,17 @@ class WriteSpec:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page of a directory, sorted. `truncated`: there are more entries behind the last one."""
+    """A page of a directory, sorted. `truncated`: there are more entries behind the last one, from `next_after` on."""
 
     entries: tuple[FileInfo, ...]
     truncated: bool
+    next_after: str
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a tar archive held. `bytes` counts file content."""
+    """What a tar archive held. `bytes`: of file content; `attributes_left_out`: extended ones that had no place."""
 
     entries: int
     bytes: int
+    attributes_left_out: int = 0

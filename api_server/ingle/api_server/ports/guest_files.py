@@ -24,7 +24,7 @@ class GuestFiles(Protocol):
         """Describe a file; `follow`: what a symbolic link leads to."""
 
     async def list(self, path: str, *, after: str = "", max_entries: int = 0, user: str = "") -> Listing:
-        """Entries whose names are behind `after`, LARGEST_PAGE at most, fewer where names are long."""
+        """A page, of LARGEST_PAGE at most, fewer where names are long. `after`: a former page's `next_after`."""
 
     async def make_directory(
         self, path: str, *, mode: int | None = None, owner: str = "", parents: bool = False, user: str = ""
@@ -42,5 +42,5 @@ class GuestFiles(Protocol):
     ) -> Copied:
         """Unpack a tar archive in a directory. What came before a failure stays."""
 
-    def copy_out(self, path: str, *, user: str = "") -> AsyncGenerator[bytes | Copied, None]:
-        """A tar archive of a file or directory as it is made, then Copied."""
+    def copy_out(self, path: str, *, contents: bool = False, user: str = "") -> AsyncGenerator[bytes | Copied, None]:
+        """A tar archive of a file or directory as it is made, then Copied. `contents`: of what is in a directory."""

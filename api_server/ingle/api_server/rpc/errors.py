@@ -67,6 +67,8 @@ _CODES = {
     Reason.ARCHIVE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.FILE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.FILE_IO_FAILED: grpc.StatusCode.INTERNAL,
+    Reason.FILE_NOT_SUPPORTED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.GUEST_OUT_OF_RESOURCES: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.VM_ENDED: grpc.StatusCode.ABORTED,
     Reason.GUEST_INTERFACE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.NOT_A_GUEST: grpc.StatusCode.FAILED_PRECONDITION,

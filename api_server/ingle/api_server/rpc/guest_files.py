@@ -70,7 +70,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         listing = await files.list(path, after=token, max_entries=size, user=request.user)
         return guest_pb2.ListDirectoryResponse(
             entries=map(_file_info, listing.entries),
-            next_page_token=listing.entries[-1].name if listing.truncated and listing.entries else "",
+            next_page_token=listing.next_after if listing.truncated else "",
         )
 
     async def MakeDirectory(
@@ -103,19 +103,23 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         copied = await files.copy_in(
             path, _data(request_iterator), preserve_owners=start.preserve_owners, user=start.user
         )
-        return guest_pb2.CopyInResponse(entries=copied.entries, bytes=copied.bytes)
+        return guest_pb2.CopyInResponse(
+            entries=copied.entries, bytes=copied.bytes, attributes_left_out=copied.attributes_left_out
+        )
 
     async def CopyOut(
         self, request: guest_pb2.CopyOutRequest, context: Context
     ) -> AsyncIterator[guest_pb2.CopyOutResponse]:
         path = _path(request.path)
         files = await self._files(request.vm)
-        async with aclosing(files.copy_out(path, user=request.user)) as events:
+        async with aclosing(files.copy_out(path, contents=request.contents, user=request.user)) as events:
             async for event in events:
                 if isinstance(event, bytes):
                     yield guest_pb2.CopyOutResponse(data=event)
                 else:
-                    end = guest_pb2.CopyOutEnd(entries=event.entries, bytes=event.bytes)
+                    end = guest_pb2.CopyOutEnd(
+                        entries=event.entries, bytes=event.bytes, attributes_left_out=event.attributes_left_out
+                    )
                     yield guest_pb2.CopyOutResponse(end=end)
 
     async def _files(self, reference: str) -> GuestFiles:

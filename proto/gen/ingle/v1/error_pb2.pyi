@@ -84,6 +84,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 83
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 84
     ERROR_REASON_FILE_IO_FAILED: _ErrorReason.ValueType  # 85
+    ERROR_REASON_FILE_NOT_SUPPORTED: _ErrorReason.ValueType  # 86
+    ERROR_REASON_GUEST_OUT_OF_RESOURCES: _ErrorReason.ValueType  # 87
     ERROR_REASON_VM_ENDED: _ErrorReason.ValueType  # 120
     """The VM was stopped or deleted, or died, in the middle of the call."""
     ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: _ErrorReason.ValueType  # 110
@@ -164,6 +166,8 @@ ERROR_REASON_CROSS_DEVICE: ErrorReason.ValueType  # 82
 ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 83
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 84
 ERROR_REASON_FILE_IO_FAILED: ErrorReason.ValueType  # 85
+ERROR_REASON_FILE_NOT_SUPPORTED: ErrorReason.ValueType  # 86
+ERROR_REASON_GUEST_OUT_OF_RESOURCES: ErrorReason.ValueType  # 87
 ERROR_REASON_VM_ENDED: ErrorReason.ValueType  # 120
 """The VM was stopped or deleted, or died, in the middle of the call."""
 ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: ErrorReason.ValueType  # 110

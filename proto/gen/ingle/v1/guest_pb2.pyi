@@ -1343,7 +1343,9 @@ class CopyInStart(_message.Message):
     path: _builtins.str
     """A directory that is there."""
     preserve_owners: _builtins.bool
-    """Owners as the archive's numbers say, instead of the user."""
+    """Owners as the archive's numbers say, instead of the user; setuid and setgid bits, extended attributes and ACLs; and
+    all of that for directories that are there already, which otherwise stay as they are.
+    """
     user: _builtins.str
     def __init__(
         self,
@@ -1367,18 +1369,22 @@ class CopyInResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     bytes: _builtins.int
     """Of file content."""
+    attributes_left_out: _builtins.int
+    """Extended attributes that the guest's file system would not take, or that the user may not set."""
     def __init__(
         self,
         *,
         entries: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        attributes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes_left_out", b"attributes_left_out", "bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1391,19 +1397,23 @@ class CopyOutRequest(_message.Message):
     VM_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     user: _builtins.str
+    contents: _builtins.bool
+    """What is in the directory, which a symbolic link may lead to; names then begin with "./"."""
     def __init__(
         self,
         *,
         vm: _builtins.str = ...,
         path: _builtins.str = ...,
         user: _builtins.str = ...,
+        contents: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1441,18 +1451,22 @@ class CopyOutEnd(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     bytes: _builtins.int
     """Of file content."""
+    attributes_left_out: _builtins.int
+    """Extended attributes beyond 256 KiB of one file."""
     def __init__(
         self,
         *,
         entries: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        attributes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes_left_out", b"attributes_left_out", "bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -70,7 +70,8 @@ class GuestServiceStub:
     Rename: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]
     CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
     """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
-    link below the directory.
+    link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
+    tar's format 1.0, in this direction and the other.
     """
     CopyOut: _grpc.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
@@ -127,7 +128,8 @@ class GuestServiceAsyncStub(GuestServiceStub):
     Rename: _aio.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]  # type: ignore[assignment]
     CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
     """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
-    link below the directory.
+    link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
+    tar's format 1.0, in this direction and the other.
     """
     CopyOut: _aio.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]  # type: ignore[assignment]
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
@@ -265,7 +267,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
         """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
-        link below the directory.
+        link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
+        tar's format 1.0, in this direction and the other.
         """
 
     @_abc_1.abstractmethod

@@ -66,7 +66,10 @@ class Files:
                 if len(entries) + len(batch.entries) > LARGEST_PAGE:
                     raise messages.nonsense(f"more than {LARGEST_PAGE} entries at once")
                 entries += map(_file_info, batch.entries)
-        return Listing(tuple(entries), response(frame, "list_directory").list_directory.truncated)
+        end = response(frame, "list_directory").list_directory
+        if end.truncated and not end.next_after:
+            raise messages.nonsense("a page without a next one")
+        return Listing(tuple(entries), end.truncated, end.next_after)
 
     async def make_directory(
         self, path: str, *, mode: int | None = None, owner: str = "", parents: bool = False, user: str = ""
@@ -88,15 +91,18 @@ class Files:
     ) -> Copied:
         request = agent_pb2.CopyInRequest(path=path, preserve_owners=preserve_owners, user=user)
         answer = await self._upload(agent_pb2.Request(copy_in=request), "copy_in", archive)
-        return Copied(answer.copy_in.entries, answer.copy_in.bytes)
+        copied = answer.copy_in
+        return Copied(copied.entries, copied.bytes, copied.attributes_left_out)
 
-    async def copy_out(self, path: str, *, user: str = "") -> AsyncGenerator[bytes | Copied, None]:
-        request = agent_pb2.CopyOutRequest(path=path, user=user)
+    async def copy_out(
+        self, path: str, *, contents: bool = False, user: str = ""
+    ) -> AsyncGenerator[bytes | Copied, None]:
+        request = agent_pb2.CopyOutRequest(path=path, user=user, contents=contents)
         async with self._begin(agent_pb2.Request(copy_out=request)) as connection:
             while (frame := await next_frame(connection)).type is FrameType.DATA:
                 yield frame.payload
             end = response(frame, "copy_out").copy_out
-            yield Copied(end.entries, end.bytes)
+            yield Copied(end.entries, end.bytes, end.attributes_left_out)
 
     async def _ask(self, request: agent_pb2.Request, result: str) -> agent_pb2.Response:
         async with self._begin(request) as connection:

@@ -9,8 +9,9 @@ from typing import Annotated, NamedTuple
 import typer
 
 from ingle.cli.client import Client, connect
-from ingle.cli.errors import CliError, failed
+from ingle.cli.errors import CliError, failed, printable
 from ingle.cli.lazy import examples, new_app
+from ingle.cli.output import is_terminal, tell
 from ingle.cli.progress import Stages
 from ingle.cli.quantities import format_size
 from ingle.cli.uploads import Upload
@@ -19,6 +20,7 @@ from ingle.v1 import guest_pb2
 app = new_app()
 
 _CHUNK = 256 * 1024
+_STDIO = "-"
 
 
 class _Remote(NamedTuple):
@@ -28,54 +30,71 @@ class _Remote(NamedTuple):
     path: str
 
 
+class _Options(NamedTuple):
+    """What holds for the whole copy."""
+
+    archive: bool
+    user: str
+
+
 class _Progress:
     """Tells a person how much has been copied."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._entries = 0
+        self.entries = 0
         self._bytes = 0
 
     def told(self, name: str, size: int) -> None:
         """One more entry."""
-        self._entries += 1
+        self.entries += 1
         self._bytes += size
-        self._stages.under_way(f"Copying: {self._entries} entries, {format_size(self._bytes)}  {name}")
+        self._stages.under_way(f"Copying: {self.entries} entries, {format_size(self._bytes)}  {name}")
 
 
-Place = Annotated[str, typer.Argument(help="VM:PATH, a path on this machine, or - for stdin or stdout.")]
+Place = Annotated[str, typer.Argument(help="VM:PATH, a path on this machine, or - for a tar archive.")]
 
 
 @app.command(
     epilog=examples(
         "ingle vm cp site web:/srv               # makes /srv/site",
+        "ingle vm cp site/. web:/srv             # puts what is in site into /srv",
         "ingle vm cp web:/var/log/syslog .",
-        "ingle vm cp -a web:/etc backup          # with owners",
-        "pg_dump db | ingle vm cp - web:/srv/db.sql",
-        "ingle vm cp web:/srv - | tar t          # a directory to stdout is a tar archive",
+        "ingle vm cp -a web:/etc backup          # with owners and attributes",
+        "tar c src | ingle vm cp - web:/srv      # unpacks in /srv",
+        "ingle vm cp a:/srv - | ingle vm cp - b:/",
     )
 )
 def cp(
     source: Place,
     destination: Place,
     archive: Annotated[
-        bool, typer.Option("--archive", "-a", help="Keep owners (by number), setuid and setgid bits.")
+        bool,
+        typer.Option("--archive", "-a", help="Keep owners (by number), setuid and setgid bits, extended attributes."),
     ] = False,
     user: Annotated[str, typer.Option("--user", "-u", help="Whose rights count in the guest; root unless given.")] = "",
 ) -> None:
     """Copy a file or directory to or from a VM.
 
-    Into a directory that is there; otherwise the destination is the new name. Modes, times and links are kept. A path
-    on this machine that holds a colon begins with / or ./ ."""
+    Into a directory that is there, otherwise under the new name. SOURCE/. is what is in a directory. Modes, times,
+    links and holes are kept; files are replaced, directories kept as they are. A path on this machine that holds a
+    colon begins with / or ./ ."""
     here_to_there, there_to_here = _remote(destination), _remote(source)
-    if (here_to_there is None) == (there_to_here is None):
-        raise typer.BadParameter("one of the two must be VM:PATH, and the other on this machine")
+    if here_to_there is not None and there_to_here is not None:
+        raise typer.BadParameter(f"between two VMs copy by way of a pipe: {_pipeline(there_to_here, here_to_there)}")
+    options = _Options(archive, user)
     with connect() as client, Stages(lines=False) as stages:
         progress = _Progress(stages)
-        if here_to_there is not None:
-            _copy_in(client, source, here_to_there, user, progress, archive=archive)
+        if here_to_there is not None and source == _STDIO:
+            _unpack_stdin(client, here_to_there, options)
+        elif here_to_there is not None:
+            _copy_in(client, source, here_to_there, options, progress)
+        elif there_to_here is not None and destination == _STDIO:
+            _pack_to_stdout(client, there_to_here, options)
         elif there_to_here is not None:
-            _copy_out(client, there_to_here, destination, user, progress, archive=archive)
+            _copy_out(client, there_to_here, destination, options, progress)
+        else:
+            raise typer.BadParameter("one of the two must be VM:PATH, and the other on this machine")
 
 
 def _remote(place: str) -> _Remote | None:
@@ -85,97 +104,149 @@ def _remote(place: str) -> _Remote | None:
     return _Remote(vm, path or ".")
 
 
-def _copy_in(client: Client, source: str, target: _Remote, user: str, progress: _Progress, *, archive: bool) -> None:
-    if source == "-":
-        start = guest_pb2.WriteFileStart(vm=target.vm, path=target.path, user=user)
-        call = client.begin(guest_pb2.WriteFileRequest(start=start), guest_pb2.WriteFileResponse, last=False)
-        upload = Upload(client, call, guest_pb2.WriteFileRequest)
-        while data := os.read(sys.stdin.fileno(), _CHUNK):
-            upload.write(data)
-        upload.finish()
-        return
-    from ingle.cli.archive import pack  # noqa: PLC0415 - tarfile is slow to load
+def _pipeline(source: _Remote, target: _Remote) -> str:
+    from shlex import quote  # noqa: PLC0415 - only this message needs it
 
-    local = Path(source)
-    if not local.exists() and not local.is_symlink():
-        raise failed("INVALID_ARGUMENT", f"{source}: no such file or directory here")
-    if _is_directory(client, target, user):
-        directory, name = target.path, local.resolve().name if local.name in {"", ".."} else local.name
-    else:
-        path = PurePosixPath(target.path)
-        directory, name = str(path.parent), path.name
-    tar = guest_pb2.CopyInStart(vm=target.vm, path=directory, preserve_owners=archive, user=user)
-    copy = client.begin(guest_pb2.CopyInRequest(start=tar), guest_pb2.CopyInResponse, last=False)
-    sink = Upload(client, copy, guest_pb2.CopyInRequest)
-    try:
-        pack(local, name, sink, progress.told)
-    except BaseException:
-        sink.cancel()
-        raise
-    sink.finish()
+    there, here = (quote(f"{place.vm}:{place.path}") for place in (source, target))
+    return f"ingle vm cp {there} - | ingle vm cp - {here}"
 
 
-def _copy_out(
-    client: Client, source: _Remote, destination: str, user: str, progress: _Progress, *, archive: bool
-) -> None:
-    if destination == "-":
-        if not _is_directory(client, source, user):
-            _to_stdout(_content(client, source, user))
-        else:
-            _to_stdout(_archive(client, source, user))
-        return
-    from ingle.cli.archive import unpack  # noqa: PLC0415 - tarfile is slow to load
-
-    local = Path(destination)
-    if local.is_dir():
-        directory, name = local, _last_name(source)
-    else:
-        directory, name = local.parent, local.name
-    if not directory.is_dir():
-        raise failed("INVALID_ARGUMENT", f"{directory}: no such directory here")
-    unpack(_archive(client, source, user), directory, name, progress.told, preserve_owners=archive)
+def _unpack_stdin(client: Client, target: _Remote, options: _Options) -> None:
+    found = _stat(client, target, options, follow=True)
+    if found is None or found.type != guest_pb2.FILE_TYPE_DIRECTORY:
+        raise failed(
+            "NOT_A_DIRECTORY",
+            f"{target.path}: an archive from stdin is unpacked in a directory, and this is none",
+            f"ingle vm file mkdir {target.vm} {target.path}; for a file: ingle vm file write {target.vm} {target.path}",
+        )
+    upload = _begin_copy_in(client, target.vm, target.path, options)
+    while data := os.read(sys.stdin.fileno(), _CHUNK):
+        upload.write(data)
+    _tell_left_out([], upload.finish().attributes_left_out)
 
 
-def _is_directory(client: Client, place: _Remote, user: str) -> bool:
-    request = guest_pb2.StatFileRequest(vm=place.vm, path=place.path, follow=True, user=user)
-    try:
-        found = client.call(request, guest_pb2.StatFileResponse).file
-    except CliError as error:
-        if error.failures[0].reason == "FILE_NOT_FOUND":
-            return False
-        raise
-    return found.type == guest_pb2.FILE_TYPE_DIRECTORY
-
-
-def _last_name(source: _Remote) -> str:
-    name = PurePosixPath(source.path).name
-    return name if name and name != ".." else source.vm
-
-
-def _content(client: Client, source: _Remote, user: str) -> Iterator[bytes]:
-    request = guest_pb2.ReadFileRequest(vm=source.vm, path=source.path, user=user)
-    ended = False
-    for response in client.begin(request, guest_pb2.ReadFileResponse):
-        ended = response.HasField("end")
-        yield response.data
-    _require_end(ended)
-
-
-def _archive(client: Client, source: _Remote, user: str) -> Iterator[bytes]:
-    request = guest_pb2.CopyOutRequest(vm=source.vm, path=source.path, user=user)
-    ended = False
-    for response in client.begin(request, guest_pb2.CopyOutResponse):
-        ended = response.HasField("end")
-        yield response.data
-    _require_end(ended)
-
-
-def _require_end(ended: bool) -> None:
-    if not ended:
-        raise failed("GUEST_PROTOCOL", "the call ended without saying that all was sent")
-
-
-def _to_stdout(pieces: Iterator[bytes]) -> None:
-    for piece in pieces:
+def _pack_to_stdout(client: Client, source: _Remote, options: _Options) -> None:
+    if is_terminal(sys.stdout):
+        raise failed(
+            "INVALID_ARGUMENT",
+            "a tar archive is not for a terminal",
+            f"ingle vm cp {source.vm}:{source.path} - >FILE; a file is shown by: ingle vm file cat",
+        )
+    archive = _Archive(client, source, options, contents=_means_contents(source.path))
+    for piece in archive:
         sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
+    _tell_left_out([], archive.end.attributes_left_out)
+
+
+def _copy_in(client: Client, source: str, target: _Remote, options: _Options, progress: _Progress) -> None:
+    from ingle.cli.packing import pack  # noqa: PLC0415 - tarfile is slow to load
+
+    contents = _means_contents(source)
+    local = Path(source).resolve() if contents or source.endswith("/") else Path(source)
+    if not local.exists() and not local.is_symlink():
+        raise failed("INVALID_ARGUMENT", f"{source}: no such file or directory here")
+    is_directory = local.is_dir() and not local.is_symlink()
+    if not is_directory and (contents or source.endswith("/")):
+        raise failed("INVALID_ARGUMENT", f"{source}: not a directory")
+    found = _stat(client, target, options, follow=True)
+    if found is not None and found.type == guest_pb2.FILE_TYPE_DIRECTORY:
+        name = "." if contents else Path(os.path.abspath(source)).name or "."
+        directory = target.path
+    else:
+        remedy = f"ingle vm file mkdir -p {target.vm} {target.path}"
+        _require_place(target.path, is_directory, found is not None, remedy)
+        directory, name = str(PurePosixPath(target.path).parent), PurePosixPath(target.path).name
+    upload = _begin_copy_in(client, target.vm, directory, options)
+    try:
+        left_out = pack(local, name, upload, progress.told)
+    except BaseException:
+        upload.cancel()
+        raise
+    end = upload.finish()
+    _tell_left_out(left_out.files, left_out.attributes + end.attributes_left_out)
+
+
+def _copy_out(client: Client, source: _Remote, destination: str, options: _Options, progress: _Progress) -> None:
+    from ingle.cli.unpacking import unpack  # noqa: PLC0415 - tarfile is slow to load
+
+    contents = _means_contents(source.path)
+    through = contents or source.path.endswith("/")
+    found = _stat(client, source, options, follow=through)
+    if found is None:
+        raise failed(
+            "FILE_NOT_FOUND",
+            f"{source.path}: no such file or directory in {source.vm}",
+            f"ingle vm file ls {source.vm} {PurePosixPath(source.path).parent}",
+        )
+    is_directory = found.type == guest_pb2.FILE_TYPE_DIRECTORY
+    if through and not is_directory:
+        raise failed("NOT_A_DIRECTORY", f"{source.path}: not a directory")
+    local = Path(destination)
+    if local.is_dir():
+        name = PurePosixPath(source.path).name
+        directory, name = local, "" if contents else name if name not in {"", ".."} else source.vm
+    else:
+        _require_place(destination, is_directory, os.path.lexists(local), f"mkdir -p {destination}")
+        directory, name = local.parent, local.name
+    if not directory.is_dir():
+        raise failed("INVALID_ARGUMENT", f"{directory}: no such directory here", f"mkdir -p {directory}")
+    archive = _Archive(client, source, options, contents=through)
+    left_out = unpack(iter(archive), directory, name, progress.told, preserve=options.archive)
+    if progress.entries != archive.end.entries:
+        raise failed("GUEST_PROTOCOL", f"{archive.end.entries} entries were sent, {progress.entries} arrived")
+    _tell_left_out(left_out.files, left_out.attributes + archive.end.attributes_left_out)
+
+
+def _means_contents(path: str) -> bool:
+    return path == "." or path.endswith("/.")
+
+
+def _require_place(path: str, is_directory: bool, is_there: bool, remedy: str) -> None:
+    """Refuse a directory in the place of a file, and a file in a directory that isn't there."""
+    if is_directory and is_there:
+        raise failed("NOT_A_DIRECTORY", f"{path}: a file is there, and a directory does not replace it")
+    if not is_directory and (path.endswith("/") or _means_contents(path)):
+        raise failed("NOT_A_DIRECTORY", f"{path}: no such directory", remedy)
+
+
+def _stat(client: Client, place: _Remote, options: _Options, *, follow: bool) -> guest_pb2.FileInfo | None:
+    request = guest_pb2.StatFileRequest(vm=place.vm, path=place.path, follow=follow, user=options.user)
+    try:
+        return client.call(request, guest_pb2.StatFileResponse).file
+    except CliError as error:
+        if error.failures[0].reason == "FILE_NOT_FOUND":
+            return None
+        raise
+
+
+def _begin_copy_in(client: Client, vm: str, directory: str, options: _Options) -> "Upload[guest_pb2.CopyInResponse]":
+    start = guest_pb2.CopyInStart(vm=vm, path=directory, preserve_owners=options.archive, user=options.user)
+    call = client.begin(guest_pb2.CopyInRequest(start=start), guest_pb2.CopyInResponse, last=False)
+    return Upload(client, call, guest_pb2.CopyInRequest)
+
+
+class _Archive:
+    """The pieces of a guest's archive; `end` is what it held, once all came."""
+
+    def __init__(self, client: Client, source: _Remote, options: _Options, *, contents: bool) -> None:
+        request = guest_pb2.CopyOutRequest(vm=source.vm, path=source.path, user=options.user, contents=contents)
+        self._call = client.begin(request, guest_pb2.CopyOutResponse)
+        self.end = guest_pb2.CopyOutEnd()
+
+    def __iter__(self) -> Iterator[bytes]:
+        ended = False
+        for response in self._call:
+            if response.HasField("end"):
+                ended, self.end = True, response.end
+            else:
+                yield response.data
+        if not ended:
+            raise failed("GUEST_PROTOCOL", "the call ended without saying that all was sent")
+
+
+def _tell_left_out(files: list[str], attributes: int) -> None:
+    for name in files:
+        tell(printable(f"ingle: left out: {name} (sockets are; devices without --archive)"))
+    if attributes:
+        tell(f"ingle: left out: {attributes} extended attributes that have no place there")

@@ -60,6 +60,10 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_FILE_TOO_LARGE: _ErrorCode.ValueType  # 34
     ERROR_CODE_FILE_IO_FAILED: _ErrorCode.ValueType  # 35
     """Any other errno; the message names it."""
+    ERROR_CODE_FILE_NOT_SUPPORTED: _ErrorCode.ValueType  # 36
+    """The file system can't do such a thing."""
+    ERROR_CODE_OUT_OF_RESOURCES: _ErrorCode.ValueType  # 37
+    """No file descriptors, or no memory."""
     ERROR_CODE_CONNECTION_REFUSED: _ErrorCode.ValueType  # 50
     """Why a server in the guest can't be reached. Nobody listens there."""
     ERROR_CODE_CONNECTION_TIMED_OUT: _ErrorCode.ValueType  # 51
@@ -112,6 +116,10 @@ ERROR_CODE_ARCHIVE_INVALID: ErrorCode.ValueType  # 33
 ERROR_CODE_FILE_TOO_LARGE: ErrorCode.ValueType  # 34
 ERROR_CODE_FILE_IO_FAILED: ErrorCode.ValueType  # 35
 """Any other errno; the message names it."""
+ERROR_CODE_FILE_NOT_SUPPORTED: ErrorCode.ValueType  # 36
+"""The file system can't do such a thing."""
+ERROR_CODE_OUT_OF_RESOURCES: ErrorCode.ValueType  # 37
+"""No file descriptors, or no memory."""
 ERROR_CODE_CONNECTION_REFUSED: ErrorCode.ValueType  # 50
 """Why a server in the guest can't be reached. Nobody listens there."""
 ERROR_CODE_CONNECTION_TIMED_OUT: ErrorCode.ValueType  # 51
@@ -1494,7 +1502,7 @@ class ListDirectoryRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     after: _builtins.str
-    """Only names behind this one, in the order of bytes."""
+    """`next_after` of the page before; empty: the first page."""
     max_entries: _builtins.int
     """At most 10,000, which is also what 0 means."""
     user: _builtins.str
@@ -1539,16 +1547,20 @@ class ListDirectoryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    NEXT_AFTER_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """There are more behind the last one."""
+    """There are more behind the last one, in the order of bytes."""
+    next_after: _builtins.str
+    """With truncated: where a next page begins."""
     def __init__(
         self,
         *,
         truncated: _builtins.bool = ...,
+        next_after: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_after", b"next_after", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1698,7 +1710,9 @@ Global___RenameResponse: _TypeAlias = RenameResponse  # noqa: Y015
 
 @_typing.final
 class CopyInRequest(_message.Message):
-    """A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it."""
+    """A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
+    Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1707,7 +1721,9 @@ class CopyInRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     preserve_owners: _builtins.bool
-    """Owners as the archive's numbers say, instead of the user."""
+    """Owners as the archive's numbers say, instead of the user; setuid and setgid bits, extended attributes and ACLs; and
+    all of that for directories that are there already, which otherwise stay as they are.
+    """
     user: _builtins.str
     def __init__(
         self,
@@ -1730,18 +1746,22 @@ class CopyInResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     bytes: _builtins.int
     """Of file content."""
+    attributes_left_out: _builtins.int
+    """Extended attributes that the file system would not take, or that the user may not set."""
     def __init__(
         self,
         *,
         entries: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        attributes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes_left_out", b"attributes_left_out", "bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1757,17 +1777,21 @@ class CopyOutRequest(_message.Message):
 
     PATH_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    CONTENTS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     user: _builtins.str
+    contents: _builtins.bool
+    """What is in the directory, which a symbolic link may lead to; names then begin with "./"."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         user: _builtins.str = ...,
+        contents: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "path", b"path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1779,18 +1803,22 @@ class CopyOutResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
     bytes: _builtins.int
     """Of file content."""
+    attributes_left_out: _builtins.int
+    """Extended attributes beyond 256 KiB of one file."""
     def __init__(
         self,
         *,
         entries: _builtins.int = ...,
         bytes: _builtins.int = ...,
+        attributes_left_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes_left_out", b"attributes_left_out", "bytes", b"bytes", "entries", b"entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
