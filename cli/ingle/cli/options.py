@@ -103,6 +103,7 @@ AsJson = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print a line per stage with its time, on stderr.")]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; show what would be.")]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Make it anew even when it is here.")]
 
 VmReference = Annotated[

@@ -8,6 +8,9 @@ import typer
 
 from ingle.cli.errors import Failure
 
+NAMELESS = "<none>"
+"""What stands in a table for a name that was given to another."""
+
 
 def print_json(value: object) -> None:
     """The whole answer of a command, for a script."""

@@ -1,6 +1,9 @@
 """Images: what deletion and publication promise each other, and paths nobody could read."""
 
 import asyncio
+import gc
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +14,11 @@ from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import BadFile
 from ingle.api_server.model.operation import OperationKind
-from ingle.api_server.model.vm import Image
+from ingle.api_server.model.vm import Image, VmState
 from ingle.api_server.operations.catalog import Images
 from ingle.api_server.operations.runner import Operations, Progress
 from ingle.api_server.ports.sources import Report
+from unit.server.vmms import VM, world
 
 
 class SameEveryTime:
@@ -22,6 +26,13 @@ class SameEveryTime:
 
     async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
         (into / "rootfs.ext4").write_bytes(b"a root file system")
+
+
+class CopiesFile:
+    """Makes an image of a file's bytes."""
+
+    async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
+        (into / "rootfs.ext4").write_bytes(rootfs.read_bytes())
 
 
 class SlowLibrary(DirectoryLibrary):
@@ -62,6 +73,43 @@ async def test_an_image_deleted_while_the_same_is_registered_anew_goes_as_a_whol
         await deleting
         assert await store.images() == []
         assert not library.path(image.id).exists()
+
+
+async def test_prune_takes_what_neither_a_name_nor_a_vm_points_to(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        library = DirectoryLibrary(tmp_path / "images", Tools(tmp_path))
+        images = Images(at.store, library, cast("Any", CopiesFile()))
+
+        async def register(name: str, content: str) -> Image:
+            (tmp_path / "rootfs").write_text(content)
+            work = partial(images.register, name, tmp_path / "rootfs")
+            operation = await at.operations.begin(f"op-{content}", OperationKind.REGISTER_IMAGE, work)
+            return await operation.result()
+
+        old = await register("a", "old")
+        new = await register("a", "new")
+        await register("debian:bookworm", "the name of the image that the VM uses")
+        assert await images.unused() == [replace(old, names=())]
+        assert [image.id for image in await images.prune()] == [old.id]
+        assert not library.path(old.id).exists()
+        assert library.path(new.id).exists()
+        kept = {image.id: image.names for image in await at.store.images()}
+        assert kept[new.id] == ("a",)
+        assert kept[VM.image_id] == ()
+        assert await images.prune() == []
+
+
+async def test_a_name_has_one_lock_for_as_long_as_somebody_needs_it(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "ingle.db") as store:
+        images = Images(store, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), cast("Any", CopiesFile()))
+        operations = Operations(store)
+        (tmp_path / "rootfs").write_text("content")
+        for number in range(3):
+            work = partial(images.register, f"name-{number}", tmp_path / "rootfs")
+            await (await operations.begin(f"op-{number}", OperationKind.REGISTER_IMAGE, work)).result()
+        await operations.close()
+        gc.collect()
+        assert not images._locks
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd/below-a-file", "/" + "x" * 5000, "/with\0nul"])

@@ -6,12 +6,15 @@ of the same thing from doing the work twice; one lock a library keeps a deletion
 
 import asyncio
 import os
-from collections import defaultdict
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import ClassVar, Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
-from ingle.api_server.model.errors import BadFile, NotFound, Reason
+from ingle.api_server.model.errors import BadFile, Conflict, NotFound, Reason
 from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image, Kernel
 from ingle.api_server.operations.runner import Progress
@@ -19,50 +22,145 @@ from ingle.api_server.pipeline import completed, uninterrupted
 from ingle.api_server.ports.sources import CatalogEntry, ImageSource, KernelFacts, KernelSource, Library, Report
 from ingle.api_server.ports.store import Store
 
+Item = TypeVar("Item", Image, Kernel)
+Facts = TypeVar("Facts")
+Facts_co = TypeVar("Facts_co", covariant=True)
 
-class Images:
-    """Root file systems."""
 
-    def __init__(self, store: Store, library: Library, source: ImageSource) -> None:
+class Source(Protocol[Facts_co]):
+    """What ImageSource and KernelSource have in common; the latter finds out facts on the way."""
+
+    def catalog(self) -> tuple[CatalogEntry, ...]:
+        """Names that `pull` knows."""
+
+    async def pull(self, name: str, into: Path, report: Report) -> Facts_co:
+        """Make the catalog's `name`."""
+
+
+class _Catalog(ABC, Generic[Item, Facts]):
+    """One kind of thing."""
+
+    noun: ClassVar[str]
+    missing: ClassVar[Reason]
+
+    def __init__(self, store: Store, library: Library, source: Source[Facts]) -> None:
         self._store = store
         self._library = library
-        self._source = source
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._catalog = source
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._library_lock = asyncio.Lock()
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
         """What can be pulled."""
-        return self._source.catalog()
+        return self._catalog.catalog()
 
     def check_pullable(self, name: str) -> None:
         """Raise NotFound unless the catalog has `name`."""
-        _check_known(name, self._source.catalog(), Reason.IMAGE_NOT_FOUND, "image")
+        names = [entry.name for entry in self.catalog()]
+        if name not in names:
+            raise NotFound(
+                self.missing,
+                f"no {self.noun} {name!r}, neither here nor in the catalog ({', '.join(names)})",
+                f"ingle {self.noun} list",
+            )
 
-    async def present(self, reference: str) -> Image | None:
-        """The image, or None when it is not here but can be pulled. Raises NotFound when it can't."""
+    async def present(self, reference: str) -> Item | None:
+        """What `reference` stands for, or None when it is not here but can be pulled. Raises NotFound when it can't."""
         try:
-            return await self._store.image(reference)
+            return await self._find(reference)
         except NotFound as error:
-            if error.reason is not Reason.IMAGE_NOT_FOUND:
+            if error.reason is not self.missing:
                 raise
             self.check_pullable(reference)
             return None
 
-    async def pull(self, name: str, progress: Progress, *, refresh: bool = False) -> Image:
+    async def pull(self, name: str, progress: Progress, *, refresh: bool = False) -> Item:
         """Bring the catalog's `name` here, unless it is and `refresh` is not asked."""
-        async with self._locks[name]:
-            if not refresh and (image := await self.present(name)) is not None:
-                return image
-            progress.stage("pull-image", f"making image {name}")
-            return await self._add(name, name, progress, lambda into, report: self._source.pull(name, into, report))
+        async with self._lock(name):
+            if not refresh and (item := await self.present(name)) is not None:
+                return item
+            progress.stage(f"pull-{self.noun}", f"getting {self.noun} {name}")
+            return await self._add(name, name, progress, partial(self._catalog.pull, name))
+
+    async def delete(self, item: Item) -> None:
+        """Delete it and its names. Raises Conflict(IN_USE)."""
+        await uninterrupted(self._delete(item))
+
+    async def unused(self) -> list[Item]:
+        """Those that no name and no VM points to: a name was given to another, and what it stood for stayed."""
+        used = {item_id for vm in await self._store.vms() for item_id in (vm.image_id, vm.kernel_id)}
+        return [item for item in await self._all() if not item.names and item.id not in used]
+
+    async def prune(self) -> list[Item]:
+        """Delete the unused; answers them."""
+        return await uninterrupted(self._prune())
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """The name's lock: one as long as anybody holds it or waits for it."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    async def _add(
+        self, name: str, source: str, progress: Progress, make: Callable[[Path, Report], Awaitable[Facts]]
+    ) -> Item:
+        async with self._library.workspace(progress.operation.id) as workspace:
+            facts = await make(workspace, progress.report)
+            size = sum(file.stat().st_size for file in workspace.rglob("*") if file.is_file())
+            progress.stage(f"publish-{self.noun}", f"checking and publishing the {self.noun}")
+            return await completed(self._publish(workspace, name, facts, size, source))
+
+    async def _publish(self, workspace: Path, name: str, facts: Facts, size: int, source: str) -> Item:
+        async with self._library_lock:
+            return await self._record(await self._library.publish(workspace), name, facts, size, source)
+
+    async def _delete(self, item: Item) -> None:
+        async with self._library_lock:
+            await self._forget(item.id)
+            await self._library.remove(item.id)
+
+    async def _prune(self) -> list[Item]:
+        pruned = []
+        async with self._library_lock:  # so nothing is given a name meanwhile
+            for item in await self.unused():
+                try:
+                    await self._forget(item.id)
+                except Conflict:  # a VM has come to use it
+                    continue
+                await self._library.remove(item.id)
+                pruned.append(item)
+        return pruned
+
+    @abstractmethod
+    async def _find(self, reference: str) -> Item:
+        """Look it up in the store."""
+
+    @abstractmethod
+    async def _all(self) -> list[Item]:
+        """All in the store."""
+
+    @abstractmethod
+    async def _record(self, item_id: str, name: str, facts: Facts, size: int, source: str) -> Item:
+        """Store it under `name`."""
+
+    @abstractmethod
+    async def _forget(self, item_id: str) -> None:
+        """Take it out of the store. Raises Conflict(IN_USE)."""
+
+
+class Images(_Catalog[Image, None]):
+    """Root file systems."""
+
+    noun = "image"
+    missing = Reason.IMAGE_NOT_FOUND
+
+    def __init__(self, store: Store, library: Library, source: ImageSource) -> None:
+        super().__init__(store, library, source)
+        self._source = source
 
     async def register(self, name: str, rootfs: Path, progress: Progress) -> Image:
         """Take a tar archive, an ext4 image or a directory of this host."""
-        async with self._locks[name]:
+        async with self._lock(name):
             progress.stage("register-image", f"converting {rootfs}")
-            return await self._add(
-                name, str(rootfs), progress, lambda into, report: self._source.convert(rootfs, into, report)
-            )
+            return await self._add(name, str(rootfs), progress, partial(self._source.convert, rootfs))
 
     def allocated_bytes(self, image: Image) -> int:
         """What its file really takes; 0 when it is gone."""
@@ -71,82 +169,39 @@ class Images:
         except FileNotFoundError:  # it is being deleted
             return 0
 
-    async def delete(self, image: Image) -> None:
-        """Delete it and its names. Raises Conflict(IN_USE)."""
-        await uninterrupted(self._delete(image))
-
     def check_register(self, name: str, rootfs: Path) -> None:
         """Raise InvalidArgument or BadFile when register could not even begin."""
         check_catalog_name(name, "image")
         _check_path(rootfs, Reason.IMAGE_INVALID, "root file system")
 
-    async def _add(
-        self, name: str, source: str, progress: Progress, make: Callable[[Path, Report], Awaitable[None]]
-    ) -> Image:
-        async with self._library.workspace(progress.operation.id) as workspace:
-            await make(workspace, progress.report)
-            size = (workspace / "rootfs.ext4").stat().st_size
-            progress.stage("publish-image", "checking and publishing the image")
-            return await completed(self._publish(workspace, name, size, source))
+    async def _find(self, reference: str) -> Image:
+        return await self._store.image(reference)
 
-    async def _publish(self, workspace: Path, name: str, size: int, source: str) -> Image:
-        async with self._library_lock:
-            image_id = await self._library.publish(workspace)
-            return await self._store.add_image(Image(image_id, (name,), size, datetime.now(UTC), source), name)
+    async def _all(self) -> list[Image]:
+        return await self._store.images()
 
-    async def _delete(self, image: Image) -> None:
-        async with self._library_lock:
-            await self._store.delete_image(image.id)
-            await self._library.remove(image.id)
+    async def _record(self, item_id: str, name: str, facts: None, size: int, source: str) -> Image:
+        return await self._store.add_image(Image(item_id, (name,), size, datetime.now(UTC), source), name)
+
+    async def _forget(self, item_id: str) -> None:
+        await self._store.delete_image(item_id)
 
 
-class Kernels:
+class Kernels(_Catalog[Kernel, KernelFacts]):
     """Guest kernels."""
 
+    noun = "kernel"
+    missing = Reason.KERNEL_NOT_FOUND
+
     def __init__(self, store: Store, library: Library, source: KernelSource) -> None:
-        self._store = store
-        self._library = library
+        super().__init__(store, library, source)
         self._source = source
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._library_lock = asyncio.Lock()
-
-    def catalog(self) -> tuple[CatalogEntry, ...]:
-        """What can be pulled."""
-        return self._source.catalog()
-
-    def check_pullable(self, name: str) -> None:
-        """Raise NotFound unless the catalog has `name`."""
-        _check_known(name, self._source.catalog(), Reason.KERNEL_NOT_FOUND, "kernel")
-
-    async def present(self, reference: str) -> Kernel | None:
-        """The kernel, or None when it is not here but can be pulled. Raises NotFound when it can't."""
-        try:
-            return await self._store.kernel(reference)
-        except NotFound as error:
-            if error.reason is not Reason.KERNEL_NOT_FOUND:
-                raise
-            self.check_pullable(reference)
-            return None
-
-    async def pull(self, name: str, progress: Progress, *, refresh: bool = False) -> Kernel:
-        """Bring the catalog's `name` here, unless it is and `refresh` is not asked."""
-        async with self._locks[name]:
-            if not refresh and (kernel := await self.present(name)) is not None:
-                return kernel
-            progress.stage("pull-kernel", f"getting kernel {name}")
-            return await self._add(name, name, progress, lambda into, report: self._source.pull(name, into, report))
 
     async def import_file(self, name: str, kernel: Path, modules: Path | None, progress: Progress) -> Kernel:
         """Take a vmlinux or bzImage of this host, and its modules."""
-        async with self._locks[name]:
+        async with self._lock(name):
             progress.stage("import-kernel", f"unpacking {kernel}")
-            return await self._add(
-                name, str(kernel), progress, lambda into, report: self._source.convert(kernel, modules, into, report)
-            )
-
-    async def delete(self, kernel: Kernel) -> None:
-        """Delete it and its names. Raises Conflict(IN_USE)."""
-        await uninterrupted(self._delete(kernel))
+            return await self._add(name, str(kernel), progress, partial(self._source.convert, kernel, modules))
 
     def check_import(self, name: str, kernel: Path, modules: Path | None) -> None:
         """Raise InvalidArgument or BadFile when import could not even begin."""
@@ -155,31 +210,18 @@ class Kernels:
         if modules is not None:
             _check_path(modules, Reason.KERNEL_INVALID, "modules directory")
 
-    async def _add(
-        self, name: str, source: str, progress: Progress, make: Callable[[Path, Report], Awaitable[KernelFacts]]
-    ) -> Kernel:
-        async with self._library.workspace(progress.operation.id) as workspace:
-            facts = await make(workspace, progress.report)
-            size = sum(file.stat().st_size for file in workspace.rglob("*") if file.is_file())
-            progress.stage("publish-kernel", "checking and publishing the kernel")
-            return await completed(self._publish(workspace, name, facts, size, source))
+    async def _find(self, reference: str) -> Kernel:
+        return await self._store.kernel(reference)
 
-    async def _publish(self, workspace: Path, name: str, facts: KernelFacts, size: int, source: str) -> Kernel:
-        async with self._library_lock:
-            kernel_id = await self._library.publish(workspace)
-            kernel = Kernel(kernel_id, (name,), facts.release, size, facts.modules, datetime.now(UTC), source)
-            return await self._store.add_kernel(kernel, name)
+    async def _all(self) -> list[Kernel]:
+        return await self._store.kernels()
 
-    async def _delete(self, kernel: Kernel) -> None:
-        async with self._library_lock:
-            await self._store.delete_kernel(kernel.id)
-            await self._library.remove(kernel.id)
+    async def _record(self, item_id: str, name: str, facts: KernelFacts, size: int, source: str) -> Kernel:
+        kernel = Kernel(item_id, (name,), facts.release, size, facts.modules, datetime.now(UTC), source)
+        return await self._store.add_kernel(kernel, name)
 
-
-def _check_known(name: str, catalog: tuple[CatalogEntry, ...], reason: Reason, what: str) -> None:
-    if all(entry.name != name for entry in catalog):
-        known = ", ".join(entry.name for entry in catalog)
-        raise NotFound(reason, f"no {what} {name!r}, neither here nor in the catalog ({known})", f"ingle {what} list")
+    async def _forget(self, item_id: str) -> None:
+        await self._store.delete_kernel(item_id)
 
 
 def _check_path(path: Path, reason: Reason, what: str) -> None:

@@ -65,6 +65,17 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         await running.result()
         return image_pb2.DeleteImageResponse()
 
+    async def PruneImages(
+        self, request: image_pb2.PruneImagesRequest, context: Context
+    ) -> image_pb2.PruneImagesResponse:
+        told = {image.id: self._convert(image) for image in await self._images.unused()}
+        if not request.dry_run:
+            running = await self._operations.begin(
+                current_operation.get(), OperationKind.DELETE_IMAGE, lambda _: self._images.prune()
+            )
+            told = {image.id: told[image.id] for image in await running.result() if image.id in told}
+        return image_pb2.PruneImagesResponse(images=told.values())
+
     async def _pull(self, request: image_pb2.PullImageRequest | image_pb2.BeginPullImageRequest) -> Running[Image]:
         self._images.check_pullable(request.name)
         return await self._operations.begin(

@@ -81,6 +81,17 @@ class KernelServicer(kernel_pb2_grpc.KernelServiceServicer):
         await running.result()
         return kernel_pb2.DeleteKernelResponse()
 
+    async def PruneKernels(
+        self, request: kernel_pb2.PruneKernelsRequest, context: Context
+    ) -> kernel_pb2.PruneKernelsResponse:
+        told = {kernel.id: convert.kernel(kernel) for kernel in await self._kernels.unused()}
+        if not request.dry_run:
+            running = await self._operations.begin(
+                current_operation.get(), OperationKind.DELETE_KERNEL, lambda _: self._kernels.prune()
+            )
+            told = {kernel.id: told[kernel.id] for kernel in await running.result() if kernel.id in told}
+        return kernel_pb2.PruneKernelsResponse(kernels=told.values())
+
     async def _pull(self, request: kernel_pb2.PullKernelRequest | kernel_pb2.BeginPullKernelRequest) -> Running[Kernel]:
         self._kernels.check_pullable(request.name)
         return await self._operations.begin(

@@ -12,8 +12,8 @@ from ingle.cli.client import connect
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
-from ingle.cli.options import AsJson, Refresh, Verbose
-from ingle.cli.output import fields, print_json, table
+from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
+from ingle.cli.output import NAMELESS, fields, print_json, table, tell
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
 from ingle.v1 import image_pb2
@@ -117,12 +117,26 @@ def delete(images: References, json: AsJson = False) -> None:
         )
 
 
+@app.command(epilog=examples("ingle image prune --dry-run", "ingle image prune"))
+def prune(dry_run: DryRun = False, json: AsJson = False) -> None:
+    """Delete images without a name that no VM uses: their names were given to newer ones."""
+    with connect() as client:
+        request = image_pb2.PruneImagesRequest(dry_run=dry_run)
+        pruned = client.call(request, image_pb2.PruneImagesResponse).images
+    if json:
+        print_json([to_json(image) for image in pruned])
+        return
+    typer.echo(_table(pruned))
+    size = format_size(sum(image.allocated_bytes for image in pruned))
+    tell(f"{'would free' if dry_run else 'freed'} {size}")
+
+
 def _table(images: Sequence[image_pb2.Image]) -> str:
     return table(
         ("NAME", "ID", "SIZE", "ON DISK", "AGE"),
         (
             (
-                " ".join(image.names),
+                " ".join(image.names) or NAMELESS,
                 image.id[:12],
                 format_size(image.size_bytes),
                 format_size(image.allocated_bytes),

@@ -12,8 +12,8 @@ from ingle.cli.client import connect
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
-from ingle.cli.options import AsJson, Refresh, Verbose
-from ingle.cli.output import fields, print_json, table
+from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
+from ingle.cli.output import NAMELESS, fields, print_json, table, tell
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
 from ingle.v1 import kernel_pb2
@@ -142,12 +142,26 @@ def delete(kernels: References, json: AsJson = False) -> None:
         )
 
 
+@app.command(epilog=examples("ingle kernel prune --dry-run", "ingle kernel prune"))
+def prune(dry_run: DryRun = False, json: AsJson = False) -> None:
+    """Delete kernels without a name that no VM uses: their names were given to newer ones."""
+    with connect() as client:
+        request = kernel_pb2.PruneKernelsRequest(dry_run=dry_run)
+        pruned = client.call(request, kernel_pb2.PruneKernelsResponse).kernels
+    if json:
+        print_json([to_json(kernel) for kernel in pruned])
+        return
+    typer.echo(_table(pruned))
+    size = format_size(sum(kernel.size_bytes for kernel in pruned))
+    tell(f"{'would free' if dry_run else 'freed'} {size}")
+
+
 def _table(kernels: Sequence[kernel_pb2.Kernel]) -> str:
     return table(
         ("NAME", "ID", "RELEASE", "SIZE", "MODULES", "AGE"),
         (
             (
-                " ".join(kernel.names),
+                " ".join(kernel.names) or NAMELESS,
                 kernel.id[:12],
                 kernel.release,
                 format_size(kernel.size_bytes),

@@ -65,6 +65,11 @@ class ImageServiceStub:
                 request_serializer=ingle_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.DeleteImageResponse.FromString,
                 _registered_method=True)
+        self.PruneImages = channel.unary_unary(
+                '/ingle.v1.ImageService/PruneImages',
+                request_serializer=ingle_dot_v1_dot_image__pb2.PruneImagesRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.PruneImagesResponse.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer:
@@ -111,6 +116,13 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PruneImages(self, request, context):
+        """Deletes those that no name and no VM points to any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +155,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.DeleteImage,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.DeleteImageRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.DeleteImageResponse.SerializeToString,
+            ),
+            'PruneImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneImages,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.PruneImagesRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.PruneImagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -308,6 +325,33 @@ class ImageService:
             '/ingle.v1.ImageService/DeleteImage',
             ingle_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
             ingle_dot_v1_dot_image__pb2.DeleteImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/PruneImages',
+            ingle_dot_v1_dot_image__pb2.PruneImagesRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.PruneImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

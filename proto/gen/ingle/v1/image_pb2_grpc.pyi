@@ -43,6 +43,8 @@ class ImageServiceStub:
     ListImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
     """Refused while a VM uses it."""
+    PruneImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.PruneImagesRequest, _image_pb2.PruneImagesResponse]
+    """Deletes those that no name and no VM points to any more."""
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -59,6 +61,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     ListImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]  # type: ignore[assignment]
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
     """Refused while a VM uses it."""
+    PruneImages: _aio.UnaryUnaryMultiCallable[_image_pb2.PruneImagesRequest, _image_pb2.PruneImagesResponse]  # type: ignore[assignment]
+    """Deletes those that no name and no VM points to any more."""
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id."""
@@ -108,5 +112,13 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.DeleteImageResponse, _abc.Awaitable[_image_pb2.DeleteImageResponse]]:
         """Refused while a VM uses it."""
+
+    @_abc_1.abstractmethod
+    def PruneImages(
+        self,
+        request: _image_pb2.PruneImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.PruneImagesResponse, _abc.Awaitable[_image_pb2.PruneImagesResponse]]:
+        """Deletes those that no name and no VM points to any more."""
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -70,6 +70,11 @@ class KernelServiceStub:
                 request_serializer=ingle_dot_v1_dot_kernel__pb2.DeleteKernelRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_kernel__pb2.DeleteKernelResponse.FromString,
                 _registered_method=True)
+        self.PruneKernels = channel.unary_unary(
+                '/ingle.v1.KernelService/PruneKernels',
+                request_serializer=ingle_dot_v1_dot_kernel__pb2.PruneKernelsRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_kernel__pb2.PruneKernelsResponse.FromString,
+                _registered_method=True)
 
 
 class KernelServiceServicer:
@@ -122,6 +127,13 @@ class KernelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PruneKernels(self, request, context):
+        """Deletes those that no name and no VM points to any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KernelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -159,6 +171,11 @@ def add_KernelServiceServicer_to_server(servicer, server):
                     servicer.DeleteKernel,
                     request_deserializer=ingle_dot_v1_dot_kernel__pb2.DeleteKernelRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_kernel__pb2.DeleteKernelResponse.SerializeToString,
+            ),
+            'PruneKernels': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneKernels,
+                    request_deserializer=ingle_dot_v1_dot_kernel__pb2.PruneKernelsRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_kernel__pb2.PruneKernelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -351,6 +368,33 @@ class KernelService:
             '/ingle.v1.KernelService/DeleteKernel',
             ingle_dot_v1_dot_kernel__pb2.DeleteKernelRequest.SerializeToString,
             ingle_dot_v1_dot_kernel__pb2.DeleteKernelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneKernels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.KernelService/PruneKernels',
+            ingle_dot_v1_dot_kernel__pb2.PruneKernelsRequest.SerializeToString,
+            ingle_dot_v1_dot_kernel__pb2.PruneKernelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,8 @@ class KernelServiceStub:
     ListKernels: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]
     DeleteKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]
     """Refused while a VM uses it."""
+    PruneKernels: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.PruneKernelsRequest, _kernel_pb2.PruneKernelsResponse]
+    """Deletes those that no name and no VM points to any more."""
 
 @_typing.type_check_only
 class KernelServiceAsyncStub(KernelServiceStub):
@@ -61,6 +63,8 @@ class KernelServiceAsyncStub(KernelServiceStub):
     ListKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]  # type: ignore[assignment]
     DeleteKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]  # type: ignore[assignment]
     """Refused while a VM uses it."""
+    PruneKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.PruneKernelsRequest, _kernel_pb2.PruneKernelsResponse]  # type: ignore[assignment]
+    """Deletes those that no name and no VM points to any more."""
 
 class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id."""
@@ -117,5 +121,13 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_kernel_pb2.DeleteKernelResponse, _abc.Awaitable[_kernel_pb2.DeleteKernelResponse]]:
         """Refused while a VM uses it."""
+
+    @_abc_1.abstractmethod
+    def PruneKernels(
+        self,
+        request: _kernel_pb2.PruneKernelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kernel_pb2.PruneKernelsResponse, _abc.Awaitable[_kernel_pb2.PruneKernelsResponse]]:
+        """Deletes those that no name and no VM points to any more."""
 
 def add_KernelServiceServicer_to_server(servicer: KernelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
