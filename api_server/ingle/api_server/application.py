@@ -13,6 +13,7 @@ from ingle.api_server.adapters.boot import Initramfs
 from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.adapters.helper import AbsentNetwork
 from ingle.api_server.adapters.kernel import Kernels as KernelFiles
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.processes import HostProcesses
@@ -40,6 +41,7 @@ from ingle.api_server.rpc.operation import OperationServicer
 from ingle.api_server.rpc.system import ServerFacts, SystemServicer
 from ingle.api_server.rpc.vm import VmServicer
 from ingle.api_server.steps.delete import Delete
+from ingle.api_server.steps.release import Release
 from ingle.v1 import (
     guest_pb2,
     guest_pb2_grpc,
@@ -84,22 +86,27 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
     engine = QemuEngine(tools, kernel_library, media, paths.cache / "acceleration")
     files = LocalVmFiles(paths.vms, paths.runtime / "vms")
     dialler = Dialler()
+    network = AbsentNetwork()
     # In the order of preference.
     disks: tuple[DiskBackend, ...] = (Qcow2Disk(tools), ReflinkDisk(), CopyDisk())
     backends: Mapping[str, DiskBackend] = {disk.name: disk for disk in disks}
     async with SqliteStore(paths.database) as store:
-        fleet = Fleet(store, files, dialler)
+        release = Release(files, network)
+        fleet = Fleet(store, files, dialler, release)
         operations = Operations(store)
         images = Images(store, image_library, RootFileSystems(tools))
         kernels = Kernels(store, kernel_library, KernelFiles(tools))
-        pipelines = StartPipelines.of(store, files, engine, media, dialler, image_library, kernel_library, backends)
-        delete_step = Delete(store, files, engine)
+        pipelines = StartPipelines.of(
+            store, files, engine, media, network, dialler, image_library, kernel_library, backends
+        )
+        delete_step = Delete(store, files, engine, network)
         start = StartVm(
             operations=operations,
             store=store,
             fleet=fleet,
             files=files,
             engine=engine,
+            network=network,
             images=images,
             kernels=kernels,
             backends=backends,
@@ -116,6 +123,8 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             fleet=fleet,
             files=files,
             engine=engine,
+            network=network,
+            release=release,
             images=image_library,
             kernels=kernel_library,
             steps=(*pipelines.all, delete_step),
@@ -125,9 +134,9 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
         vm = VmServicer(
             store,
             start,
-            StopVm(operations, store, fleet, files, dialler, start),
+            StopVm(operations, store, fleet, release, dialler, start),
             delete,
-            UpdateVm(operations, store, fleet, files, backends, limits),
+            UpdateVm(operations, store, fleet, files, backends, network, limits),
             InspectVm(store, fleet, files, backends),
             owners,
         )

@@ -158,6 +158,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "disk_bytes": _size,
     "acceleration": _acceleration,
     "disk_backend": _backend,
+    "network": str,
 }
 
 

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.api_server.adapters.qemu import command
+from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Acceleration, Vm, VmState
 from ingle.api_server.ports.engine import LaunchPlan, VmPaths
+from ingle.api_server.ports.network import Link
 
 PLAN = LaunchPlan(
     vm=Vm(
@@ -89,3 +91,16 @@ def test_the_agent_is_behind_a_loopback_port_or_on_vsock_never_both() -> None:
 @given(st.integers(min_value=0, max_value=2**48 - 1))
 def test_every_vm_id_has_a_vsock_address_that_is_not_reserved(number: int) -> None:
     assert 3 <= command.vsock_cid(f"{number:012x}") < 2**32 - 1
+
+
+def test_a_vm_in_a_shared_network_gets_the_tap_and_nothing_of_the_hosts_user() -> None:
+    link = Link("ingt258", "52:54:00:00:01:02", "10.213.1.2", 24, "10.213.1.1")
+    arguments = argv(replace(PLAN, link=link))
+    assert values(arguments, "-netdev") == ["tap,id=net,ifname=ingt258,script=no,downscript=no"]
+    assert "virtio-net-device,netdev=net,mac=52:54:00:00:01:02" in values(arguments, "-device")
+
+
+def test_published_ports_are_forwarded_by_the_vmm_of_a_network_of_its_own() -> None:
+    ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP))
+    arguments = argv(replace(PLAN, vm=replace(PLAN.vm, ports=ports)), vsock=True)
+    assert values(arguments, "-netdev") == ["user,id=net,ipv6=off,hostfwd=tcp::8080-:80,hostfwd=udp::5353-:53"]

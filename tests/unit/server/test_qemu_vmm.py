@@ -12,6 +12,7 @@ import pytest
 from ingle.api_server.adapters.qemu.console import mark_start
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host.process import Process
+from ingle.api_server.model.guest import VsockAddress
 from ingle.api_server.ports.engine import VmPaths
 
 _POWERED_OFF = b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}\n'
@@ -37,7 +38,7 @@ async def living(root: Path) -> AsyncIterator[tuple[QemuVmm, Control]]:
     server = await asyncio.start_unix_server(control.serve, paths.control_socket)
     process = Process.spawn(["sleep", "1000"], directory=root, stderr=paths.vmm_log)
     try:
-        vmm = await QemuVmm(process, paths, None).connect("0123456789ab", bytes(32))
+        vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1024))
         yield vmm, control
         await vmm.close()
     finally:

@@ -4,15 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from ingle.api_server.adapters.library import DirectoryLibrary
-from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.vm import VmState
-from ingle.api_server.operations.recover import Recovery
 from ingle.api_server.ports.engine import VmPaths
 from ingle.api_server.ports.store import JournalEntry
 from ingle.api_server.steps.delete import Delete
-from unit.server.vmms import VM, World, world
+from unit.server.vmms import VM, recovery, world
 
 OTHER = replace(VM, id="ba9876543210", name="other")
 
@@ -23,19 +20,6 @@ class FailingForOne:
     async def kill_all(self, paths: VmPaths) -> None:
         if paths.state.name == VM.id:
             raise ToolFailed(Reason.VMM_FAILED, "it does not die")
-
-
-def recovery(at: World, root: Path, engine: object, *steps: object) -> Recovery:
-    library = DirectoryLibrary(root / "library", Tools(root))
-    return Recovery(
-        store=at.store,
-        fleet=at.fleet,
-        files=at.files,
-        engine=cast("Any", engine),
-        images=library,
-        kernels=library,
-        steps=cast("Any", steps),
-    )
 
 
 async def test_a_vm_that_can_not_be_recovered_does_not_keep_the_others_down(tmp_path: Path) -> None:
@@ -59,7 +43,7 @@ async def test_a_step_of_another_version_is_left_for_it_and_the_others_are_undon
         unknown = JournalEntry("op-000000000001", VM.id, "levitate")
         await at.store.intend(unknown)
         await at.store.intend(JournalEntry("op-000000000001", VM.id, "delete"))
-        delete = Delete(at.store, at.files, cast("Any", KillsNothing()))
+        delete = Delete(at.store, at.files, cast("Any", KillsNothing()), at.network)
         await recovery(at, tmp_path, KillsNothing(), delete).run()
         assert await at.store.vms() == []
         assert await at.store.open_entries() == [unknown]

@@ -55,7 +55,7 @@ class FullDisk:
 
 
 def stopping(at: World, start: Any = None) -> StopVm:
-    return StopVm(at.operations, at.store, at.fleet, at.files, Dialler(), start)
+    return StopVm(at.operations, at.store, at.fleet, at.release, Dialler(), start)
 
 
 async def test_a_stop_cancelled_before_the_guest_was_asked_leaves_the_vm_running(tmp_path: Path) -> None:
@@ -104,14 +104,14 @@ async def test_a_vm_whose_stop_failed_is_not_taken_for_stopped_by_a_start(tmp_pa
 
 _UNUSED = (
     *("files", "engine", "images", "kernels", "backends", "image_directory", "vm_directory", "pipelines"),
-    *("limits", "defaults"),
+    *("network", "limits", "defaults"),
 )
 
 
 async def test_a_delete_cancelled_half_way_is_completed_and_told_as_done(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.RUNNING) as at:
         engine = KillingEngine(at.vmm)
-        step = Delete(at.store, at.files, cast("Engine", engine))
+        step = Delete(at.store, at.files, cast("Engine", engine), at.network)
         delete = DeleteVm(at.operations, at.store, at.fleet, at.files, step)
         running = await delete.delete(OP_ID, VM.id, force=True)
         await engine.killing.wait()
@@ -124,7 +124,7 @@ async def test_a_delete_cancelled_half_way_is_completed_and_told_as_done(tmp_pat
 
 async def test_a_vmm_is_watched_until_it_is_gone_so_that_it_is_reaped(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.RUNNING) as at:
-        step = Delete(at.store, at.files, cast("Engine", KillingEngine(at.vmm)))
+        step = Delete(at.store, at.files, cast("Engine", KillingEngine(at.vmm)), at.network)
         running = await DeleteVm(at.operations, at.store, at.fleet, at.files, step).delete(OP_ID, VM.id, force=True)
         await running.result()
         assert at.vmm.closed_alive is False
@@ -134,7 +134,8 @@ async def test_a_change_whose_disk_can_not_grow_changes_nothing(tmp_path: Path) 
     async with world(tmp_path, VmState.STOPPED) as at:
         before = await at.store.vm(VM.id)
         limits = HostLimits(vcpus=8, memory_bytes=2**40)
-        update = UpdateVm(at.operations, at.store, at.fleet, at.files, cast("Any", {"scripted": FullDisk()}), limits)
+        disks = cast("Any", {"scripted": FullDisk()})
+        update = UpdateVm(at.operations, at.store, at.fleet, at.files, disks, at.network, limits)
         change = VmChange(name="other", vcpus=2, disk_bytes=2 * before.disk_bytes)
         running = await update.update(OP_ID, VM.id, change)
         with pytest.raises(HostProblem):

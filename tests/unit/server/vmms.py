@@ -1,20 +1,27 @@
 """VMMs, engines and files that do what a test tells them to, in place of QEMU's."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.sqlite import SqliteStore
+from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.recover import Recovery
 from ingle.api_server.operations.runner import Operations
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
+from ingle.api_server.ports.network import Link
+from ingle.api_server.steps.release import Release
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 VM = Vm(
@@ -82,6 +89,35 @@ class ScriptedVmm:
         return VmmUsage(0.0, 0)
 
 
+class Wires:
+    """A HostNetwork that remembers who is connected: by slot, the VM as it was told."""
+
+    def __init__(self) -> None:
+        self.connected: dict[int, Vm] = {}
+        self.failure: IngleError | None = None
+
+    async def problem(self) -> str:
+        return "" if self.failure is None else self.failure.message
+
+    async def connect(self, vm: Vm) -> Link:
+        self._may_fail()
+        assert vm.slot is not None
+        self.connected[vm.slot] = vm
+        return Link(f"tap{vm.slot}", "02:00:00:00:00:01", f"10.0.0.{vm.slot}", 24, "10.0.0.1")
+
+    async def disconnect(self, slot: int, vm_id: str) -> None:
+        self._may_fail()
+        self.connected.pop(slot, None)
+
+    async def reconcile(self, vms: Collection[Vm]) -> None:
+        self._may_fail()
+        self.connected = {vm.slot: vm for vm in vms if vm.slot is not None}
+
+    def _may_fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
 @dataclass
 class World:
     """One VM in a real store, and what operations are made of."""
@@ -91,6 +127,8 @@ class World:
     operations: Operations
     fleet: Fleet
     vmm: ScriptedVmm
+    network: Wires
+    release: Release
 
     @property
     def paths(self) -> VmPaths:
@@ -111,7 +149,9 @@ async def world(root: Path, state: VmState) -> AsyncIterator[World]:
         for directory in ("vms", "run"):
             (root / directory).mkdir()
         files.create_state(files.paths(VM.id))
-        fleet = Fleet(store, files, Dialler())
+        network = Wires()
+        release = Release(files, network)
+        fleet = Fleet(store, files, Dialler(), release)
         vmm = ScriptedVmm()
         if state is VmState.STOPPED:
             await store.move_vm(VM.id, VmState.STOPPED)
@@ -124,7 +164,23 @@ async def world(root: Path, state: VmState) -> AsyncIterator[World]:
             await store.move_vm(VM.id, state)
         operations = Operations(store)
         try:
-            yield World(store, files, operations, fleet, vmm)
+            yield World(store, files, operations, fleet, vmm, network, release)
         finally:
             await operations.close()
             await fleet.close()
+
+
+def recovery(at: World, root: Path, engine: object, *steps: object) -> Recovery:
+    """What a server that starts in this world does first."""
+    library = DirectoryLibrary(root / "library", Tools(root))
+    return Recovery(
+        store=at.store,
+        fleet=at.fleet,
+        files=at.files,
+        engine=cast("Any", engine),
+        network=at.network,
+        release=at.release,
+        images=library,
+        kernels=library,
+        steps=cast("Any", steps),
+    )

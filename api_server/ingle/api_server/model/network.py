@@ -10,6 +10,17 @@ from ingle.api_server.model.ids import NAME_RULE, is_dns_label
 USER_NETWORK = "user"
 """The name of no network: the VMM alone connects the guest, with the rights of whoever runs it."""
 
+DEFAULT_NETWORK = "default"
+"""The one that VMs share unless they are told otherwise, where they can share one."""
+
+SLOTS_PER_NETWORK = 256
+"""A slot is a network's number times this, plus the host part of an address in it."""
+
+FIRST_HOST, LAST_HOST = 2, 254
+"""Host parts that VMs get: 1 is the gateway."""
+
+MOST_NETWORKS = 256
+
 
 class Protocol(Enum):
     """What can be published."""
@@ -32,6 +43,8 @@ class PublishedPort:
 
 def check_network(name: str) -> None:
     """Raise InvalidArgument unless `name` can name a network."""
+    if name == USER_NETWORK:
+        return
     if not is_dns_label(name):
         raise InvalidArgument(f"network {name!r}: a network's name is a DNS label, {NAME_RULE}", "--network backend")
 
@@ -45,3 +58,12 @@ def check_ports(ports: Sequence[PublishedPort]) -> None:
         if (port.host_port, port.protocol) in taken:
             raise InvalidArgument(f"port {port.host_port}/{port.protocol.value} of the host is published twice")
         taken.add((port.host_port, port.protocol))
+
+
+def check_nat(network: str, nat: bool | None) -> None:
+    """Raise InvalidArgument when NAT is to be off where it can't be."""
+    if network == USER_NETWORK and nat is False:
+        raise InvalidArgument(
+            "NAT can't be off for a VM in a network of its own: its VMM connects it to wherever the host is",
+            "--network default",
+        )

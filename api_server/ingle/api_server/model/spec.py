@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.ids import NAME_RULE, is_dns_label
-from ingle.api_server.model.network import PublishedPort, check_ports
+from ingle.api_server.model.network import PublishedPort, check_nat, check_network, check_ports
 from ingle.api_server.model.vm import Acceleration, Image, Vm
 
 MIB = 1024 * 1024
@@ -40,6 +40,7 @@ class Defaults:
     disk_bytes: int = 8 * GIB
     acceleration: Acceleration = Acceleration.AUTO
     disk_backend: str = ""
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class VmSpec:
     acceleration: Acceleration | None = None
     disk_backend: str = ""
     ports: tuple[PublishedPort, ...] = ()
+    network: str = ""
+    nat: bool | None = None
 
     def checked(self, limits: HostLimits) -> "VmSpec":
         """This spec, when a host with `limits` could run it. Raises InvalidArgument."""
@@ -72,6 +75,9 @@ class VmSpec:
             raise InvalidArgument(f"disk size {self.disk_bytes}: 1 byte to 16 TiB is allowed", "--disk-size 8G")
         check_env(self.env)
         check_ports(self.ports)
+        if self.network:
+            check_network(self.network)
+            check_nat(self.network, self.nat)
         if self.disk_backend and self.disk_backend not in DISK_BACKENDS:
             raise InvalidArgument(f"disk backend {self.disk_backend!r}: one of {', '.join(DISK_BACKENDS)} is allowed")
         return self
@@ -87,6 +93,7 @@ class VmSpec:
             disk_bytes=defaults.disk_bytes if self.disk_bytes is None else self.disk_bytes,
             acceleration=self.acceleration or defaults.acceleration,
             disk_backend=self.disk_backend or defaults.disk_backend,
+            network=self.network or defaults.network,
         )
 
 
@@ -98,6 +105,7 @@ class VmChange:
     vcpus: int | None = None
     memory_bytes: int | None = None
     disk_bytes: int | None = None
+    nat: bool | None = None
 
     @property
     def needs_stopped(self) -> bool:
@@ -112,6 +120,7 @@ class VmChange:
             vcpus=vm.vcpus if self.vcpus is None else self.vcpus,
             memory_bytes=vm.memory_bytes if self.memory_bytes is None else self.memory_bytes,
             disk_bytes=vm.disk_bytes if self.disk_bytes is None else whole_sectors(self.disk_bytes),
+            nat=vm.nat if self.nat is None else self.nat,
         )
 
 

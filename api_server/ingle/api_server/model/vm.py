@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 
 from ingle.api_server.model.errors import Conflict, Reason
-from ingle.api_server.model.network import PublishedPort
+from ingle.api_server.model.network import USER_NETWORK, PublishedPort
 
 
 class VmState(Enum):
@@ -64,6 +64,10 @@ class Vm:
     created_at: datetime
     env: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[PublishedPort, ...] = ()
+    network: str = USER_NETWORK
+    slot: int | None = None
+    """Its place in a shared network, see model.network; None in one of its own."""
+    nat: bool = True
     error: str = ""
     running: "Running | None" = None
 
@@ -78,6 +82,8 @@ class Running:
     acceleration: Acceleration
     started_at: datetime
     boot_id: str = ""
+    address: str = ""
+    """The guest's in a network that it shares."""
 
 
 @dataclass(frozen=True, slots=True)

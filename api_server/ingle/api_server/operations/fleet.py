@@ -12,6 +12,7 @@ from ingle.api_server.ports.engine import Vmm
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestChannel, GuestDialler
 from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.release import Release
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,11 @@ _CONSOLE_BYTES = 8 * 1024 * 1024
 class Fleet:
     """Live VMMs by VM id, and one lock a VM: whoever changes a VM's state holds it."""
 
-    def __init__(self, store: Store, files: VmFiles, dialler: GuestDialler) -> None:
+    def __init__(self, store: Store, files: VmFiles, dialler: GuestDialler, release: Release) -> None:
         self._store = store
         self._files = files
         self._dialler = dialler
+        self._release = release
         self._vmms: dict[str, Vmm] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._watchers: set[asyncio.Task[None]] = set()
@@ -126,6 +128,6 @@ class Fleet:
     async def _record_end(self, vm_id: str, vmm: Vmm) -> None:
         failure = vmm.failure
         log.warning("VMM ended by itself", extra={"vm": vm_id, "failure": failure})
-        await self._files.remove_runtime(self._files.paths(vm_id))
+        await self._release.of(await self._store.vm(vm_id))
         await self._store.move_vm(vm_id, VmState.ERROR if failure else VmState.STOPPED, error=failure)
         await self.detach(vm_id)

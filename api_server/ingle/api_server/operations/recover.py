@@ -12,15 +12,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingle.api_server import pipeline
-from ingle.api_server.model.errors import Reason
+from ingle.api_server.model.errors import IngleError, Reason
 from ingle.api_server.model.operation import Failure, OperationState
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import Step
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.release import Release
 from ingle.api_server.steps.target import VmTarget
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Recovery:
         fleet: Fleet,
         files: VmFiles,
         engine: Engine,
+        network: HostNetwork,
+        release: Release,
         images: Library,
         kernels: Library,
         steps: Sequence[Step[Any]],
@@ -48,6 +52,8 @@ class Recovery:
         self._fleet = fleet
         self._files = files
         self._engine = engine
+        self._network = network
+        self._release = release
         self._images = images
         self._kernels = kernels
         self._steps = {step.name: step for step in steps}
@@ -60,6 +66,7 @@ class Recovery:
                 await self._settle(vm)
             except Exception:  # one VM must not keep the others, and the server, from coming up
                 log.exception("VM %s could not be recovered", vm.id)
+        await self._reconcile_network()
         await self._sweep()
         for operation in await self._store.operations(limit=1000):
             if operation.state is OperationState.RUNNING:
@@ -96,10 +103,17 @@ class Recovery:
 
     async def _clean_up(self, vm: Vm, state: VmState, error: str) -> None:
         log.warning("cleaning up after a VM", extra={"vm": vm.id, "state": vm.state.value, "error": error})
-        paths = self._files.paths(vm.id)
-        await self._engine.kill_all(paths)
-        await self._files.remove_runtime(paths)
+        await self._engine.kill_all(self._files.paths(vm.id))
+        await self._release.of(vm)
         await self._store.move_vm(vm.id, state, error=error)
+
+    async def _reconcile_network(self) -> None:
+        connected = [vm for vm in await self._store.vms() if vm.slot is not None and vm.running is not None]
+        try:
+            if connected or not await self._network.problem():
+                await self._network.reconcile(connected)
+        except IngleError as error:
+            log.error("networks may be other than they should", extra={"error": error.message})
 
     async def _sweep(self) -> None:
         if not await self._store.operations(limit=1):

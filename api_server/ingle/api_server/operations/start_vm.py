@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
+from ingle.api_server.model.network import DEFAULT_NETWORK, USER_NETWORK
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.spec import Defaults, HostLimits, VmSpec, check_disk_holds, whole_sectors
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm, VmState, check_move
@@ -20,11 +21,13 @@ from ingle.api_server.ports.disk import BootMedia, DiskBackend
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
+from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store import Store
 from ingle.api_server.steps.acceleration import ChooseAcceleration
 from ingle.api_server.steps.boot import Boot
 from ingle.api_server.steps.configure_guest import ConfigureGuest
+from ingle.api_server.steps.connect import Connect
 from ingle.api_server.steps.initramfs import WriteInitramfs
 from ingle.api_server.steps.launch import Launch
 from ingle.api_server.steps.mark_starting import MarkStarting
@@ -52,6 +55,7 @@ class StartPipelines:
         files: VmFiles,
         engine: Engine,
         media: BootMedia,
+        network: HostNetwork,
         dialler: GuestDialler,
         images: Library,
         kernels: Library,
@@ -64,6 +68,7 @@ class StartPipelines:
                 MarkStarting(store),
                 ChooseAcceleration(engine),
                 RuntimeDirectory(files),
+                Connect(network, store),
                 WriteInitramfs(media, engine),
                 Launch(engine, kernels, backends),
                 Boot(),
@@ -91,6 +96,7 @@ class StartVm:
         fleet: Fleet,
         files: VmFiles,
         engine: Engine,
+        network: HostNetwork,
         images: Images,
         kernels: Kernels,
         backends: Mapping[str, DiskBackend],
@@ -105,6 +111,7 @@ class StartVm:
         self._fleet = fleet
         self._files = files
         self._engine = engine
+        self._network = network
         self._images = images
         self._kernels = kernels
         self._backends = backends
@@ -117,7 +124,8 @@ class StartVm:
     async def create(self, op_id: str, spec: VmSpec, *, start: bool, owner: Owner | None = None) -> Running[Vm]:
         """Begin to create a VM; it lives for `owner` if there is one. Everything that can be refused is refused here,
         before anything changes."""
-        spec = spec.with_defaults(self._defaults).checked(self._limits)
+        spec = spec.with_defaults(self._defaults)
+        spec = replace(spec, network=await self._choose_network(spec.network)).checked(self._limits)
         image = await self._images.present(spec.image)
         kernel = await self._kernels.present(spec.kernel)
         if image is not None:
@@ -199,6 +207,8 @@ class StartVm:
             created_at=datetime.now(UTC),
             env=dict(spec.env),
             ports=spec.ports,
+            network=spec.network,
+            nat=spec.network == USER_NETWORK if spec.nat is None else spec.nat,
         )
 
     async def _choose_backend(self, wish: str) -> str:
@@ -211,6 +221,16 @@ class StartVm:
                 return backend.name
             problems.append(f"{backend.name}: {problem}")
         raise HostProblem(Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}")
+
+    async def _choose_network(self, wish: str) -> str:
+        if wish == USER_NETWORK:
+            return wish
+        problem = await self._network.problem()
+        if not problem:
+            return wish or DEFAULT_NETWORK
+        if wish:
+            raise HostProblem(Reason.DEPENDENCY_MISSING, f"no network {wish!r}: {problem}", "sudo ingle system install")
+        return USER_NETWORK
 
     async def _check_name_free(self, name: str) -> None:
         if not name:

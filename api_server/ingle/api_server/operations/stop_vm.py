@@ -12,9 +12,9 @@ from ingle.api_server.operations.runner import Operations, Progress, Running
 from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.pipeline import completed, uninterrupted
 from ingle.api_server.ports.engine import Vmm
-from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
 from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.release import Release
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,18 @@ class StopVm:
     """Ends VMMs on purpose."""
 
     def __init__(
-        self, operations: Operations, store: Store, fleet: Fleet, files: VmFiles, dialler: GuestDialler, start: StartVm
+        self,
+        operations: Operations,
+        store: Store,
+        fleet: Fleet,
+        release: Release,
+        dialler: GuestDialler,
+        start: StartVm,
     ) -> None:
         self._operations = operations
         self._store = store
         self._fleet = fleet
-        self._files = files
+        self._release = release
         self._dialler = dialler
         self._start = start
 
@@ -112,5 +118,5 @@ class StopVm:
             if not await vmm.wait_gone(_KILL_SECONDS):
                 raise ToolFailed(Reason.VMM_FAILED, f"VMM process {vmm.pid} survives SIGKILL (is its disk hanging?)")
         await self._fleet.detach(vm_id)
-        await self._files.remove_runtime(self._files.paths(vm_id))
+        await self._release.of(await self._store.vm(vm_id))
         return await self._store.move_vm(vm_id, VmState.STOPPED)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ingle.api_server.model.errors import Conflict, InvalidArgument, Reason
+from ingle.api_server.model.network import check_nat
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name, size_text
 from ingle.api_server.model.vm import Vm, VmState
@@ -12,6 +13,7 @@ from ingle.api_server.operations.runner import Operations, Progress, Running
 from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.ports.disk import DiskBackend
 from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store import Store
 
 _IDLE = frozenset({VmState.STOPPED, VmState.ERROR})
@@ -27,6 +29,7 @@ class UpdateVm:
         fleet: Fleet,
         files: VmFiles,
         backends: Mapping[str, DiskBackend],
+        network: HostNetwork,
         limits: HostLimits,
     ) -> None:
         self._operations = operations
@@ -34,6 +37,7 @@ class UpdateVm:
         self._fleet = fleet
         self._files = files
         self._backends = backends
+        self._network = network
         self._limits = limits
 
     async def update(self, op_id: str, reference: str, change: VmChange) -> Running[Vm]:
@@ -51,6 +55,13 @@ class UpdateVm:
                 new = change.applied(now)
                 # The name is what can still be refused: it goes first, so that a refused change grows no disk.
                 await self._store.update_vm(replace(new, disk_bytes=now.disk_bytes))
+                if new.nat != now.nat and new.slot is not None and new.running is not None:
+                    progress.stage("network", f"turning NAT {'on' if new.nat else 'off'}")
+                    try:
+                        await self._network.connect(new)
+                    except BaseException:
+                        await uninterrupted(self._store.update_vm(now))
+                        raise
                 if new.disk_bytes != now.disk_bytes:
                     progress.stage("disk", f"growing the disk to {size_text(new.disk_bytes)}")
                     try:
@@ -64,6 +75,7 @@ class UpdateVm:
         return await self._operations.begin(op_id, OperationKind.UPDATE_VM, work, vm.id)
 
     def _check(self, vm: Vm, change: VmChange) -> None:
+        check_nat(vm.network, change.nat)
         if change.needs_stopped and vm.state not in _IDLE:
             raise Conflict(
                 Reason.WRONG_STATE,

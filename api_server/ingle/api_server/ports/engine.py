@@ -9,6 +9,7 @@ from ingle.api_server.model.guest import AgentEndpoint
 from ingle.api_server.model.network import PublishedPort
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
 from ingle.api_server.ports.disk import BootConfig
+from ingle.api_server.ports.network import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class LaunchPlan:
     root_disk: Path
     acceleration: Acceleration
     token: bytes
+    link: Link | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Engine(Protocol):
         """Raise HostProblem when a VM with these paths and ports can't be started here: program missing, socket path
         too long, port refused; Conflict(IN_USE) when somebody has a port."""
 
-    def boot_config(self, vm: Vm, token: bytes) -> BootConfig:
+    def boot_config(self, vm: Vm, token: bytes, link: Link | None) -> BootConfig:
         """What the agent is told about this engine's devices and network."""
 
     async def launch(self, plan: LaunchPlan) -> Vmm:

@@ -39,9 +39,11 @@ class Store(Journal, Protocol):
     References are resolved here and nowhere else: an id, a unique prefix of one, or a name. Raises NotFound with the
     kind's reason, or AMBIGUOUS_REFERENCE."""
 
-    async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> None:
-        """Record a VM, and whom it lives for if for anybody. Raises Conflict(NAME_TAKEN), and NotFound when image or
-        kernel went away."""
+    async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> Vm:
+        """Record a VM, and whom it lives for if for anybody. Answers it with a free slot of its network, which comes to
+        be with the first VM in it, and goes with the last.
+
+        Raises Conflict(NAME_TAKEN), HostProblem(ADDRESSES_EXHAUSTED), and NotFound when image or kernel went away."""
 
     async def update_vm(self, vm: Vm) -> None:
         """Everything but state and running facts. Raises Conflict(NAME_TAKEN)."""
@@ -63,6 +65,9 @@ class Store(Journal, Protocol):
 
     async def owners(self) -> list[tuple[str, Owner | None]]:
         """The VMs that live for somebody, by id, and for whom: None is a call."""
+
+    async def vm_slot(self, vm_id: str) -> int | None:
+        """Its place in a shared network, None also for a VM that is not there."""
 
     async def vm_token(self, vm_id: str) -> bytes:
         """The secret its agent wants."""

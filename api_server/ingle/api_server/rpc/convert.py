@@ -38,7 +38,7 @@ _PROTOCOLS: Mapping[Protocol, vm_pb2.Protocol.ValueType] = {
 }
 _PROTOCOLS_BACK = {vm_pb2.PROTOCOL_UNSPECIFIED: Protocol.TCP} | {number: item for item, number in _PROTOCOLS.items()}
 
-_UPDATABLE = ("name", "vcpus", "memory_bytes", "disk_bytes")
+_UPDATABLE = ("name", "vcpus", "memory_bytes", "disk_bytes", "nat")
 _LONGEST_TIMEOUT = 7 * 24 * 3600.0
 
 
@@ -79,6 +79,8 @@ def vm(value: Vm) -> vm_pb2.Vm:
         disk_bytes=value.disk_bytes,
         env=value.env or None,
         ports=[_published(port) for port in value.ports],
+        network=value.network,
+        nat=value.nat,
         created_at=timestamp(value.created_at),
         error=value.error,
     )
@@ -87,6 +89,7 @@ def vm(value: Vm) -> vm_pb2.Vm:
         message.pid = value.running.pid
         message.running_acceleration = _ACCELERATIONS[value.running.acceleration]
         message.boot_id = value.running.boot_id
+        message.address = value.running.address
     return message
 
 
@@ -103,6 +106,8 @@ def vm_spec(message: vm_pb2.VmSpec) -> VmSpec:
         acceleration=_acceleration(message.acceleration),
         disk_backend=message.disk_backend,
         ports=tuple(_published_port(port) for port in message.ports),
+        network=message.network,
+        nat=message.nat if message.HasField("nat") else None,
     )
 
 
@@ -133,6 +138,7 @@ def vm_change(request: vm_pb2.UpdateVmRequest) -> VmChange:
         vcpus=spec.vcpus if "vcpus" in paths else None,
         memory_bytes=spec.memory_bytes if "memory_bytes" in paths else None,
         disk_bytes=spec.disk_bytes if "disk_bytes" in paths else None,
+        nat=spec.nat if "nat" in paths else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store import Store
 from ingle.api_server.steps.target import VmTarget
 
@@ -14,15 +15,17 @@ class Delete:
     name = "delete"
     text = "deleting the VM"
 
-    def __init__(self, store: Store, files: VmFiles, engine: Engine) -> None:
+    def __init__(self, store: Store, files: VmFiles, engine: Engine, network: HostNetwork) -> None:
         self._store = store
         self._files = files
         self._engine = engine
+        self._network = network
 
     async def run(self, target: VmTarget) -> None:
         errors: list[Exception] = []
         for part in (
             self._engine.kill_all(target.paths),
+            self._disconnect(target),
             self._store.delete_vm(target.vm_id),
             self._files.remove_runtime(target.paths),
             self._files.remove_state(target.paths),
@@ -33,6 +36,11 @@ class Delete:
                 errors.append(error)
         if errors:
             raise ExceptionGroup(f"VM {target.vm_id} could not be deleted completely", errors)
+
+    async def _disconnect(self, target: VmTarget) -> None:
+        slot = await self._store.vm_slot(target.vm_id)
+        if slot is not None:
+            await self._network.disconnect(slot, target.vm_id)
 
     async def undo(self, target: VmTarget) -> None:
         await self.run(target)

@@ -16,5 +16,5 @@ class WriteInitramfs:
         self._engine = engine
 
     async def run(self, target: Start) -> None:
-        config = self._engine.boot_config(target.vm, target.token)
+        config = self._engine.boot_config(target.vm, target.token, target.link)
         await self._media.write(target.kernel, config, target.paths.initramfs)

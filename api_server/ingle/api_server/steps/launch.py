@@ -27,6 +27,7 @@ class Launch:
             root_disk=self._backends[target.vm.disk_backend].disk_path(target.paths.state),
             acceleration=target.acceleration,
             token=target.token,
+            link=target.link,
         )
         target.vmm = await self._engine.launch(plan)
 

@@ -18,5 +18,6 @@ class RecordRunning:
 
     async def run(self, target: Start) -> None:
         vmm = target.live_vmm
-        running = Running(vmm.pid, vmm.start_time, target.acceleration, datetime.now(UTC), target.boot_id)
+        address = "" if target.link is None else target.link.address
+        running = Running(vmm.pid, vmm.start_time, target.acceleration, datetime.now(UTC), target.boot_id, address)
         target.vm = await self._store.move_vm(target.vm_id, VmState.RUNNING, running=running)

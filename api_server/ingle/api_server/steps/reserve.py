@@ -1,4 +1,4 @@
-"""Reserve the name and record the VM."""
+"""Reserve name and address, and record the VM."""
 
 from ingle.api_server.ports.store import Store
 from ingle.api_server.steps.target import Start, VmTarget
@@ -8,13 +8,13 @@ class Reserve:
     """From here on the name is taken, and image and kernel can't be deleted."""
 
     name = "reserve"
-    text = "reserving the name"
+    text = "reserving name and address"
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def run(self, target: Start) -> None:
-        await self._store.insert_vm(target.vm, target.token, target.owner)
+        target.vm = await self._store.insert_vm(target.vm, target.token, target.owner)
 
     async def undo(self, target: VmTarget) -> None:
         await self._store.delete_vm(target.vm_id)

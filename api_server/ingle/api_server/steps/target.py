@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm
 from ingle.api_server.ports.engine import Vmm, VmPaths
+from ingle.api_server.ports.network import Link
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class Start(VmTarget):
     token: bytes = field(repr=False)
     acceleration: Acceleration = Acceleration.AUTO
     owner: Owner | None = None
+    link: Link | None = None
     vmm: Vmm | None = None
     boot_id: str = ""
 

@@ -48,6 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PATH_TOO_LONG: _ErrorReason.ValueType  # 32
     ERROR_REASON_PORT_REFUSED: _ErrorReason.ValueType  # 33
     """The host does not let us listen on a port."""
+    ERROR_REASON_ADDRESSES_EXHAUSTED: _ErrorReason.ValueType  # 34
+    """A network is full."""
     ERROR_REASON_IMAGE_INVALID: _ErrorReason.ValueType  # 40
     """A file given to ingle is not what it should be."""
     ERROR_REASON_KERNEL_INVALID: _ErrorReason.ValueType  # 41
@@ -130,6 +132,8 @@ ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 31
 ERROR_REASON_PATH_TOO_LONG: ErrorReason.ValueType  # 32
 ERROR_REASON_PORT_REFUSED: ErrorReason.ValueType  # 33
 """The host does not let us listen on a port."""
+ERROR_REASON_ADDRESSES_EXHAUSTED: ErrorReason.ValueType  # 34
+"""A network is full."""
 ERROR_REASON_IMAGE_INVALID: ErrorReason.ValueType  # 40
 """A file given to ingle is not what it should be."""
 ERROR_REASON_KERNEL_INVALID: ErrorReason.ValueType  # 41

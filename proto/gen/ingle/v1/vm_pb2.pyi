@@ -177,6 +177,9 @@ class Vm(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    NAT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """12 hex digits."""
     name: _builtins.str
@@ -201,6 +204,12 @@ class Vm(_message.Message):
     """The guest kernel's /proc/sys/kernel/random/boot_id: new at every boot."""
     error: _builtins.str
     """Set in state ERROR."""
+    network: _builtins.str
+    """The network it shares with others; "user": one of its own."""
+    nat: _builtins.bool
+    """Whether it reaches what is beyond its network. True for a network of its own."""
+    address: _builtins.str
+    """In a network that it shares, while it runs."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Given to every command run in the guest."""
@@ -237,10 +246,13 @@ class Vm(_message.Message):
         boot_id: _builtins.str = ...,
         error: _builtins.str = ...,
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
+        network: _builtins.str = ...,
+        nat: _builtins.bool = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "pid", b"pid", "ports", b"ports", "running_acceleration", b"running_acceleration", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "pid", b"pid", "ports", b"ports", "running_acceleration", b"running_acceleration", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,6 +321,8 @@ class VmSpec(_message.Message):
     ACCELERATION_FIELD_NUMBER: _builtins.int
     DISK_BACKEND_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    NAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A DNS label; a name is made up when empty."""
     image: _builtins.str
@@ -322,6 +336,12 @@ class VmSpec(_message.Message):
     acceleration: Global___Acceleration.ValueType
     disk_backend: _builtins.str
     """qcow2, reflink, copy; empty: the best one that works here."""
+    network: _builtins.str
+    """A DNS label, or "user" for a network of its own. Empty: "default", or "user" where networks can't be shared. A
+    network comes to be with the first VM in it.
+    """
+    nat: _builtins.bool
+    """Let it reach what is beyond its network; a network of its own always does. Unset: not."""
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -339,21 +359,27 @@ class VmSpec(_message.Message):
         acceleration: Global___Acceleration.ValueType = ...,
         disk_backend: _builtins.str = ...,
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
+        network: _builtins.str = ...,
+        nat: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_vcpus", b"_vcpus", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "vcpus", b"vcpus"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "nat", b"nat", "vcpus", b"vcpus"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "ports", b"ports", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "ports", b"ports", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
     _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__nat: _TypeAlias = _typing.Literal["nat"]  # noqa: Y015
+    _WhichOneofArgType__nat: _TypeAlias = _typing.Literal["_nat", b"_nat"]  # noqa: Y015
     _WhichOneofReturnType__vcpus: _TypeAlias = _typing.Literal["vcpus"]  # noqa: Y015
     _WhichOneofArgType__vcpus: _TypeAlias = _typing.Literal["_vcpus", b"_vcpus"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__nat) -> _WhichOneofReturnType__nat | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vcpus) -> _WhichOneofReturnType__vcpus | None: ...
 
@@ -539,7 +565,7 @@ class UpdateVmRequest(_message.Message):
     def spec(self) -> Global___VmSpec: ...
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Paths of VmSpec: name, vcpus, memory_bytes, disk_bytes."""
+        """Paths of VmSpec: name, vcpus, memory_bytes, disk_bytes, nat."""
 
     def __init__(
         self,

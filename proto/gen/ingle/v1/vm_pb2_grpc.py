@@ -139,7 +139,7 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateVm(self, request, context):
-        """Changes the fields in the mask: name at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM.
+        """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class VmServiceStub:
     ListVms: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]
     """All VMs, oldest first."""
     UpdateVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.UpdateVmRequest, _vm_pb2.UpdateVmResponse]
-    """Changes the fields in the mask: name at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
+    """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
     StartVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StartVmRequest, _vm_pb2.StartVmResponse]
     StopVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]
     """Syncs the guest, asks it to power off, and kills it after the timeout."""
@@ -70,7 +70,7 @@ class VmServiceAsyncStub(VmServiceStub):
     ListVms: _aio.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]  # type: ignore[assignment]
     """All VMs, oldest first."""
     UpdateVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.UpdateVmRequest, _vm_pb2.UpdateVmResponse]  # type: ignore[assignment]
-    """Changes the fields in the mask: name at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
+    """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
     StartVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.StartVmRequest, _vm_pb2.StartVmResponse]  # type: ignore[assignment]
     StopVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]  # type: ignore[assignment]
     """Syncs the guest, asks it to power off, and kills it after the timeout."""
@@ -126,7 +126,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_pb2.UpdateVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.UpdateVmResponse, _abc.Awaitable[_vm_pb2.UpdateVmResponse]]:
-        """Changes the fields in the mask: name at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
+        """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
 
     @_abc_1.abstractmethod
     def StartVm(

@@ -76,8 +76,6 @@ def launch(
     can never want the same. Paths in chardevs are relative to the VM's state directory, which is QEMU's working
     directory: nothing needs escaping."""
     cid = vsock_cid(plan.vm.id)
-    agent = () if vsock else (f"hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}",)
-    published = (f"hostfwd={port.protocol.value}::{port.host_port}-:{port.vm_port}" for port in plan.vm.ports)
     disk = {
         "driver": "qcow2" if plan.root_disk.suffix == ".qcow2" else "raw",
         "node-name": "root",
@@ -93,9 +91,22 @@ def launch(
         *("-mon", "chardev=control,mode=control"),
         *serial(f"file,path={plan.paths.console_log.name},append=on", f"socket,fd={ready_fd}"),
         *boot(plan.vmlinux, plan.paths.initramfs, kernel_arguments(plan.acceleration, tsc_khz)),
-        *("-netdev", ",".join(("user,id=net,ipv6=off", *agent, *published))),
-        *("-device", "virtio-net-device,netdev=net"),
+        *_network(plan, vsock=vsock),
         *(("-device", f"vhost-vsock-device,guest-cid={cid}") if vsock else ()),
         *("-blockdev", json.dumps(disk)),
         *("-device", "virtio-blk-device,drive=root"),
+    ]
+
+
+def _network(plan: LaunchPlan, *, vsock: bool) -> list[str]:
+    if plan.link is not None:
+        return [
+            *("-netdev", f"tap,id=net,ifname={plan.link.interface},script=no,downscript=no"),
+            *("-device", f"virtio-net-device,netdev=net,mac={plan.link.mac}"),
+        ]
+    agent = () if vsock else (f"hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}",)
+    published = (f"hostfwd={port.protocol.value}::{port.host_port}-:{port.vm_port}" for port in plan.vm.ports)
+    return [
+        *("-netdev", ",".join(("user,id=net,ipv6=off", *agent, *published))),
+        *("-device", "virtio-net-device,netdev=net"),
     ]

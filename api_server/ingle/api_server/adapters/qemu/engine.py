@@ -17,11 +17,12 @@ from ingle.api_server.host.process import Process
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
-from ingle.api_server.model.guest import GuestNetwork
+from ingle.api_server.model.guest import GuestNetwork, TcpAddress, VsockAddress
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
 from ingle.api_server.ports.disk import BootConfig, BootMedia
 from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
+from ingle.api_server.ports.network import Link
 from ingle.api_server.ports.sources import Library
 
 BINARY = "qemu-system-x86_64"
@@ -38,11 +39,11 @@ class QemuEngine:
         self._tools = tools
         self._probe = AccelerationProbe(BINARY, kernels, media, cache)
 
-    def boot_config(self, vm: Vm, token: bytes) -> BootConfig:
+    def boot_config(self, vm: Vm, token: bytes, link: Link | None) -> BootConfig:
         return BootConfig(
             hostname=vm.name,
             root_device=command.ROOT_DEVICE,
-            network=GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)),
+            network=_guest_network(link),
             tcp_port=0 if _vsock_usable() else command.AGENT_PORT,
             vsock_port=command.AGENT_PORT if _vsock_usable() else 0,
             token=token,
@@ -96,7 +97,9 @@ class QemuEngine:
         ready.setblocking(False)
         vmm = QemuVmm(child, plan.paths, ready)
         try:
-            return await vmm.connect(plan.vm.id, plan.token)
+            return await vmm.connect(
+                plan.token, _unforwarded(plan.vm.id, "" if plan.link is None else plan.link.address)
+            )
         except BaseException:
             child.signal(signal.SIGKILL)
             try:
@@ -111,7 +114,7 @@ class QemuEngine:
             return None
         vmm = QemuVmm(found, paths, None)
         try:
-            return await vmm.connect(vm.id, token)
+            return await vmm.connect(token, _unforwarded(vm.id, running.address))
         except ToolFailed:
             gone = await found.wait(0)
             await vmm.close()
@@ -132,6 +135,19 @@ class QemuEngine:
         said = (await self._tools.run([BINARY, "--version"])).decode()
         version = re.search(r"version (\S+)", said)
         return version[1] if version else said.splitlines()[0]
+
+
+def _unforwarded(vm_id: str, address: str) -> TcpAddress | VsockAddress:
+    """Where the agent is when no port of the host leads to it."""
+    if address and not _vsock_usable():
+        return TcpAddress(address, command.AGENT_PORT)
+    return VsockAddress(command.vsock_cid(vm_id), command.AGENT_PORT)
+
+
+def _guest_network(link: Link | None) -> GuestNetwork:
+    if link is None:
+        return GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,))
+    return GuestNetwork("eth0", f"{link.address}/{link.prefix_length}", link.gateway, (link.gateway,))
 
 
 @cache

@@ -5,7 +5,7 @@ import re
 import socket
 from typing import Any
 
-from ingle.api_server.adapters.qemu import command, console
+from ingle.api_server.adapters.qemu import console
 from ingle.api_server.adapters.qemu.qmp import Qmp
 from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
 from ingle.api_server.model.errors import Reason, ToolFailed
@@ -31,8 +31,8 @@ class QemuVmm:
         self._agent: AgentEndpoint
         self._shutdown_reason = ""
 
-    async def connect(self, vm_id: str, token: bytes) -> "QemuVmm":
-        """Take up the control connection and find out where the agent is: behind a forwarded port, else on vsock.
+    async def connect(self, token: bytes, unforwarded: TcpAddress | VsockAddress) -> "QemuVmm":
+        """Take up the control connection and find out where the agent is: behind a forwarded port, else `unforwarded`.
 
         Raises ToolFailed(VMM_FAILED), with the end of QEMU's stderr when it is gone."""
         try:
@@ -43,11 +43,7 @@ class QemuVmm:
                 raise self._died() from error
             raise
         forward = _FORWARD.search(usernet)
-        address = (
-            VsockAddress(command.vsock_cid(vm_id), command.AGENT_PORT)
-            if forward is None
-            else TcpAddress(forward[1], int(forward[2]))
-        )
+        address = unforwarded if forward is None else TcpAddress(forward[1], int(forward[2]))
         self._agent = AgentEndpoint(address, token)
         return self
 

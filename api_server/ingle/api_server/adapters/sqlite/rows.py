@@ -17,8 +17,8 @@ _MICROSECOND = timedelta(microseconds=1)
 SELECT_VMS = """
     SELECT
         id, name, state, image_id, image_name, kernel_id, kernel_name, engine, vms.acceleration, disk_backend,
-        vcpus, memory_bytes, disk_bytes, created_at, env, ports, error,
-        pid, start_time, running.acceleration, started_at, boot_id
+        vcpus, memory_bytes, disk_bytes, created_at, env, ports, network, slot, nat, error,
+        pid, start_time, running.acceleration, started_at, boot_id, address
     FROM vms LEFT JOIN running ON running.vm_id = vms.id
 """
 SELECT_IMAGES = """
@@ -43,7 +43,8 @@ def time_of(value: int) -> datetime:
 
 def vm_of(row: sqlite3.Row) -> Vm:
     """A row of SELECT_VMS."""
-    *asked, env, ports, error, pid, start_time, runs_on, started, boot = row
+    *wanted, error, pid, start_time, runs_on, started, boot, address = row
+    *asked, env, ports, network, slot, nat = wanted
     vm_id, name, state, image_id, image_name, kernel_id, kernel_name, engine, *machine = asked
     acceleration, backend, vcpus, memory, disk, created = machine
     return Vm(
@@ -63,8 +64,13 @@ def vm_of(row: sqlite3.Row) -> Vm:
         created_at=time_of(created),
         env=json.loads(env),
         ports=tuple(_port_of(item) for item in json.loads(ports)),
+        network=network,
+        slot=slot,
+        nat=bool(nat),
         error=error,
-        running=None if pid is None else Running(pid, start_time, Acceleration(runs_on), time_of(started), boot),
+        running=None
+        if pid is None
+        else Running(pid, start_time, Acceleration(runs_on), time_of(started), boot, address),
     )
 
 
@@ -87,6 +93,9 @@ def vm_columns(vm: Vm) -> dict[str, Any]:
         "created_at": micros(vm.created_at),
         "env": json.dumps(dict(vm.env)),
         "ports": json.dumps([(port.host_port, port.vm_port, port.protocol.value) for port in vm.ports]),
+        "network": vm.network,
+        "slot": vm.slot,
+        "nat": int(vm.nat),
         "error": vm.error,
     }
 
@@ -105,6 +114,7 @@ def running_columns(vm_id: str, running: Running) -> dict[str, Any]:
         "acceleration": running.acceleration.value,
         "started_at": micros(running.started_at),
         "boot_id": running.boot_id,
+        "address": running.address,
     }
 
 

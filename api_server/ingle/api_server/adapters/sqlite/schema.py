@@ -97,4 +97,15 @@ MIGRATIONS: tuple[str, ...] = (
         start_time INTEGER
     ) STRICT;
     """,
+    """
+    CREATE TABLE networks (
+        name TEXT PRIMARY KEY,
+        number INTEGER NOT NULL UNIQUE CHECK (number BETWEEN 0 AND 255)
+    ) STRICT;
+    ALTER TABLE vms ADD COLUMN network TEXT NOT NULL DEFAULT 'user';
+    ALTER TABLE vms ADD COLUMN slot INTEGER CHECK (slot IS NOT NULL OR network = 'user');
+    ALTER TABLE vms ADD COLUMN nat INTEGER NOT NULL DEFAULT 1 CHECK (nat IN (0, 1));
+    ALTER TABLE running ADD COLUMN address TEXT NOT NULL DEFAULT '';
+    CREATE UNIQUE INDEX vms_by_slot ON vms (slot) WHERE slot IS NOT NULL;
+    """,
 )

@@ -11,16 +11,17 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
 
-from ingle.api_server.adapters.sqlite import rows
+from ingle.api_server.adapters.sqlite import networks, rows
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
+from ingle.api_server.model.network import USER_NETWORK
 from ingle.api_server.model.operation import Operation
 from ingle.api_server.model.vm import Image, Kernel, Owner, Running, Vm, VmState, check_move
 from ingle.api_server.ports.store import JournalEntry
@@ -92,14 +93,17 @@ class SqliteStore:
 
     # -- VMs
 
-    async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> None:
+    async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> Vm:
         async with self._transaction() as db:
+            if vm.network != USER_NETWORK:
+                vm = replace(vm, slot=await networks.free_slot(db, vm.network))
             try:
                 await _insert(db, "vms", {**rows.vm_columns(vm), "token": token})
             except sqlite3.IntegrityError as error:
                 raise _why_not(error, vm) from None
             if owner is not None:
                 await _insert(db, "owners", {"vm_id": vm.id, "pid": owner.pid, "start_time": owner.start_time})
+            return vm
 
     async def update_vm(self, vm: Vm) -> None:
         columns = rows.vm_columns(vm)
@@ -124,6 +128,7 @@ class SqliteStore:
     async def delete_vm(self, vm_id: str) -> None:
         async with self._transaction() as db:
             await db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+            await networks.forget_empty(db)
 
     async def owned_by_a_call(self, vm_id: str) -> None:
         async with self._transaction() as db:
@@ -140,6 +145,10 @@ class SqliteStore:
     async def vms(self) -> list[Vm]:
         found = await self._reader.execute_fetchall(rows.SELECT_VMS + " ORDER BY created_at, id")
         return [rows.vm_of(row) for row in found]
+
+    async def vm_slot(self, vm_id: str) -> int | None:
+        row = self._rows.execute("SELECT slot FROM vms WHERE id = ?", (vm_id,)).fetchone()
+        return None if row is None else row["slot"]
 
     async def vm_token(self, vm_id: str) -> bytes:
         return bytes(self._row(_VM, "SELECT token FROM vms WHERE id = ?", vm_id)["token"])

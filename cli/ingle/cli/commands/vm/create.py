@@ -36,6 +36,13 @@ class Acceleration(StrEnum):
     TCG = "tcg"
 
 
+class Switch(StrEnum):
+    """--nat of a VM that is there."""
+
+    ON = "on"
+    OFF = "off"
+
+
 class DiskBackend(StrEnum):
     """--disk-backend."""
 
@@ -61,6 +68,17 @@ Accel = Annotated[Acceleration | None, typer.Option("--accel", help="auto: which
 Backend = Annotated[DiskBackend | None, typer.Option("--disk-backend", help="The best that works here, unless given.")]
 
 
+Network = Annotated[
+    str,
+    typer.Option(
+        "--network",
+        metavar="NAME",
+        help="VMs of one network reach each other; user: a network of its own. default, where a system install is.",
+    ),
+]
+Nat = Annotated[bool, typer.Option("--nat", help="Let it reach what is beyond its network.")]
+
+
 def vm_spec(
     name: str,
     image: str,
@@ -72,6 +90,8 @@ def vm_spec(
     accel: Acceleration | None,
     disk_backend: DiskBackend | None,
     publish: list[str],
+    network: str,
+    nat: bool,
 ) -> vm_pb2.VmSpec:
     """The options as the contract has them; what was not given stays unset and becomes the server's default."""
     return vm_pb2.VmSpec(
@@ -85,6 +105,8 @@ def vm_spec(
         acceleration=vm_pb2.Acceleration.Value(f"ACCELERATION_{accel.name if accel else 'UNSPECIFIED'}"),
         disk_backend=disk_backend.value if disk_backend else "",
         ports=parse_published(publish),
+        network=network,
+        nat=nat or None,
     )
 
 
@@ -127,12 +149,14 @@ def create(
     accel: Accel = None,
     disk_backend: Backend = None,
     publish: Publish = [],  # noqa: B006
+    network: Network = "",
+    nat: Nat = False,
     no_start: Annotated[bool, typer.Option("--no-start", help="Leave it stopped.")] = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
     """Create a VM and start it; prints its name."""
-    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish)
+    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat)
     watch = Stopwatch()
     with connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())
@@ -157,6 +181,7 @@ def create(
         "ingle vm set web --name shop",
         "ingle vm set web --vcpu 2 --memory 2G       # stopped VMs only",
         "ingle vm set web --disk-size 20G            # disks only grow",
+        "ingle vm set web --nat on",
     ),
 )
 def set_vm(
@@ -165,10 +190,17 @@ def set_vm(
     vcpu: Vcpus = None,
     memory: Memory = None,
     disk_size: DiskSize = None,
+    nat: Annotated[Switch | None, typer.Option("--nat", help="Reach what is beyond its network; at once.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Change a VM's name, vCPUs, memory or disk size."""
-    changes = {"name": name, "vcpus": vcpu, "memory_bytes": memory, "disk_bytes": disk_size}
+    """Change a VM's name, vCPUs, memory, disk size or NAT."""
+    changes = {
+        "name": name,
+        "vcpus": vcpu,
+        "memory_bytes": memory,
+        "disk_bytes": disk_size,
+        "nat": None if nat is None else nat is Switch.ON,
+    }
     given = {field: value for field, value in changes.items() if value is not None}
     if not given:
         raise CliError(Failure("INVALID_ARGUMENT", "nothing to change", "ingle vm set --help"))

@@ -82,6 +82,8 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("vcpus", str(found.vcpus)),
                 ("memory", format_size(found.memory_bytes)),
                 ("disk", f"{format_size(found.disk_bytes)}  {found.disk_backend}"),
+                ("network", found.network + (", NAT" if found.nat and found.network != "user" else "")),
+                ("address", found.address),
                 ("ports", " ".join(_published(port) for port in found.ports)),
                 ("env", " ".join(f"{key}={found.env[key]}" for key in sorted(found.env))),
                 ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),

@@ -16,6 +16,8 @@ from ingle.cli.commands.vm.create import (
     Kernel,
     Memory,
     Name,
+    Nat,
+    Network,
     Vcpus,
     create_vm,
     delete_vm,
@@ -100,6 +102,8 @@ def run(
     accel: Accel = None,
     disk_backend: Backend = None,
     publish: Publish = [],  # noqa: B006
+    network: Network = "",
+    nat: Nat = False,
     user: User = "",
     workdir: Workdir = "",
     timeout: Timeout = None,
@@ -113,7 +117,7 @@ def run(
 
     Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
     executed, 127 it is not there, 130 interrupted. Without a command the VM is left running and its name printed."""
-    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish)
+    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat)
     argv = guest_argv(command)
     limits = limits_of(ulimit)
     if rm and not argv:

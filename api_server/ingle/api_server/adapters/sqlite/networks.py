@@ -1,0 +1,42 @@
+"""Numbers of networks, and slots of the VMs in them."""
+
+import aiosqlite
+
+from ingle.api_server.model.errors import HostProblem, Reason
+from ingle.api_server.model.network import FIRST_HOST, LAST_HOST, MOST_NETWORKS, SLOTS_PER_NETWORK
+
+
+async def free_slot(db: aiosqlite.Connection, network: str) -> int:
+    """The lowest free slot of a network, which gets the lowest free number when it is new.
+
+    Raises HostProblem(ADDRESSES_EXHAUSTED)."""
+    base = await _number(db, network) * SLOTS_PER_NETWORK
+    taken = await _integers(db, "SELECT slot FROM vms WHERE slot >= ? AND slot < ?", base, base + SLOTS_PER_NETWORK)
+    for slot in range(base + FIRST_HOST, base + LAST_HOST + 1):
+        if slot not in taken:
+            return slot
+    most = LAST_HOST - FIRST_HOST + 1
+    raise HostProblem(
+        Reason.ADDRESSES_EXHAUSTED, f"network {network!r} has its {most} VMs", "delete some, or use another --network"
+    )
+
+
+async def forget_empty(db: aiosqlite.Connection) -> None:
+    """Networks without VMs give up their numbers."""
+    await db.execute("DELETE FROM networks WHERE name NOT IN (SELECT network FROM vms)")
+
+
+async def _number(db: aiosqlite.Connection, network: str) -> int:
+    found = await _integers(db, "SELECT number FROM networks WHERE name = ?", network)
+    if found:
+        return found.pop()
+    taken = await _integers(db, "SELECT number FROM networks")
+    for number in range(MOST_NETWORKS):
+        if number not in taken:
+            await db.execute("INSERT INTO networks (name, number) VALUES (?, ?)", (network, number))
+            return number
+    raise HostProblem(Reason.ADDRESSES_EXHAUSTED, f"there are {MOST_NETWORKS} networks already", "ingle vm list")
+
+
+async def _integers(db: aiosqlite.Connection, sql: str, *parameters: object) -> set[int]:
+    return {row[0] for row in await db.execute_fetchall(sql, parameters)}

@@ -1,0 +1,35 @@
+"""Networks that VMs share, which only root can make: the helper makes them, by slot."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from ingle.api_server.model.vm import Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What connects one VM: a tap that the server may open, and the only addresses that pass through it."""
+
+    interface: str
+    mac: str
+    address: str
+    prefix_length: int
+    gateway: str
+
+
+class HostNetwork(Protocol):
+    """Taps, NAT and published ports of VMs with a slot. Raises HostProblem(DEPENDENCY_MISSING) without a helper, and
+    IngleError with the helper's own reason."""
+
+    async def problem(self) -> str:
+        """Why VMs can't share networks here; empty when they can."""
+
+    async def connect(self, vm: Vm) -> Link:
+        """Make, or change, what connects `vm` until it is as the VM's network, NAT and ports say."""
+
+    async def disconnect(self, slot: int, vm_id: str) -> None:
+        """Take it away, with the network when nobody else is in it. Absent is fine."""
+
+    async def reconcile(self, vms: Collection[Vm]) -> None:
+        """Exactly `vms` are connected afterwards."""

@@ -1,0 +1,25 @@
+"""Connect the VM to its network."""
+
+from ingle.api_server.ports.network import HostNetwork
+from ingle.api_server.ports.store import Store
+from ingle.api_server.steps.target import Start, VmTarget
+
+
+class Connect:
+    """A VM in a network of its own has nothing to connect: its VMM does that."""
+
+    name = "network"
+    text = "connecting the network"
+
+    def __init__(self, network: HostNetwork, store: Store) -> None:
+        self._network = network
+        self._store = store
+
+    async def run(self, target: Start) -> None:
+        if target.vm.slot is not None:
+            target.link = await self._network.connect(target.vm)
+
+    async def undo(self, target: VmTarget) -> None:
+        slot = await self._store.vm_slot(target.vm_id)
+        if slot is not None:
+            await self._network.disconnect(slot, target.vm_id)

@@ -1,0 +1,176 @@
+"""VMs in networks that they share: their slots, and who is connected when."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
+from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, VmState
+from ingle.api_server.operations.update_vm import UpdateVm
+from ingle.api_server.steps.connect import Connect
+from ingle.api_server.steps.target import Start, VmTarget
+from unit.server.vmms import NOW, VM, World, recovery, world
+
+LIMITS = HostLimits(vcpus=8, memory_bytes=2**40)
+SHARED = replace(VM, id="ba9876543210", name="shared", network="backend", nat=False)
+OP_ID = "op-0123456789ab"
+
+
+async def started(at: World) -> None:
+    """SHARED runs, in a process that is not there."""
+    await at.store.move_vm(SHARED.id, VmState.STARTING)
+    running = Running(2**22 - 1, 1, Acceleration.TCG, NOW, address="10.0.0.2")
+    await at.store.move_vm(SHARED.id, VmState.RUNNING, running=running)
+
+
+@asynccontextmanager
+async def shared_world(root: Path) -> AsyncIterator[World]:
+    async with world(root, VmState.STOPPED) as at:
+        await at.store.insert_vm(SHARED, bytes(32))
+        yield at
+
+
+def target(at: World, vm: Any) -> Start:
+    image = Image(VM.image_id, (), 2**20, NOW, "a test")
+    kernel = Kernel(VM.kernel_id, (), "6.1", 2**20, (), NOW, "a test")
+    return Start(OP_ID, vm.id, at.files.paths(vm.id), vm, image, kernel, bytes(32))
+
+
+async def test_a_vm_in_a_network_of_its_own_has_no_slot(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        assert (await at.store.vm(VM.id)).slot is None
+        assert await at.store.vm_slot(VM.id) is None
+        assert await at.store.vm_slot("not there") is None
+
+
+async def test_slots_of_a_network_follow_each_other_and_each_network_has_its_own(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        second = await at.store.insert_vm(replace(SHARED, id="1" * 12, name="second"), bytes(32))
+        other = await at.store.insert_vm(replace(SHARED, id="2" * 12, name="third", network="front"), bytes(32))
+        assert (await at.store.vm(SHARED.id)).slot == 2
+        assert (second.slot, other.slot) == (3, 256 + 2)
+        assert await at.store.vm(second.id) == second
+
+
+async def test_the_slot_of_a_deleted_vm_and_the_number_of_an_empty_network_are_given_again(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await at.store.insert_vm(replace(SHARED, id="1" * 12, name="second"), bytes(32))
+        await at.store.delete_vm(SHARED.id)
+        assert (await at.store.insert_vm(SHARED, bytes(32))).slot == 2
+        await at.store.delete_vm(SHARED.id)
+        await at.store.delete_vm("1" * 12)
+        front = replace(SHARED, network="front")
+        assert (await at.store.insert_vm(front, bytes(32))).slot == 2
+
+
+async def test_a_full_network_refuses_one_more_and_stores_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        for number in range(253):
+            await at.store.insert_vm(replace(SHARED, id=f"{number:012x}", name=f"vm-{number}"), bytes(32))
+        with pytest.raises(HostProblem, match="'backend' has its 253 VMs") as refused:
+            await at.store.insert_vm(SHARED, bytes(32))
+        assert refused.value.reason is Reason.ADDRESSES_EXHAUSTED
+        assert len(await at.store.vms()) == 254
+
+
+async def test_the_step_connects_and_its_undo_needs_the_id_alone(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        step = Connect(at.network, at.store)
+        start = target(at, await at.store.vm(SHARED.id))
+        await step.run(start)
+        assert set(at.network.connected) == {2}
+        assert start.link is not None
+        assert start.link.address == "10.0.0.2"
+        await step.undo(VmTarget(OP_ID, SHARED.id, at.files.paths(SHARED.id)))
+        assert at.network.connected == {}
+
+
+async def test_nobody_is_asked_for_a_vm_in_a_network_of_its_own(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        at.network.failure = HostProblem(Reason.DEPENDENCY_MISSING, "no helper")
+        step = Connect(at.network, at.store)
+        start = target(at, await at.store.vm(VM.id))
+        await step.run(start)
+        assert start.link is None
+        await step.undo(VmTarget(OP_ID, VM.id, at.files.paths(VM.id)))
+
+
+async def test_a_vm_that_ended_while_no_server_saw_it_is_disconnected(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await at.network.connect(await at.store.vm(SHARED.id))
+        await at.network.connect(replace(SHARED, slot=77))  # of a VM that nobody knows
+        await started(at)
+        await recovery(at, tmp_path, NothingAlive()).run()
+        assert (await at.store.vm(SHARED.id)).state is VmState.ERROR
+        assert at.network.connected == {}
+
+
+async def test_a_server_starts_though_the_helper_does_not_answer(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await started(at)
+        at.network.failure = HostProblem(Reason.DEPENDENCY_MISSING, "no helper")
+        await recovery(at, tmp_path, NothingAlive()).run()
+        assert (await at.store.vm(SHARED.id)).state is VmState.ERROR
+
+
+@pytest.mark.parametrize("on", [True, False])
+async def test_nat_of_a_running_vm_is_changed_at_once(tmp_path: Path, on: bool) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        await at.store.insert_vm(replace(SHARED, nat=not on), bytes(32))
+        await started(at)
+        assert (await changed(at, VmChange(nat=on))).nat is on
+        assert at.network.connected[2].nat is on
+        assert (await at.store.vm(SHARED.id)).nat is on
+
+
+async def test_nat_of_a_stopped_vm_and_nat_as_it_is_take_no_helper(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await at.store.move_vm(SHARED.id, VmState.STOPPED)
+        at.network.failure = HostProblem(Reason.DEPENDENCY_MISSING, "no helper")
+        assert (await changed(at, VmChange(nat=True))).nat is True
+        await started(at)
+        assert (await changed(at, VmChange(nat=True))).nat is True
+
+
+async def test_nat_that_could_not_be_changed_is_as_it_was(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await started(at)
+        at.network.failure = HostProblem(Reason.DEPENDENCY_MISSING, "no helper")
+        with pytest.raises(HostProblem):
+            await changed(at, VmChange(nat=True))
+        assert (await at.store.vm(SHARED.id)).nat is False
+
+
+async def test_nat_of_a_network_of_ones_own_can_not_be_off(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        update = UpdateVm(at.operations, at.store, at.fleet, at.files, {}, at.network, LIMITS)
+        with pytest.raises(InvalidArgument, match="can't be off"):
+            await update.update(OP_ID, VM.id, VmChange(nat=False))
+    with pytest.raises(InvalidArgument, match="can't be off"):
+        VmSpec(network="user", nat=False).checked(LIMITS)
+
+
+@pytest.mark.parametrize("name", ["Upper", "a_b", "-a", "a" * 64, "../etc", "a b"])
+def test_what_can_not_name_a_network(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="DNS label"):
+        VmSpec(network=name).checked(LIMITS)
+
+
+async def changed(at: World, change: VmChange) -> Any:
+    update = UpdateVm(at.operations, at.store, at.fleet, at.files, {}, at.network, LIMITS)
+    return await (await update.update(OP_ID, SHARED.id, change)).result()
+
+
+class NothingAlive:
+    """An engine whose processes are all gone."""
+
+    async def adopt(self, *_: object) -> None:
+        return None
+
+    async def kill_all(self, _: object) -> None:
+        return None
