@@ -6,7 +6,6 @@ that misses its target is for a person to look at.
 
 import argparse
 import asyncio
-import os
 import shutil
 import signal
 import subprocess
@@ -19,22 +18,25 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from bench.guest import agent_of
 from bench.measure import (
+    Figure,
     Row,
     Sample,
     absolute_row,
     alternately,
     difference_row,
     ratio_row,
+    rss_mib,
     table,
     timed,
     told_row,
+    write_json,
 )
 from bench.raw import RawGuest
 from harness import Server, running_server, server_directory
-from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.sqlite import SqliteStore
-from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, TcpAddress
+from ingle.api_server.model.guest import ExecSpec
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.ports.guest import GuestChannel
@@ -121,42 +123,26 @@ def command_line(server: Server, count: int) -> list[Row]:
     ]
 
 
-def idle_memory(server: Server) -> str:
+def idle_memory(server: Server) -> list[Figure]:
     """Resident memory of an idle server, beside a Python that has only imported grpc."""
     assert server.process is not None
-    rss = _rss_mib(server.process.pid)
+    rss = rss_mib(server.process.pid)
     code = "import grpc, grpc.aio, sys; print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bare:
         assert bare.stdout is not None
         bare.stdout.readline()
-        floor = _rss_mib(bare.pid)
+        floor = rss_mib(bare.pid)
         bare.communicate()
-    verdict = "met" if rss <= MOST_IDLE_RSS_MIB else "MISSED"
-    return (
-        f"idle server RSS: {rss:.0f} MiB ({verdict}: <= {MOST_IDLE_RSS_MIB}); Python with grpc alone: {floor:.0f} MiB"
-    )
-
-
-def agent_of(server: Server, vm: vm_pb2.Vm) -> GuestChannel:
-    """The VM's agent, past the server."""
-
-    async def token() -> bytes:
-        async with SqliteStore(server.state / "ingle.db") as store:
-            return await store.vm_token(vm.id)
-
-    port = RawGuest.forwarded_port(vm.pid)
-    return Dialler().channel(AgentEndpoint(TcpAddress("127.0.0.1", port), asyncio.run(token())))
+    return [
+        Figure("idle server RSS", rss, "MiB", MOST_IDLE_RSS_MIB),
+        Figure("RSS of Python with grpc alone", floor, "MiB"),
+    ]
 
 
 async def _true(agent: GuestChannel) -> None:
     async with agent.exec(ExecSpec(("true",))) as session:
         async for _ in session.events():
             pass
-
-
-def _rss_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
@@ -183,7 +169,9 @@ def stored_vms(server: Server) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
-    quick = parser.parse_args().quick
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     boots, calls, processes = (2, 20, 5) if quick else (12, 300, 30)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with server_directory() as root, running_server(root) as server:
@@ -199,7 +187,9 @@ def main() -> None:
         with stored_vms(server):
             rows.append(list_of_many(server, calls))
         print(table(rows))
-        print(memory)
+        print(*memory, sep="\n")
+        if arguments.json:
+            write_json(arguments.json, rows, memory)
 
 
 if __name__ == "__main__":

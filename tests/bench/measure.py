@@ -1,9 +1,12 @@
 """Percentiles, and the table that every benchmark prints: a figure, its floor from the same run, and their ratio."""
 
+import json
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,20 @@ class Sample:
         """Nearest rank."""
         ranked = sorted(self.seconds)
         return ranked[max(0, math.ceil(p / 100 * len(ranked)) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number that is no duration. `most` is what is aimed at; None: it is just told."""
+
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
+
+    def __str__(self) -> str:
+        target = "" if self.most is None else f" ({_met(self.value <= self.most)}: <= {self.most:g})"
+        return f"{self.name}: {self.value:.1f} {self.unit}{target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,12 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def alternately(count: int, work: Callable[[], float], floor: Callable[[], float]) -> tuple[Sample, Sample]:
     """Both in turn, `count` times, after one turn that does not count: drift of the machine hits both alike."""
     work(), floor()
@@ -47,22 +70,38 @@ def alternately(count: int, work: Callable[[], float], floor: Callable[[], float
 def ratio_row(name: str, sample: Sample, floor_name: str, floor: Sample, most: float) -> Row:
     """A figure whose median may be `most` times its floor's."""
     ratio = sample.percentile(50) / floor.percentile(50)
-    verdict = f"{'met' if ratio <= most else 'MISSED'}: {ratio:.2f} x"
+    verdict = f"{_met(ratio <= most)}: {ratio:.2f} x"
     return Row(name, sample, floor_name, floor, f"p50 <= {most:g} x floor", verdict)
 
 
 def difference_row(name: str, sample: Sample, floor_name: str, floor: Sample, most: float) -> Row:
     """A figure whose median may be `most` seconds above its floor's."""
     difference = sample.percentile(50) - floor.percentile(50)
-    verdict = f"{'met' if difference <= most else 'MISSED'}: {difference * 1000:+.2f} ms"
+    verdict = f"{_met(difference <= most)}: {difference * 1000:+.2f} ms"
     return Row(name, sample, floor_name, floor, f"p50 <= floor + {most * 1000:g} ms", verdict)
 
 
 def absolute_row(name: str, sample: Sample, floor_name: str, floor: Sample, most: float) -> Row:
     """A figure whose 99th percentile may be `most` seconds."""
     p99 = sample.percentile(99)
-    verdict = f"{'met' if p99 <= most else 'MISSED'}: {p99 * 1000:.2f} ms"
+    verdict = f"{_met(p99 <= most)}: {p99 * 1000:.2f} ms"
     return Row(name, sample, floor_name, floor, f"p99 <= {most * 1000:g} ms", verdict)
+
+
+def spread_row(name: str, sample: Sample, floor_name: str, floor: Sample, most: float, most_spread: float) -> Row:
+    """A figure whose median may be `most` times its floor's, and its 99th percentile `most_spread` times its median."""
+    ratio = sample.percentile(50) / floor.percentile(50)
+    spread = sample.percentile(99) / sample.percentile(50)
+    verdict = f"{_met(ratio <= most)}: {ratio:.2f} x; {_met(spread <= most_spread)}: p99 = {spread:.2f} x p50"
+    return Row(name, sample, floor_name, floor, f"p50 <= {most:g} x floor, p99 <= {most_spread:g} x p50", verdict)
+
+
+def share_row(name: str, sample: Sample, floor_name: str, floor: Sample, size: int, least: float) -> Row:
+    """A transfer of `size` bytes that shall have `least` of its floor's speed."""
+    share = floor.percentile(50) / sample.percentile(50)
+    speed = size / sample.percentile(50) / 2**20
+    verdict = f"{_met(share >= least)}: {share:.0%}, {speed:.0f} MiB/s"
+    return Row(name, sample, floor_name, floor, f"speed >= {least:.0%} of floor", verdict)
 
 
 def told_row(name: str, sample: Sample, floor_name: str, floor: Sample) -> Row:
@@ -72,7 +111,7 @@ def told_row(name: str, sample: Sample, floor_name: str, floor: Sample) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """Milliseconds, in columns."""
-    lines = [f"{'':34}{'n':>4}{'p50':>10}{'p95':>10}{'p99':>10}   verdict (target)"]
+    lines = [f"{'':44}{'n':>5}{'p50':>11}{'p95':>11}{'p99':>11}   verdict (target)"]
     for row in rows:
         target = f" ({row.target})" if row.target else ""
         lines.append(_line(row.name, row.sample) + f"   {row.verdict}{target}")
@@ -80,6 +119,32 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def write_json(path: Path, rows: Sequence[Row], figures: Sequence[Figure] = ()) -> None:
+    """The table and the figures for programs; durations in seconds."""
+    document = {
+        "rows": [
+            {
+                "name": row.name,
+                **_percentiles(row.sample),
+                "floor": {"name": row.floor_name, **_percentiles(row.floor)},
+                "target": row.target,
+                "verdict": row.verdict,
+            }
+            for row in rows
+        ],
+        "figures": [asdict(figure) for figure in figures],
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _percentiles(sample: Sample) -> dict[str, float]:
+    return {"n": len(sample.seconds), **{f"p{p}": sample.percentile(p) for p in (50, 95, 99)}}
+
+
+def _met(condition: bool) -> str:
+    return "met" if condition else "MISSED"
+
+
 def _line(name: str, sample: Sample) -> str:
-    figures = "".join(f"{sample.percentile(p) * 1000:10.2f}" for p in (50, 95, 99))
-    return f"{name:34}{len(sample.seconds):>4}{figures}"
+    figures = "".join(f"{sample.percentile(p) * 1000:11.3f}" for p in (50, 95, 99))
+    return f"{name:44}{len(sample.seconds):>5}{figures}"

@@ -149,6 +149,42 @@ func TestTwoWritersNeverMixTheirFrames(t *testing.T) {
 	}
 }
 
+const benchmarkSize = 64 * 1024
+
+// BenchmarkCopy is what nothing that handles bytes can be faster than.
+func BenchmarkCopy(b *testing.B) {
+	from, to := make([]byte, benchmarkSize), make([]byte, benchmarkSize)
+	b.SetBytes(benchmarkSize)
+	for b.Loop() {
+		copy(to, from)
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	writer, buffer := NewWriter(io.Discard), make([]byte, HeaderSize+benchmarkSize)
+	b.SetBytes(benchmarkSize)
+	for b.Loop() {
+		if err := writer.WriteInPlace(Stdout, buffer); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	var stream bytes.Buffer
+	if err := NewWriter(&stream).Write(Stdin, make([]byte, benchmarkSize)); err != nil {
+		b.Fatal(err)
+	}
+	reader := bytes.NewReader(stream.Bytes())
+	b.SetBytes(benchmarkSize)
+	for b.Loop() {
+		reader.Reset(stream.Bytes())
+		if _, _, err := Read(reader, MaxPayload); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // FuzzRead: whatever comes, frames are taken as they were sent, up to the first byte that can't be right. Where to start
 // from is in testdata/fuzz/FuzzRead.
 func FuzzRead(f *testing.F) {

@@ -56,7 +56,7 @@ func TestReadingTakesNoMoreThanFits(t *testing.T) {
 }
 
 func BenchmarkRing(b *testing.B) {
-	r, piece := &ring{}, make([]byte, 4096)
+	r, piece := &ring{}, make([]byte, scrollback)
 	b.SetBytes(int64(len(piece)))
 	for b.Loop() {
 		r.write(piece)

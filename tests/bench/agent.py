@@ -1,0 +1,299 @@
+"""`make bench-agent`: the guest agent and the host's client of it, first without a VM and then in one.
+
+Without a VM, the agent serves a unix socket, and each figure stands beside the same thing done with bare system calls;
+in a VM, what ingle's interface takes stands beside what its agent alone takes. Both are measured in turn, in one run.
+"""
+
+import argparse
+import asyncio
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench import go_benchmarks
+from bench.bare_client import BareClient
+from bench.guest import agent_of
+from bench.measure import (
+    Figure,
+    Row,
+    absolute_row,
+    alternately,
+    difference_row,
+    rss_mib,
+    share_row,
+    spread_row,
+    table,
+    timed,
+    told_row,
+    write_json,
+)
+from bench.native import native
+from bench.subject import Subject
+from bench.through_agent import ThroughAgent, until_answered
+from bench.through_api import ThroughApi
+from harness import Server, cloned_directory, running_server, server_directory
+from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.adapters.guest.frames import Decoder, FrameType, encode
+from ingle.api_server.agents import agent_binary
+from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
+from ingle.v1 import kernel_pb2, vm_pb2
+
+FILES = 5000
+HELD = 200
+READY = b"ingle-agent ready\n"
+MIB = 2**20
+MEMORY_FILE_SYSTEM = "/dev/shm"
+
+Timing = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often things are done."""
+
+    calls: int
+    batches: int
+    transfers: int
+    copies: int
+    large: int  # bytes
+
+
+FULL = Counts(calls=500, batches=30, transfers=5, copies=5, large=2**30)
+QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27)
+
+
+def on_a_socket(counts: Counts) -> tuple[list[Row], list[Figure]]:
+    """The agent as a process, beside bare system calls."""
+    with ExitStack() as stack:
+        durable = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingle-bench-")))
+        bulk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingle-bench-", dir=MEMORY_FILE_SYSTEM)))
+        path = durable / "agent.sock"
+        process = stack.enter_context(running_agent(path))
+        runner = stack.enter_context(asyncio.Runner())
+        channel = Dialler().channel(AgentEndpoint(UnixAddress(str(path))))
+        runner.run(until_answered(channel))
+        agent = ThroughAgent(runner, channel, str(durable), str(bulk))
+        agent.create_session()
+        bare = stack.enter_context(native(durable))
+        figures = [
+            Figure("agent binary", agent_binary().stat().st_size / MIB, "MiB", 6),
+            Figure("agent RSS, idle", rss_mib(process.pid), "MiB", 12),
+        ]
+
+        ours, floor = alternately(counts.calls, agent.run, bare.run)
+        alone, alone_floor = alternately(counts.calls, BareClient(path).run, bare.run)
+        rows = [
+            spread_row("exec true", ours, "posix_spawn, wait", floor, 2, 3),
+            told_row("exec true, by a client that parses nothing", alone, "posix_spawn, wait", alone_floor),
+        ]
+        rows += calls(agent, bare, counts, "bare system calls")
+        figures.append(
+            Figure(f"agent RSS, {HELD} commands running", agent.hold(HELD, lambda: rss_mib(process.pid)), "MiB", 20)
+        )
+        sizes = (MIB, counts.batches), (counts.large, counts.transfers)
+        rows += transfers(agent, bare, "bare socket copy", sizes)
+        rows += directories(agent, bare, counts, "tar")
+        rows.append(start_of_process(counts))
+        return rows, figures
+
+
+def in_a_vm(counts: Counts, server: Server) -> tuple[list[Row], list[Figure]]:
+    """Through gRPC, beside the agent alone; both reach the same VM."""
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    with asyncio.Runner() as runner:
+        agent = ThroughAgent(runner, agent_of(server, vm), "/root", "/root")
+        agent.create_session()
+        api = ThroughApi(server, vm.id, "/root")
+        ours, floor = alternately(counts.calls, api.run, agent.run)
+        rows = [difference_row("exec true", ours, "the agent alone", floor, 0.0015)]
+        rows += calls(api, agent, counts, "the agent alone")
+        sizes = (MIB, counts.batches), (counts.large // 8, counts.transfers)
+        rows += transfers(api, agent, "the agent alone", sizes)
+        rows += directories(api, agent, counts, "the agent alone")
+    figures = share_of_boot(server, vm)
+    server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+    return rows, figures
+
+
+def calls(subject: Subject, floor: Subject, counts: Counts, floor_name: str) -> list[Row]:
+    """What is quick."""
+    return [
+        beside(name, floor_name, count, work, bare)
+        for name, count, work, bare in (
+            ("first byte of a stream", counts.calls // 5, subject.first_byte, floor.first_byte),
+            ("10 execs at once", counts.batches, lambda: subject.at_once(10), lambda: floor.at_once(10)),
+            ("50 execs at once", counts.batches, lambda: subject.at_once(50), lambda: floor.at_once(50)),
+            ("1 KiB written to the disk and read", counts.calls, subject.small_file, floor.small_file),
+            ("session attached", counts.calls, subject.attach, floor.attach),
+        )
+    ]
+
+
+def directories(subject: Subject, floor: Subject, counts: Counts, floor_name: str) -> list[Row]:
+    """Many small files."""
+    archive = archive_of(FILES)
+    name, count = f"directory of {FILES} files copied", counts.copies
+    return [
+        beside(f"{name} in", floor_name, count, lambda: subject.copy_in(archive), lambda: floor.copy_in(archive)),
+        beside(f"{name} out", floor_name, count, subject.copy_out, floor.copy_out),
+    ]
+
+
+def beside(name: str, floor_name: str, count: int, work: Timing, floor: Timing) -> Row:
+    """Both in turn, without a target."""
+    ours, bare = alternately(count, work, floor)
+    return told_row(name, ours, floor_name, bare)
+
+
+def transfers(subject: Subject, floor: Subject, floor_name: str, sizes: Sequence[tuple[int, int]]) -> list[Row]:
+    """Files of (size, how often) written, and read."""
+    rows = []
+    for size, count in sizes:
+        for verb, work, bare in (("write", subject.write, floor.write), ("read", subject.read, floor.read)):
+            ours, theirs = alternately(count, partial(work, size), partial(bare, size))
+            rows.append(share_row(f"{verb} {_name(size)}", ours, floor_name, theirs, size, 0.6))
+    return rows
+
+
+def frames(counts: Counts) -> list[Row]:
+    """The host's half of the protocol, beside one copy of the same bytes."""
+    payload = bytes(64 * 1024)
+    frame, decoder = encode(FrameType.STDOUT, payload), Decoder()
+
+    def decode() -> None:
+        rest = memoryview(frame)
+        while rest:
+            space = decoder.space()
+            size = min(len(space), len(rest))
+            space[:size] = rest[:size]
+            rest = rest[size:]
+            for _ in decoder.received(size):
+                pass
+
+    def copy() -> float:
+        return timed(lambda: bytearray(payload))
+
+    def encoding() -> float:
+        return timed(lambda: encode(FrameType.STDOUT, payload))
+
+    return [
+        beside("frame of 64 KiB encoded", "copied once", counts.calls, encoding, copy),
+        beside("frame of 64 KiB decoded", "copied once", counts.calls, lambda: timed(decode), copy),
+    ]
+
+
+def start_of_process(counts: Counts) -> Row:
+    """From starting the agent to its first answer, beside starting it for nothing."""
+    with tempfile.TemporaryDirectory(prefix="ingle-bench-") as directory, asyncio.Runner() as runner:
+
+        def start() -> float:
+            path = Path(directory) / "agent.sock"
+            began = time.perf_counter()
+            with running_agent(path):
+                runner.run(until_answered(Dialler().channel(AgentEndpoint(UnixAddress(str(path))))))
+                took = time.perf_counter() - began
+            path.unlink()
+            return took
+
+        def floor() -> float:
+            return timed(lambda: subprocess.run([agent_binary(), "--version"], stdout=subprocess.DEVNULL, check=True))
+
+        ours, bare = alternately(counts.batches, start, floor)
+        return absolute_row("agent started and answers", ours, "started, says its version", bare, 0.030)
+
+
+@contextmanager
+def running_agent(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """An agent that serves a unix socket."""
+    with subprocess.Popen([agent_binary(), "--listen", f"unix:{path}"], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == READY
+            yield process
+        finally:
+            process.kill()
+
+
+def archive_of(files: int) -> bytes:
+    """A tar archive of so many files of a kilobyte, a hundred in a directory."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for number in range(files):
+            entry = tarfile.TarInfo(f"{number // 100}/{number}")
+            entry.size = 1024
+            tar.addfile(entry, io.BytesIO(bytes(1024)))
+    return archive.getvalue()
+
+
+def share_of_boot(server: Server, vm: vm_pb2.Vm) -> list[Figure]:
+    """How much of the boot is the agent's, as the guest's kernel has it: from /init until the root disk is mounted,
+    which is the first thing that the agent does after it has told that it is ready."""
+    code, log, _ = server.run(vm.id, "dmesg")
+    assert code == 0
+    times = {
+        name: float(found[1]) * 1000
+        for name, pattern in (
+            ("init", rb"\[ *([\d.]+)\] Run /init"),
+            ("root", rb"\[ *([\d.]+)\] EXT4-fs \(\w+\): mounted"),
+        )
+        if (found := re.search(pattern, log))
+    }
+    return [
+        Figure("guest's kernel until it starts the agent", times["init"], "ms"),
+        Figure("agent from there until it is ready and the root disk is mounted", times["root"] - times["init"], "ms"),
+    ]
+
+
+def _name(size: int) -> str:
+    """A size as people write it."""
+    return f"{size // MIB} MiB" if size < 2**30 else f"{size // 2**30} GiB"
+
+
+@contextmanager
+def a_server(prepared: Path | None) -> Iterator[Server]:
+    """A server that has a kernel and an image: made, or copied from where integration tests keep theirs."""
+    with ExitStack() as stack:
+        root = stack.enter_context(cloned_directory(prepared) if prepared else server_directory())
+        server = stack.enter_context(running_server(root))
+        if prepared is None:
+            print("preparing kernel and image …", flush=True)
+            server.kernels.PullKernel(kernel_pb2.PullKernelRequest(name="debian"))
+        yield server
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
+    parser.add_argument("--no-vm", action="store_true", help="the agent on a socket only")
+    parser.add_argument("--prepared", type=Path, metavar="DIR", help="a directory that pytest --prepared has filled")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    arguments = parser.parse_args()
+    counts = QUICK if arguments.quick else FULL
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")  # the floors fork
+    rows, figures = on_a_socket(counts)
+    rows += frames(counts) + go_benchmarks.rows(counts.transfers)
+    print("the agent on a unix socket", table(rows), *figures, sep="\n", flush=True)
+    if not arguments.no_vm:
+        with a_server(arguments.prepared) as server:
+            vm_rows, vm_figures = in_a_vm(counts, server)
+        print("\nin a VM", table(vm_rows), *vm_figures, sep="\n")
+        rows += vm_rows
+        figures += vm_figures
+    if arguments.json:
+        write_json(arguments.json, rows, figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The floor of the agent: the same things done by the benchmark itself, with nothing but system calls."""
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.measure import timed
+from bench.subject import CHUNK, FIRST_WORD, SMALL_FILE
+
+_ORDER = struct.Struct("!?Q")  # whether the peer sends, and how many bytes
+
+_PEER = f"""
+import socket, struct, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(8)
+print(flush=True)
+buffer = bytearray({CHUNK})
+view = memoryview(buffer)
+while True:
+    stream, _ = listener.accept()
+    with stream:
+        sends, left = struct.unpack("{_ORDER.format}", stream.recv({_ORDER.size}, socket.MSG_WAITALL))
+        while left and sends:
+            stream.sendall(view[:left])
+            left -= min(left, {CHUNK})
+        while left:
+            left -= stream.recv_into(buffer)
+        if not sends:
+            stream.sendall(b"x")
+"""
+
+
+class Native:
+    """A Subject. Bulk data crosses a unix socket to another process and is written nowhere."""
+
+    def __init__(self, directory: Path, peer: Path) -> None:
+        self._directory = directory
+        self._peer = peer
+        self._true = shutil.which("true") or "true"
+
+    def run(self) -> float:
+        return timed(lambda: os.waitpid(self._spawn_true(), 0))
+
+    def first_byte(self) -> float:
+        reader, writer = os.pipe()
+        began = time.perf_counter()
+        actions = [(os.POSIX_SPAWN_DUP2, writer, 1)]
+        pid = os.posix_spawnp(FIRST_WORD[0], FIRST_WORD, os.environ, file_actions=actions, setsid=True)
+        os.read(reader, 100)
+        took = time.perf_counter() - began
+        os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
+        return took
+
+    def at_once(self, count: int) -> float:
+        def spawn_all() -> None:
+            for pid in [self._spawn_true() for _ in range(count)]:
+                os.waitpid(pid, 0)
+
+        return timed(spawn_all)
+
+    def small_file(self) -> float:
+        return timed(self._write_and_read)
+
+    def write(self, size: int) -> float:
+        def send() -> None:
+            left = size
+            with self._order(sends=False, size=size) as stream:
+                while left:
+                    stream.sendall(memoryview(zeros)[:left])
+                    left -= min(left, CHUNK)
+                stream.recv(1)
+
+        zeros = bytes(CHUNK)
+        return timed(send)
+
+    def read(self, size: int) -> float:
+        def receive() -> None:
+            left, buffer = size, bytearray(CHUNK)
+            with self._order(sends=True, size=size) as stream:
+                while left:
+                    left -= stream.recv_into(buffer)
+
+        return timed(receive)
+
+    def copy_in(self, archive: bytes) -> float:
+        target = self._directory / "unpacked"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        return timed(lambda: subprocess.run(["tar", "-x", "-C", str(target)], input=archive, check=True))
+
+    def copy_out(self) -> float:
+        argv = ["tar", "-c", "-C", str(self._directory), "unpacked"]
+        return timed(lambda: subprocess.run(argv, stdout=subprocess.PIPE, check=True))
+
+    def attach(self) -> float:
+        def ask() -> None:
+            with self._order(sends=True, size=1) as stream:
+                stream.recv(1)
+
+        return timed(ask)
+
+    def _spawn_true(self) -> int:
+        return os.posix_spawn(self._true, ("true",), os.environ, setsid=True)
+
+    def _write_and_read(self) -> None:
+        path = self._directory / "small"
+        with path.open("wb", buffering=0) as file:
+            file.write(SMALL_FILE)
+            os.fsync(file.fileno())
+        with path.open("rb", buffering=0) as file:
+            file.read()
+
+    def _order(self, *, sends: bool, size: int) -> socket.socket:
+        stream = socket.socket(socket.AF_UNIX)
+        stream.connect(str(self._peer))
+        stream.sendall(_ORDER.pack(sends, size))
+        return stream
+
+
+@contextmanager
+def native(directory: Path) -> Iterator[Native]:
+    """With the process at the other end of its socket."""
+    path = directory / "peer.sock"
+    with subprocess.Popen([sys.executable, "-c", _PEER, path], stdout=subprocess.PIPE) as peer:
+        try:
+            assert peer.stdout is not None
+            peer.stdout.readline()
+            yield Native(directory, path)
+        finally:
+            peer.kill()
