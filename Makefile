@@ -51,6 +51,9 @@ smoke-clean: ## Remove what smoke runs left
 bench: deps ## Percentiles, each beside a floor measured in the same run; ARGS=--quick for a first look
 	@PYTHONPATH=tests $(BIN)/python -m bench.bench $(ARGS)
 
+bench-agent: deps ## The same for the guest agent, on a socket and in a VM; ARGS=--quick, --no-vm
+	@PYTHONPATH=tests $(BIN)/python -m bench.agent $(ARGS)
+
 fuzz: venv ## Feed each fuzz target of the agent for FUZZTIME (10m); ARGS=NAME picks one
 	@FUZZTIME=$(or $(FUZZTIME),10m) scripts/fuzz.sh $(ARGS)
 
@@ -84,4 +87,4 @@ $(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
 	@touch $@
 
 .PHONY: help run test lint format proto proto-accept surface-accept agent smoke smoke-coverage-html smoke-clean bench \
-	fuzz soak deps system-packages test-deps venv lock clean
+	bench-agent fuzz soak deps system-packages test-deps venv lock clean

@@ -1,23 +1,28 @@
 """A live QEMU process."""
 
 import asyncio
+import logging
 import re
 import socket
+from collections.abc import Iterable
 from typing import Any
 
-from ingle.api_server.adapters.qemu import console
+from ingle.api_server.adapters.qemu import command, console
 from ingle.api_server.adapters.qemu.qmp import Qmp
 from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
 from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.guest import AgentEndpoint, TcpAddress, VsockAddress
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
 
+log = logging.getLogger(__name__)
+
 _RETRY_SECONDS = 0.05
 _LOG_TAIL_BYTES = 2000
 _LAST_WORDS_SECONDS = 1.0
 
-# A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0".
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)")
+# A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0". The first is a descriptor.
+_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+(\d+)\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)")
+_BACKLOG = 128
 
 
 class QemuVmm:
@@ -42,9 +47,11 @@ class QemuVmm:
             if await self._process.wait(0.2):
                 raise self._died() from error
             raise
-        forward = _FORWARD.search(usernet)
-        address = unforwarded if forward is None else TcpAddress(forward[1], int(forward[2]))
+        forwards = _FORWARD.findall(usernet)
+        agents = (TcpAddress(host, int(port)) for _, host, port, guest in forwards if int(guest) == command.AGENT_PORT)
+        address = next(agents, unforwarded)
         self._agent = AgentEndpoint(address, token)
+        self._lengthen_queues(int(descriptor) for descriptor, *_ in forwards)
         return self
 
     @property
@@ -110,6 +117,16 @@ class QemuVmm:
         if hasattr(self, "_qmp"):
             await self._qmp.close()
         self._process.close()
+
+    def _lengthen_queues(self, listening: Iterable[int]) -> None:
+        """QEMU lets one connection wait to be accepted. The next ones are dropped, and tried again after a second, two,
+        four: twenty commands at once then take half a minute."""
+        for descriptor in listening:
+            try:
+                with self._process.take_socket(descriptor) as listener:
+                    listener.listen(_BACKLOG)
+            except OSError as error:
+                log.warning("many connections at once will be slow: %s", error, extra={"pid": self.pid})
 
     def _on_event(self, name: str, data: dict[str, Any]) -> None:
         if name == "SHUTDOWN":
