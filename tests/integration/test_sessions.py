@@ -85,6 +85,37 @@ def test_a_shell_draws_resizes_is_left_survives_a_killed_client_and_comes_back(
     assert sessions(server, guest) == []
 
 
+def test_run_without_a_command_is_a_shell_in_a_vm_that_stays(server: Server) -> None:
+    with ingle(server, "run", "--name", "bare-shell", "-e", "COLOUR=green") as child:
+        child.expect_exact("root@bare-shell:~# ")
+        child.sendline("echo in-$COLOUR; exit 7")
+        child.expect_exact("in-green")
+        child.expect_exact("bare-shell is running")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 7
+    assert server.vms.GetVm(vm_pb2.GetVmRequest(vm="bare-shell")).vm.state == vm_pb2.VM_STATE_RUNNING
+    server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm="bare-shell", force=True))
+
+
+@pytest.mark.parametrize("way_out", ["exit", "SIGHUP", "SIGKILL"])
+def test_run_rm_without_a_command_is_a_shell_whose_vm_goes_with_it(server: Server, way_out: str) -> None:
+    with ingle(server, "run", "--rm", "--name", "gone-shell") as child:
+        child.expect_exact("root@gone-shell:~# ")
+        if way_out == "exit":
+            child.sendline("exit 7")
+            child.expect(pexpect.EOF)
+            child.wait()
+            assert child.exitstatus == 7
+            assert refused(server.vms.GetVm, vm_pb2.GetVmRequest(vm="gone-shell")).reason == "VM_NOT_FOUND"
+        else:
+            child.kill(getattr(signal, way_out))
+    deadline = time.monotonic() + 60
+    while "gone-shell" in [vm.name for vm in server.list()]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_an_ordinary_user_has_a_terminal_of_their_own(server: Server, guest: vm_pb2.Vm) -> None:
     script = 'test "$(stat -c %U $(tty))" = daemon && echo mine >$(tty) && id -un </dev/tty'
     with ingle(server, "exec", "-t", "-u", "daemon", guest.name, "--", "sh", "-c", script) as child:

@@ -175,14 +175,17 @@ async def test_kill_takes_signals_by_any_of_their_names(ingle: Ingle, world: Wor
 
 async def test_usage_errors_end_with_2_and_say_the_allowed_form(ingle: Ingle, world: World) -> None:
     for arguments, said in (
-        (("vm", "create", "--memory", "2GB"), "K, M, G or T"),
+        (("vm", "create", "--memory", "2XB"), "K, M, G or T"),
         (("vm", "create", "--vcpu", "-1"), "whole number"),
         (("vm", "create", "--vcpu", "99999999999"), "whole number"),
         (("vm", "create", "-e", "=x"), "KEY=VALUE"),
         (("vm", "create", "-e", "NOT_SET_ANYWHERE"), "NOT_SET_ANYWHERE=VALUE"),
         (("vm", "stop", "--timeout", "soon", "web"), "30s"),
         (("vm", "kill", "--signal", "NONSENSE", "web"), "KILL (9)"),
-        (("vm", "run", "--rm"), "needs a command"),
+        (("vm", "run"), "give a command, or --detach"),
+        (("vm", "run", "--rm"), "give a command, or --detach"),
+        (("vm", "run", "--detach", "--rm"), "nothing was created"),
+        (("vm", "run", "--detach", "--", "true"), "nothing was created"),
         (("vm", "exec", "web", "-u", "me", "ls"), "before"),
         (("vm", "lst"), "list"),
     ):

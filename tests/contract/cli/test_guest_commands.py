@@ -292,10 +292,10 @@ async def test_run_without_rm_keeps_the_vm(ingle: Ingle, world: World) -> None:
     assert world.ephemeral == [False]
 
 
-async def test_run_without_a_command_prints_the_name(ingle: Ingle, world: World) -> None:
-    ended = await ingle("vm", "run", "--name", "bare")
+async def test_run_that_is_detached_prints_the_name(ingle: Ingle, world: World) -> None:
+    ended = await ingle("vm", "run", "-d", "--name", "bare")
     assert (ended.code, ended.text, world.processes) == (0, "bare\n", [])
-    assert json.loads((await ingle("vm", "run", "--name", "other", "--json")).out)["name"] == "other"
+    assert json.loads((await ingle("vm", "run", "--detach", "--name", "other", "--json")).out)["name"] == "other"
 
 
 async def test_verbose_run_tells_stages_on_stderr_and_only_there(ingle: Ingle) -> None:

@@ -48,7 +48,7 @@ async def test_bash_completes_commands(ingle: Ingle, tmp_path: Path) -> None:
 
 
 async def test_bash_completes_options(ingle: Ingle, tmp_path: Path) -> None:
-    assert await completions(ingle, tmp_path, "ingle", "vm", "run", "--d") == ["--disk-backend", "--disk-size"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "run", "--disk") == ["--disk-backend", "--disk-size"]
 
 
 async def test_bash_completes_names_of_vms_and_images_from_the_running_server(

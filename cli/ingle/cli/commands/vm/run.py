@@ -1,5 +1,6 @@
 """`ingle vm run` and `ingle vm exec`: guest commands on this terminal."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -39,11 +40,11 @@ from ingle.cli.options import (
     as_option,
     parse_environment,
 )
-from ingle.cli.output import person_watches, print_json, tell
+from ingle.cli.output import is_terminal, person_watches, print_json, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch
 from ingle.cli.quantities import parse_umask
 from ingle.cli.ulimits import parse_ulimits
-from ingle.v1.guest_pb2 import ExecRequest, ExecResponse, ExecStart, ResourceLimit
+from ingle.v1.guest_pb2 import ExecRequest, ExecResponse, ExecStart, ResourceLimit, SessionProgram
 
 app = new_app()
 
@@ -86,12 +87,15 @@ Stdin = Annotated[
         "ingle vm run --rm -m 2G --vcpu 2 -e CI=true -- sh -c 'make && make test'",
         "tar c src | ingle vm run --rm -- sh -c 'tar x && ls src'",
         "ingle vm run --rm -p 8080:80 -- python3 -m http.server 80",
-        "ingle vm run --name web           # create it, and leave it running",
+        "ingle vm run --rm                 # a shell in a VM that goes with it",
+        "ingle vm run --name web           # one that stays: ingle vm shell web comes back",
+        "ingle vm run --detach --name web  # create it, and leave it running",
     ),
 )
 def run(
     command: MaybeCommandWords = [],  # noqa: B006 - Typer copies it
     rm: Annotated[bool, typer.Option("--rm", help="Delete the VM when the command ends, whatever happens.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave the VM running, and print its name.")] = False,
     name: Name = "",
     image: Image = "",
     kernel: Kernel = "",
@@ -113,15 +117,19 @@ def run(
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
-    """Run a command in a new VM.
+    """Run a command in a new VM; without one, on a terminal, a shell.
 
     Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
-    executed, 127 it is not there, 130 interrupted. Without a command the VM is left running and its name printed."""
+    executed, 127 it is not there, 130 interrupted."""
     spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat)
     argv = guest_argv(command)
     limits = limits_of(ulimit)
-    if rm and not argv:
-        raise typer.BadParameter("it needs a command; nothing was created", param_hint="'--rm'")
+    if detach and (rm or argv):
+        raise typer.BadParameter(
+            "it goes with neither --rm nor a command; nothing was created", param_hint="'--detach'"
+        )
+    if not argv and not detach:
+        _check_shell_possible(timeout, stdin)
     watch = Stopwatch()
     with told_apart_from_the_guest(), connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())
@@ -132,12 +140,14 @@ def run(
                 delete_vm(client, interrupted.operation.target_id)
             raise KeyboardInterrupt from interrupted
         stages.end_live()
-        if not argv:
+        if detach:
             _tell_created(client, vm_id, json=json)
             return
         start = exec_start(vm_id, argv, {}, workdir, user, timeout, umask, limits)
-        start.stdin = stdin_wanted(stdin)
         start.delete_vm = rm
+        if not argv:
+            raise typer.Exit(_shell(client, start))
+        start.stdin = stdin_wanted(stdin)
         try:
             exit_code = run_command(client, start, stages)
         except CliError as error:
@@ -148,6 +158,45 @@ def run(
         if not rm and (verbose or person_watches()):
             _tell_kept(get_vm(client, vm_id).name)
     raise typer.Exit(exit_code)
+
+
+def _check_shell_possible(timeout: timedelta | None, stdin: bool | None) -> None:
+    """Raises a usage error; nothing has been created by then."""
+    if not is_terminal(sys.stdin) or not is_terminal(sys.stdout):
+        raise typer.BadParameter(
+            "no command, and no terminal for a shell: give a command, or --detach to leave the VM running",
+            param_hint="COMMAND",
+        )
+    if timeout is not None or stdin is False:
+        raise typer.BadParameter("without a command there is neither --timeout nor --no-stdin", param_hint="COMMAND")
+
+
+def _shell(client: Client, start: ExecStart) -> int:
+    """The shell that `ingle vm shell` comes back to; one that ends with us where the VM does. Answers the exit code."""
+    from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
+    from ingle.cli.attachment import attach  # noqa: PLC0415
+    from ingle.v1.guest_pb2 import AttachSessionStart  # noqa: PLC0415
+
+    program = _program_on_terminal(start)
+    if not start.delete_vm:
+        name = get_vm(client, start.vm).name
+        session_id = f"init-{start.user}" if start.user else "init"
+        attachment = AttachSessionStart(vm=start.vm, session_id=session_id, create=program)
+        try:
+            return attach(client, attachment, tty.parse_keys(tty.DEFAULT_DETACH_KEYS), f"ingle vm shell {name}")
+        finally:
+            _tell_kept(name)
+    program.end_with_viewer = True
+    failures: tuple[Failure, ...] = ()
+    try:
+        return attach(client, AttachSessionStart(vm=start.vm, create=program), b"", "")
+    except CliError as error:
+        failures = error.failures
+        raise
+    finally:
+        # Over another connection: this one may be lost, and its server with it.
+        if problems := _delete_by_another_server(start.vm):
+            raise CliError(*failures, *problems)
 
 
 Detach = Annotated[
@@ -224,22 +273,27 @@ def _exec_detached(start: ExecStart, *, json: bool) -> None:
 
 def _exec_on_terminal(start: ExecStart) -> int:
     """A session that ends with us, so that there is nothing to detach from. Answers the exit code."""
-    from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
-    from ingle.cli.attachment import attach  # noqa: PLC0415
-    from ingle.v1.guest_pb2 import AttachSessionStart, SessionProgram  # noqa: PLC0415
+    from ingle.cli.attachment import attach  # noqa: PLC0415 - without a terminal nothing of this is needed
+    from ingle.v1.guest_pb2 import AttachSessionStart  # noqa: PLC0415
 
-    program = SessionProgram(
+    attachment = AttachSessionStart(vm=start.vm, create=_program_on_terminal(start))
+    attachment.create.end_with_viewer = True
+    with told_apart_from_the_guest(), connect() as client:
+        return attach(client, attachment, b"", f"ingle vm session attach {start.vm} {{id}}")
+
+
+def _program_on_terminal(start: ExecStart) -> SessionProgram:
+    """The same command, or a shell when there is none, for a session."""
+    from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
+
+    return SessionProgram(
         argv=start.argv,
         env={**tty.term(), **start.env},
         working_directory=start.working_directory,
         user=start.user,
         umask=start.umask if start.HasField("umask") else None,
         limits=start.limits,
-        end_with_viewer=True,
     )
-    attachment = AttachSessionStart(vm=start.vm, create=program)
-    with told_apart_from_the_guest(), connect() as client:
-        return attach(client, attachment, b"", f"ingle vm session attach {start.vm} {{id}}")
 
 
 def guest_argv(words: list[str]) -> list[str]:
