@@ -13,7 +13,7 @@ from ingle.api_server.adapters.boot import Initramfs
 from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
-from ingle.api_server.adapters.helper import AbsentNetwork
+from ingle.api_server.adapters.helper import AbsentNetwork, HelperNetwork
 from ingle.api_server.adapters.kernel import Kernels as KernelFiles
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.processes import HostProcesses
@@ -86,7 +86,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
     engine = QemuEngine(tools, kernel_library, media, paths.cache / "acceleration")
     files = LocalVmFiles(paths.vms, paths.runtime / "vms")
     dialler = Dialler()
-    network = AbsentNetwork()
+    network = AbsentNetwork() if config.helper is None else HelperNetwork(config.helper)
     # In the order of preference.
     disks: tuple[DiskBackend, ...] = (Qcow2Disk(tools), ReflinkDisk(), CopyDisk())
     backends: Mapping[str, DiskBackend] = {disk.name: disk for disk in disks}

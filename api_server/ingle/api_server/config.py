@@ -95,6 +95,11 @@ class Config:
     system: bool = False
     """Whether this is the server of the whole machine: its callers are a group, not one user."""
 
+    @property
+    def helper(self) -> Path | None:
+        """The root helper's socket, where one is installed."""
+        return Path("/run/ingle-helper/helper.sock") if self.system else None
+
 
 def load(env: Mapping[str, str], *, system: bool = False) -> Config:
     """Read the configuration of this user's server, or of the system's.

@@ -1,0 +1,77 @@
+"""HostNetwork through the root helper: one call for everything that a start takes."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ingle.api_server.adapters.helper.calls import Calls
+from ingle.api_server.model.errors import IngleError, Reason
+from ingle.api_server.model.network import SLOTS_PER_NETWORK, Protocol
+from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.network import Link
+from ingle.helper.v1 import helper_pb2 as pb
+
+_PREFIX_LENGTH = 24
+_PROTOCOLS = {Protocol.TCP: pb.PROTOCOL_TCP, Protocol.UDP: pb.PROTOCOL_UDP}
+
+
+class HelperNetwork:
+    """Implements ports.network.HostNetwork over the helper's socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self._calls = Calls(socket)
+
+    async def problem(self) -> str:
+        try:
+            await self._calls.make(self._calls.stub.Ping, pb.PingRequest())
+        except IngleError as error:
+            return error.message
+        return ""
+
+    async def connect(self, vm: Vm) -> Link:
+        slot = _slot(vm)
+        request = pb.ApplyRequest(
+            changes=[
+                pb.Change(ensure_network=pb.EnsureNetworkRequest(network=slot // SLOTS_PER_NETWORK)),
+                pb.Change(create_tap=pb.CreateTapRequest(vm_id=vm.id, slot=slot)),
+                pb.Change(set_nat=pb.SetNatRequest(vm_id=vm.id, slot=slot, enabled=vm.nat)),
+                *(pb.Change(publish_port=pb.PublishPortRequest(port=port)) for port in _ports(vm)),
+            ]
+        )
+        made = await self._calls.make(self._calls.stub.Apply, request)
+        (network,), (tap,) = made.networks, made.taps
+        return Link(tap.interface, tap.mac, tap.ipv4, _PREFIX_LENGTH, network.ipv4_gateway)
+
+    async def disconnect(self, slot: int, vm_id: str) -> None:
+        await self._calls.make(self._calls.stub.DeleteTap, pb.DeleteTapRequest(vm_id=vm_id, slot=slot))
+        try:
+            empty = pb.DeleteNetworkRequest(network=slot // SLOTS_PER_NETWORK)
+            await self._calls.make(self._calls.stub.DeleteNetwork, empty)
+        except IngleError as error:
+            if error.reason is not Reason.IN_USE:
+                raise
+
+    async def reconcile(self, vms: Collection[Vm]) -> None:
+        wanted = pb.ReconcileRequest(
+            networks=sorted({_slot(vm) // SLOTS_PER_NETWORK for vm in vms}),
+            taps=[pb.WantedTap(vm_id=vm.id, slot=_slot(vm), nat=vm.nat) for vm in vms],
+            ports=[port for vm in vms for port in _ports(vm)],
+        )
+        await self._calls.make(self._calls.stub.Reconcile, wanted)
+
+
+def _slot(vm: Vm) -> int:
+    assert vm.slot is not None
+    return vm.slot
+
+
+def _ports(vm: Vm) -> list[pb.PublishedPort]:
+    return [
+        pb.PublishedPort(
+            vm_id=vm.id,
+            slot=_slot(vm),
+            protocol=_PROTOCOLS[port.protocol],
+            host_port=port.host_port,
+            vm_port=port.vm_port,
+        )
+        for port in vm.ports
+    ]

@@ -1,0 +1,108 @@
+"""The API server's side of the helper: what it asks for is there, and what goes wrong is told as its own error."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helper.process import Helper, vm
+from ingle.api_server.adapters.helper import AbsentNetwork, HelperNetwork
+from ingle.api_server.host.context import current_operation
+from ingle.api_server.model.errors import HostProblem, Reason
+from ingle.api_server.model.network import Protocol, PublishedPort
+from ingle.helper.v1 import helper_pb2 as pb
+from unit.server.vmms import VM
+
+SHARED = replace(VM, id=vm(1), network="default", slot=2, nat=False)
+OTHER = replace(VM, id=vm(2), name="other", network="default", slot=3, nat=True)
+
+
+def listed(helper: Helper) -> pb.ListResponse:
+    response: pb.ListResponse = helper.stub.List(pb.ListRequest())
+    return response
+
+
+async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(helper: Helper) -> None:
+    network = HelperNetwork(helper.socket)
+    ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP))
+    wanted = replace(SHARED, nat=True, ports=ports)
+    link = await network.connect(wanted)
+    assert await network.connect(wanted) == link
+    assert (link.address, link.prefix_length, link.gateway) == ("10.213.0.2", 24, "10.213.0.1")
+    found = listed(helper)
+    assert [(tap.vm_id, tap.interface, tap.mac, tap.nat, tap.present) for tap in found.taps] == [
+        (wanted.id, link.interface, link.mac, True, True)
+    ]
+    assert {(port.host_port, port.vm_port, port.protocol) for port in found.ports} == {
+        (8080, 80, pb.PROTOCOL_TCP),
+        (5353, 53, pb.PROTOCOL_UDP),
+    }
+
+
+async def test_nat_is_changed_by_connecting_again(helper: Helper) -> None:
+    network = HelperNetwork(helper.socket)
+    for nat in (False, True, False):
+        await network.connect(replace(SHARED, nat=nat))
+        assert [tap.nat for tap in listed(helper).taps] == [nat]
+
+
+async def test_the_network_goes_with_its_last_vm_and_absent_is_fine(helper: Helper) -> None:
+    network = HelperNetwork(helper.socket)
+    for each in (SHARED, OTHER):
+        await network.connect(each)
+    await network.disconnect(2, SHARED.id)
+    assert [tap.vm_id for tap in listed(helper).taps] == [OTHER.id]
+    assert len(listed(helper).networks) == 1
+    for _ in range(2):
+        await network.disconnect(3, OTHER.id)
+        assert listed(helper).networks == []
+
+
+async def test_reconciling_leaves_exactly_what_is_wanted(helper: Helper) -> None:
+    network = HelperNetwork(helper.socket)
+    await network.connect(SHARED)
+    await network.reconcile([replace(OTHER, ports=(PublishedPort(8080, 80),))])
+    assert [(tap.vm_id, tap.nat) for tap in listed(helper).taps] == [(OTHER.id, True)]
+    assert [port.host_port for port in listed(helper).ports] == [8080]
+    await network.reconcile([])
+    assert listed(helper) == pb.ListResponse()
+
+
+async def test_a_refusal_is_an_error_of_the_helpers_reason_and_remedy(helper: Helper) -> None:
+    network = HelperNetwork(helper.socket)
+    await network.connect(replace(SHARED, ports=(PublishedPort(8080, 80),)))
+    with pytest.raises(HostProblem, match="port 8080/tcp is published") as refused:
+        await network.connect(replace(OTHER, ports=(PublishedPort(8080, 80),)))
+    assert refused.value.reason is Reason.IN_USE
+    assert refused.value.remedy
+    assert [tap.vm_id for tap in listed(helper).taps] == [SHARED.id]  # all of a call, or none of it
+
+
+async def test_the_operation_is_in_the_helpers_audit(helper: Helper) -> None:
+    token = current_operation.set("op-0123456789ab")
+    try:
+        await HelperNetwork(helper.socket).connect(SHARED)
+    finally:
+        current_operation.reset(token)
+    assert [(line["verb"], line["op_id"]) for line in helper.audit()] == [("Apply", "op-0123456789ab")]
+
+
+async def test_a_helper_that_was_restarted_is_found_again(own_helper: Helper) -> None:
+    network = HelperNetwork(own_helper.socket)
+    await network.connect(SHARED)
+    own_helper.kill()
+    assert "does not answer" in await network.problem()
+    own_helper.start()
+    assert await network.problem() == ""
+    assert [tap.vm_id for tap in listed(own_helper).taps] == [SHARED.id]
+
+
+async def test_no_helper_is_a_problem_that_says_what_to_type(tmp_path: Path) -> None:
+    network = HelperNetwork(tmp_path / "helper.sock")
+    assert "does not listen" in await network.problem()
+    with pytest.raises(HostProblem, match="does not listen") as refused:
+        await network.connect(SHARED)
+    assert "systemctl restart ingle-helper" in refused.value.remedy
+    with pytest.raises(HostProblem) as absent:
+        await AbsentNetwork().connect(SHARED)
+    assert absent.value.remedy == "sudo ingle system install"
