@@ -17,3 +17,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="keep kernel and image in DIR, or take them from there: a minute less for each later run",
     )
+    parser.addoption("--slow", action="store_true", help="run the long variants of tests that race as well")

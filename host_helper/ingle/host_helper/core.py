@@ -99,8 +99,8 @@ class Core:
             raise
 
     def _take_back(self, old: State, new: State) -> None:
+        self._journal.change(old)
         try:
             self._part.change(new, old, ())
         except HelperError as error:
             log.error("not taken back, a Reconcile is needed: %s", error.message)
-        self._journal.change(old)

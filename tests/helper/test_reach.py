@@ -1,0 +1,249 @@
+"""Who reaches whom: within a network, across networks, the host, what is beyond it, and published ports."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from harness import refused
+from helper.guests import Echo, Guest, ask, dial, say
+from helper.namespaces import Namespace
+from helper.process import Helper, vm
+from ingle.helper.v1 import helper_pb2 as pb
+
+HOST, OUTSIDE = "192.0.2.1", "192.0.2.2"
+HOST6, OUTSIDE6 = "2001:db8::1", "2001:db8::2"
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+SOON = 0.3
+"""Seconds to wait for an answer that is not to come."""
+
+
+@contextmanager
+def echo(namespace: Namespace, port: int, kind: socket.SocketKind = TCP) -> Iterator[None]:
+    server = Echo(namespace, port, kind, socket.AF_INET6)
+    yield
+    server.close()
+
+
+@pytest.fixture
+def outside(shared_helper: Helper) -> Iterator[Namespace]:
+    """A host on the other side of a wire, which knows nothing of our addresses."""
+    outside = Namespace()
+    host = shared_helper.namespace
+    host.run(*"ip link add uplink type veth peer name far".split())
+    host.run("ip", "link", "set", "far", "netns", f"/proc/{os.getpid()}/fd/{outside.descriptor}")
+    for namespace, interface, ipv4, ipv6 in (host, "uplink", HOST, HOST6), (outside, "far", OUTSIDE, OUTSIDE6):
+        namespace.run(*f"ip address add {ipv4}/24 dev {interface}".split())
+        namespace.run(*f"ip address add {ipv6}/64 dev {interface} nodad".split())
+        namespace.run(*f"ip link set {interface} up".split())
+    yield outside
+    host.run(*"ip link delete uplink".split())
+    outside.close()
+
+
+def publish(
+    helper: Helper,
+    owner: int,
+    slot: int,
+    host_port: int,
+    vm_port: int,
+    protocol: "pb.Protocol.ValueType" = pb.PROTOCOL_TCP,
+) -> pb.PublishedPort:
+    port = pb.PublishedPort(vm_id=vm(owner), slot=slot, protocol=protocol, host_port=host_port, vm_port=vm_port)
+    helper.stub.PublishPort(pb.PublishPortRequest(port=port))
+    return port
+
+
+@pytest.mark.parametrize("bridge_netfilter", [0, 1])
+def test_vms_of_a_network_reach_each_other_and_no_other_network(helper: Helper, bridge_netfilter: int) -> None:
+    for name in ("iptables", "ip6tables"):
+        helper.namespace.sysctl(f"bridge/bridge-nf-call-{name}", bridge_netfilter)
+    with helper.guest(2, 1) as one, helper.guest(3, 2) as two, helper.guest(258, 3) as apart, echo(two.namespace, 80):
+        assert ask(one.namespace, two.ipv4, 80) == one.ipv4
+        assert ask(one.namespace, two.ipv6, 80) == one.ipv6
+        helper.nat(258, 3)  # the way out is no way in
+        helper.nat(2, 1)
+        assert ask(apart.namespace, two.ipv4, 80, timeout=SOON) is None
+        assert ask(apart.namespace, two.ipv6, 80, timeout=SOON) is None
+        assert ask(one.namespace, two.ipv4, 80) == one.ipv4
+
+
+def test_a_vm_reaches_nothing_of_the_host_but_dns_at_its_gateway(helper: Helper) -> None:
+    with helper.guest(2) as guest, ExitStack() as servers:
+        helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=1))
+        for port in (22, 53):
+            for kind in (TCP, UDP):
+                servers.enter_context(echo(helper.namespace, port, kind))
+        for kind in (TCP, UDP):
+            for gateway, source in ("10.213.0.1", guest.ipv4), ("fd69:6e67:6c65::1", guest.ipv6):
+                assert ask(guest.namespace, gateway, 53, kind) == source
+                assert ask(guest.namespace, gateway, 22, kind, timeout=SOON) is None
+            assert ask(guest.namespace, "10.213.1.1", 53, kind, timeout=SOON) is None, "another network's gateway"
+
+
+def test_the_host_reaches_its_vms(helper: Helper) -> None:
+    with helper.guest(2) as guest, echo(guest.namespace, 80):
+        assert ask(helper.namespace, guest.ipv4, 80) == "10.213.0.1"
+        assert ask(helper.namespace, guest.ipv6, 80) == "fd69:6e67:6c65::1"
+
+
+def test_nat_lets_a_vm_out_until_it_is_switched_off(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2) as guest, helper.guest(3, 2) as other, echo(outside, 80):
+        assert ask(guest.namespace, OUTSIDE, 80, timeout=SOON) is None
+        for _ in range(2):
+            helper.nat(2)
+        assert ask(guest.namespace, OUTSIDE, 80) == HOST
+        assert ask(guest.namespace, OUTSIDE6, 80) == HOST6
+        assert ask(other.namespace, OUTSIDE, 80, timeout=SOON) is None, "only who has it"
+        with dial(guest.namespace, OUTSIDE, 80, timeout=SOON) as open_connection:
+            assert say(open_connection) == HOST
+            for _ in range(2):
+                helper.nat(2, enabled=False)
+            assert say(open_connection) is None
+        assert ask(guest.namespace, OUTSIDE, 80, timeout=SOON) is None
+        assert ask(guest.namespace, OUTSIDE6, 80, timeout=SOON) is None
+
+
+def test_what_a_vm_may_not_it_is_told_at_once(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2) as guest, pytest.raises(OSError, match=r"No route to host|Permission denied"):
+        dial(guest.namespace, OUTSIDE, 80, timeout=30)
+
+
+def test_outside_reaches_no_vm_even_when_it_has_a_route(helper: Helper, outside: Namespace) -> None:
+    outside.run("ip", "route", "add", "10.213.0.0/16", "via", HOST)
+    outside.run("ip", "-6", "route", "add", "fd69:6e67:6c65::/48", "via", HOST6)
+    with helper.guest(2) as guest, echo(guest.namespace, 80):
+        helper.nat(2)
+        publish(helper, 1, 2, 80 + 8000, 80)
+        assert ask(outside, guest.ipv4, 80, timeout=SOON) is None
+        assert ask(outside, guest.ipv6, 80, timeout=SOON) is None
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [(TCP, pb.PROTOCOL_TCP), (UDP, pb.PROTOCOL_UDP)], ids=["tcp", "udp"])
+def test_a_published_port_is_the_vms_from_everywhere(
+    helper: Helper, outside: Namespace, kind: socket.SocketKind, protocol: "pb.Protocol.ValueType"
+) -> None:
+    with (
+        helper.guest(2, 1) as guest,
+        helper.guest(3, 2) as neighbour,
+        helper.guest(258, 3) as apart,
+        echo(guest.namespace, 80, kind),
+    ):
+        assert ask(outside, HOST, 8080, kind, timeout=SOON) is None
+        for _ in range(2):
+            port = publish(helper, 1, 2, 8080, 80, protocol)
+        assert ask(outside, HOST, 8080, kind) == OUTSIDE
+        assert ask(outside, HOST6, 8080, kind) == OUTSIDE6
+        assert ask(helper.namespace, HOST, 8080, kind) is not None, "the host itself, at an address of its own"
+        assert ask(neighbour.namespace, "10.213.0.1", 8080, kind) == "10.213.0.1", (
+            "through the host, so back through it"
+        )
+        assert ask(apart.namespace, "10.213.1.1", 8080, kind) is not None
+        assert ask(neighbour.namespace, HOST, 8080, kind) is not None
+        assert ask(outside, HOST, 80, kind, timeout=SOON) is None, "no other port"
+        for _ in range(2):
+            helper.stub.UnpublishPort(pb.UnpublishPortRequest(port=port))
+        assert ask(outside, HOST, 8080, kind, timeout=SOON) is None
+
+
+def test_withdrawing_a_port_cuts_its_connections_and_leaves_its_twin(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2) as guest, echo(guest.namespace, 80):
+        first, second = publish(helper, 1, 2, 8080, 80), publish(helper, 1, 2, 8081, 80)
+        helper.stub.UnpublishPort(pb.UnpublishPortRequest(port=first))
+        assert ask(outside, HOST, 8080, timeout=SOON) is None
+        with dial(outside, HOST, 8081, timeout=SOON) as open_connection:
+            assert say(open_connection) == OUTSIDE
+            helper.stub.UnpublishPort(pb.UnpublishPortRequest(port=second))
+            assert say(open_connection) is None
+
+
+def test_a_deleted_taps_nat_and_ports_go_with_it(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2):
+        helper.nat(2)
+        publish(helper, 1, 2, 8080, 80)
+    helper.stub.DeleteTap(pb.DeleteTapRequest(vm_id=vm(1), slot=2))
+    with helper.guest(2, owner=7) as heir, echo(heir.namespace, 80), echo(outside, 80):
+        assert ask(outside, HOST, 8080, timeout=SOON) is None
+        assert ask(heir.namespace, OUTSIDE, 80, timeout=SOON) is None
+
+
+def test_a_port_is_one_vms_and_never_one_that_the_host_serves(helper: Helper) -> None:
+    helper.tap(2, 1)
+    helper.tap(3, 2)
+    publish(helper, 1, 2, 8080, 80)
+    with pytest.raises(Exception, match=f"8080/tcp is published for VM {vm(1)}"):
+        publish(helper, 2, 3, 8080, 80)
+    for kind, protocol in (TCP, pb.PROTOCOL_TCP), (UDP, pb.PROTOCOL_UDP):
+        with echo(helper.namespace, 9090, kind), pytest.raises(Exception, match="serves port 9090"):
+            publish(helper, 1, 2, 9090, 80, protocol)
+        publish(helper, 1, 2, 9090, 80, protocol)
+    with pytest.raises(Exception, match="port 80 of the host; the policy allows 1024 to 65535"):
+        publish(helper, 1, 2, 80, 80)
+
+
+def test_a_host_that_does_not_forward_says_so_before_anything_changes(helper: Helper) -> None:
+    helper.tap(2)
+    helper.namespace.sysctl("ipv4/ip_forward", 0)
+    try:
+        error = refused(helper.stub.SetNat, pb.SetNatRequest(vm_id=vm(1), slot=2, enabled=True))
+    finally:
+        helper.namespace.sysctl("ipv4/ip_forward", 1)
+    assert error.reason == "DEPENDENCY_MISSING"
+    assert "sysctl -w net.ipv4.ip_forward=1" in error.remedy
+    assert not helper.stub.List(pb.ListRequest()).taps[0].nat
+
+
+def test_a_ruleset_that_somebody_flushed_comes_back_whole(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2, 1) as guest, helper.guest(258, 2) as apart, echo(guest.namespace, 80):
+        before = helper.namespace.rules()
+        helper.namespace.run("nft", "flush", "ruleset")
+        assert guest_alone(apart, guest) is False
+        helper.nat(2)
+        helper.nat(2, enabled=False)
+        assert helper.namespace.rules() == before
+        assert guest_alone(apart, guest)
+
+
+def guest_alone(apart: Guest, guest: Guest) -> bool:
+    return ask(apart.namespace, guest.ipv4, 80, timeout=SOON) is None
+
+
+FIREWALLS = {
+    "docker": ["-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-P FORWARD DROP"],
+    "a script's": ["-A FORWARD -i nowhere -j ACCEPT", "-A FORWARD -j DROP"],
+}
+
+
+@pytest.mark.parametrize("rules", FIREWALLS.values(), ids=FIREWALLS)
+def test_others_who_drop_what_they_do_not_know(helper: Helper, outside: Namespace, rules: list[str]) -> None:
+    for name in ("iptables", "ip6tables"):
+        helper.namespace.sysctl(f"bridge/bridge-nf-call-{name}", 1)
+    programs = ("iptables", "ip6tables")
+    for program in programs:
+        for rule in rules:
+            helper.namespace.run(program, *rule.split())
+    before = [helper.namespace.run(program, "-S") for program in programs]
+    try:
+        with (
+            helper.guest(2, 1) as one,
+            helper.guest(3, 2) as two,
+            helper.guest(258, 3) as apart,
+            echo(two.namespace, 80),
+            echo(outside, 80),
+        ):
+            helper.nat(2)
+            assert ask(one.namespace, two.ipv4, 80) == one.ipv4
+            assert ask(one.namespace, two.ipv6, 80) == one.ipv6
+            assert ask(one.namespace, OUTSIDE, 80) == HOST
+            assert ask(apart.namespace, two.ipv4, 80, timeout=SOON) is None
+            publish(helper, 2, 3, 8080, 80)
+            assert ask(outside, HOST, 8080) == OUTSIDE
+        helper.stub.Reconcile(pb.ReconcileRequest())
+        assert [helper.namespace.run(program, "-S") for program in programs] == before
+    finally:
+        for program in programs:
+            for command in ("-P FORWARD ACCEPT", "-F", "-X"):
+                helper.namespace.run(program, *command.split())
+        helper.namespace.run("nft", "flush", "ruleset")
