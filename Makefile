@@ -57,6 +57,9 @@ bench-agent: deps ## The same for the guest agent, on a socket and in a VM; ARGS
 fuzz: venv ## Feed each fuzz target of the agent for FUZZTIME (10m); ARGS=NAME picks one
 	@FUZZTIME=$(or $(FUZZTIME),10m) scripts/fuzz.sh $(ARGS)
 
+lab: test-deps ## The tests that need KVM, device-mapper and systemd, in a VM that has them; ARGS="-k NAME" picks some
+	@$(BIN)/pytest tests/lab $(ARGS)
+
 soak: deps ## 50 boots in a row; all must come up
 	@scripts/soak.sh
 
@@ -87,4 +90,4 @@ $(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
 	@touch $@
 
 .PHONY: help run test lint format proto proto-accept surface-accept agent smoke smoke-coverage-html smoke-clean bench \
-	bench-agent fuzz soak deps system-packages test-deps venv lock clean
+	bench-agent fuzz lab soak deps system-packages test-deps venv lock clean

@@ -18,3 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="keep kernel and image in DIR, or take them from there: a minute less for each later run",
     )
     parser.addoption("--slow", action="store_true", help="run the long variants of tests that race as well")
+    parser.addoption(
+        "--lab-coverage",
+        metavar="DIR",
+        type=Path,
+        help="measure what runs of ingle in the lab, and put coverage's data files into DIR",
+    )

@@ -1,0 +1,87 @@
+"""Tests below inside/ are collected here, as any others, and run in the lab: a Debian under QEMU that has KVM,
+device-mapper, tun, nftables, vhost-vsock and systemd. What they report there becomes their outcome here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.disk import REPOSITORY
+from lab.machine import LabError
+from lab.run import Run
+
+_INSIDE = Path(__file__).parent / "inside"
+_LOGS = REPOSITORY / "build/lab"
+
+
+class Host:
+    """The host's side: one lab for all tests of a session, started for the first of them."""
+
+    def __init__(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        self._config = config
+        self._node_ids = [item.nodeid for item in items]
+        self._run: Run | None = None
+        self._failure = ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if not is_inside(item):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._reports(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        if item.nodeid == self._node_ids[-1]:
+            self.pytest_unconfigure()
+        return True
+
+    def pytest_unconfigure(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def _reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        try:
+            if self._failure:
+                raise LabError(self._failure)
+            for data in self._started().reports(item.nodeid):
+                yield self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+        except Exception as error:
+            # Nothing in there can be relied on any more; the first of its tests says why.
+            yield _failed(item, str(error))
+            self._failure = self._failure or f"not run: {str(error).splitlines()[0]}"
+
+    def _started(self) -> Run:
+        if self._run is None:
+            option = self._config.option
+            self._run = Run(_LOGS, option.lab_coverage, self._say)
+            local = ["--showlocals"] if option.showlocals else []
+            self._run.start(self._node_ids, [f"--tb={option.tbstyle}", *local])
+        return self._run
+
+    def _say(self, text: str) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(f"lab: {text}")
+
+
+def is_inside(item: pytest.Item) -> bool:
+    """Whether it is a test that runs in the lab."""
+    return item.path.is_relative_to(_INSIDE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The lab's tests run when they are asked for."""
+    unasked = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return True if collection_path == _INSIDE and unasked else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    items = [item for item in session.items if is_inside(item)]
+    if items and not session.config.option.collectonly and not session.config.pluginmanager.hasplugin("lab-reporter"):
+        session.config.pluginmanager.register(Host(session.config, items), "lab-host")
+
+
+def _failed(item: pytest.Item, why: str) -> pytest.TestReport:
+    return pytest.TestReport(item.nodeid, item.location, {}, "failed", why, "call")

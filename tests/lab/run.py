@@ -1,0 +1,125 @@
+"""A run of tests in the lab, seen from the host: one boot, one pytest in there, its reports as they come."""
+
+import json
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from lab import disk, machine, payload
+from lab.inside_plugin import NODE_IDS
+from lab.machine import LabError, Machine
+
+_INSIDE = "/opt/lab/repository"
+_NODE_IDS = "/run/lab/node-ids"
+_COVERAGE = "/var/tmp/lab-coverage"
+
+# A test inside that hangs shows its stacks after faulthandler_timeout; that has to get into the log.
+_SILENCE_SECONDS = 420.0
+_TAIL_LINES = 30
+
+# $1 to the end: pytest's arguments. Its reports are what we read; what it says itself goes to the log.
+_PYTEST = f"""
+cd {_INSIDE}
+exec /opt/lab/venv/bin/python -m pytest -p lab.inside_plugin -p no:cacheprovider "$@" 3>&1 >&2
+"""
+_INSTALL = f"/opt/ingle/bin/pip install --quiet --no-index --no-deps {_INSIDE}/dist/*.whl"
+_MEASURE = f"""
+mkdir -m 1777 {_COVERAGE}
+tests=$(echo /opt/lab/venv/lib/python3*/site-packages)
+for hook in "$tests"/*coverage*.pth; do cp "$hook" "$(cat "$tests/ingle.pth")"; done
+echo "$tests" >"$(cat "$tests/ingle.pth")/a_coverage.pth"
+"""
+
+
+class Run:
+    """Tests in the lab. `logs`: a directory for what the lab says; `coverage`: one for data files, if wanted."""
+
+    def __init__(self, logs: Path, coverage: Path | None, say: disk.Say) -> None:
+        self._logs = logs
+        self._coverage = coverage
+        self._say = say
+        self._stack = ExitStack()
+        self._messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._line = b""
+        self._machine: Machine | None = None
+
+    def start(self, node_ids: Sequence[str], options: Sequence[str]) -> None:
+        """Boot, install, and have pytest begin. Raises LabError, and what making the disk raises."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for log in self._logs.glob("*.log"):
+            log.unlink()
+        image = disk.cached(self._say)
+        self._say("building the wheel")
+        archive = payload.archive(payload.wheel(self._logs))
+        self._say("booting")
+        started = time.monotonic()
+        lab = self._machine = self._stack.enter_context(machine.running(image, self._logs))
+        self._say(f"up after {time.monotonic() - started:.0f} s; installing ingle")
+        lab.guest.run("mkdir", "-p", _INSIDE)
+        lab.guest.copy_in(archive, _INSIDE)
+        lab.guest.run("sh", "-ec", _INSTALL)
+        lab.guest.run("sh", "-ec", f"cat >{_NODE_IDS} <<'END'\n{json.dumps(node_ids)}\nEND\n")
+        self._say(f"ready after {time.monotonic() - started:.0f} s")
+        env = {NODE_IDS: _NODE_IDS, "PYTHONDONTWRITEBYTECODE": "1"}
+        if self._coverage is not None:
+            lab.guest.run("sh", "-ec", _MEASURE)
+            env |= {"COVERAGE_PROCESS_START": f"{_INSIDE}/pyproject.toml", "COVERAGE_FILE": f"{_COVERAGE}/coverage"}
+        files = dict.fromkeys(node_id.partition("::")[0] for node_id in node_ids)
+        command = ("sh", "-c", _PYTEST, "sh", *options, *files)
+        pytest = lab.guest.start(*command, env=env, stdout=self._take, stderr=self._log)
+        pytest.add_done_callback(lambda ended: self._messages.put({"ended": str(ended.exception() or ended.result())}))
+
+    def reports(self, node_id: str) -> Iterator[dict[str, Any]]:
+        """What pytest reports about the next test, `node_id`, until it is finished. Raises LabError when nothing more
+        will come."""
+        broken = ""
+        while True:
+            message = self._next()
+            if "report" in message:
+                yield message["report"]
+            elif "broken" in message:
+                broken = message["broken"]
+            elif "ended" in message:
+                raise LabError(broken or f"pytest in the lab ended: {message['ended']}\n{self._tail()}")
+            elif message["finished"] == node_id:
+                return
+
+    def close(self) -> None:
+        """Take the logs and the coverage of a lab that lives, and end it."""
+        with self._stack:
+            lab = self._machine
+            if lab is not None and lab.alive():
+                journal = lab.guest.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic")
+                (self._logs / "journal.log").write_text(journal)
+                if self._coverage is not None:
+                    lab.guest.copy_out(_COVERAGE, self._coverage)
+
+    def _next(self) -> dict[str, Any]:
+        assert self._machine is not None
+        deadline = time.monotonic() + _SILENCE_SECONDS
+        while True:
+            try:
+                return self._messages.get(timeout=1.0)
+            except queue.Empty:
+                pass
+            if not self._machine.alive():
+                raise LabError(f"the lab died\n{self._machine.console_tail()}")
+            if time.monotonic() > deadline:
+                raise LabError(f"the lab said nothing for {_SILENCE_SECONDS:.0f} s\n{self._tail()}")
+
+    def _take(self, data: bytes) -> None:
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._messages.put(json.loads(line))
+
+    def _log(self, data: bytes) -> None:
+        with open(self._logs / "pytest.log", "ab") as log:
+            log.write(data)
+
+    def _tail(self) -> str:
+        assert self._machine is not None
+        said = (self._logs / "pytest.log").read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        return "\n".join(["pytest in the lab said last:", *said, self._machine.console_tail()])
