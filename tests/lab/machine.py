@@ -21,7 +21,7 @@ from lab.guest import Guest
 
 _MEMORY = "5G"
 _DISK = "16G"
-_BOOT_SECONDS = 240.0
+_BOOT_SECONDS = 480.0
 _ATTEMPTS = 3
 _TAIL_LINES = 40
 
