@@ -1,8 +1,11 @@
 """What the shell offers after TAB. It never starts a server, never waits long, and never prints an error."""
 
 import os
+import posixpath
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
+
+import typer
 
 from ingle.cli.errors import CliError
 
@@ -13,6 +16,18 @@ _R = TypeVar("_R", bound="Message")
 
 _VARIABLE = "_INGLE_COMPLETE"  # set by the script for the shell; the name is Typer's choice
 _SILENCE_LIMIT_SECONDS = 1.0
+
+# Names of images have colons, at which bash would otherwise begin a new word.
+_BEFORE_BASH = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
+
+# After a directory, or the VM of a path, more is to come: no space.
+_AFTER_BASH = """
+_ingle() {
+    _ingle_completion "$@"
+    [[ ${COMPREPLY[0]-} != *[/:] ]] || compopt -o nospace 2>/dev/null
+}
+complete -o default -F _ingle ingle
+"""
 
 
 def prepare() -> None:
@@ -29,8 +44,7 @@ def shell_script(shell: str) -> str:
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
 
     script: str = get_completion_script(prog_name="ingle", complete_var=_VARIABLE, shell=shell)
-    # Names of images have colons, at which bash would otherwise begin a new word.
-    return f"COMP_WORDBREAKS=${{COMP_WORDBREAKS//:}}\n{script}" if shell == "bash" else script
+    return f"{_BEFORE_BASH}{script}{_AFTER_BASH}" if shell == "bash" else script
 
 
 def vm_names(incomplete: str) -> list[str]:
@@ -62,6 +76,44 @@ def kernel_names(incomplete: str) -> list[str]:
         ListKernelsResponse,
         lambda answer: (name for kernel in answer.kernels for name in kernel.names),
     )
+
+
+def session_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the sessions of the VM that was named before."""
+    from ingle.v1.guest_pb2 import ListSessionsRequest, ListSessionsResponse  # noqa: PLC0415
+
+    request = ListSessionsRequest(vm=ctx.params.get("vm") or "")
+    return _matching(
+        incomplete, request, ListSessionsResponse, lambda answer: (session.id for session in answer.sessions)
+    )
+
+
+def guest_paths(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Paths in the VM that was named before."""
+    return _paths(ctx.params.get("vm") or "", incomplete)
+
+
+def places(incomplete: str) -> list[str]:
+    """VM:PATH. With nothing to offer the shell completes paths of this machine."""
+    vm, colon, path = incomplete.partition(":")
+    if not colon:
+        return [f"{name}:" for name in vm_names(incomplete)] if incomplete else []
+    return [f"{vm}:{found}" for found in _paths(vm, path)]
+
+
+def _paths(vm: str, incomplete: str) -> list[str]:
+    from ingle.v1.guest_pb2 import FILE_TYPE_DIRECTORY, ListDirectoryRequest, ListDirectoryResponse  # noqa: PLC0415
+
+    directory, last = posixpath.split(incomplete)
+
+    def named(answer: ListDirectoryResponse) -> Iterable[str]:
+        for entry in answer.entries:
+            hidden = entry.name.startswith(".") and not last.startswith(".")
+            if entry.name.isprintable() and not hidden:
+                path = posixpath.join(directory, entry.name)
+                yield f"{path}/" if entry.type == FILE_TYPE_DIRECTORY else path
+
+    return _matching(incomplete, ListDirectoryRequest(vm=vm, path=directory or "."), ListDirectoryResponse, named)
 
 
 def _matching(

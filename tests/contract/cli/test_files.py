@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from contract.cli.conftest import Ingle
+from contract.cli.test_shell_completion import completions, typing
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
@@ -234,3 +235,24 @@ async def test_cp_between_two_vms_says_what_to_type(ingle: Ingle) -> None:
 
 async def test_cp_is_between_here_and_there(ingle: Ingle) -> None:
     assert (await ingle("vm", "cp", "a", "b")).code == 2
+
+
+async def test_tab_goes_down_the_guests_directories(ingle: Ingle, guest: Path, tmp_path: Path) -> None:
+    (guest / "site" / "deep").mkdir(parents=True)
+    (guest / "site" / "index.html").touch()
+    (guest / "sibling").touch()
+    (guest / ".hidden").touch()
+    assert await completions(ingle, tmp_path, "ingle", "vm", "cp", f"web:{guest}/si") == [
+        f"web:{guest}/sibling",
+        f"web:{guest}/site/",
+    ]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "cp", ".", f"web:{guest}/.h") == [f"web:{guest}/.hidden"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "file", "ls", "web", f"{guest}/") == [
+        f"{guest}/sibling",
+        f"{guest}/site/",
+    ]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "cp", "web:/no/such/") == []
+    async with typing(ingle, tmp_path) as bash:
+        bash.send(f"ingle vm cp web:{guest}/sit\tin\t")
+        await asyncio.to_thread(bash.expect_exact, "site/")
+        await asyncio.to_thread(bash.expect_exact, "index.html ")

@@ -17,6 +17,7 @@ import pytest
 from contract.agent.conftest import Agent, agent_binary, running_agent
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import VmService, World
+from contract.cli.test_shell_completion import completions
 from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.model.errors import NotFound, Reason
 from ingle.api_server.ports.guest import GuestChannel
@@ -323,3 +324,10 @@ async def test_a_server_that_stops_is_told_with_the_way_back(ingle: Ingle, inter
         interceptor.calls.end_endless()
         _, told = await ended(child)
         assert "vm session attach" not in told  # it has ended with us
+
+
+async def test_tab_offers_the_sessions_of_the_vm(ingle: Ingle, tmp_path: Path) -> None:
+    with shell(ingle, "web") as child:
+        await say(child, "echo $((6 * 7))", "42\r\n")
+        for command in ("attach", "kill"):
+            assert await completions(ingle, tmp_path, "ingle", "vm", "session", command, "web", "") == ["init"]

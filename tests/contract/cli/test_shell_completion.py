@@ -4,6 +4,8 @@ import asyncio
 import shlex
 import stat
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pexpect  # type: ignore[import-untyped]
@@ -43,6 +45,22 @@ async def completions(ingle: Ingle, bin_directory: Path, *words: str) -> list[st
     return sorted(out.decode().split())
 
 
+@asynccontextmanager
+async def typing(ingle: Ingle, bin_directory: Path) -> AsyncIterator["pexpect.spawn[str]"]:
+    """A bash on a terminal, that knows how to complete."""
+    write_launcher(bin_directory)
+    environment = {**ingle.environment, "PATH": f"{bin_directory}:{ingle.environment['PATH']}", "TERM": "dumb"}
+    bash = pexpect.spawn(
+        "bash", ["--norc", "--noprofile"], env=environment, encoding="utf-8", timeout=20, dimensions=(24, 400)
+    )
+    try:
+        bash.send("source <(ingle completion bash); echo rea''dy\n")
+        await asyncio.to_thread(bash.expect_exact, "\nready")
+        yield bash
+    finally:
+        bash.close(force=True)
+
+
 async def test_bash_completes_commands(ingle: Ingle, tmp_path: Path) -> None:
     assert await completions(ingle, tmp_path, "ingle", "vm", "st") == ["start", "stats", "stop"]
 
@@ -62,16 +80,17 @@ async def test_bash_completes_names_of_vms_and_images_from_the_running_server(
 
 
 async def test_a_name_with_a_colon_is_completed_on_the_command_line(ingle: Ingle, world: World, tmp_path: Path) -> None:
-    write_launcher(tmp_path)
-    environment = {**ingle.environment, "PATH": f"{tmp_path}:{ingle.environment['PATH']}", "TERM": "dumb"}
-    bash = pexpect.spawn("bash", ["--norc", "--noprofile"], env=environment, encoding="utf-8", timeout=20)
-    try:
-        bash.send("source <(ingle completion bash); echo rea''dy\n")
-        await asyncio.to_thread(bash.expect_exact, "\nready")
+    async with typing(ingle, tmp_path) as bash:
         bash.send("ingle vm create --image debian:b\t")
         await asyncio.to_thread(bash.expect_exact, "debian:bookworm")
-    finally:
-        bash.close(force=True)
+
+
+async def test_the_vm_of_a_path_is_completed_without_a_space(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    world.add_vm("web")
+    assert await completions(ingle, tmp_path, "ingle", "vm", "cp", "w") == ["web:"]
+    async with typing(ingle, tmp_path) as bash:
+        bash.send("ingle vm cp we\t/etc")
+        await asyncio.to_thread(bash.expect_exact, "web:/etc")
 
 
 async def test_without_a_server_nothing_is_offered_and_nothing_said(isolated: Ingle, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from ingle.cli import completion
 from ingle.cli.client import Client, connect
 from ingle.cli.errors import CliError, failed, printable
 from ingle.cli.lazy import examples, new_app
@@ -52,7 +53,10 @@ class _Progress:
         self._stages.under_way(f"Copying: {self.entries} entries, {format_size(self._bytes)}  {name}")
 
 
-Place = Annotated[str, typer.Argument(help="VM:PATH, a path on this machine, or - for a tar archive.")]
+Place = Annotated[
+    str,
+    typer.Argument(help="VM:PATH, a path on this machine, or - for a tar archive.", autocompletion=completion.places),
+]
 
 
 @app.command(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ingle.cli import completion
 from ingle.cli.client import connect
 from ingle.cli.errors import failed, printable
 from ingle.cli.jsonable import enum_name, to_json
@@ -36,7 +37,14 @@ def _parse_mode(text: str) -> int:
         raise ValueError(f"{text!r} is no octal mode such as 644") from None
 
 
-Path = Annotated[str, typer.Argument(metavar="PATH", help="In the guest; a relative one is below the user's home.")]
+Path = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="In the guest; a relative one is below the user's home.",
+        autocompletion=completion.guest_paths,
+    ),
+]
 User = Annotated[str, typer.Option("--user", "-u", help="Whose rights count in the guest; root unless given.")]
 Mode = Annotated[
     int | None, typer.Option("--mode", "-m", metavar="OCTAL", parser=as_option(_parse_mode), help="Permissions: 644.")

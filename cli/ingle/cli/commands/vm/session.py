@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ingle.cli import tty
+from ingle.cli import completion, tty
 from ingle.cli.attachment import attach
 from ingle.cli.client import connect
 from ingle.cli.commands.vm.run import told_apart_from_the_guest
@@ -18,7 +18,7 @@ from ingle.v1 import guest_pb2
 
 app = new_app("Terminals in VMs, which outlive whoever looks at them.")
 
-SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Its id.")]
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Its id.", autocompletion=completion.session_ids)]
 Steal = Annotated[bool, typer.Option("--steal", help="Take it over from whoever is attached.")]
 Keys = Annotated[
     bytes,
