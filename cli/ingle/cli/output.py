@@ -17,6 +17,11 @@ def print_json(value: object) -> None:
     typer.echo(_json(value, indent=2))
 
 
+def print_json_line(value: object) -> None:
+    """One of many answers, for a script that reads line by line."""
+    typer.echo(_json(value))
+
+
 def tell(text: str) -> None:
     """A line for the person, never for a pipe: stderr."""
     typer.echo(text, err=True)

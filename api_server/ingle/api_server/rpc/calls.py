@@ -4,7 +4,13 @@ import asyncio
 
 from ingle.api_server.model.errors import Conflict, Reason
 
-ENDLESS = frozenset({"/ingle.v1.GuestService/AttachSession", "/ingle.v1.VmService/StreamVmLogs"})
+ENDLESS = frozenset(
+    {
+        "/ingle.v1.GuestService/AttachSession",
+        "/ingle.v1.GuestService/Forward",
+        "/ingle.v1.VmService/StreamVmLogs",
+    }
+)
 """Methods whose calls end when somebody leaves: waiting for them is in vain."""
 
 

@@ -19,7 +19,7 @@ from ingle.api_server.model.guest_network import (
     Received,
 )
 from ingle.api_server.operations.fleet import Fleet
-from ingle.api_server.ports.guest import Forwarding, GuestChannel
+from ingle.api_server.ports.guest import Forwarding
 from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc.convert import seconds_of
 from ingle.v1 import guest_pb2, guest_pb2_grpc
@@ -51,8 +51,8 @@ class ForwardCalls(guest_pb2_grpc.GuestServiceServicer):
         if first is None or first.WhichOneof("message") != "start":
             raise InvalidArgument("the first message of a forward must be `start`")
         spec = _spec(first.start)
-        channel: GuestChannel = self._fleet.channel(await self._store.vm(first.start.vm))
-        async with channel.forward(spec) as forwarding:
+        vm = await self._store.vm(first.start.vm)
+        async with self._fleet.conversation(vm) as channel, channel.forward(spec) as forwarding:
             pump = asyncio.create_task(_pump_or_leave(request_iterator, forwarding))
             try:
                 async for event in forwarding.events():
@@ -80,7 +80,8 @@ async def _pump_or_leave(requests: Requests, forwarding: Forwarding) -> None:
 
 
 async def _pump(requests: Requests, forwarding: Forwarding) -> None:
-    """Carry what the caller sends, at the pace of the server in the guest."""
+    """Carry what the caller sends, at the pace of the server in the guest. The end of the messages is not the end of
+    what is sent: that looks the same when a caller leaves."""
     ended = False
     async for request in requests:
         kind = request.WhichOneof("message")
@@ -94,8 +95,6 @@ async def _pump(requests: Requests, forwarding: Forwarding) -> None:
         if len(request.data) > _LARGEST_DATA:
             raise InvalidArgument(f"{len(request.data)} bytes of data at once; {_LARGEST_DATA} is allowed")
         await forwarding.write(request.data)
-    if not ended:
-        await forwarding.close_writing()
 
 
 def _spec(start: guest_pb2.ForwardStart) -> ForwardSpec:

@@ -241,7 +241,7 @@ class GuestServiceServicer:
 
     def Forward(self, request_iterator, context):
         """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
-        eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+        eof. Each direction ends by its own eof (the end of the caller's messages alone is none), and the call when both
         have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
         CONNECTION_RESET. A slow reader slows the writer.
         """

@@ -79,7 +79,7 @@ class GuestServiceStub:
     """
     Forward: _grpc.StreamStreamMultiCallable[_guest_pb2.ForwardRequest, _guest_pb2.ForwardResponse]
     """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
-    eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+    eof. Each direction ends by its own eof (the end of the caller's messages alone is none), and the call when both
     have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
     CONNECTION_RESET. A slow reader slows the writer.
     """
@@ -137,7 +137,7 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """
     Forward: _aio.StreamStreamMultiCallable[_guest_pb2.ForwardRequest, _guest_pb2.ForwardResponse]  # type: ignore[assignment]
     """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
-    eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+    eof. Each direction ends by its own eof (the end of the caller's messages alone is none), and the call when both
     have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
     CONNECTION_RESET. A slow reader slows the writer.
     """
@@ -288,7 +288,7 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_guest_pb2.ForwardResponse], _abc.AsyncIterator[_guest_pb2.ForwardResponse]]:
         """A connection to a server in the guest. The caller sends start first, then data and eof; gets connected, then data and
-        eof. Each direction ends by its own eof (the end of the caller's messages is one as well), and the call when both
+        eof. Each direction ends by its own eof (the end of the caller's messages alone is none), and the call when both
         have. A caller that leaves before that breaks the server's connection; one that the server breaks ends the call with
         CONNECTION_RESET. A slow reader slows the writer.
         """

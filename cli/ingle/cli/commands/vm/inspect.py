@@ -1,4 +1,4 @@
-"""`ingle vm list|show|stats|health|ping|logs`: looking at VMs without changing them."""
+"""`ingle vm list|show|health|ping|logs`: looking at VMs without changing them."""
 
 import sys
 from datetime import UTC
@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ingle.cli import completion
-from ingle.cli.client import connect
+from ingle.cli.client import Client, connect
 from ingle.cli.errors import EXIT_FAILED
 from ingle.cli.jsonable import enum_name, to_json
 from ingle.cli.lazy import examples, new_app
@@ -64,8 +63,9 @@ def show(vm: VmReference, json: AsJson = False) -> None:
     """Everything about one VM."""
     with connect() as client:
         found = client.call(vm_pb2.GetVmRequest(vm=vm), vm_pb2.GetVmResponse).vm
+        activity = _activity(client, found)
     if json:
-        print_json(to_json(found))
+        print_json({**to_json(found), "activity": to_json(activity) if activity else None})
         return
     running = found.HasField("started_at")
     typer.echo(
@@ -90,51 +90,24 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("started", f"{found.started_at.ToDatetime(UTC):%F %T} UTC" if running else ""),
                 ("pid", str(found.pid) if running else ""),
                 ("boot id", found.boot_id),
+                ("activity", _activity_text(activity) if activity else ""),
             )
         )
     )
 
 
-@app.command(epilog=examples("ingle vm stats", "ingle vm stats web", "ingle vm stats --json web"))
-def stats(
-    vms: Annotated[
-        list[str],
-        typer.Argument(metavar="[VM]...", help="All that run, unless given.", autocompletion=completion.vm_names),
-    ] = [],  # noqa: B006 - Typer copies it
-    json: AsJson = False,
-) -> None:
-    """What VMs take of the host, and how their guests feel."""
-    with connect() as client:
-        names = list(dict.fromkeys(vms))
-        if not names:
-            listed = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
-            names = [vm.name for vm in listed if vm.state == vm_pb2.VM_STATE_RUNNING]
-        calls = [(name, client.begin(vm_pb2.GetVmStatsRequest(vm=name), vm_pb2.GetVmStatsResponse)) for name in names]
-        answers = [(name, call.result()) for name, call in calls]
-    if json:
-        print_json([{"reference": name, **to_json(answer)} for name, answer in answers])
-        return
-    headings = ("VM", "CPU TIME", "RESIDENT", "DISK", "GUEST MEMORY", "GUEST DISK", "LOAD", "PROCESSES", "UPTIME")
-    typer.echo(table(headings, (_stats_row(name, answer) for name, answer in answers)))
+def _activity(client: Client, vm: vm_pb2.Vm) -> vm_pb2.GuestActivity | None:
+    """What clients do in a VM; None when it doesn't run or answer."""
+    if vm.state != vm_pb2.VM_STATE_RUNNING:
+        return None
+    health = client.call(vm_pb2.GetVmHealthRequest(vm=vm.id), vm_pb2.GetVmHealthResponse)
+    return health.activity if health.HasField("activity") else None
 
 
-def _stats_row(name: str, answer: vm_pb2.GetVmStatsResponse) -> tuple[str, ...]:
-    vmm, guest = answer.vmm, answer.guest
-    return (
-        name,
-        format_seconds(vmm.cpu_time.ToTimedelta().total_seconds()),
-        format_size(vmm.resident_bytes),
-        format_size(vmm.disk_allocated_bytes),
-        _used(guest.memory_total_bytes, guest.memory_available_bytes),
-        _used(guest.disk_total_bytes, guest.disk_available_bytes),
-        f"{guest.load_1m:.2f}",
-        str(guest.processes),
-        format_seconds(guest.uptime.ToTimedelta().total_seconds()),
-    )
-
-
-def _used(total: int, available: int) -> str:
-    return f"{format_size(total - available)} of {format_size(total)}"
+def _activity_text(activity: vm_pb2.GuestActivity) -> str:
+    counts = (("commands", activity.execs), ("sessions", activity.sessions), ("forwards", activity.forwards))
+    running = ", ".join(f"{count} {name}" for name, count in counts if count)
+    return f"{running or 'nothing runs'}; idle for {format_seconds(activity.idle.ToTimedelta().total_seconds())}"
 
 
 @app.command(epilog=examples("ingle vm health web", "ingle vm health web && ingle vm exec web -- ./check"))

@@ -1,0 +1,203 @@
+"""`ingle vm stats`: what VMs take of the host, and how their guests feel; once, or again and again."""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+from google.protobuf.duration_pb2 import Duration
+
+from ingle.cli import completion
+from ingle.cli.client import Call, Client, connect
+from ingle.cli.errors import EXIT_SIGNAL, CliError, Failure
+from ingle.cli.jsonable import to_json
+from ingle.cli.lazy import examples, new_app
+from ingle.cli.options import AsJson, as_option
+from ingle.cli.output import is_terminal, print_json, print_json_line, table, tell_failure
+from ingle.cli.quantities import format_seconds, format_size, parse_duration
+from ingle.v1 import vm_pb2
+
+app = new_app()
+
+_SIGINT = 2
+_LEAST_INTERVAL = timedelta(milliseconds=100)
+_NEW_SCREEN = "\x1b[H\x1b[J"
+
+_AFTER_CPU = ("RESIDENT", "DISK", "GUEST MEMORY", "GUEST DISK", "NET IN/OUT", "LOAD", "PROCESSES", "IDLE", "UPTIME")
+
+
+def _interval(text: str) -> timedelta:
+    interval = parse_duration(text)
+    if interval < _LEAST_INTERVAL:
+        raise ValueError(f"{text!r} is too short: at least {_LEAST_INTERVAL.total_seconds():g}s")
+    return interval
+
+
+@app.command(
+    epilog=examples(
+        "ingle vm stats",
+        "ingle vm stats --watch",
+        "ingle vm stats --json web",
+        "ingle vm stats -w --interval 10s web db",
+    )
+)
+def stats(
+    vms: Annotated[
+        list[str],
+        typer.Argument(metavar="[VM]...", help="All that run, unless given.", autocompletion=completion.vm_names),
+    ] = [],  # noqa: B006 - Typer copies it
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")] = False,
+    interval: Annotated[
+        timedelta,
+        typer.Option("--interval", metavar="DURATION", parser=as_option(_interval), help="Between two looks."),
+    ] = "2s",  # type: ignore[assignment] # a default is parsed as well
+    json: AsJson = False,
+) -> None:
+    """What VMs take of the host, and how their guests feel.
+
+    CPU TIME and RESIDENT are the host's; with --watch CPU is how busy the guest's processors were since the last look
+    (100% is one of them). IDLE: since a command, a session, a forwarded connection or a file was last at work. With
+    --watch --json each line is an object, one a VM and look."""
+    names = list(dict.fromkeys(vms))
+    with connect() as client:
+        if watch:
+            _watch(client, names, interval.total_seconds(), json=json)
+            return
+        calls = _begin(client, names or _running(client))
+        answers = [(name, call.result()) for name, call in calls]
+    if json:
+        print_json([{"reference": name, **to_json(answer)} for name, answer in answers])
+    else:
+        rows = ((name, _cpu_time(answer), *_row(answer)) for name, answer in answers)
+        typer.echo(table(("VM", "CPU TIME", *_AFTER_CPU), rows))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a VM answered, and when."""
+
+    time: datetime
+    answer: vm_pb2.GetVmStatsResponse
+
+
+def _watch(client: Client, names: list[str], seconds: float, *, json: bool) -> None:
+    show = _print_objects if json else _draw if is_terminal(sys.stdout) else _Lines().show
+    before: Mapping[str, _Look] = {}
+    told: set[str] = set()
+    try:
+        while True:
+            began = time.monotonic()
+            now, failures = _look(client, names)
+            if names and not now:
+                raise CliError(*failures)
+            for failure in failures:
+                if names and failure.subject not in told:
+                    told.add(failure.subject)
+                    tell_failure(failure, as_json=json)
+            show(now, before)
+            before = now
+            time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_SIGNAL + _SIGINT) from None
+
+
+def _look(client: Client, names: list[str]) -> tuple[dict[str, _Look], list[Failure]]:
+    """The answers by name, and what failed. A VM that ends meanwhile is no failure unless it was named."""
+    answers, failures = {}, []
+    for name, call in _begin(client, names or _running(client)):
+        try:
+            answers[name] = _Look(datetime.now(UTC), call.result())
+        except CliError as error:
+            if client.connection.lost:
+                raise
+            failures.append(error.about(name))
+    return answers, failures
+
+
+def _begin(client: Client, names: Iterable[str]) -> list[tuple[str, Call[vm_pb2.GetVmStatsResponse]]]:
+    return [(name, client.begin(vm_pb2.GetVmStatsRequest(vm=name), vm_pb2.GetVmStatsResponse)) for name in names]
+
+
+def _running(client: Client) -> list[str]:
+    vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
+    return [vm.name for vm in vms if vm.state == vm_pb2.VM_STATE_RUNNING]
+
+
+def _print_objects(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:
+    for name, look in now.items():
+        time_text = look.time.isoformat().replace("+00:00", "Z")
+        percent = _cpu_percent(look, before.get(name))
+        print_json_line({"reference": name, "time": time_text, "cpu_percent": percent, **to_json(look.answer)})
+
+
+def _draw(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:
+    typer.echo(_NEW_SCREEN + _watch_table(now, before))
+
+
+class _Lines:
+    """A line a VM and look, below headings that come once."""
+
+    def __init__(self) -> None:
+        self._headed = False
+
+    def show(self, now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:
+        lines = _watch_table(now, before).splitlines()[self._headed :]
+        self._headed = True
+        if lines:
+            typer.echo("\n".join(lines))
+
+
+def _watch_table(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> str:
+    percents = {name: _cpu_percent(look, before.get(name)) for name, look in now.items()}
+    rows = ((name, _percent_text(percents[name]), *_row(look.answer)) for name, look in now.items())
+    return table(("VM", "CPU", *_AFTER_CPU), rows)
+
+
+def _cpu_percent(look: _Look, before: _Look | None) -> float | None:
+    """How busy the guest's processors were in between, 100 for each; None when nobody can tell: it booted meanwhile."""
+    if before is None:
+        return None
+    guest, former = look.answer.guest, before.answer.guest
+    total = _seconds(guest.cpu_total) - _seconds(former.cpu_total)
+    idle = _seconds(guest.cpu_idle) - _seconds(former.cpu_idle)
+    if total <= 0 or not 0 <= idle <= total:
+        return None
+    return round((total - idle) / total * guest.cpus * 100, 1)
+
+
+def _percent_text(percent: float | None) -> str:
+    return "-" if percent is None else f"{percent:.1f}%"
+
+
+def _cpu_time(answer: vm_pb2.GetVmStatsResponse) -> str:
+    return format_seconds(_seconds(answer.vmm.cpu_time))
+
+
+def _row(answer: vm_pb2.GetVmStatsResponse) -> tuple[str, ...]:
+    vmm, guest = answer.vmm, answer.guest
+    host = (format_size(vmm.resident_bytes), format_size(vmm.disk_allocated_bytes))
+    if not answer.HasField("guest"):
+        return (*host, *["-"] * (len(_AFTER_CPU) - len(host)))
+    network = [each for each in guest.interfaces if each.name != "lo"]
+    received, sent = (sum(each.received_bytes for each in network), sum(each.sent_bytes for each in network))
+    return (
+        *host,
+        _used(guest.memory_total_bytes, guest.memory_available_bytes),
+        _used(guest.disk_total_bytes, guest.disk_available_bytes),
+        f"{format_size(received)}/{format_size(sent)}",
+        f"{guest.load_1m:.2f}",
+        str(guest.processes),
+        format_seconds(_seconds(answer.activity.idle)) if answer.HasField("activity") else "-",
+        format_seconds(_seconds(guest.uptime)),
+    )
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
+def _used(total: int, available: int) -> str:
+    return f"{format_size(total - available)} of {format_size(total)}"
