@@ -11,15 +11,24 @@ import (
 	"ingle.dev/guest_agent/internal/agentpb"
 )
 
-const chunk = 128 * 1024
+// chunk is how much is read and written at a time.
+const chunk = 256 * 1024
+
+// Sink takes what is read without another copy of it.
+type Sink interface {
+	// Room is where the next bytes go; never empty.
+	Room() []byte
+	// Filled takes so many bytes that were put into the Room.
+	Filled(size int) error
+}
 
 // Read sends a regular file's content to the sink, from the offset to the end or one of the limits.
-func Read(path string, request *agentpb.ReadFileRequest, sink io.Writer) (*agentpb.ReadFileResponse, error) {
+func Read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.ReadFileResponse, error) {
 	response, err := read(path, request, sink)
 	return response, explain(err, path)
 }
 
-func read(path string, request *agentpb.ReadFileRequest, sink io.Writer) (*agentpb.ReadFileResponse, error) {
+func read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.ReadFileResponse, error) {
 	// Without O_NONBLOCK, opening a pipe waits for its writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -38,8 +47,8 @@ func read(path string, request *agentpb.ReadFileRequest, sink io.Writer) (*agent
 		return nil, err
 	}
 	limits := limits{bytes: request.MaxBytes, lines: request.MaxLines}
-	buffer := make([]byte, chunk)
 	for {
+		buffer := sink.Room()
 		size, err := file.Read(buffer)
 		if err == io.EOF {
 			return &agentpb.ReadFileResponse{File: info, NextOffset: uint64(position)}, nil
@@ -48,7 +57,7 @@ func read(path string, request *agentpb.ReadFileRequest, sink io.Writer) (*agent
 			return nil, err
 		}
 		allowed := limits.take(buffer[:size])
-		if _, err := sink.Write(buffer[:allowed]); err != nil {
+		if err := sink.Filled(allowed); err != nil {
 			return nil, err
 		}
 		position += int64(allowed)

@@ -60,25 +60,44 @@ func (e TooLargeError) Error() string {
 //
 // It returns io.EOF only at the end of a frame; an end within one is io.ErrUnexpectedEOF.
 func Read(stream io.Reader, limit int) (Type, []byte, error) {
+	kind, size, err := Next(stream, limit)
+	if err != nil {
+		return 0, nil, err
+	}
+	payload := make([]byte, size)
+	if _, err := io.ReadFull(stream, payload); err != nil {
+		return 0, nil, within(err)
+	}
+	return kind, payload, nil
+}
+
+// Next takes the header of the next frame from a stream, and answers how many bytes of payload come behind it. Errors are
+// those of Read.
+func Next(stream io.Reader, limit int) (Type, int, error) {
 	var header [HeaderSize]byte
 	if _, err := io.ReadFull(stream, header[:4]); err != nil {
-		return 0, nil, err
+		return 0, 0, err
 	}
 	length := binary.BigEndian.Uint32(header[:4])
 	if length == 0 {
-		return 0, nil, ErrEmpty
+		return 0, 0, ErrEmpty
 	}
-	if size := int(length - 1); size > limit {
-		return 0, nil, TooLargeError{size, limit}
+	size := int(length - 1)
+	if size > limit {
+		return 0, 0, TooLargeError{size, limit}
 	}
-	body := make([]byte, length)
-	if _, err := io.ReadFull(stream, body); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return 0, nil, err
+	if _, err := io.ReadFull(stream, header[4:]); err != nil {
+		return 0, 0, within(err)
 	}
-	return Type(body[0]), body[1:], nil
+	return Type(header[4]), size, nil
+}
+
+// within is what an error means in the middle of a frame.
+func within(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // putHeader writes the header of a frame with size bytes of payload.

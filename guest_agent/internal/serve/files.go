@@ -203,7 +203,8 @@ func (c *connection) copyOut(path string, request *agentpb.CopyOutRequest) error
 	return c.respond(&agentpb.Response{Result: &agentpb.Response_CopyOut{CopyOut: response}})
 }
 
-// dataWriter makes large DATA frames of whatever is written. Flush sends the rest.
+// dataWriter makes large DATA frames of whatever is written, or put into the Room that there is and then Filled. Flush
+// sends the rest.
 type dataWriter struct {
 	writer *frame.Writer
 	buffer []byte // begins with room for the header
@@ -228,6 +229,20 @@ func (w *dataWriter) Write(data []byte) (int, error) {
 	return written, nil
 }
 
+// Room is where the next bytes go; never empty.
+func (w *dataWriter) Room() []byte {
+	return w.buffer[len(w.buffer):cap(w.buffer)]
+}
+
+// Filled takes so many bytes that were put into the Room.
+func (w *dataWriter) Filled(size int) error {
+	w.buffer = w.buffer[:len(w.buffer)+size]
+	if len(w.buffer) < cap(w.buffer) {
+		return nil
+	}
+	return w.Flush()
+}
+
 func (w *dataWriter) Flush() error {
 	if len(w.buffer) == frame.HeaderSize {
 		return nil
@@ -237,33 +252,37 @@ func (w *dataWriter) Flush() error {
 	return err
 }
 
-// dataReader is what a caller sends as DATA, up to DATA_END. A caller that leaves before that is io.ErrUnexpectedEOF.
+// dataReader is what a caller sends as DATA, up to DATA_END; bulk data goes right into the buffer that is to be filled.
+// A caller that leaves before the end is io.ErrUnexpectedEOF.
 type dataReader struct {
 	reader io.Reader
-	rest   []byte
+	left   int // of the frame that is being read
 	ended  bool
 }
 
 func (r *dataReader) Read(buffer []byte) (int, error) {
-	for len(r.rest) == 0 {
+	for r.left == 0 {
 		if r.ended {
 			return 0, io.EOF
 		}
-		kind, payload, err := frame.Read(r.reader, frame.MaxPayload)
+		kind, size, err := frame.Next(r.reader, frame.MaxPayload)
 		switch {
 		case err == io.EOF:
 			return 0, io.ErrUnexpectedEOF
 		case err != nil:
 			return 0, err
 		case kind == frame.Data:
-			r.rest = payload
-		case kind == frame.DataEnd:
+			r.left = size
+		case kind == frame.DataEnd && size == 0:
 			r.ended = true
 		default:
-			return 0, badRequest("frame of type %d amid DATA", kind)
+			return 0, badRequest("frame of type %d and size %d amid DATA", kind, size)
 		}
 	}
-	size := copy(buffer, r.rest)
-	r.rest = r.rest[size:]
-	return size, nil
+	size, err := r.reader.Read(buffer[:min(len(buffer), r.left)])
+	r.left -= size
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return size, err
 }

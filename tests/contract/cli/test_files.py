@@ -8,34 +8,15 @@ import stat
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
 from contract.cli.conftest import Ingle
 from contract.cli.test_shell_completion import completions, typing
-from ingle.api_server.adapters.guest import Dialler
+from contract.one_vm import new_server
 from ingle.api_server.agents import agent_binary
-from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
-from ingle.api_server.ports.guest import GuestChannel
 from ingle.api_server.rpc import interceptors
-from ingle.api_server.rpc.guest_files import FileCalls
-from ingle.v1 import guest_pb2_grpc
 from trees import allocated, facts, make_tree
-
-
-class OneVm:
-    """Store and fleet in one: whatever is asked for, it is the agent at `endpoint`."""
-
-    def __init__(self, endpoint: AgentEndpoint) -> None:
-        self._endpoint = endpoint
-
-    async def vm(self, reference: str) -> str:
-        return reference
-
-    def channel(self, vm: object) -> GuestChannel:
-        return Dialler().channel(self._endpoint)
 
 
 @pytest.fixture
@@ -47,10 +28,7 @@ async def ingle(isolated: Ingle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     assert agent.stdout is not None
     await agent.stdout.readline()
-    world: Any = OneVm(AgentEndpoint(UnixAddress(f"{tmp_path}/agent.sock")))
-    server = grpc.aio.server(interceptors=(interceptors.CallInterceptor(),))
-    guest_pb2_grpc.add_GuestServiceServicer_to_server(FileCalls(world, world), server)  # type: ignore[abstract] # what these tests call
-    server.add_insecure_port(f"unix:{tmp_path}/api.sock")
+    server = new_server(f"{tmp_path}/agent.sock", f"{tmp_path}/api.sock")
     await server.start()
     yield isolated.with_variables(INGLE_SOCKET=str(tmp_path / "api.sock"))
     await server.stop(None)

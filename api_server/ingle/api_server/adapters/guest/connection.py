@@ -21,7 +21,7 @@ Address = TcpAddress | UnixAddress | VsockAddress
 
 _STDIN_WINDOW = 256 * 1024  # as the protocol has it
 _STDIN_CHUNK = 64 * 1024  # a pipe's size: larger pieces reach the command no faster
-_DATA_CHUNK = 256 * 1024
+_DATA_CHUNK = 128 * 1024  # what a unix socket takes at once; larger ones are sent in two parts, the second copied
 _READ_AHEAD = 512 * 1024  # bytes of frames nobody asked for yet, before reading stops
 _FRAME_COST = 64  # what a frame is counted as beyond its payload, so that empty ones are bounded too
 
