@@ -11,11 +11,15 @@ from trees import SPARSE_SIZE, facts, make_tree
 _FILES = 5000
 
 
-def ingle(server: Server, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+def attempt(server: Server, *arguments: str | Path, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     environment = {**server.env, "INGLE_SOCKET": str(server.socket)}
-    ended = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "ingle.cli", *arguments], env=environment, input=stdin, capture_output=True, check=False
     )
+
+
+def ingle(server: Server, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+    ended = attempt(server, *arguments, stdin=stdin)
     assert ended.returncode == 0, ended.stderr.decode()
     return ended.stdout
 
@@ -32,6 +36,15 @@ def test_a_tree_of_thousands_makes_the_round_trip_unchanged(
     ingle(server, "vm", "cp", "-a", f"{shared_vm.name}:/root/tree", back)
     assert facts(back) == facts(tree)
     ingle(server, "vm", "file", "rm", "-r", shared_vm.name, "/root/tree")
+
+
+def test_a_full_disk_is_told_with_what_to_type_and_the_file_stays(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    vm = shared_vm.name
+    server.run(shared_vm.id, "mount", "-t", "tmpfs", "-o", "size=1m", "none", "/mnt")
+    ingle(server, "vm", "file", "write", vm, "/mnt/file", stdin=b"old")
+    full = attempt(server, "vm", "file", "write", vm, "/mnt/file", stdin=bytes(3_000_000))
+    assert (full.returncode, b"no space left" in full.stderr, b"ingle vm stats VM" in full.stderr) == (1, True, True)
+    assert server.run(shared_vm.id, "sh", "-c", "cat /mnt/file; ls -A /mnt; umount /mnt")[1] == b"oldfile\n"
 
 
 def test_a_file_is_written_described_listed_moved_and_removed(server: Server, shared_vm: vm_pb2.Vm) -> None:

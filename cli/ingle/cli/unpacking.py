@@ -196,11 +196,15 @@ class _Extraction:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "wb", buffering=0) as file:
             sparse = cast("list[tuple[int, int]] | None", getattr(member, "sparse", None))
-            for offset, size in [(0, member.size)] if sparse is None else sparse:
-                content.seek(offset)
-                file.seek(offset)
-                _copy(content, file, size)
-            file.truncate(member.size)
+            try:
+                for offset, size in [(0, member.size)] if sparse is None else sparse:
+                    content.seek(offset)
+                    file.seek(offset)
+                    _copy(content, file, size)
+                file.truncate(member.size)
+            except BaseException:
+                path.unlink()  # half a file is worse than none
+                raise
             self._adorn(descriptor, member)
         self._files.add(path)
 

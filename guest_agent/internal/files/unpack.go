@@ -149,6 +149,7 @@ func (u *unpacker) makeFile(parent int, name string, header *tar.Header) error {
 	var sink io.Writer = struct{ io.Writer }{file}
 	if header.Typeflag == tar.TypeGNUSparse || header.PAXRecords[sparseMajor] != "" {
 		if err := file.Truncate(header.Size); err != nil {
+			_ = unix.Unlinkat(parent, name, 0)
 			return err
 		}
 		sink = &holeMaker{file: file}
@@ -156,6 +157,7 @@ func (u *unpacker) makeFile(parent int, name string, header *tar.Header) error {
 	size, err := io.CopyBuffer(sink, u.archive, u.buffer)
 	u.copied.Bytes += uint64(size)
 	if err != nil {
+		_ = unix.Unlinkat(parent, name, 0) // half a file is worse than none; the first failure is the one to tell
 		return err
 	}
 	return u.adorn(parent, name, descriptor, header)

@@ -1,8 +1,10 @@
 """Files: read, written, listed, changed; and every refusal by its name."""
 
 import asyncio
+import io
 import os
 import subprocess
+import tarfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +175,22 @@ async def test_a_long_listing_comes_sorted_in_pages(files: GuestFiles, tmp_path:
     assert ([entry.name for entry in few.entries], few.truncated) == (names[:3], True)
 
 
+async def test_no_page_leaves_out_a_name_that_is_no_text(files: GuestFiles, tmp_path: Path) -> None:
+    names = sorted(
+        [b"\xff%d" % number for number in range(5)] + [b"\xfe", "ü%20/".encode()[:-1], b"\xef\xbf\xbd", b"z"]
+    )
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    listed: list[str] = []
+    page = await files.list(str(tmp_path), max_entries=2)
+    while page.truncated:
+        listed += [entry.name for entry in page.entries]
+        page = await files.list(str(tmp_path), max_entries=2, after=page.next_after)
+    listed += [entry.name for entry in page.entries]
+    assert listed == [name.decode(errors="replace") for name in names]
+    assert await reason(files.list(str(tmp_path), after="%zz")) is Reason.INVALID_ARGUMENT
+
+
 async def test_directories_are_made_and_renamed(files: GuestFiles, tmp_path: Path) -> None:
     deep = tmp_path / "a" / "b"
     assert await reason(files.make_directory(str(deep))) is Reason.FILE_NOT_FOUND
@@ -205,6 +223,9 @@ async def test_every_refusal_has_a_name(files: GuestFiles, tmp_path: Path) -> No
     assert await reason(files.remove(str(tmp_path))) is Reason.DIRECTORY_NOT_EMPTY
     assert await reason(files.remove("/", recursive=True)) is Reason.INVALID_ARGUMENT
     assert await reason(files.rename(file, "/proc/x")) is Reason.CROSS_DEVICE
+    (tmp_path / "d").mkdir()
+    assert await reason(files.rename(str(tmp_path / "d"), str(tmp_path / "d" / "e"))) is Reason.INVALID_ARGUMENT
+    assert await reason(files.rename(file, str(tmp_path / "d"), replace=True)) is Reason.IS_A_DIRECTORY
     assert await reason(files.stat("")) is Reason.INVALID_ARGUMENT
     assert await reason(files.stat("/", user="nobody-here")) is Reason.GUEST_USER_NOT_FOUND
 
@@ -236,9 +257,10 @@ def crowded(agent_binary: Path, tmp_path: Path) -> Iterator[GuestFiles]:
     """An agent that sees a file system of 64 KiB at `tmp_path`/small, in a mount namespace of its own."""
     (tmp_path / "small").mkdir()
     script = 'mount -t tmpfs -o size=64k none "$1" && exec "$2" --listen "unix:$3"'
+    namespaces = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
     socket = tmp_path / "agent.sock"
     process = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path / "small", agent_binary, socket],
+        ["unshare", *namespaces, "sh", "-c", script, "sh", tmp_path / "small", agent_binary, socket],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -259,3 +281,15 @@ async def test_a_full_disk_is_told_and_the_file_stays_as_it_was(crowded: GuestFi
     assert await reason(crowded.write(WriteSpec(path), too_much)) is Reason.GUEST_DISK_FULL
     assert (await read(crowded, Path(path)))[0] == b"old"
     assert [entry.name for entry in (await crowded.list(str(tmp_path / "small"))).entries] == ["file"]
+
+
+async def test_a_full_disk_leaves_no_half_of_a_copied_file(crowded: GuestFiles, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, size in (("small", 10), ("large", 1_000_000)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            archive.addfile(member, io.BytesIO(bytes(size)))
+    refused = crowded.copy_in(str(tmp_path / "small"), pieces(buffer.getvalue()))
+    assert await reason(refused) is Reason.GUEST_DISK_FULL
+    assert [entry.name for entry in (await crowded.list(str(tmp_path / "small"))).entries] == ["small"]

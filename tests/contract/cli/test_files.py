@@ -69,6 +69,18 @@ async def test_a_cut_is_told(ingle: Ingle, guest: Path) -> None:
     assert (ended.out, ended.err) == (b"one\n", "ingle: there is more, from --offset 4\n")
 
 
+async def test_a_cut_is_part_of_the_json(ingle: Ingle, guest: Path) -> None:
+    (guest / "file").write_bytes(b"one\ntwo\n\xff")
+    for limits, content, encoding, truncated in (
+        (("--bytes", "4"), "one\n", "utf-8", True),
+        (("--offset", "8"), "/w==", "base64", False),
+    ):
+        told = json.loads(await done(ingle, "file", "cat", "--json", *limits, "web", guest / "file"))
+        assert (told["content"], told["encoding"], told["truncated"]) == (content, encoding, truncated)
+        assert told["file"]["size_bytes"] == 9
+        assert told["next_offset"] == (4 if truncated else 9)
+
+
 async def test_listing_and_description_as_text_and_as_json(ingle: Ingle, guest: Path) -> None:
     (guest / "b\x1b[31m").touch()
     (guest / "a").symlink_to("b")

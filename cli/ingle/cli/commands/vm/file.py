@@ -2,6 +2,7 @@
 
 import os
 import sys
+from base64 import b64encode
 from datetime import UTC
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from ingle.cli import completion
 from ingle.cli.client import connect
 from ingle.cli.errors import failed, printable
-from ingle.cli.jsonable import enum_name, to_json
+from ingle.cli.jsonable import Json, enum_name, to_json
 from ingle.cli.lazy import Group, examples, new_app
 from ingle.cli.options import AsJson, Size, VmReference, as_option
 from ingle.cli.output import fields, print_json, table, tell
@@ -70,21 +71,29 @@ def cat(
     ] = None,
     lines: Annotated[int, typer.Option("--lines", min=0, help="At most so many lines; 0: all.")] = 0,
     user: User = "",
+    json: AsJson = False,
 ) -> None:
-    """Print a file, byte for byte. Says so on stderr when a limit cut it off."""
+    """Print a file, byte for byte. Says so on stderr when a limit cut it off.
+
+    With --json that and the file's facts are part of one object; its `content` is text, or base64 for what is no
+    UTF-8, as `encoding` says."""
     request = guest_pb2.ReadFileRequest(
         vm=vm, path=path, offset=offset, max_bytes=max_bytes or 0, max_lines=lines, user=user
     )
+    kept: list[bytes] = []
+    take = kept.append if json else sys.stdout.buffer.write
     with connect() as client:
         end = None
         for response in client.begin(request, guest_pb2.ReadFileResponse):
-            sys.stdout.buffer.write(response.data)
+            take(response.data)
             if response.HasField("end"):
                 end = response.end
         sys.stdout.buffer.flush()
     if end is None:
         raise failed("GUEST_PROTOCOL", "the call ended without the end of the file")
-    if end.truncated:
+    if json:
+        print_json({**to_json(end), **_text_or_base64(b"".join(kept))})
+    elif end.truncated:
         tell(f"ingle: there is more, from --offset {end.next_offset}")
 
 
@@ -219,6 +228,13 @@ def mv(
     with connect() as client:
         request = guest_pb2.RenameRequest(vm=vm, path=path, new_path=new_path, replace=force, user=user)
         client.call(request, guest_pb2.RenameResponse)
+
+
+def _text_or_base64(content: bytes) -> dict[str, Json]:
+    try:
+        return {"content": content.decode(), "encoding": "utf-8"}
+    except UnicodeDecodeError:
+        return {"content": b64encode(content).decode(), "encoding": "base64"}
 
 
 def _mode_text(info: guest_pb2.FileInfo) -> str:
