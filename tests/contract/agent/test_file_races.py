@@ -1,6 +1,5 @@
 """Whoever owns a directory can change what is on the way to a file at any time: that never leads us astray."""
 
-import asyncio
 import io
 import os
 import subprocess
@@ -26,20 +25,32 @@ import ctypes, errno, os, sys
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 libc = ctypes.CDLL(None, use_errno=True)
 names = [name.encode() for name in sys.argv[1:]]
-print("swapping", flush=True)
+print("at work", flush=True)
 while True:
     if libc.syscall(316, -100, names[0], -100, names[1], 2) and ctypes.get_errno() != errno.ENOENT:
         raise OSError(ctypes.get_errno(), "renameat2")
 """
 
 
+# Puts a link to the first name in the place of the second for ever, whatever is there.
+_LINKER = """
+import os, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+victim, name = sys.argv[1:]
+print("at work", flush=True)
+while True:
+    os.symlink(victim, name + ".new")
+    os.rename(name + ".new", name)
+"""
+
+
 @contextmanager
-def swapped(*names: Path) -> Iterator[None]:
-    """An unprivileged process exchanges the two, without end."""
-    process = subprocess.Popen([sys.executable, "-c", _SWAPPER, *names], stdout=subprocess.PIPE)
+def attacker(script: str, *names: Path) -> Iterator[None]:
+    """An unprivileged process that does something to these names without end."""
+    process = subprocess.Popen([sys.executable, "-c", script, *names], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == b"swapping\n"
+        assert process.stdout.readline() == b"at work\n"
         yield
         assert process.poll() is None
     finally:
@@ -88,10 +99,11 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def archive() -> bytes:
+def archive(*members: tuple[str, bytes]) -> bytes:
+    """Empty entries of (name, type)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as opened:
-        for name, kind in (("file", tarfile.REGTYPE), ("pipe", tarfile.FIFOTYPE), ("d", tarfile.DIRTYPE)):
+        for name, kind in members:
             member = tarfile.TarInfo(name)
             member.type, member.mode = kind, 0o777
             opened.addfile(member)
@@ -106,14 +118,16 @@ _CHANGES: dict[str, Change] = {
     "mkdir": lambda files, way: files.make_directory(f"{way}/inner/c/d", mode=0o777, parents=True),
     "remove": lambda files, way: files.remove(f"{way}/inner", recursive=True),
     "rename": lambda files, way: files.rename(f"{way}/inner", f"{way}/other", replace=True),
-    "copy in": lambda files, way: files.copy_in(way, pieces(archive())),
+    "copy in": lambda files, way: files.copy_in(
+        way, pieces(archive(("file", tarfile.REGTYPE), ("d", tarfile.DIRTYPE)))
+    ),
 }
 
 
 @pytest.mark.parametrize("change", _CHANGES.values(), ids=_CHANGES)
 async def test_a_link_that_comes_in_between_leads_nowhere(files: GuestFiles, theirs: Path, change: Change) -> None:
     refused = 0
-    with swapped(theirs / "way", theirs / "trap"):
+    with attacker(_SWAPPER, theirs / "way", theirs / "trap"):
         for _ in range(_ROUNDS):
             try:
                 await change(files, str(theirs / "way"))
@@ -122,19 +136,15 @@ async def test_a_link_that_comes_in_between_leads_nowhere(files: GuestFiles, the
     assert refused  # so there were links in the way
 
 
-async def test_a_file_that_an_archive_makes_is_not_exchanged_for_another(
+async def test_what_an_archive_makes_is_not_exchanged_for_a_link(
     files: GuestFiles, theirs: Path, precious: Path
 ) -> None:
-    (theirs / "way" / "trap").symlink_to(precious / "inner" / "old")
-    (theirs / "way" / "pipe").touch()
-    for name in ("trap", "pipe"):
-        os.chown(theirs / "way" / name, _NOBODY, _NOBODY, follow_symlinks=False)
-    with swapped(theirs / "way" / "pipe", theirs / "way" / "trap"):
-        for _ in range(_ROUNDS):
+    victim = precious / "inner" / "old"
+    pipes = archive(*[("pipe", tarfile.FIFOTYPE)] * 300)
+    with attacker(_LINKER, victim, theirs / "way" / "pipe"):
+        for _ in range(30):
             with suppress(GuestError):
-                await files.copy_in(str(theirs / "way"), pieces(archive()))
-            with suppress(FileNotFoundError):
-                await asyncio.to_thread(os.chown, theirs / "way" / "pipe", _NOBODY, _NOBODY, follow_symlinks=False)
+                await files.copy_in(str(theirs / "way"), pieces(pipes))
 
 
 async def test_links_of_roots_and_of_the_users_own_are_followed(
