@@ -116,6 +116,8 @@ BAD_SPECS = [
     (vm_pb2.VmSpec(env={"BAD NAME": "x"}), "BAD NAME"),
     (vm_pb2.VmSpec(acceleration=77), "acceleration 77"),  # type: ignore[arg-type]
     (vm_pb2.VmSpec(disk_backend="floppy"), "floppy"),
+    (vm_pb2.VmSpec(init=7), "init 7"),  # type: ignore[arg-type]
+    (vm_pb2.VmSpec(ssh_keys=["ssh-ed25519 AAAA"]), "ssh-ed25519 AAAA"),
     (vm_pb2.VmSpec(image="no/such:image"), "no/such:image"),
     (vm_pb2.VmSpec(kernel="no-such-kernel"), "no-such-kernel"),
 ]

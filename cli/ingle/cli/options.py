@@ -87,6 +87,21 @@ def parse_published(ports: Iterable[str]) -> "list[PublishedPort]":
     return published
 
 
+def read_public_keys(files: Iterable[str]) -> list[str]:
+    """The lines of .pub or authorized_keys files, less empty ones and comments."""
+    keys = []
+    for file in files:
+        try:
+            with open(file, encoding="utf-8", errors="replace") as lines:
+                found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        except OSError as error:
+            raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="'--ssh-key'") from error
+        if not found:
+            raise typer.BadParameter(f"{file}: there is no key in it", param_hint="'--ssh-key'")
+        keys += found
+    return keys
+
+
 def _bad_assignment(message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint="'--env' / '-e'")
 

@@ -34,12 +34,18 @@ func main() {
 	tokenFile := flag.String("token-file", "", "the `file` whose content callers must send")
 	helloTimeout := flag.Duration("hello-timeout", serve.DefaultHelloTimeout, "how long a caller may take to say what it wants")
 	showVersion := flag.Bool("version", false, "print the version")
+	besideInit := flag.Bool(boot.BesideInit, false, "go on for PID 1, which starts this and becomes the image's own init")
 	flag.Parse()
-	if *showVersion {
+	var err error
+	switch {
+	case *showVersion:
 		fmt.Println(version)
-		return
+	case *besideInit:
+		err = boot.ServeBesideInit(version)
+	default:
+		err = serveProcess(*listen, *tokenFile, *helloTimeout)
 	}
-	if err := serveProcess(*listen, *tokenFile, *helloTimeout); err != nil {
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "ingle-agent: %v\n", err)
 		os.Exit(1)
 	}

@@ -77,6 +77,8 @@ const (
 	ErrorCode_ERROR_CODE_INTERFACE_NOT_FOUND ErrorCode = 60
 	// The agent runs as an ordinary process, and does not change the machine that it runs on.
 	ErrorCode_ERROR_CODE_NOT_A_GUEST ErrorCode = 61
+	// Instead of an answer to anything, where BootConfig.image_init asks for what the image doesn't have.
+	ErrorCode_ERROR_CODE_INIT_NOT_FOUND ErrorCode = 62
 )
 
 // Enum value maps for ErrorCode.
@@ -122,6 +124,7 @@ var (
 		55: "ERROR_CODE_CONNECTION_NOT_PERMITTED",
 		60: "ERROR_CODE_INTERFACE_NOT_FOUND",
 		61: "ERROR_CODE_NOT_A_GUEST",
+		62: "ERROR_CODE_INIT_NOT_FOUND",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":              0,
@@ -164,6 +167,7 @@ var (
 		"ERROR_CODE_CONNECTION_NOT_PERMITTED": 55,
 		"ERROR_CODE_INTERFACE_NOT_FOUND":      60,
 		"ERROR_CODE_NOT_A_GUEST":              61,
+		"ERROR_CODE_INIT_NOT_FOUND":           62,
 	}
 )
 
@@ -2898,7 +2902,8 @@ func (*SyncResponse) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
-// Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer.
+// Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer. Where the
+// image's own init runs, it is what does that.
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4910,7 +4915,9 @@ type BootConfig struct {
 	// Written one line, "ingle-agent ready", as soon as the agent listens; e.g. /dev/ttyS1; empty: nowhere.
 	ReadyDevice string `protobuf:"bytes,8,opt,name=ready_device,json=readyDevice,proto3" json:"ready_device,omitempty"`
 	// Power off once booted: what a probe boot asks.
-	PowerOff      bool `protobuf:"varint,9,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	PowerOff bool `protobuf:"varint,9,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	// PID 1 becomes the image's own init, and the agent a process beside it.
+	ImageInit     bool `protobuf:"varint,20,opt,name=image_init,json=imageInit,proto3" json:"image_init,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5004,6 +5011,13 @@ func (x *BootConfig) GetReadyDevice() string {
 func (x *BootConfig) GetPowerOff() bool {
 	if x != nil {
 		return x.PowerOff
+	}
+	return false
+}
+
+func (x *BootConfig) GetImageInit() bool {
+	if x != nil {
+		return x.ImageInit
 	}
 	return false
 }
@@ -5445,7 +5459,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x10ListPortsRequest\"f\n" +
 	"\x11ListPortsResponse\x123\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1d.ingle.agent.v1.ListeningPortR\x05ports\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\x8b\x03\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xaa\x03\n" +
 	"\n" +
 	"BootConfig\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1f\n" +
@@ -5457,7 +5471,9 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x03env\x18\x06 \x03(\v2#.ingle.agent.v1.BootConfig.EnvEntryR\x03env\x12\x18\n" +
 	"\aentropy\x18\a \x01(\fR\aentropy\x12!\n" +
 	"\fready_device\x18\b \x01(\tR\vreadyDevice\x12\x1b\n" +
-	"\tpower_off\x18\t \x01(\bR\bpowerOff\x1a6\n" +
+	"\tpower_off\x18\t \x01(\bR\bpowerOff\x12\x1d\n" +
+	"\n" +
+	"image_init\x18\x14 \x01(\bR\timageInit\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
@@ -5469,7 +5485,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06Listen\x12\x19\n" +
 	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\x95\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xb4\n" +
 	"\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
@@ -5512,7 +5528,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x1bERROR_CODE_SOCKET_NOT_FOUND\x106\x12'\n" +
 	"#ERROR_CODE_CONNECTION_NOT_PERMITTED\x107\x12\"\n" +
 	"\x1eERROR_CODE_INTERFACE_NOT_FOUND\x10<\x12\x1a\n" +
-	"\x16ERROR_CODE_NOT_A_GUEST\x10=*\xd2\x01\n" +
+	"\x16ERROR_CODE_NOT_A_GUEST\x10=\x12\x1d\n" +
+	"\x19ERROR_CODE_INIT_NOT_FOUND\x10>*\xd2\x01\n" +
 	"\bFileType\x12\x19\n" +
 	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +

@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/entropy"
+	"ingle.dev/guest_agent/internal/failure"
 	"ingle.dev/guest_agent/internal/identity"
 	"ingle.dev/guest_agent/internal/machine"
 	"ingle.dev/guest_agent/internal/network"
@@ -84,6 +86,14 @@ func run(version string) error {
 	if err := furnish(config); err != nil {
 		return err
 	}
+	if config.ImageInit {
+		if listener == nil {
+			return errors.New("the boot configuration has image_init, and no listen")
+		}
+		if path := findInit(); path != "" {
+			return handOver(path, config, listener)
+		}
+	}
 	reaper := reap.New()
 	powerOffOnSignal(reaper)
 	if config.PowerOff {
@@ -92,16 +102,25 @@ func run(version string) error {
 	if listener == nil {
 		return errors.New("nothing to do: the boot configuration has neither listen nor power_off")
 	}
-	server := &serve.Server{
+	server := newServer(version, config, reaper)
+	server.Shutdown = func() { machine.PowerOff(reaper) }
+	if config.ImageInit {
+		server.Refusal = failure.New(agentpb.ErrorCode_ERROR_CODE_INIT_NOT_FOUND,
+			"the image has no init: none of %s is an executable file", strings.Join(inits, ", "))
+	}
+	return server.Serve(listener)
+}
+
+// newServer is one that doesn't know yet how to end the machine.
+func newServer(version string, config *agentpb.BootConfig, reaper *reap.Reaper) *serve.Server {
+	return &serve.Server{
 		Version:      version,
 		Token:        config.Token,
 		HelloTimeout: serve.DefaultHelloTimeout,
 		Env:          config.Env,
 		Guest:        true,
 		Reaper:       reaper,
-		Shutdown:     func() { machine.PowerOff(reaper) },
 	}
-	return server.Serve(listener)
 }
 
 func readConfig() (*agentpb.BootConfig, error) {

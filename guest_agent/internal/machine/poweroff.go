@@ -17,10 +17,13 @@ const (
 )
 
 // PowerOff ends a machine whose PID 1 this is: processes first, then file systems, then the power.
-func PowerOff(reaper *reap.Reaper) {
+func PowerOff(reaper *reap.Reaper) { powerOff(reaper.WaitNone) }
+
+// powerOff is told how to wait until no process is left but this one and PID 1.
+func powerOff(waitNone func(patience time.Duration) bool) {
 	killAll := func(number syscall.Signal, patience time.Duration) bool {
-		_ = unix.Kill(-1, number) // everybody but PID 1
-		return reaper.WaitNone(patience)
+		_ = unix.Kill(-1, number) // everybody but PID 1 and this process
+		return waitNone(patience)
 	}
 	if !killAll(unix.SIGTERM, termGrace) {
 		killAll(unix.SIGKILL, killGrace)

@@ -8,6 +8,7 @@ package reap
 import (
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,8 @@ type Reaper struct {
 	mutex    sync.Mutex
 	children map[int]*Child
 	wake     chan os.Signal
+	// shielded says that the kernel spares this process when memory runs out, and its children alike unless told.
+	shielded bool
 }
 
 // Child is a process that was started here, the leader of a session and a process group of its own.
@@ -50,6 +53,21 @@ func New() *Reaper {
 	return r
 }
 
+// Shield has the kernel spare this process when memory runs out, as it spares PID 1, but none of its children.
+func (r *Reaper) Shield() error {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	r.shielded = true
+	return setSacrifice("self", neverSacrificed)
+}
+
+// neverSacrificed is OOM_SCORE_ADJ_MIN; see proc_pid_oom_score_adj(5).
+const neverSacrificed = -1000
+
+func setSacrifice(pid string, score int) error {
+	return os.WriteFile("/proc/"+pid+"/oom_score_adj", []byte(strconv.Itoa(score)), 0)
+}
+
 // Start runs a program as a new session. The error is what fork, chdir, setuid or exec said.
 func (r *Reaper) Start(path string, argv []string, attributes *syscall.ProcAttr) (*Child, error) {
 	if attributes.Sys == nil {
@@ -63,6 +81,9 @@ func (r *Reaper) Start(path string, argv []string, attributes *syscall.ProcAttr)
 	pid, err := syscall.ForkExec(path, argv, attributes)
 	if err != nil {
 		return nil, err
+	}
+	if r.shielded {
+		_ = setSacrifice(strconv.Itoa(pid), 0) // one that has ended already is fine
 	}
 	child := &Child{Pid: pid, reaper: r, done: make(chan struct{})}
 	r.children[pid] = child

@@ -48,6 +48,8 @@ type Server struct {
 	Reaper *reap.Reaper
 	// Guest says that the machine is ours to configure.
 	Guest bool
+	// Refusal, unless nil, is the answer to everything: the guest is not what it was to be.
+	Refusal *failure.Error
 	// Shutdown ends everything. It is called after the caller got its answer.
 	Shutdown func()
 
@@ -98,7 +100,11 @@ func (s *Server) converse(accepted net.Conn) {
 		writer: frame.NewWriter(stream),
 	}
 	request, err := c.greet()
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.Refusal != nil:
+		err = s.Refusal
+	default:
 		err = c.operate(request)
 	}
 	if err != nil {

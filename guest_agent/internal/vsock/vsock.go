@@ -41,6 +41,25 @@ func Listen(port uint32) (*Listener, error) {
 		_ = file.Close()
 		return nil, os.NewSyscallError("listen", err)
 	}
+	return listener(file, address)
+}
+
+// FromFile takes over what File gave away, perhaps to this process; the file is closed.
+func FromFile(file *os.File, port uint32) (*Listener, error) {
+	defer file.Close()
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		_ = unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	address := Address{unix.VMADDR_CID_ANY, port}
+	return listener(os.NewFile(uintptr(fd), address.String()), address)
+}
+
+func listener(file *os.File, address Address) (*Listener, error) {
 	raw, err := file.SyscallConn()
 	if err != nil {
 		_ = file.Close()
@@ -48,6 +67,9 @@ func Listen(port uint32) (*Listener, error) {
 	}
 	return &Listener{file, raw, address}, nil
 }
+
+// File is the socket, for another process.
+func (l *Listener) File() (*os.File, error) { return l.file, nil }
 
 // Accept waits for the next connection from the host. The guest's own processes could reach the port too, where the
 // kernel has a vsock loopback; they are turned away, since on vsock it is the address that says who calls.

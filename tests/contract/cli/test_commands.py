@@ -1,6 +1,7 @@
 """Commands that look and change: what they print, what they refuse, how they end."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,30 @@ async def test_create_waits_and_prints_the_name_alone(ingle: Ingle, world: World
     )
     assert spec.acceleration == vm_pb2.ACCELERATION_TCG
     assert not spec.HasField("disk_bytes")
+
+
+async def test_an_init_and_ssh_keys_from_files(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    (tmp_path / "a.pub").write_text("ssh-ed25519 AAAA me\n")
+    (tmp_path / "many").write_text("# mine\n\n  ssh-rsa BBBB\nssh-rsa CCCC two words\n")
+    keys = [argument for name in ("a.pub", "many") for argument in ("--ssh-key", str(tmp_path / name))]
+    created = await ingle("vm", "create", "--name", "web", "--init", "image", *keys)
+    assert created.code == 0
+    assert world.created[0].init == vm_pb2.INIT_IMAGE
+    assert list(world.created[0].ssh_keys) == ["ssh-ed25519 AAAA me", "ssh-rsa BBBB", "ssh-rsa CCCC two words"]
+    await ingle("vm", "create", "--name", "plain")
+    assert (world.created[1].init, len(world.created[1].ssh_keys)) == (vm_pb2.INIT_UNSPECIFIED, 0)
+
+
+@pytest.mark.parametrize("content", [None, "# nothing\n"])
+async def test_a_key_file_without_keys_is_wrong_usage(
+    ingle: Ingle, world: World, tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "keys").write_text(content)
+    created = await ingle("vm", "create", "--ssh-key", str(tmp_path / "keys"))
+    assert created.code == 2
+    assert str(tmp_path / "keys") in " ".join(created.err.split())
+    assert world.created == []
 
 
 async def test_an_explicit_zero_reaches_the_server(ingle: Ingle, world: World) -> None:

@@ -30,6 +30,7 @@ def test_every_code_has_a_reason(code: agent_pb2.ErrorCode.ValueType) -> None:
         agent_pb2.ERROR_CODE_GROUP_NOT_FOUND,
         agent_pb2.ERROR_CODE_LIMIT_REFUSED,
         agent_pb2.ERROR_CODE_CONNECTION_REFUSED,
+        agent_pb2.ERROR_CODE_INIT_NOT_FOUND,
     }
     about_files = code in range(20, 40)
     assert about_files or bool(error.remedy) == (code in helped)

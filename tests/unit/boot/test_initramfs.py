@@ -27,6 +27,7 @@ CONFIG = BootConfig(
     env={"B": "2", "A": "1"},
     entropy=b"e" * 64,
     ready_device="/dev/ttyS1",
+    image_init=True,
 )
 
 
@@ -114,6 +115,7 @@ async def test_the_configuration_is_all_there(media: Initramfs, tmp_path: Path) 
         env={"A": "1", "B": "2"},
         entropy=b"e" * 64,
         ready_device="/dev/ttyS1",
+        image_init=True,
     )
 
 

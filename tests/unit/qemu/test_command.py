@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ingle.api_server.adapters.qemu import command
 from ingle.api_server.model.network import Protocol, PublishedPort
-from ingle.api_server.model.vm import Acceleration, Vm, VmState
+from ingle.api_server.model.vm import Acceleration, Init, Vm, VmState
 from ingle.api_server.ports.engine import LaunchPlan, VmPaths
 from ingle.api_server.ports.network import Link
 
@@ -66,6 +66,12 @@ def test_tcg_is_told_the_clock_and_kvm_finds_it_out() -> None:
     assert "tsc" not in values(kvm, "-append")[0]
     assert values(kvm, "-accel") == ["kvm"]
     assert values(kvm, "-cpu") == ["host"]
+
+
+def test_an_images_own_init_is_kept_from_what_would_harm() -> None:
+    kernel = values(argv(replace(PLAN, vm=replace(PLAN.vm, init=Init.IMAGE))), "-append")[0]
+    assert {"net.ifnames=0", "systemd.getty_auto=no"} <= set(kernel.split())
+    assert "systemd" not in values(argv(), "-append")[0]
 
 
 def test_any_path_survives_quoting() -> None:

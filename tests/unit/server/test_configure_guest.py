@@ -1,6 +1,7 @@
 """The step of a start that tells the guest the time."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,15 @@ class Listener:
     async def configure(self, configuration: GuestConfiguration) -> Configured:
         self.told.append(configuration)
         return Configured()
+
+
+async def test_a_vms_ssh_keys_are_roots(tmp_path: Path) -> None:
+    for keys, told in (((), {}), (("a key", "another"), {"": ("a key", "another")})):
+        listener = Listener()
+        vm = replace(VM, ssh_keys=keys)
+        target = Start("op-0", VM.id, VmPaths(tmp_path, tmp_path), vm, IMAGE, KERNEL, bytes(32), vmm=ScriptedVmm())
+        await ConfigureGuest(listener).run(target)
+        assert listener.told[0].ssh_keys == told
 
 
 async def test_the_guest_is_told_the_time_as_it_is_now(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ingle.api_server.adapters.sqlite import SqliteStore, check_database
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, NotFound, Reason
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, VmState
+from ingle.api_server.model.vm import Acceleration, Image, Init, Kernel, Running, Vm, VmState
 from ingle.api_server.ports.store import JournalEntry
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -36,6 +36,8 @@ VM = Vm(
     disk_bytes=2**33,
     created_at=NOW,
     env={"A": "b=c\n", "LANG": "ü"},
+    init=Init.IMAGE,
+    ssh_keys=("a key", "another"),
 )
 RUNNING = Running(pid=4242, start_time=99, acceleration=Acceleration.TCG, started_at=NOW, boot_id="b")
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.ids import NAME_RULE, is_dns_label
 from ingle.api_server.model.network import PublishedPort, check_nat, check_network, check_ports
-from ingle.api_server.model.vm import Acceleration, Image, Vm
+from ingle.api_server.model.ssh_keys import check_ssh_keys
+from ingle.api_server.model.vm import Acceleration, Image, Init, Vm
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -59,6 +60,8 @@ class VmSpec:
     ports: tuple[PublishedPort, ...] = ()
     network: str = ""
     nat: bool | None = None
+    init: Init = Init.AGENT
+    ssh_keys: tuple[str, ...] = ()
 
     def checked(self, limits: HostLimits) -> "VmSpec":
         """This spec, when a host with `limits` could run it. Raises InvalidArgument."""
@@ -78,6 +81,7 @@ class VmSpec:
         if self.network:
             check_network(self.network)
             check_nat(self.network, self.nat)
+        check_ssh_keys(self.ssh_keys)
         if self.disk_backend and self.disk_backend not in DISK_BACKENDS:
             raise InvalidArgument(f"disk backend {self.disk_backend!r}: one of {', '.join(DISK_BACKENDS)} is allowed")
         return self

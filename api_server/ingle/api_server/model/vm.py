@@ -28,6 +28,13 @@ class Acceleration(Enum):
     TCG = "tcg"
 
 
+class Init(Enum):
+    """What is PID 1 of a guest: ingle's agent, or what the image has, with the agent beside it."""
+
+    AGENT = "agent"
+    IMAGE = "image"
+
+
 _MOVES: Mapping[VmState, frozenset[VmState]] = {
     VmState.CREATING: frozenset({VmState.STOPPED, VmState.STARTING}),
     VmState.STOPPED: frozenset({VmState.STARTING}),
@@ -68,6 +75,8 @@ class Vm:
     slot: int | None = None
     """Its place in a shared network, see model.network; None in one of its own."""
     nat: bool = True
+    init: Init = Init.AGENT
+    ssh_keys: tuple[str, ...] = ()
     error: str = ""
     running: "Running | None" = None
 

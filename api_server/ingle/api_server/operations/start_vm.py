@@ -206,6 +206,8 @@ class StartVm:
             disk_bytes=whole_sectors(spec.disk_bytes),
             created_at=datetime.now(UTC),
             env=dict(spec.env),
+            init=spec.init,
+            ssh_keys=spec.ssh_keys,
             ports=spec.ports,
             network=spec.network,
             nat=spec.network == USER_NETWORK if spec.nat is None else spec.nat,

@@ -45,6 +45,7 @@ class BootConfig:
     entropy: bytes = field(default=b"", repr=False)
     ready_device: str = ""
     power_off: bool = False
+    image_init: bool = False
 
 
 class BootMedia(Protocol):

@@ -21,7 +21,7 @@ from ingle.api_server.model.limits import Resource, ResourceLimit, check_limits,
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.operation import Failure, Operation, Stage
 from ingle.api_server.model.spec import VmChange, VmSpec, check_env
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState
+from ingle.api_server.model.vm import Acceleration, Image, Init, Kernel, Vm, VmState
 from ingle.api_server.operations.inspect_vm import Health, Stats
 from ingle.v1 import error_pb2, guest_pb2, image_pb2, kernel_pb2, operation_pb2, vm_pb2
 
@@ -31,6 +31,8 @@ _VM_STATES: Mapping[VmState, vm_pb2.VmState.ValueType] = {
 _ACCELERATIONS: Mapping[Acceleration, vm_pb2.Acceleration.ValueType] = {
     item: vm_pb2.Acceleration.Value(f"ACCELERATION_{item.name}") for item in Acceleration
 }
+_INITS: Mapping[Init, vm_pb2.Init.ValueType] = {item: vm_pb2.Init.Value(f"INIT_{item.name}") for item in Init}
+_INITS_BACK = {number: item for item, number in _INITS.items()}
 _ACCELERATIONS_BACK = {number: item for item, number in _ACCELERATIONS.items()}
 
 _PROTOCOLS: Mapping[Protocol, vm_pb2.Protocol.ValueType] = {
@@ -83,6 +85,8 @@ def vm(value: Vm) -> vm_pb2.Vm:
         nat=value.nat,
         created_at=timestamp(value.created_at),
         error=value.error,
+        init=_INITS[value.init],
+        ssh_keys=value.ssh_keys,
     )
     if value.running is not None:
         message.started_at.CopyFrom(timestamp(value.running.started_at))
@@ -105,6 +109,8 @@ def vm_spec(message: vm_pb2.VmSpec) -> VmSpec:
         env=dict(message.env),
         acceleration=_acceleration(message.acceleration),
         disk_backend=message.disk_backend,
+        init=_init(message.init),
+        ssh_keys=tuple(message.ssh_keys),
         ports=tuple(_published_port(port) for port in message.ports),
         network=message.network,
         nat=message.nat if message.HasField("nat") else None,
@@ -334,3 +340,12 @@ def _acceleration(number: vm_pb2.Acceleration.ValueType) -> Acceleration | None:
         return _ACCELERATIONS_BACK[number]
     except KeyError:
         raise InvalidArgument(f"acceleration {number}: AUTO, KVM or TCG is allowed") from None
+
+
+def _init(number: vm_pb2.Init.ValueType) -> Init:
+    if number == vm_pb2.INIT_UNSPECIFIED:
+        return Init.AGENT
+    try:
+        return _INITS_BACK[number]
+    except KeyError:
+        raise InvalidArgument(f"init {number}: AGENT or IMAGE is allowed") from None

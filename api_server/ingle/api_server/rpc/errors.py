@@ -73,6 +73,7 @@ _CODES = {
     Reason.VM_ENDED: grpc.StatusCode.ABORTED,
     Reason.GUEST_INTERFACE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.NOT_A_GUEST: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.INIT_NOT_FOUND: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.CONNECTION_REFUSED: grpc.StatusCode.UNAVAILABLE,
     Reason.CONNECTION_TIMED_OUT: grpc.StatusCode.UNAVAILABLE,

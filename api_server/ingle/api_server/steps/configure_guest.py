@@ -10,8 +10,8 @@ _CLOCK_TOLERANCE_SECONDS = 0.05
 
 
 class ConfigureGuest:
-    """The time: the clock that a guest reads while it boots shows whole seconds. Hostname, network and entropy came
-    with the boot configuration."""
+    """The time, since the clock that a guest reads while it boots shows whole seconds; and who may come in. Hostname,
+    network and entropy came with the boot configuration."""
 
     name = "configure"
     text = "telling the guest the time"
@@ -22,5 +22,9 @@ class ConfigureGuest:
     async def run(self, target: Start) -> None:
         channel = self._dialler.channel(target.live_vmm.agent)
         await channel.configure(
-            GuestConfiguration(unix_nanoseconds=time.time_ns(), clock_tolerance_seconds=_CLOCK_TOLERANCE_SECONDS)
+            GuestConfiguration(
+                unix_nanoseconds=time.time_ns(),
+                clock_tolerance_seconds=_CLOCK_TOLERANCE_SECONDS,
+                ssh_keys={"": target.vm.ssh_keys} if target.vm.ssh_keys else {},
+            )
         )

@@ -93,6 +93,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: _ErrorReason.ValueType  # 110
     """Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
     ERROR_REASON_NOT_A_GUEST: _ErrorReason.ValueType  # 111
+    ERROR_REASON_INIT_NOT_FOUND: _ErrorReason.ValueType  # 112
+    """The VM is to run its image's own init, and the image has none."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
     ERROR_REASON_CONNECTION_REFUSED: _ErrorReason.ValueType  # 100
     """Why a server in the guest can't be reached; RESET: after it was."""
@@ -177,6 +179,8 @@ ERROR_REASON_VM_ENDED: ErrorReason.ValueType  # 120
 ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: ErrorReason.ValueType  # 110
 """Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
 ERROR_REASON_NOT_A_GUEST: ErrorReason.ValueType  # 111
+ERROR_REASON_INIT_NOT_FOUND: ErrorReason.ValueType  # 112
+"""The VM is to run its image's own init, and the image has none."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
 ERROR_REASON_CONNECTION_REFUSED: ErrorReason.ValueType  # 100
 """Why a server in the guest can't be reached; RESET: after it was."""

@@ -90,6 +90,30 @@ PROTOCOL_TCP: Protocol.ValueType  # 1
 PROTOCOL_UDP: Protocol.ValueType  # 2
 Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
 
+class _Init:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _InitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Init.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INIT_UNSPECIFIED: _Init.ValueType  # 0
+    """AGENT."""
+    INIT_AGENT: _Init.ValueType  # 1
+    """ingle's agent: any image boots, and nothing runs that nobody asked for."""
+    INIT_IMAGE: _Init.ValueType  # 2
+    """The image's own, such as systemd, with the agent beside it."""
+
+class Init(_Init, metaclass=_InitEnumTypeWrapper):
+    """What is PID 1 of a guest."""
+
+INIT_UNSPECIFIED: Init.ValueType  # 0
+"""AGENT."""
+INIT_AGENT: Init.ValueType  # 1
+"""ingle's agent: any image boots, and nothing runs that nobody asked for."""
+INIT_IMAGE: Init.ValueType  # 2
+"""The image's own, such as systemd, with the agent beside it."""
+Global___Init: _TypeAlias = Init  # noqa: Y015
+
 class _VmSignal:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -180,6 +204,8 @@ class Vm(_message.Message):
     NETWORK_FIELD_NUMBER: _builtins.int
     NAT_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
+    SSH_KEYS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """12 hex digits."""
     name: _builtins.str
@@ -210,6 +236,7 @@ class Vm(_message.Message):
     """Whether it reaches what is beyond its network. True for a network of its own."""
     address: _builtins.str
     """In a network that it shares, while it runs."""
+    init: Global___Init.ValueType
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Given to every command run in the guest."""
@@ -222,6 +249,10 @@ class Vm(_message.Message):
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
+    @_builtins.property
+    def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of root, installed at every start."""
+
     def __init__(
         self,
         *,
@@ -249,10 +280,12 @@ class Vm(_message.Message):
         network: _builtins.str = ...,
         nat: _builtins.bool = ...,
         address: _builtins.str = ...,
+        init: Global___Init.ValueType = ...,
+        ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "pid", b"pid", "ports", b"ports", "running_acceleration", b"running_acceleration", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "pid", b"pid", "ports", b"ports", "running_acceleration", b"running_acceleration", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,6 +356,8 @@ class VmSpec(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     NAT_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
+    SSH_KEYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A DNS label; a name is made up when empty."""
     image: _builtins.str
@@ -342,10 +377,15 @@ class VmSpec(_message.Message):
     """
     nat: _builtins.bool
     """Let it reach what is beyond its network; a network of its own always does. Unset: not."""
+    init: Global___Init.ValueType
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
+    @_builtins.property
+    def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"TYPE BASE64 [COMMENT]", as in a .pub file: who may come in as root, when the image has an SSH server."""
+
     def __init__(
         self,
         *,
@@ -361,10 +401,12 @@ class VmSpec(_message.Message):
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
         network: _builtins.str = ...,
         nat: _builtins.bool | None = ...,
+        init: Global___Init.ValueType = ...,
+        ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "nat", b"nat", "vcpus", b"vcpus"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "ports", b"ports", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "init", b"init", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015

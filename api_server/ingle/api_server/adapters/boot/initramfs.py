@@ -78,6 +78,7 @@ def _message(config: BootConfig) -> agent_pb2.BootConfig:
         entropy=config.entropy,
         ready_device=config.ready_device,
         power_off=config.power_off,
+        image_init=config.image_init,
     )
     if config.network is not None:
         message.network.interface = config.network.interface

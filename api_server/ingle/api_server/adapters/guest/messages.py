@@ -70,6 +70,7 @@ _REASONS = {
     agent_pb2.ERROR_CODE_HOST_UNREACHABLE: Reason.HOST_UNREACHABLE,
     agent_pb2.ERROR_CODE_SOCKET_NOT_FOUND: Reason.SOCKET_NOT_FOUND,
     agent_pb2.ERROR_CODE_CONNECTION_NOT_PERMITTED: Reason.CONNECTION_NOT_PERMITTED,
+    agent_pb2.ERROR_CODE_INIT_NOT_FOUND: Reason.INIT_NOT_FOUND,
 }
 _REMEDIES = {
     agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",
@@ -77,6 +78,7 @@ _REMEDIES = {
     agent_pb2.ERROR_CODE_USER_NOT_FOUND: "add the user in the guest, or give a number, which needs no entry",
     agent_pb2.ERROR_CODE_GROUP_NOT_FOUND: "add the group in the guest, or give a number, which needs no entry",
     agent_pb2.ERROR_CODE_LIMIT_REFUSED: "ask for less; what is there shows: ingle vm exec VM -- cat /proc/self/limits",
+    agent_pb2.ERROR_CODE_INIT_NOT_FOUND: "leave out --init image: the agent is PID 1 then",
     agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: "ingle vm session list VM",
     agent_pb2.ERROR_CODE_SESSION_ATTACHED: "add --steal to take it over",
     agent_pb2.ERROR_CODE_FILE_NOT_FOUND: "ingle vm file ls VM DIRECTORY; ingle vm file mkdir -p VM DIRECTORY",

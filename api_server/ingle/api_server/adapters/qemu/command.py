@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ingle.api_server.model.vm import Acceleration
+from ingle.api_server.model.vm import Acceleration, Init
 from ingle.api_server.ports.engine import LaunchPlan
 
 AGENT_PORT = 1024
@@ -19,14 +19,17 @@ def process_name(vm_id: str) -> str:
     return f"ingle-{vm_id}"
 
 
-def kernel_arguments(acceleration: Acceleration, tsc_khz: int) -> str:
+def kernel_arguments(acceleration: Acceleration, tsc_khz: int, *, image_init: bool = False) -> str:
     """The guest kernel's command line.
 
     `reboot=t panic=-1`: a triple fault ends QEMU (-no-reboot) at shutdown and at a panic alike. `quiet`: the serial
     console is the slow part of a boot. Under TCG the kernel can't calibrate the TSC against the PIT and hangs in some
     boots, so it is told; and it must not check the TSC against timer interrupts, which a busy host delivers late: it
-    would distrust the TSC, count interrupts instead, and lose seconds a minute."""
+    would distrust the TSC, count interrupts instead, and lose seconds a minute. An image's own udev must not rename the
+    interface that the agent knows, nor its systemd wait for somebody to log in on a console that nobody can type on."""
     arguments = ["console=ttyS0", "reboot=t", "panic=-1", "quiet"]
+    if image_init:
+        arguments += ["net.ifnames=0", "systemd.getty_auto=no"]
     if acceleration is Acceleration.TCG:
         arguments += [f"tsc_early_khz={tsc_khz}", "tsc=nowatchdog"]
     return " ".join(arguments)
@@ -75,6 +78,7 @@ def launch(
     own applies. Without vsock the agent is behind a loopback port; port 0 lets the kernel pick a free one, so two VMs
     can never want the same. Paths in chardevs are relative to the VM's state directory, which is QEMU's working
     directory: nothing needs escaping."""
+    arguments = kernel_arguments(plan.acceleration, tsc_khz, image_init=plan.vm.init is Init.IMAGE)
     cid = vsock_cid(plan.vm.id)
     disk = {
         "driver": "qcow2" if plan.root_disk.suffix == ".qcow2" else "raw",
@@ -90,7 +94,7 @@ def launch(
         *("-chardev", f"socket,id=control,fd={control_fd},server=on,wait=off"),
         *("-mon", "chardev=control,mode=control"),
         *serial(f"file,path={plan.paths.console_log.name},append=on", f"socket,fd={ready_fd}"),
-        *boot(plan.vmlinux, plan.paths.initramfs, kernel_arguments(plan.acceleration, tsc_khz)),
+        *boot(plan.vmlinux, plan.paths.initramfs, arguments),
         *_network(plan, vsock=vsock),
         *(("-device", f"vhost-vsock-device,guest-cid={cid}") if vsock else ()),
         *("-blockdev", json.dumps(disk)),

@@ -19,7 +19,7 @@ from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
 from ingle.api_server.model.guest import GuestNetwork, TcpAddress, VsockAddress
 from ingle.api_server.model.network import Protocol, PublishedPort
-from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
+from ingle.api_server.model.vm import Acceleration, Init, Kernel, Running, Vm
 from ingle.api_server.ports.disk import BootConfig, BootMedia
 from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
 from ingle.api_server.ports.network import Link
@@ -50,6 +50,7 @@ class QemuEngine:
             env=vm.env,
             entropy=os.urandom(64),
             ready_device=command.READY_DEVICE,
+            image_init=vm.init is Init.IMAGE,
         )
 
     async def acceleration(self, wish: Acceleration, kernel: Kernel) -> Acceleration:

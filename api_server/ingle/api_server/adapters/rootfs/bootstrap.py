@@ -3,20 +3,38 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.api_server.host import rootlike
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.ports.sources import CatalogEntry, Report
 
-SUITES: Mapping[str, str] = {"debian:bookworm": "bookworm", "debian:trixie": "trixie"}
+_PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "less", "nano", "procps")
+_SYSTEMD = (*_PACKAGES, "dbus", "systemd-sysv")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an image is made of: a suite of Debian, and packages on top of the essential ones."""
+
+    suite: str
+    packages: tuple[str, ...] = _PACKAGES
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "debian:bookworm": Recipe("bookworm"),
+    "debian:bookworm-systemd": Recipe("bookworm", _SYSTEMD),
+    "debian:trixie": Recipe("trixie"),
+    "debian:trixie-systemd": Recipe("trixie", _SYSTEMD),
+}
 
 CATALOG = (
     CatalogEntry("debian:bookworm", "Debian 12, minimal, made from packages on this host"),
+    CatalogEntry("debian:bookworm-systemd", "the same with systemd: for --init image"),
     CatalogEntry("debian:trixie", "Debian 13, minimal, made from packages on this host"),
+    CatalogEntry("debian:trixie-systemd", "the same with systemd: for --init image"),
 )
-
-_PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "less", "nano", "procps")
 
 _FAKE = ("fakechroot", "fakeroot")
 
@@ -24,8 +42,8 @@ _FAKE = ("fakechroot", "fakeroot")
 _FORGET_HOST = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
 
 
-async def make_archive(tools: Tools, suite: str, archive: Path, scratch: Path, report: Report) -> None:
-    """Write a tar of Debian `suite`; all that happens on the way, happens in `scratch`.
+async def make_archive(tools: Tools, recipe: Recipe, archive: Path, scratch: Path, report: Report) -> None:
+    """Write a tar of a Debian; all that happens on the way, happens in `scratch`.
 
     As root, and as a user who may map ids (/etc/subuid), in a namespace of its own, so that neither mounts nor
     processes outlive it; as any other user through fakechroot. Raises HostProblem, ToolFailed."""
@@ -40,14 +58,14 @@ async def make_archive(tools: Tools, suite: str, archive: Path, scratch: Path, r
     command = [
         *((*prefix, "--", mmdebstrap, "--mode=root") if prefix else (*_FAKE, mmdebstrap, "--mode=fakechroot")),
         "--variant=minbase",
-        f"--include={','.join(_PACKAGES)}",
+        f"--include={','.join(recipe.packages)}",
         # Device nodes: the guest's kernel makes its own.
         "--skip=output/dev",
         f"--customize-hook={_FORGET_HOST}",
         "--format=tar",
-        suite,
+        recipe.suite,
         str(archive),
-        *await _sources(tools, suite),
+        *await _sources(tools, recipe.suite),
     ]
     await tools.run(command, env={"TMPDIR": str(scratch), **await _proxies(tools)}, on_line=on_line)
 

@@ -31,15 +31,15 @@ class RootFileSystems:
         return bootstrap.CATALOG
 
     async def pull(self, name: str, into: Path, report: Report) -> None:
-        if name not in bootstrap.SUITES:
+        if name not in bootstrap.RECIPES:
             raise NotFound(
                 Reason.IMAGE_NOT_FOUND,
-                f"the catalog has no image {name!r}; it has: {', '.join(bootstrap.SUITES)}",
-                f"ingle image pull {next(iter(bootstrap.SUITES))}",
+                f"the catalog has no image {name!r}; it has: {', '.join(bootstrap.RECIPES)}",
+                f"ingle image pull {next(iter(bootstrap.RECIPES))}",
             )
         scratch = _scratch(into)
         archive = scratch / "rootfs.tar"
-        await bootstrap.make_archive(self._tools, bootstrap.SUITES[name], archive, scratch, report)
+        await bootstrap.make_archive(self._tools, bootstrap.RECIPES[name], archive, scratch, report)
         await self._from_archive(archive, into, scratch, report)
         await remove_tree(self._tools, scratch)
 

@@ -8,7 +8,7 @@ from typing import Any
 from ingle.api_server.model.errors import Reason
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState, Stage
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, VmState
+from ingle.api_server.model.vm import Acceleration, Image, Init, Kernel, Running, Vm, VmState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -17,7 +17,7 @@ _MICROSECOND = timedelta(microseconds=1)
 SELECT_VMS = """
     SELECT
         id, name, state, image_id, image_name, kernel_id, kernel_name, engine, vms.acceleration, disk_backend,
-        vcpus, memory_bytes, disk_bytes, created_at, env, ports, network, slot, nat, error,
+        vcpus, memory_bytes, disk_bytes, created_at, env, ports, network, slot, nat, init, ssh_keys, error,
         pid, start_time, running.acceleration, started_at, boot_id, address
     FROM vms LEFT JOIN running ON running.vm_id = vms.id
 """
@@ -44,7 +44,7 @@ def time_of(value: int) -> datetime:
 def vm_of(row: sqlite3.Row) -> Vm:
     """A row of SELECT_VMS."""
     *wanted, error, pid, start_time, runs_on, started, boot, address = row
-    *asked, env, ports, network, slot, nat = wanted
+    *asked, env, ports, network, slot, nat, init, ssh_keys = wanted
     vm_id, name, state, image_id, image_name, kernel_id, kernel_name, engine, *machine = asked
     acceleration, backend, vcpus, memory, disk, created = machine
     return Vm(
@@ -67,6 +67,8 @@ def vm_of(row: sqlite3.Row) -> Vm:
         network=network,
         slot=slot,
         nat=bool(nat),
+        init=Init(init),
+        ssh_keys=tuple(json.loads(ssh_keys)),
         error=error,
         running=None
         if pid is None
@@ -96,6 +98,8 @@ def vm_columns(vm: Vm) -> dict[str, Any]:
         "network": vm.network,
         "slot": vm.slot,
         "nat": int(vm.nat),
+        "init": vm.init.value,
+        "ssh_keys": json.dumps(vm.ssh_keys),
         "error": vm.error,
     }
 

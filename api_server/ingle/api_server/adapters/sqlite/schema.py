@@ -108,4 +108,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE running ADD COLUMN address TEXT NOT NULL DEFAULT '';
     CREATE UNIQUE INDEX vms_by_slot ON vms (slot) WHERE slot IS NOT NULL;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN init TEXT NOT NULL DEFAULT 'agent';
+    ALTER TABLE vms ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(ssh_keys));
+    """,
 )

@@ -20,6 +20,7 @@ from ingle.cli.options import (
     VmReference,
     parse_environment,
     parse_published,
+    read_public_keys,
 )
 from ingle.cli.output import print_json, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch, follow
@@ -51,6 +52,13 @@ class DiskBackend(StrEnum):
     COPY = "copy"
 
 
+class Init(StrEnum):
+    """--init."""
+
+    AGENT = "agent"
+    IMAGE = "image"
+
+
 Name = Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="A DNS label; made up unless given.")]
 NewName = Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="A DNS label.")]
 Image = Annotated[
@@ -65,6 +73,14 @@ DiskSize = Annotated[
     int | None, typer.Option("--disk-size", metavar="SIZE", parser=Size, help="At least the image's, e.g. 10G.")
 ]
 Accel = Annotated[Acceleration | None, typer.Option("--accel", help="auto: whichever a probe boot shows to work.")]
+PidOne = Annotated[
+    Init | None,
+    typer.Option("--init", help="PID 1: the agent, or the image's own init (systemd, ...) with it beside."),
+]
+SshKeys = Annotated[
+    list[str],
+    typer.Option("--ssh-key", metavar="FILE", help="Public key of who may come in as root by ssh (repeatable)."),
+]
 Backend = Annotated[DiskBackend | None, typer.Option("--disk-backend", help="The best that works here, unless given.")]
 
 
@@ -92,6 +108,8 @@ def vm_spec(
     publish: list[str],
     network: str,
     nat: bool,
+    init: Init | None,
+    ssh_key: list[str],
 ) -> vm_pb2.VmSpec:
     """The options as the contract has them; what was not given stays unset and becomes the server's default."""
     return vm_pb2.VmSpec(
@@ -107,6 +125,8 @@ def vm_spec(
         ports=parse_published(publish),
         network=network,
         nat=nat or None,
+        init=vm_pb2.Init.Value(f"INIT_{init.name if init else 'UNSPECIFIED'}"),
+        ssh_keys=read_public_keys(ssh_key),
     )
 
 
@@ -136,6 +156,7 @@ def delete_vm(client: Client, vm_id: str) -> None:
         "ingle vm create --no-start --image debian:trixie --disk-size 20G",
         "ingle vm create --publish 8080:80 --publish 5353:53/udp",
         "ingle vm create --env TZ=UTC --env HOME -v",
+        "ingle vm create --image my-systemd --init image --ssh-key ~/.ssh/id_ed25519.pub",
     )
 )
 def create(
@@ -151,12 +172,16 @@ def create(
     publish: Publish = [],  # noqa: B006
     network: Network = "",
     nat: Nat = False,
+    init: PidOne = None,
+    ssh_key: SshKeys = [],  # noqa: B006
     no_start: Annotated[bool, typer.Option("--no-start", help="Leave it stopped.")] = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
     """Create a VM and start it; prints its name."""
-    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat)
+    spec = vm_spec(
+        *(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat, init, ssh_key)
+    )
     watch = Stopwatch()
     with connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())

@@ -78,6 +78,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("image", f"{found.image_name}  {found.image_id[:12]}"),
                 ("kernel", f"{found.kernel_name}  {found.kernel_id[:12]}"),
                 ("engine", found.engine),
+                ("init", "image" if found.init == vm_pb2.INIT_IMAGE else ""),
                 ("acceleration", enum_name(_ACCELERATIONS, found.running_acceleration or found.acceleration)),
                 ("vcpus", str(found.vcpus)),
                 ("memory", format_size(found.memory_bytes)),

@@ -19,6 +19,8 @@ from ingle.cli.commands.vm.create import (
     Name,
     Nat,
     Network,
+    PidOne,
+    SshKeys,
     Vcpus,
     create_vm,
     delete_vm,
@@ -108,6 +110,8 @@ def run(
     publish: Publish = [],  # noqa: B006
     network: Network = "",
     nat: Nat = False,
+    init: PidOne = None,
+    ssh_key: SshKeys = [],  # noqa: B006
     user: User = "",
     workdir: Workdir = "",
     timeout: Timeout = None,
@@ -121,7 +125,9 @@ def run(
 
     Exits with the command's exit code, or one of ingle's own: 124 timed out, 125 ingle failed, 126 the command can't be
     executed, 127 it is not there, 130 interrupted."""
-    spec = vm_spec(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat)
+    spec = vm_spec(
+        *(name, image, kernel, vcpu, memory, disk_size, env, accel, disk_backend, publish, network, nat, init, ssh_key)
+    )
     argv = guest_argv(command)
     limits = limits_of(ulimit)
     if detach and (rm or argv):

@@ -78,6 +78,8 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     """In the guest."""
     ERROR_CODE_NOT_A_GUEST: _ErrorCode.ValueType  # 61
     """The agent runs as an ordinary process, and does not change the machine that it runs on."""
+    ERROR_CODE_INIT_NOT_FOUND: _ErrorCode.ValueType  # 62
+    """Instead of an answer to anything, where BootConfig.image_init asks for what the image doesn't have."""
 
 class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
 
@@ -134,6 +136,8 @@ ERROR_CODE_INTERFACE_NOT_FOUND: ErrorCode.ValueType  # 60
 """In the guest."""
 ERROR_CODE_NOT_A_GUEST: ErrorCode.ValueType  # 61
 """The agent runs as an ordinary process, and does not change the machine that it runs on."""
+ERROR_CODE_INIT_NOT_FOUND: ErrorCode.ValueType  # 62
+"""Instead of an answer to anything, where BootConfig.image_init asks for what the image doesn't have."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 class _FileType:
@@ -1245,7 +1249,9 @@ Global___SyncResponse: _TypeAlias = SyncResponse  # noqa: Y015
 
 @_typing.final
 class ShutdownRequest(_message.Message):
-    """Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer."""
+    """Everything is killed, file systems are synced and unmounted, and the machine powers off after the answer. Where the
+    image's own init runs, it is what does that.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2170,6 +2176,7 @@ class BootConfig(_message.Message):
     ENTROPY_FIELD_NUMBER: _builtins.int
     READY_DEVICE_FIELD_NUMBER: _builtins.int
     POWER_OFF_FIELD_NUMBER: _builtins.int
+    IMAGE_INIT_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     """Become the hostname, /etc/hostname and a line of /etc/hosts."""
     root_device: _builtins.str
@@ -2182,6 +2189,8 @@ class BootConfig(_message.Message):
     """Written one line, "ingle-agent ready", as soon as the agent listens; e.g. /dev/ttyS1; empty: nowhere."""
     power_off: _builtins.bool
     """Power off once booted: what a probe boot asks."""
+    image_init: _builtins.bool
+    """PID 1 becomes the image's own init, and the agent a process beside it."""
     @_builtins.property
     def network(self) -> Global___Network:
         """Empty: no network but lo."""
@@ -2206,10 +2215,11 @@ class BootConfig(_message.Message):
         entropy: _builtins.bytes = ...,
         ready_device: _builtins.str = ...,
         power_off: _builtins.bool = ...,
+        image_init: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "env", b"env", "hostname", b"hostname", "listen", b"listen", "network", b"network", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "env", b"env", "hostname", b"hostname", "image_init", b"image_init", "listen", b"listen", "network", b"network", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,140 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/machine"
+	"ingle.dev/guest_agent/internal/reap"
+	"ingle.dev/guest_agent/internal/vsock"
+)
+
+// BesideInit is the option with which PID 1 starts the agent that goes on beside the image's own init.
+const BesideInit = "beside-init"
+
+// inits are where Linux itself looks for one.
+var inits = []string{"/sbin/init", "/etc/init", "/bin/init"}
+
+// besideName is what that agent is called. Whose name begins with an @ is left alone by systemd when it kills all
+// processes at the end: without the agent, the host could not tell a guest that hangs there from one that is slow.
+const besideName = "@ingle-agent"
+
+// ownGroup keeps the agent, and what it runs, out of the groups that an init makes for its services.
+const ownGroup = "/sys/fs/cgroup/ingle"
+
+// initPatience is how long callers wait, in the listener's queue, for an init to become one that can be asked.
+const initPatience = 20 * time.Second
+
+// What the agent beside init finds open.
+const (
+	configDescriptor   = 3
+	listenerDescriptor = 4
+)
+
+// findInit answers the image's init, or nothing.
+func findInit() string {
+	for _, path := range inits {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	return ""
+}
+
+// handOver starts an agent that takes over the listener, and becomes the image's init; it doesn't return but with an
+// error.
+func handOver(init string, config *agentpb.BootConfig, listener net.Listener) error {
+	open, ok := listener.(interface{ File() (*os.File, error) })
+	if !ok {
+		return errors.New("the listener can't be handed over")
+	}
+	socket, err := open.File()
+	if err != nil {
+		return err
+	}
+	secrets, err := toMemory(config)
+	if err != nil {
+		return err
+	}
+	// By a link that leads to the program though the initramfs, where it was, is no more.
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{besideName, "--" + BesideInit}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   os.Environ(),
+		Files: []uintptr{0, 1, 2, secrets.Fd(), socket.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return fmt.Errorf("start the agent beside %s: %w", init, err)
+	}
+	if err := os.Mkdir(ownGroup, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(ownGroup, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		return err
+	}
+	return fmt.Errorf("run %s: %w", init, syscall.Exec(init, []string{init}, os.Environ()))
+}
+
+// toMemory writes the configuration to a file that nobody else can open: it has the token.
+func toMemory(config *agentpb.BootConfig) (*os.File, error) {
+	data, err := proto.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	descriptor, err := unix.MemfdCreate("ingle-boot", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	file := os.NewFile(uintptr(descriptor), "boot configuration")
+	if _, err := file.Write(data); err != nil {
+		return nil, err
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return file, err
+}
+
+// ServeBesideInit is the life of that agent. It reaps its own children only: orphans are init's.
+func ServeBesideInit(version string) error {
+	file := os.NewFile(configDescriptor, "boot configuration")
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return fmt.Errorf("--%s is for PID 1 alone: %w", BesideInit, err)
+	}
+	_ = file.Close()
+	config := &agentpb.BootConfig{}
+	if err := proto.Unmarshal(data, config); err != nil {
+		return fmt.Errorf("boot configuration: %w", err)
+	}
+	listener, err := takeListener(config.Listen)
+	if err != nil {
+		return err
+	}
+	reaper := reap.New()
+	if err := reaper.Shield(); err != nil {
+		return err
+	}
+	server := newServer(version, config, reaper)
+	server.Shutdown = func() { machine.AskInit(reaper) }
+	machine.AwaitInit(initPatience)
+	return server.Serve(listener)
+}
+
+func takeListener(port *agentpb.Listen) (net.Listener, error) {
+	file := os.NewFile(listenerDescriptor, "listener")
+	if port.GetVsockPort() != 0 {
+		return vsock.FromFile(file, port.VsockPort)
+	}
+	defer file.Close()
+	return net.FileListener(file)
+}

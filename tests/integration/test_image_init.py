@@ -1,0 +1,153 @@
+"""Guests whose PID 1 is the image's own init, with the agent beside it."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from harness import Server, refused
+from ingle.v1 import guest_pb2, image_pb2, vm_pb2
+
+from .small_images import busybox_tree, registered, with_init
+
+# The kernel's last words. An init that is asked says goodbye to every service first, then has the kernel say this.
+RESTARTED = b"reboot: Restarting system"
+
+_MARKER = """[Unit]
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'echo begun >> /root/marker'
+ExecStop=/bin/sh -c 'echo ended >> /root/marker'
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@contextmanager
+def created(server: Server, image: str) -> Iterator[vm_pb2.Vm]:
+    spec = vm_pb2.VmSpec(image=image, init=vm_pb2.INIT_IMAGE)
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=spec)).vm
+    try:
+        yield vm
+    finally:
+        server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+
+
+@pytest.fixture(scope="module")
+def systemd_image(server: Server, pytestconfig: pytest.Config) -> str:
+    """Debian with systemd, by the name of the catalog. It takes half a minute, unless it was kept."""
+    name = "debian:bookworm-systemd"
+    directory: Path | None = pytestconfig.getoption("prepared")
+    kept = None if directory is None else directory / "bookworm-systemd.ext4"
+    if kept is not None and kept.exists():
+        server.images.RegisterImage(image_pb2.RegisterImageRequest(name=name, rootfs_path=str(kept)))
+        return name
+    image = server.images.PullImage(image_pb2.PullImageRequest(name=name)).image
+    if kept is not None:
+        shutil.copyfile(server.state / "images" / image.id / "rootfs.ext4", kept)
+    return name
+
+
+@pytest.fixture(scope="module")
+def systemd(server: Server, systemd_image: str) -> Iterator[vm_pb2.Vm]:
+    """A guest whose systemd has started all it wants to."""
+    with created(server, systemd_image) as vm:
+        until_up(server, vm)
+        yield vm
+
+
+def said(server: Server, vm: vm_pb2.Vm, script: str) -> str:
+    code, out, err = server.run(vm.id, "sh", "-ec", script)
+    assert code == 0, err
+    return out.decode().strip()
+
+
+def until_up(server: Server, vm: vm_pb2.Vm) -> None:
+    deadline = time.monotonic() + 180
+    while (state := server.run(vm.id, "systemctl", "is-system-running")[1].decode().strip()) != "running":
+        assert state in {"initializing", "starting"}, said(server, vm, "systemctl --failed --no-pager")
+        assert time.monotonic() < deadline, said(server, vm, "systemctl list-jobs --no-pager")
+        time.sleep(0.5)
+
+
+def console(server: Server, vm: vm_pb2.Vm) -> bytes:
+    return b"".join(response.data for response in server.vms.StreamVmLogs(vm_pb2.StreamVmLogsRequest(vm=vm.id)))
+
+
+def stop(server: Server, vm: vm_pb2.Vm) -> None:
+    request = vm_pb2.StopVmRequest(vm=vm.id, timeout=Duration(seconds=80))
+    stopped = server.vms.StopVm(request).vm
+    assert (stopped.state, stopped.error) == (vm_pb2.VM_STATE_STOPPED, "")
+
+
+def test_systemd_is_pid_1_and_the_agent_serves_beside_it(server: Server, systemd: vm_pb2.Vm) -> None:
+    assert systemd.init == vm_pb2.INIT_IMAGE
+    assert said(server, systemd, "cat /proc/1/comm; hostname; cat /proc/self/cgroup").split("\n") == [
+        *("systemd", systemd.name, "0::/ingle")
+    ]
+    agent, number = said(server, systemd, "tr '\\0' ' ' < /proc/$PPID/cmdline; echo; echo $PPID").split("\n")
+    assert agent.strip() == "@ingle-agent --beside-init"
+    assert number != "1"
+    shown = said(server, systemd, "ip -br addr show eth0; ip route")
+    assert "10.0.2.15/24" in shown
+    assert "default via 10.0.2.2" in shown
+    assert server.run(systemd.id, "sh", "-c", "kill -9 $$")[0] == 137
+    assert server.run(systemd.id, "sh", "-c", "exit 42")[0] == 42
+    assert server.vms.GetVmStats(vm_pb2.GetVmStatsRequest(vm=systemd.id)).guest.processes > 2
+
+
+def test_the_agent_outlives_a_systemd_that_starts_itself_anew(server: Server, systemd: vm_pb2.Vm) -> None:
+    before = said(server, systemd, "echo $PPID")
+    said(server, systemd, "systemctl daemon-reexec")
+    assert said(server, systemd, "echo $PPID; systemctl is-system-running") == f"{before}\nrunning"
+
+
+def test_the_agent_is_no_victim_when_memory_runs_out_but_its_commands_are(server: Server, systemd: vm_pb2.Vm) -> None:
+    assert said(server, systemd, "cat /proc/$PPID/oom_score_adj; sleep 0.2; cat /proc/self/oom_score_adj") == "-1000\n0"
+
+
+def test_a_stop_ends_services_in_order_though_a_shell_is_open(server: Server, systemd: vm_pb2.Vm) -> None:
+    server.run(systemd.id, "sh", "-c", "cat > /etc/systemd/system/marker.service", stdin=_MARKER.encode())
+    said(server, systemd, "systemctl enable --now --quiet marker")
+    # bash on a terminal ignores SIGTERM, for which systemd would wait as long as it takes.
+    program = guest_pb2.SessionProgram(argv=["bash", "-i"])
+    server.guest.CreateSession(guest_pb2.CreateSessionRequest(vm=systemd.id, session_id="open", program=program))
+    stop(server, systemd)
+    assert RESTARTED in console(server, systemd)
+    server.vms.StartVm(vm_pb2.StartVmRequest(vm=systemd.id))
+    assert said(server, systemd, "head -n 2 /root/marker") == "begun\nended"
+
+
+def test_a_guest_that_powers_itself_off_is_stopped(server: Server, systemd: vm_pb2.Vm) -> None:
+    said(server, systemd, "systemctl --no-block poweroff")  # though it has hardly started
+    deadline = time.monotonic() + 120
+    while (vm := server.vms.GetVm(vm_pb2.GetVmRequest(vm=systemd.id)).vm).state == vm_pb2.VM_STATE_RUNNING:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert (vm.state, vm.error) == (vm_pb2.VM_STATE_STOPPED, "")
+
+
+def test_an_init_that_is_not_systemd(server: Server, tmp_path: Path) -> None:
+    tree = with_init(busybox_tree(tmp_path / "rootfs"))
+    with registered(server, "busybox-init", tree) as image, created(server, image) as vm:
+        assert said(server, vm, "readlink /proc/1/exe") == "/bin/busybox"
+        stop(server, vm)
+        assert RESTARTED in console(server, vm)
+        server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id))
+        assert said(server, vm, "head -n 2 /root/marker") == "begun\nended"
+
+
+def test_an_image_without_an_init_is_refused_and_works_without_the_wish(server: Server, tmp_path: Path) -> None:
+    with registered(server, "no-init", busybox_tree(tmp_path / "rootfs")) as image:
+        before = server.list()
+        spec = vm_pb2.VmSpec(image=image, init=vm_pb2.INIT_IMAGE)
+        error = refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=spec))
+        assert error.reason == "INIT_NOT_FOUND"
+        assert "/sbin/init" in error.message
+        assert "--init" in error.remedy
+        assert server.list() == before
