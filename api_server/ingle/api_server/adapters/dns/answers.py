@@ -1,0 +1,105 @@
+"""What is answered to whom: pure, but for looking VMs up.
+
+A VM sees the names of its own network, the host sees all. What is not ours is for other servers, and only those VMs may
+have them asked that may reach beyond their network: a question to the world is a way out like any other.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address, ip_address
+
+from dnslib import PTR, QTYPE, RCODE, RR, SOA, A, DNSLabel, DNSRecord
+
+_TTL_SECONDS = 5  # a VM may be stopped, and another get its address, at any time
+_REVERSE = ("in-addr", "arpa")
+_REVERSE_LABELS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A VM that runs in a shared network."""
+
+    name: str
+    network: str
+    address: str
+    nat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """How hosts are found; None: there is none."""
+
+    by_name: Callable[[str], Host | None]
+    by_address: Callable[[str], Host | None]
+
+
+class Forward(Exception):
+    """The question is for another server."""
+
+
+class Answers:
+    """For one domain, e.g. "vm"."""
+
+    def __init__(self, domain: str, directory: Directory) -> None:
+        self._domain = DNSLabel(domain)
+        self._directory = directory
+
+    def to(self, question: DNSRecord, asker: str) -> DNSRecord:
+        """The reply for who asks from address `asker`. Raises Forward."""
+        reply = question.reply(ra=1, aa=1)
+        if len(question.questions) != 1:
+            reply.header.rcode = RCODE.FORMERR
+            return reply
+        name, kind = question.q.qname, question.q.qtype
+        caller = None if _is_loopback(asker) else self._directory.by_address(asker)
+        if caller is None and not _is_loopback(asker):
+            reply.header.rcode = RCODE.REFUSED
+            return reply
+        if name.matchSuffix(self._domain):
+            self._answer_name(reply, name, kind, caller)
+        elif (found := self._reverse(name, caller)) is not None:
+            if kind in {QTYPE.PTR, QTYPE.ANY}:
+                pointer = PTR(DNSLabel((found.name.encode(), *self._domain.label)))
+                reply.add_answer(RR(name, QTYPE.PTR, rdata=pointer, ttl=_TTL_SECONDS))
+            else:
+                self._add_authority(reply)
+        elif caller is not None and not caller.nat:
+            reply.header.rcode = RCODE.REFUSED
+        else:
+            raise Forward
+        return reply
+
+    def _answer_name(self, reply: DNSRecord, name: DNSLabel, kind: int, caller: Host | None) -> None:
+        labels = name.stripSuffix(self._domain).label
+        if not labels:  # the domain itself is there, and has no addresses
+            self._add_authority(reply)
+            return
+        found = self._directory.by_name(labels[0].decode("ascii", "replace").lower()) if len(labels) == 1 else None
+        if found is None or (caller is not None and found.network != caller.network):
+            reply.header.rcode = RCODE.NXDOMAIN
+            self._add_authority(reply)
+        elif kind in {QTYPE.A, QTYPE.ANY}:
+            reply.add_answer(RR(name, QTYPE.A, rdata=A(found.address), ttl=_TTL_SECONDS))
+        else:
+            self._add_authority(reply)
+
+    def _reverse(self, name: DNSLabel, caller: Host | None) -> Host | None:
+        labels = tuple(label.decode("ascii", "replace").lower() for label in name.label)
+        if len(labels) != _REVERSE_LABELS or labels[4:] != _REVERSE:
+            return None
+        try:
+            address = str(IPv4Address(".".join(reversed(labels[:4]))))
+        except AddressValueError:
+            return None
+        found = self._directory.by_address(address)
+        return None if found is None or (caller is not None and found.network != caller.network) else found
+
+    def _add_authority(self, reply: DNSRecord) -> None:
+        """A negative answer without it may not be kept, RFC 2308: resolvers would ask again and again."""
+        times: Mapping[str, int] = {"serial": 1, "refresh": 60, "retry": 60, "expire": 60, "minimum": _TTL_SECONDS}
+        soa = SOA(self._domain, DNSLabel((b"root", *self._domain.label)), tuple(times.values()))
+        reply.add_auth(RR(self._domain, QTYPE.SOA, rdata=soa, ttl=_TTL_SECONDS))
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_address(address).is_loopback

@@ -1,0 +1,109 @@
+"""Who is told which name."""
+
+import pytest
+from dnslib import QTYPE, RCODE, DNSRecord
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingle.api_server.adapters.dns.answers import Answers, Directory, Forward, Host
+
+HOSTS = (
+    Host("web", "default", "10.213.0.2", nat=False),
+    Host("db", "default", "10.213.0.3", nat=True),
+    Host("other", "backend", "10.213.1.2", nat=True),
+)
+DIRECTORY = Directory(
+    by_name={host.name: host for host in HOSTS}.get, by_address={host.address: host for host in HOSTS}.get
+)
+ANSWERS = Answers("vm", DIRECTORY)
+WEB, DB, OTHER = (host.address for host in HOSTS)
+HOST = "127.0.0.1"
+STRANGER = "192.0.2.1"
+
+
+def ask(name: str, kind: str = "A", asker: str = WEB) -> DNSRecord:
+    reply = ANSWERS.to(DNSRecord.question(name, kind), asker)
+    return DNSRecord.parse(reply.pack())
+
+
+def data(reply: DNSRecord) -> list[str]:
+    return [str(answer.rdata) for answer in reply.rr]
+
+
+@pytest.mark.parametrize("name", ["db.vm", "DB.VM", "db.vm."])
+def test_a_vm_knows_the_names_of_its_network(name: str) -> None:
+    reply = ask(name)
+    assert data(reply) == [DB]
+    assert reply.header.rcode == RCODE.NOERROR
+    assert reply.header.aa
+
+
+@pytest.mark.parametrize("name", ["other.vm", "nobody.vm", "a.db.vm", "xn--db.vm"])
+def test_it_knows_no_others_and_may_remember_that(name: str) -> None:
+    reply = ask(name)
+    assert reply.header.rcode == RCODE.NXDOMAIN
+    assert data(reply) == []
+    assert [authority.rtype for authority in reply.auth] == [QTYPE.SOA]
+
+
+def test_the_host_knows_all() -> None:
+    assert [data(ask(f"{host.name}.vm", asker=HOST)) for host in HOSTS] == [[host.address] for host in HOSTS]
+
+
+@pytest.mark.parametrize("kind", ["AAAA", "MX", "TXT", "HTTPS"])
+def test_a_name_that_is_there_without_such_a_record_is_not_denied(kind: str) -> None:
+    reply = ask("db.vm", kind)
+    assert (reply.header.rcode, data(reply)) == (RCODE.NOERROR, [])
+    assert [authority.rtype for authority in reply.auth] == [QTYPE.SOA]
+
+
+def test_the_domain_itself_is_there_and_has_no_address() -> None:
+    reply = ask("vm")
+    assert (reply.header.rcode, data(reply)) == (RCODE.NOERROR, [])
+
+
+def test_addresses_have_their_names_back() -> None:
+    assert data(ask("3.0.213.10.in-addr.arpa", "PTR")) == ["db.vm."]
+    assert data(ask("2.1.213.10.in-addr.arpa", "PTR", HOST)) == ["other.vm."]
+
+
+def test_the_rest_is_for_others_where_a_vm_may_reach_beyond_its_network() -> None:
+    for name, kind in (("debian.org", "A"), ("2.1.213.10.in-addr.arpa", "PTR"), ("vm.example", "A"), (".", "NS")):
+        with pytest.raises(Forward):
+            ask(name, kind, DB)
+        with pytest.raises(Forward):
+            ask(name, kind, HOST) if kind != "PTR" else ask(name, kind, DB)
+
+
+@pytest.mark.parametrize("name", ["debian.org", "secret.of.mine.example", "9.9.9.9.in-addr.arpa"])
+def test_a_vm_without_nat_gets_no_question_out(name: str) -> None:
+    assert ask(name, asker=WEB).header.rcode == RCODE.REFUSED
+
+
+def test_strangers_are_told_nothing() -> None:
+    for name in ("db.vm", "debian.org"):
+        reply = ask(name, asker=STRANGER)
+        assert (reply.header.rcode, data(reply)) == (RCODE.REFUSED, [])
+
+
+def test_another_domain() -> None:
+    answers = Answers("sandbox.internal", DIRECTORY)
+    assert data(answers.to(DNSRecord.question("db.sandbox.internal"), WEB)) == [DB]
+    pointer = answers.to(DNSRecord.question("3.0.213.10.in-addr.arpa", "PTR"), WEB)
+    assert data(pointer) == ["db.sandbox.internal."]
+    with pytest.raises(Forward):
+        answers.to(DNSRecord.question("db.vm"), DB)
+
+
+ASCII_LABELS = st.lists(st.integers(0, 127), min_size=1, max_size=20).map(bytes)
+
+
+@given(st.lists(ASCII_LABELS, min_size=1, max_size=6))
+def test_no_name_is_too_strange(labels: list[bytes]) -> None:
+    question = DNSRecord.question("x")
+    question.questions[0].qname = type(question.q.qname)(tuple(labels))
+    try:
+        reply = ANSWERS.to(DNSRecord.parse(question.pack()), WEB)
+    except Forward:
+        raise AssertionError("a VM without NAT") from None
+    assert reply.header.rcode in {RCODE.NOERROR, RCODE.NXDOMAIN, RCODE.REFUSED}
