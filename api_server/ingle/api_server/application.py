@@ -1,5 +1,6 @@
 """The composition root: adapters plugged into ports, operations over ports, servicers over operations."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ingle.api_server.adapters.boot import Initramfs
 from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk
+from ingle.api_server.adapters.dns import LOOPBACK, AbsentNames, Directory, DnsServer, Host
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.helper import AbsentNetwork, HelperNetwork
@@ -23,6 +25,8 @@ from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
 from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.errors import HostProblem
+from ingle.api_server.model.vm import Vm
 from ingle.api_server.operations.catalog import Images, Kernels
 from ingle.api_server.operations.delete_vm import DeleteVm
 from ingle.api_server.operations.fleet import Fleet
@@ -34,6 +38,8 @@ from ingle.api_server.operations.start_vm import StartPipelines, StartVm
 from ingle.api_server.operations.stop_vm import StopVm
 from ingle.api_server.operations.update_vm import UpdateVm
 from ingle.api_server.ports.disk import DiskBackend
+from ingle.api_server.ports.names import NameService
+from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc.guest import GuestServicer
 from ingle.api_server.rpc.image import ImageServicer
 from ingle.api_server.rpc.kernel import KernelServicer
@@ -56,6 +62,8 @@ from ingle.v1 import (
     vm_pb2,
     vm_pb2_grpc,
 )
+
+log = logging.getLogger(__name__)
 
 SERVICES = tuple(
     service.full_name
@@ -90,14 +98,14 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
     # In the order of preference.
     disks: tuple[DiskBackend, ...] = (Qcow2Disk(tools), ReflinkDisk(), CopyDisk())
     backends: Mapping[str, DiskBackend] = {disk.name: disk for disk in disks}
-    async with SqliteStore(paths.database) as store:
+    async with SqliteStore(paths.database) as store, _names(config, store) as names:
         release = Release(files, network)
         fleet = Fleet(store, files, dialler, release)
         operations = Operations(store)
         images = Images(store, image_library, RootFileSystems(tools))
         kernels = Kernels(store, kernel_library, KernelFiles(tools))
         pipelines = StartPipelines.of(
-            store, files, engine, media, network, dialler, image_library, kernel_library, backends
+            store, files, engine, media, network, names, dialler, image_library, kernel_library, backends
         )
         delete_step = Delete(store, files, engine, network)
         start = StartVm(
@@ -124,6 +132,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             files=files,
             engine=engine,
             network=network,
+            names=names,
             release=release,
             images=image_library,
             kernels=kernel_library,
@@ -156,6 +165,31 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             await owners.close()
             await operations.close()
             await fleet.close()
+
+
+@asynccontextmanager
+async def _names(config: Config, store: Store) -> AsyncIterator[NameService]:
+    """DNS for the VMs of shared networks, and for the host at its loopback."""
+    if not config.system:
+        yield AbsentNames()
+        return
+    directory = Directory(
+        by_name=lambda name: _host(store.connected_vm(name=name)),
+        by_address=lambda address: _host(store.connected_vm(address=address)),
+    )
+    server = DnsServer(config.defaults.domain, directory)
+    try:
+        try:
+            await server.serve(LOOPBACK)
+        except HostProblem as error:  # VMs have their own; the host does without
+            log.error("no DNS for the host: %s", error.message)
+        yield server
+    finally:
+        await server.close()
+
+
+def _host(vm: Vm | None) -> Host | None:
+    return None if vm is None or vm.running is None else Host(vm.name, vm.network, vm.running.address, vm.nat)
 
 
 async def _register_standard_services(server: grpc.aio.Server) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
+from ingle.api_server.model.ids import is_dns_label
 from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec
 from ingle.api_server.model.vm import Acceleration
 
@@ -155,6 +156,13 @@ def _count(value: object) -> int:
     return int(str(value))
 
 
+def _domain(value: object) -> str:
+    domain = str(value)
+    if not domain or not all(map(is_dns_label, domain.split("."))):
+        raise ValueError("DNS labels with dots between them are allowed")
+    return domain
+
+
 _PARSERS: Mapping[str, Callable[[object], object]] = {
     "image": str,
     "kernel": str,
@@ -164,6 +172,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "acceleration": _acceleration,
     "disk_backend": _backend,
     "network": str,
+    "domain": _domain,
 }
 
 

@@ -14,7 +14,7 @@ from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, VmSt
 from ingle.api_server.operations.update_vm import UpdateVm
 from ingle.api_server.steps.connect import Connect
 from ingle.api_server.steps.target import Start, VmTarget
-from unit.server.vmms import NOW, VM, World, recovery, world
+from unit.server.vmms import NOW, VM, ScriptedVmm, World, recovery, world
 
 LIMITS = HostLimits(vcpus=8, memory_bytes=2**40)
 SHARED = replace(VM, id="ba9876543210", name="shared", network="backend", nat=False)
@@ -80,12 +80,13 @@ async def test_a_full_network_refuses_one_more_and_stores_nothing(tmp_path: Path
 
 async def test_the_step_connects_and_its_undo_needs_the_id_alone(tmp_path: Path) -> None:
     async with shared_world(tmp_path) as at:
-        step = Connect(at.network, at.store)
+        step = Connect(at.network, at.names, at.store)
         start = target(at, await at.store.vm(SHARED.id))
         await step.run(start)
         assert set(at.network.connected) == {2}
         assert start.link is not None
         assert start.link.address == "10.0.0.2"
+        assert at.names.gateways == {"10.0.0.1"}
         await step.undo(VmTarget(OP_ID, SHARED.id, at.files.paths(SHARED.id)))
         assert at.network.connected == {}
 
@@ -93,7 +94,7 @@ async def test_the_step_connects_and_its_undo_needs_the_id_alone(tmp_path: Path)
 async def test_nobody_is_asked_for_a_vm_in_a_network_of_its_own(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.STOPPED) as at:
         at.network.failure = HostProblem(Reason.DEPENDENCY_MISSING, "no helper")
-        step = Connect(at.network, at.store)
+        step = Connect(at.network, at.names, at.store)
         start = target(at, await at.store.vm(VM.id))
         await step.run(start)
         assert start.link is None
@@ -174,3 +175,30 @@ class NothingAlive:
 
     async def kill_all(self, _: object) -> None:
         return None
+
+
+async def test_a_vm_is_found_by_its_name_and_address_while_it_runs_in_a_shared_network(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        assert at.store.connected_vm(name="shared") is None
+        await started(at)
+        shared = await at.store.vm(SHARED.id)
+        assert at.store.connected_vm(name="shared") == at.store.connected_vm(address="10.0.0.2") == shared
+        for nobody in ({"name": ""}, {"address": ""}, {"name": SHARED.id}, {"name": VM.name}, {"address": "10.0.0.3"}):
+            assert at.store.connected_vm(**nobody) is None
+        await at.store.move_vm(SHARED.id, VmState.STOPPED)
+        assert at.store.connected_vm(name="shared") is None
+
+
+async def test_a_starting_server_serves_names_to_the_vms_it_adopts(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await started(at)
+        await recovery(at, tmp_path, Adopting()).run()
+        assert set(at.network.connected) == {2}
+        assert at.names.gateways == {"10.0.0.1"}
+
+
+class Adopting:
+    """An engine whose processes all live on."""
+
+    async def adopt(self, *_: object) -> ScriptedVmm:
+        return ScriptedVmm()

@@ -118,6 +118,16 @@ class Wires:
             raise self.failure
 
 
+class Names:
+    """A NameService that remembers where it serves."""
+
+    def __init__(self) -> None:
+        self.gateways: set[str] = set()
+
+    async def serve(self, gateway: str) -> None:
+        self.gateways.add(gateway)
+
+
 @dataclass
 class World:
     """One VM in a real store, and what operations are made of."""
@@ -129,6 +139,7 @@ class World:
     vmm: ScriptedVmm
     network: Wires
     release: Release
+    names: Names
 
     @property
     def paths(self) -> VmPaths:
@@ -164,7 +175,7 @@ async def world(root: Path, state: VmState) -> AsyncIterator[World]:
             await store.move_vm(VM.id, state)
         operations = Operations(store)
         try:
-            yield World(store, files, operations, fleet, vmm, network, release)
+            yield World(store, files, operations, fleet, vmm, network, release, Names())
         finally:
             await operations.close()
             await fleet.close()
@@ -179,6 +190,7 @@ def recovery(at: World, root: Path, engine: object, *steps: object) -> Recovery:
         files=at.files,
         engine=cast("Any", engine),
         network=at.network,
+        names=at.names,
         release=at.release,
         images=library,
         kernels=library,

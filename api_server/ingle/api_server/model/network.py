@@ -41,6 +41,12 @@ class PublishedPort:
         return f"{self.host_port}:{self.vm_port}/{self.protocol.value}"
 
 
+def gateway_of(address: str) -> str:
+    """The gateway of the /24 that a VM's `address` is in."""
+    network, _, _ = address.rpartition(".")
+    return f"{network}.1"
+
+
 def check_network(name: str) -> None:
     """Raise InvalidArgument unless `name` can name a network."""
     if name == USER_NETWORK:

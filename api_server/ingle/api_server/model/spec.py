@@ -42,6 +42,8 @@ class Defaults:
     acceleration: Acceleration = Acceleration.AUTO
     disk_backend: str = ""
     network: str = ""
+    domain: str = "vm"
+    """What names of VMs end with in a shared network's DNS."""
 
 
 @dataclass(frozen=True, slots=True)

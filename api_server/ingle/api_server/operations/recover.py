@@ -13,12 +13,14 @@ from typing import Any
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import IngleError, Reason
+from ingle.api_server.model.network import gateway_of
 from ingle.api_server.model.operation import Failure, OperationState
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import Step
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store import Store
@@ -43,6 +45,7 @@ class Recovery:
         files: VmFiles,
         engine: Engine,
         network: HostNetwork,
+        names: NameService,
         release: Release,
         images: Library,
         kernels: Library,
@@ -53,6 +56,7 @@ class Recovery:
         self._files = files
         self._engine = engine
         self._network = network
+        self._names = names
         self._release = release
         self._images = images
         self._kernels = kernels
@@ -112,6 +116,8 @@ class Recovery:
         try:
             if connected or not await self._network.problem():
                 await self._network.reconcile(connected)
+            for gateway in sorted({gateway_of(vm.running.address) for vm in connected if vm.running is not None}):
+                await self._names.serve(gateway)
         except IngleError as error:
             log.error("networks may be other than they should", extra={"error": error.message})
 

@@ -21,6 +21,7 @@ from ingle.api_server.ports.disk import BootMedia, DiskBackend
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
+from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store import Store
@@ -56,6 +57,7 @@ class StartPipelines:
         engine: Engine,
         media: BootMedia,
         network: HostNetwork,
+        names: NameService,
         dialler: GuestDialler,
         images: Library,
         kernels: Library,
@@ -68,7 +70,7 @@ class StartPipelines:
                 MarkStarting(store),
                 ChooseAcceleration(engine),
                 RuntimeDirectory(files),
-                Connect(network, store),
+                Connect(network, names, store),
                 WriteInitramfs(media, engine),
                 Launch(engine, kernels, backends),
                 Boot(),

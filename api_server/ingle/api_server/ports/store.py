@@ -69,6 +69,9 @@ class Store(Journal, Protocol):
     async def vm_slot(self, vm_id: str) -> int | None:
         """Its place in a shared network, None also for a VM that is not there."""
 
+    def connected_vm(self, *, name: str = "", address: str = "") -> Vm | None:
+        """The VM of that name, or at that address, if it runs in a shared network."""
+
     async def vm_token(self, vm_id: str) -> bytes:
         """The secret its agent wants."""
 

@@ -1,5 +1,6 @@
 """Connect the VM to its network."""
 
+from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store import Store
 from ingle.api_server.steps.target import Start, VmTarget
@@ -11,13 +12,15 @@ class Connect:
     name = "network"
     text = "connecting the network"
 
-    def __init__(self, network: HostNetwork, store: Store) -> None:
+    def __init__(self, network: HostNetwork, names: NameService, store: Store) -> None:
         self._network = network
+        self._names = names
         self._store = store
 
     async def run(self, target: Start) -> None:
         if target.vm.slot is not None:
             target.link = await self._network.connect(target.vm)
+            await self._names.serve(target.link.gateway)
 
     async def undo(self, target: VmTarget) -> None:
         slot = await self._store.vm_slot(target.vm_id)

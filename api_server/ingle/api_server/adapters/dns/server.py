@@ -28,7 +28,7 @@ _PLAIN_UDP_BYTES = 512  # RFC 1035, 2.3.4
 
 
 class DnsServer:
-    """Answers for `domain`. Hold it open as a context manager: what serves stops at its end."""
+    """Answers for `domain`, until it is closed."""
 
     def __init__(self, domain: str, directory: Directory, upstream: Upstream | None = None, port: int = PORT) -> None:
         self._answers = Answers(domain, directory)

@@ -107,6 +107,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE vms ADD COLUMN nat INTEGER NOT NULL DEFAULT 1 CHECK (nat IN (0, 1));
     ALTER TABLE running ADD COLUMN address TEXT NOT NULL DEFAULT '';
     CREATE UNIQUE INDEX vms_by_slot ON vms (slot) WHERE slot IS NOT NULL;
+    CREATE INDEX running_by_address ON running (address) WHERE address != '';
     """,
     """
     ALTER TABLE vms ADD COLUMN init TEXT NOT NULL DEFAULT 'agent';

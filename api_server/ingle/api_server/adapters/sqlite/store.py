@@ -150,6 +150,11 @@ class SqliteStore:
         row = self._rows.execute("SELECT slot FROM vms WHERE id = ?", (vm_id,)).fetchone()
         return None if row is None else row["slot"]
 
+    def connected_vm(self, *, name: str = "", address: str = "") -> Vm | None:
+        where = " WHERE address != '' AND (name = ?1 OR address = ?2)"
+        row = self._rows.execute(rows.SELECT_VMS + where, (name, address)).fetchone()
+        return None if row is None else rows.vm_of(row)
+
     async def vm_token(self, vm_id: str) -> bytes:
         return bytes(self._row(_VM, "SELECT token FROM vms WHERE id = ?", vm_id)["token"])
 
