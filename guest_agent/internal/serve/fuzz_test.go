@@ -85,6 +85,7 @@ func FuzzConversation(f *testing.F) {
 			Version: "fuzzed", HelloTimeout: time.Minute, Reaper: processReaper(), Shutdown: func() {},
 			sessions: session.NewRegistry(),
 		}
+		echo(t, filepath.Join(root, "echo"))
 		before := runtime.NumGoroutine()
 		answers := converse(t, server, append(said, rest...))
 		if len(answers) == 0 || answers[0] != frame.HelloOk {
@@ -109,6 +110,28 @@ func FuzzConversation(f *testing.F) {
 			}
 		}
 	})
+}
+
+// echo is a server that says what it is told.
+func echo(t *testing.T, path string) {
+	t.Helper()
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			stream, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer stream.Close()
+				_, _ = io.Copy(stream, stream)
+			}()
+		}
+	}()
 }
 
 // harmless has a request of every kind that a fuzzer may make, about files in root.
@@ -136,11 +159,16 @@ func harmless(root string) []*agentpb.Request {
 		{Operation: &agentpb.Request_Remove{Remove: &agentpb.RemoveRequest{Path: path, Recursive: true}}},
 		{Operation: &agentpb.Request_Rename{Rename: &agentpb.RenameRequest{Path: path, NewPath: path}}},
 		{Operation: &agentpb.Request_CopyOut{CopyOut: &agentpb.CopyOutRequest{Path: root}}},
+		{Operation: &agentpb.Request_ListPorts{ListPorts: &agentpb.ListPortsRequest{}}},
+		{Operation: &agentpb.Request_Activity{Activity: &agentpb.ActivityRequest{}}},
+		{Operation: &agentpb.Request_Forward{Forward: &agentpb.ForwardRequest{
+			Target: &agentpb.ForwardRequest_UnixPath{UnixPath: filepath.Join(root, "echo")},
+		}}},
 	}
 }
 
-// tamed makes a request harmless to the machine that the fuzzer runs on: of programs, cat and true; of files, those in
-// root; and what is not known to be harmless is a ping. Archives have a fuzzer of their own.
+// tamed makes a request harmless to the machine that the fuzzer runs on: of programs, cat and true; of files and servers,
+// those in root; and what is not known to be harmless is a ping. Archives have a fuzzer of their own.
 func tamed(request *agentpb.Request, root string) *agentpb.Request {
 	switch asked := request.Operation.(type) {
 	case *agentpb.Request_Exec:
@@ -150,7 +178,9 @@ func tamed(request *agentpb.Request, root string) *agentpb.Request {
 	case *agentpb.Request_AttachSession:
 		tameProgram(asked.AttachSession.Create)
 	case *agentpb.Request_Ping, *agentpb.Request_Stats, *agentpb.Request_Shutdown, *agentpb.Request_ListSessions,
-		*agentpb.Request_ResizeSession, *agentpb.Request_KillSession, nil:
+		*agentpb.Request_ResizeSession, *agentpb.Request_KillSession, *agentpb.Request_ListPorts, *agentpb.Request_Activity, nil:
+	case *agentpb.Request_Forward:
+		asked.Forward.Target = &agentpb.ForwardRequest_UnixPath{UnixPath: filepath.Join(root, "echo")}
 	case *agentpb.Request_ReadFile:
 		asked.ReadFile.Path = within(root, asked.ReadFile.Path)
 	case *agentpb.Request_WriteFile:

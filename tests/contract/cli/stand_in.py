@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -33,6 +34,7 @@ from ingle.v1 import (
 )
 
 OP_ID = "op-0123456789ab"
+ACTIVITY = vm_pb2.GuestActivity(idle=Duration(seconds=3, nanos=500_000_000), execs=1)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -87,6 +89,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
     def __init__(self, world: World) -> None:
         self.world = world
         self.stopping = 0
+        self.seconds = 0
         self.all_stopping = asyncio.Event()
 
     async def ListVms(self, request: vm_pb2.ListVmsRequest, context: Context) -> vm_pb2.ListVmsResponse:
@@ -146,13 +149,23 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
     async def GetVmHealth(self, request: vm_pb2.GetVmHealthRequest, context: Context) -> vm_pb2.GetVmHealthResponse:
         vm = await self.world.find(request.vm, context)
         alive = vm.state == vm_pb2.VM_STATE_RUNNING
-        return vm_pb2.GetVmHealthResponse(state=vm.state, vmm_alive=alive, agent_answers=alive)
+        activity = ACTIVITY if alive else None
+        return vm_pb2.GetVmHealthResponse(state=vm.state, vmm_alive=alive, agent_answers=alive, activity=activity)
 
     async def GetVmStats(self, request: vm_pb2.GetVmStatsRequest, context: Context) -> vm_pb2.GetVmStatsResponse:
-        await self.world.find(request.vm, context)
-        answer = vm_pb2.GetVmStatsResponse()
+        vm = await self.world.find(request.vm, context)
+        if vm.state != vm_pb2.VM_STATE_RUNNING:
+            await refuse(context, "WRONG_STATE", f"VM {vm.name!r} is not running", f"ingle vm start {vm.name}")
+        # Each answer is a second later than the one before: two processors, each busy half of it.
+        self.seconds += 1
+        answer = vm_pb2.GetVmStatsResponse(activity=ACTIVITY)
         answer.vmm.cpu_time.FromMilliseconds(1500)
         answer.guest.memory_total_bytes = 1 << 40
+        answer.guest.cpus = 2
+        answer.guest.cpu_total.FromSeconds(2 * self.seconds)
+        answer.guest.cpu_idle.FromSeconds(self.seconds)
+        answer.guest.interfaces.add(name="lo", received_bytes=1 << 40, sent_bytes=1 << 40)
+        answer.guest.interfaces.add(name="eth0", received_bytes=2 << 20, sent_bytes=1 << 10)
         return answer
 
     async def StreamVmLogs(
