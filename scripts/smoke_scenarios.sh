@@ -19,6 +19,9 @@ scenarios=(
   a_life
   many_at_once_each_once
   kill_and_prune
+  a_shell_that_outlives_its_client
+  a_shell_in_a_vm_of_its_own
+  files_in_and_out
   an_image_of_ones_own
   vms_outlive_the_server
   operations_are_remembered
@@ -43,11 +46,16 @@ refused() {
   grep -qiF -- "$text" refusal
 }
 
+# on_a_terminal CODE COMMAND [EXPECT [SEND EXPECT]...]: see scripts/on_a_terminal.py.
+# shellcheck disable=SC2154 # smoke.sh has it
+on_a_terminal() { TERM=xterm python "$repository/scripts/on_a_terminal.py" "$@"; }
+
 everything() { ingle vm list --json && ingle image list --json && ingle kernel list --json; }
 
 # value KEY: of the JSON object, or the number of elements of the array, on stdin.
 value() { env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 count() { env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(len(json.load(sys.stdin)))'; }
+first() { env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(json.load(sys.stdin)[0][sys.argv[1]])' "$1"; }
 vm_value() { ingle vm show --json "$1" | value "$2"; }
 
 preflight() {
@@ -176,6 +184,58 @@ kill_and_prune() {
   ingle vm delete alive
 }
 
+a_shell_that_outlives_its_client() {
+  ingle vm create --name term
+  # shellcheck disable=SC2016 # the guest's shell expands it
+  on_a_terminal 0 'ingle vm shell term' '# ' 'kept=here; echo one-$kept\r' one-here '\x10\x11' 'come back: ingle vm shell term'
+  ingle vm session list term | grep 'init *no *80x24'
+  # shellcheck disable=SC2016
+  on_a_terminal 3 'ingle vm shell term' one-here 'echo two-$kept; exit 3\r' two-here
+  on_a_terminal 5 'ingle vm exec -t term -- sh -c "stty size; exit 5"' '24 80'
+  [ "$(ingle vm session list --json term | count)" -eq 0 ]
+  on_a_terminal 0 'ingle vm shell --new term' '# ' '\x10\x11' 'ingle vm session attach term s-'
+  session=$(ingle vm session list --json term | first id)
+  on_a_terminal 0 "ingle vm session attach term $session" '# ' '\x10\x11' detached
+  ingle vm session kill term "$session"
+  [ "$(ingle vm session list --json term | count)" -eq 0 ]
+  refused 'a terminal is needed' ingle vm shell term
+  ingle vm delete --force term
+}
+
+a_shell_in_a_vm_of_its_own() {
+  on_a_terminal 7 'ingle vm run --rm' '# ' 'exit 7\r'
+  [ "$(ingle vm list --json | count)" -eq 0 ]
+  expect 2 ingle vm run
+}
+
+files_in_and_out() {
+  ingle vm create --name files
+  mkdir -p tree/sub
+  echo index >tree/index.html
+  chmod 640 tree/index.html
+  ln -s index.html tree/link
+  head -c 300000 /dev/urandom >tree/sub/noise
+  ingle vm cp tree files:/srv
+  ingle vm exec files -- cat /srv/tree/sub/noise | cmp - tree/sub/noise
+  ingle vm cp files:/srv/tree back
+  diff --recursive --no-dereference tree back
+  [ "$(stat -c %a back/index.html)" = 640 ]
+  ingle vm cp files:/etc/hostname .
+  [ "$(cat hostname)" = files ]
+  tar -c tree | ingle vm cp - files:/opt
+  ingle vm cp files:/opt/tree - | tar -t | grep '^tree/sub/noise$'
+  echo hello | ingle vm file write --mode 600 files /root/note
+  [ "$(ingle vm file cat files /root/note)" = hello ]
+  ingle vm file ls files /root | grep -e '-0600.*note'
+  ingle vm file stat files /root/note
+  ingle vm file mkdir files /root/directory
+  ingle vm file mv files /root/note /root/directory/note
+  refused directory ingle vm file rm files /root/directory
+  ingle vm file rm --recursive files /root/directory
+  refused '/root/directory' ingle vm file cat files /root/directory/note
+  ingle vm delete --force files
+}
+
 an_image_of_ones_own() {
   mkdir -p tree/bin tree/etc
   cp "$(command -v busybox)" tree/bin/busybox
@@ -202,7 +262,7 @@ vms_outlive_the_server() {
 
 operations_are_remembered() {
   ingle operation list | grep -i create
-  last=$(ingle operation list --json | env -u COVERAGE_PROCESS_START python -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')
+  last=$(ingle operation list --json | first id)
   ingle operation show "$last"
 }
 

@@ -161,12 +161,16 @@ def sleeping(server: Server, vm: vm_pb2.Vm, **fields: bool) -> "Iterator[guest_p
 
 def test_a_command_whose_vm_goes_says_how_it_went(server: Server) -> None:
     vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
-    command = sleeping(server, vm)
-    server.vms.KillVm(vm_pb2.KillVmRequest(vm=vm.id))
-    error = refused(list, command)
-    assert error.reason == "VM_ENDED"
-    assert f"VM '{vm.name}' was stopped" in error.message
-    assert error.remedy == f"ingle vm start {vm.name}"
+    for end in (
+        lambda: server.vms.KillVm(vm_pb2.KillVmRequest(vm=vm.id)),
+        lambda: server.vms.StopVm(vm_pb2.StopVmRequest(vm=vm.id)),
+    ):
+        command = sleeping(server, server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm)
+        end()
+        error = refused(list, command)
+        assert error.reason == "VM_ENDED"
+        assert f"VM '{vm.name}' was stopped" in error.message
+        assert error.remedy == f"ingle vm start {vm.name}"
     command = sleeping(server, server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm)
     os.kill(server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm.pid, signal.SIGKILL)
     error = refused(list, command)

@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pexpect  # type: ignore[import-untyped]
 import pytest
 
-from harness import Server, refused
+from harness import NewServer, Server, refused
 from ingle.v1 import guest_pb2, vm_pb2
 
 DETACH = "\x10\x11"
@@ -83,6 +84,53 @@ def test_a_shell_draws_resizes_is_left_survives_a_killed_client_and_comes_back(
         child.wait()
         assert child.exitstatus == 9
     assert sessions(server, guest) == []
+
+
+def test_an_editor_draws_on_the_whole_screen_and_on_another_size_of_it(server: Server, guest: vm_pb2.Vm) -> None:
+    with ingle(server, "cp", "/bin/busybox", f"{guest.name}:/root/busybox") as child:
+        child.expect(pexpect.EOF)
+    with ingle(server, "exec", "-t", guest.name, "--", "./busybox", "vi", "note") as child:
+        child.expect_exact("\x1b[?1049h")  # the other screen
+        child.expect_exact("\x1b[24;1H")  # the status line is the last
+        child.setwinsize(40, 120)
+        child.expect_exact("\x1b[40;1H\x1b[K- note")
+        child.send("i")
+        child.expect_exact("I note")
+        child.send("hello")
+        child.expect_exact("hello")
+        child.send("\x03")  # the guest's, not ours: vi leaves insertion with it, and goes on
+        child.expect_exact("- note")
+        child.send(":wq\r")
+        child.expect_exact("\x1b[?1049l")
+        child.expect(pexpect.EOF)
+        child.wait()
+        assert child.exitstatus == 0
+    assert server.run(guest.id, "cat", "/root/note") == (0, b"hello\n", b"")
+
+
+def test_our_terminal_is_as_it_was_when_the_vm_or_the_server_goes(new_server: NewServer, tmp_path: Path) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="web"))).vm
+    before, after = tmp_path / "before", tmp_path / "after"
+    script = f"stty -g >{before}; {sys.executable} -m ingle.cli vm shell web; echo code-$?; stty -g >{after}"
+    ways = (
+        (lambda: server.vms.KillVm(vm_pb2.KillVmRequest(vm="web")), "VM 'web' was stopped in the middle of it"),
+        (lambda: server.vms.StopVm(vm_pb2.StopVmRequest(vm="web")), "VM 'web' was stopped in the middle of it"),
+        (server.kill, "remedy: ingle vm shell web"),
+    )
+    for end, told in ways:
+        server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id))
+        environment = {**os.environ, "INGLE_SOCKET": str(server.socket), "TERM": "xterm"}
+        child = pexpect.spawn("sh", ["-c", script], env=environment, encoding="utf-8", timeout=60)
+        try:
+            child.expect_exact("root@web:~# ")
+            end()
+            child.expect_exact(told)
+            child.expect(pexpect.EOF)
+        finally:
+            child.close(force=True)
+        assert before.read_text() == after.read_text()
+    server.start()
 
 
 def test_run_without_a_command_is_a_shell_in_a_vm_that_stays(server: Server) -> None:

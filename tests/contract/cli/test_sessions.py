@@ -48,6 +48,9 @@ class OneVm:
     async def conversation(self, vm: str) -> AsyncIterator[GuestChannel]:
         yield self.channel(vm)
 
+    async def check_killed(self, vm: str) -> None:
+        """It lives on."""
+
 
 @pytest.fixture
 def interceptor() -> CallInterceptor:
@@ -55,22 +58,27 @@ def interceptor() -> CallInterceptor:
 
 
 @pytest.fixture
-async def server(
-    isolated: Ingle, agent_binary: Path, tmp_path: Path, interceptor: CallInterceptor
-) -> AsyncIterator[grpc.aio.Server]:
+def agent(agent_binary: Path, tmp_path: Path) -> Iterator[Agent]:
     with running_agent(agent_binary, tmp_path) as agent:
-        one, world = OneVm(agent), World()
-        world.add_vm("web")
-        server = grpc.aio.server(interceptors=[interceptor])
-        servicer = GuestServicer(one, one, None)  # type: ignore[arg-type] # what sessions need of them
-        guest_pb2_grpc.add_GuestServiceServicer_to_server(servicer, server)
-        vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract]
-        server.add_insecure_port(f"unix:{tmp_path}/grpc.sock")
-        await server.start()
-        gate = await open_gate(tmp_path / "api.sock", tmp_path / "grpc.sock", Callers(os.getuid()))
-        yield server
-        gate.close()
-        await server.stop(None)
+        yield agent
+
+
+@pytest.fixture
+async def server(
+    isolated: Ingle, agent: Agent, tmp_path: Path, interceptor: CallInterceptor
+) -> AsyncIterator[grpc.aio.Server]:
+    one, world = OneVm(agent), World()
+    world.add_vm("web")
+    server = grpc.aio.server(interceptors=[interceptor])
+    servicer = GuestServicer(one, one, None)  # type: ignore[arg-type] # what sessions need of them
+    guest_pb2_grpc.add_GuestServiceServicer_to_server(servicer, server)
+    vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract]
+    server.add_insecure_port(f"unix:{tmp_path}/grpc.sock")
+    await server.start()
+    gate = await open_gate(tmp_path / "api.sock", tmp_path / "grpc.sock", Callers(os.getuid()))
+    yield server
+    gate.close()
+    await server.stop(None)
 
 
 @pytest.fixture
@@ -229,9 +237,12 @@ async def test_new_is_another_one(ingle: Ingle) -> None:
             assert (await ended(child))[0] == 5
 
 
-@pytest.mark.parametrize("way_out", ["exit", "detach", "SIGTERM", "SIGHUP", "stolen", "server gone"])
+@pytest.mark.parametrize(
+    "way_out",
+    ["exit", "detach", "SIGINT", "SIGQUIT", "SIGTERM", "SIGHUP", "stolen", "killed", "guest gone", "server gone"],
+)
 async def test_our_terminal_is_as_it_was_whichever_way_we_leave(
-    ingle: Ingle, server: grpc.aio.Server, tmp_path: Path, way_out: str
+    ingle: Ingle, agent: Agent, server: grpc.aio.Server, tmp_path: Path, way_out: str
 ) -> None:
     run = f"{sys.executable} -m ingle.cli vm shell web"
     script = f'stty -g >"{tmp_path}/before"; {run}; stty -g >"{tmp_path}/after"; echo le""ft'
@@ -243,11 +254,15 @@ async def test_our_terminal_is_as_it_was_whichever_way_we_leave(
                 child.sendline("exit")
             case "detach":
                 child.send(DETACH)
-            case "SIGTERM" | "SIGHUP":
+            case "SIGINT" | "SIGQUIT" | "SIGTERM" | "SIGHUP":
                 os.kill(_only_child(child.pid), getattr(signal, way_out))
             case "stolen":
                 with shell(ingle, "--steal", "web") as thief:
                     await expect(thief, "42\r\n")
+            case "killed":
+                await ingle("vm", "session", "kill", "web", "init")
+            case "guest gone":
+                agent.process.kill()
             case "server gone":
                 await server.stop(None)
         await expect(child, "left")

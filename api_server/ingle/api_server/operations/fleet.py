@@ -85,6 +85,12 @@ class Fleet:
                 raise ended from error
             raise
 
+    async def check_killed(self, vm: Vm) -> None:
+        """For a command that a signal ended. Raises GuestError(VM_ENDED) when that came with the end of its VM."""
+        now = await self._store.vm(vm.id)
+        if now.state is VmState.STOPPING:
+            raise _stopped(now)
+
     async def close(self) -> None:
         """Let go of all. Every VMM lives on."""
         for watcher in self._watchers:
@@ -108,8 +114,7 @@ class Fleet:
                 now = await self._store.vm(vm.id)
         except NotFound:
             return GuestError(Reason.VM_ENDED, f"VM {vm.name!r} was deleted in the middle of it")
-        how = f"died in the middle of it: {now.error}" if now.error else "was stopped in the middle of it"
-        return GuestError(Reason.VM_ENDED, f"VM {now.name!r} {how}", f"ingle vm start {now.name}")
+        return _stopped(now)
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()
@@ -131,3 +136,8 @@ class Fleet:
         await self._release.of(await self._store.vm(vm_id))
         await self._store.move_vm(vm_id, VmState.ERROR if failure else VmState.STOPPED, error=failure)
         await self.detach(vm_id)
+
+
+def _stopped(vm: Vm) -> GuestError:
+    how = f"died in the middle of it: {vm.error}" if vm.error else "was stopped in the middle of it"
+    return GuestError(Reason.VM_ENDED, f"VM {vm.name!r} {how}", f"ingle vm start {vm.name}")

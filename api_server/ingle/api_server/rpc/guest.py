@@ -10,6 +10,7 @@ import grpc
 
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import GuestError, InvalidArgument, NotFound, Reason
+from ingle.api_server.model.guest import Exited
 from ingle.api_server.operations.delete_vm import DeleteVm
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import uninterrupted
@@ -55,6 +56,8 @@ class GuestServicer(SessionCalls, FileCalls, ForwardCalls):
                     async for event in session.events():
                         if pump.done() and not pump.cancelled() and (problem := pump.exception()):
                             raise problem
+                        if isinstance(event, Exited) and event.signal and not event.timed_out:
+                            await self._fleet.check_killed(vm)
                         yield convert.exec_event(event)
                 finally:
                     pump.cancel()

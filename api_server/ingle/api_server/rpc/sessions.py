@@ -7,6 +7,7 @@ from typing import TypeAlias
 import grpc
 
 from ingle.api_server.model.errors import GuestError, InvalidArgument
+from ingle.api_server.model.guest import Exited
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.ports.guest import Attachment, GuestChannel
 from ingle.api_server.ports.store import Store
@@ -46,6 +47,8 @@ class SessionCalls(guest_pb2_grpc.GuestServiceServicer):
             pump = asyncio.create_task(_pump_or_leave(request_iterator, attachment))
             try:
                 async for event in attachment.events():
+                    if isinstance(event, Exited) and event.signal:
+                        await self._fleet.check_killed(vm)
                     yield convert.session_event(event)
             except GuestError:
                 if pump.done() and (problem := pump.exception()):
