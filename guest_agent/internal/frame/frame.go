@@ -100,8 +100,8 @@ func within(err error) error {
 	return err
 }
 
-// putHeader writes the header of a frame with size bytes of payload.
-func putHeader(header []byte, kind Type, size int) {
+// PutHeader writes the header of a frame with size bytes of payload.
+func PutHeader(header []byte, kind Type, size int) {
 	binary.BigEndian.PutUint32(header, uint32(size)+1)
 	header[4] = byte(kind)
 }

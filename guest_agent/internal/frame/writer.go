@@ -48,7 +48,7 @@ func (w *Writer) WriteInPlace(kind Type, buffer []byte) error {
 	if size > MaxPayload {
 		return TooLargeError{size, MaxPayload}
 	}
-	putHeader(buffer, kind, size)
+	PutHeader(buffer, kind, size)
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
 	if err := w.flush(); err != nil {
@@ -58,9 +58,20 @@ func (w *Writer) WriteInPlace(kind Type, buffer []byte) error {
 	return err
 }
 
+// Compose gives the stream to whoever writes one frame in pieces, beginning with PutHeader, or nothing. An error in the
+// middle of a frame is the end of the stream.
+func (w *Writer) Compose(write func(stream io.Writer) error) error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return write(w.stream)
+}
+
 func (w *Writer) queue(kind Type, payload []byte) {
 	var header [HeaderSize]byte
-	putHeader(header[:], kind, len(payload))
+	PutHeader(header[:], kind, len(payload))
 	w.queued = append(append(w.queued, header[:]...), payload...)
 }
 

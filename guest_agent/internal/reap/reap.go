@@ -36,6 +36,7 @@ type Child struct {
 	done      chan struct{}
 	status    syscall.WaitStatus
 	condemned bool
+	afterExit func()
 	// Killing it means all of its session, not its process group alone: a shell puts each job in a group of its own.
 	wholeSession bool
 }
@@ -117,6 +118,17 @@ func (c *Child) Done() <-chan struct{} { return c.done }
 // Status tells how the child ended. It may be asked once Done is closed.
 func (c *Child) Status() syscall.WaitStatus { return c.status }
 
+// AfterExit has f called in a goroutine of its own once the child was reaped, at once if that is past. There can be one f.
+func (c *Child) AfterExit(f func()) {
+	c.reaper.mutex.Lock()
+	defer c.reaper.mutex.Unlock()
+	if c.reaper.children[c.Pid] != c {
+		go f()
+		return
+	}
+	c.afterExit = f
+}
+
 // Signal signals the child's process group; a child that has ended is fine.
 func (c *Child) Signal(number syscall.Signal) error {
 	c.reaper.mutex.Lock()
@@ -195,6 +207,9 @@ func (r *Reaper) reapOne() bool {
 		delete(r.children, pid)
 		child.status = status
 		close(child.done)
+		if child.afterExit != nil {
+			go child.afterExit()
+		}
 	}
 	return true
 }

@@ -60,10 +60,7 @@ func (c *connection) detach(spec command.Spec, timeout time.Duration) error {
 	}
 	if timeout > 0 {
 		timer := time.AfterFunc(timeout, func() { child.Condemn() })
-		go func() {
-			<-child.Done()
-			timer.Stop()
-		}()
+		child.AfterExit(func() { timer.Stop() })
 	}
 	return c.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(child.Pid)})
 }
@@ -84,19 +81,24 @@ func (e *execution) run(timeout time.Duration) error {
 	// A caller that can't be told has left, which the reading side sees and acts upon; so errors of sending stay here.
 	_ = e.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(e.command.Pid)})
 
+	e.command.AfterExit(func() {
+		e.stdin.abandon()
+		deadline := time.Now().Add(outputGrace)
+		_ = e.command.Stdout.SetReadDeadline(deadline)
+		_ = e.command.Stderr.SetReadDeadline(deadline)
+	})
+	// There are hundreds of commands, so there are no more goroutines of each than wait for something.
 	var work sync.WaitGroup
-	work.Add(3)
-	go func() { defer work.Done(); e.stdin.drain(e.grant) }()
-	go func() { defer work.Done(); pump(e.command.Stdout, e.writer, frame.Stdout) }()
+	work.Add(1)
 	go func() { defer work.Done(); pump(e.command.Stderr, e.writer, frame.Stderr) }()
+	if e.command.Stdin != nil {
+		work.Add(1)
+		go func() { defer work.Done(); e.stdin.drain(e.grant) }()
+	}
 	left := make(chan error, 1)
 	go func() { left <- e.obey() }()
-
+	pump(e.command.Stdout, e.writer, frame.Stdout)
 	<-e.command.Done()
-	e.stdin.abandon()
-	deadline := time.Now().Add(outputGrace)
-	_ = e.command.Stdout.SetReadDeadline(deadline)
-	_ = e.command.Stderr.SetReadDeadline(deadline)
 	work.Wait()
 	select {
 	case err := <-left:

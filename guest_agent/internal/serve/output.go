@@ -4,17 +4,14 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"ingle.dev/guest_agent/internal/frame"
 )
 
-// outputChunk is the size of a pipe, so one read can empty it; see pipe(7).
-const outputChunk = 64 * 1024
-
-var outputBuffers = sync.Pool{New: func() any { return new([frame.HeaderSize + outputChunk]byte) }}
+// outputFrame is the most of one frame, the size of a pipe, see pipe(7): callers pay by the frame.
+const outputFrame = 64 * 1024
 
 // pump sends all of a command's output as frames, and closes the pipe. A slow caller slows the command. When the pipe's
 // read deadline passes, what is in it at that moment still goes out.
@@ -25,53 +22,67 @@ func pump(pipe *os.File, writer *frame.Writer, kind frame.Type) {
 		return
 	}
 	for {
-		err := forward(raw.Read, writer, kind)
+		var failed error
+		err := raw.Read(func(fd uintptr) bool {
+			failed = forward(int(fd), writer, kind)
+			return failed != unix.EAGAIN
+		})
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = forward(once(raw.Control), writer, kind)
+			_ = raw.Control(func(fd uintptr) { _ = forward(int(fd), writer, kind) })
 		}
-		if err != nil {
+		if err != nil || failed != nil {
 			return
 		}
 	}
 }
 
-// forward reads once and writes a frame. The buffer is borrowed when there is something to read and not before: a
-// hundred silent commands hold none.
-func forward(ready func(func(fd uintptr) bool) error, writer *frame.Writer, kind frame.Type) error {
-	var buffer *[frame.HeaderSize + outputChunk]byte
-	var size int
-	var readErr error
-	err := ready(func(fd uintptr) bool {
-		buffer = outputBuffers.Get().(*[frame.HeaderSize + outputChunk]byte)
-		for {
-			size, readErr = unix.Read(int(fd), buffer[frame.HeaderSize:])
-			if readErr != unix.EINTR {
-				break
+// forward sends what is in the pipe, at most one frame of it: io.EOF at its end, EAGAIN when there is nothing. The
+// buffer is borrowed once the caller can be written to and something may be there: who waits for either holds none.
+func forward(pipe int, writer *frame.Writer, kind frame.Type) error {
+	return writer.Compose(func(stream io.Writer) error {
+		buffer, giveBack := borrowBuffer()
+		defer giveBack()
+		size, err := readSome(pipe, buffer[frame.HeaderSize:])
+		if err != nil {
+			return err
+		}
+		rest := 0
+		if size == len(buffer)-frame.HeaderSize {
+			if rest, err = unix.IoctlGetInt(pipe, unix.TIOCINQ); err != nil {
+				return err
 			}
+			rest = min(rest, outputFrame-size)
 		}
-		if readErr == unix.EAGAIN {
-			outputBuffers.Put(buffer)
-			buffer = nil
-			return false
+		frame.PutHeader(buffer, kind, size+rest)
+		if _, err := stream.Write(buffer[:frame.HeaderSize+size]); err != nil {
+			return err
 		}
-		return true
+		for rest > 0 {
+			// It is all there, and nobody else reads the pipe.
+			if size, err = readSome(pipe, buffer[:min(rest, len(buffer))]); err != nil {
+				return err
+			}
+			if _, err := stream.Write(buffer[:size]); err != nil {
+				return err
+			}
+			rest -= size
+		}
+		return nil
 	})
-	if buffer == nil {
-		return err
-	}
-	defer outputBuffers.Put(buffer)
-	if readErr != nil {
-		return readErr
-	}
-	if size == 0 {
-		return io.EOF
-	}
-	return writer.WriteInPlace(kind, buffer[:frame.HeaderSize+size])
 }
 
-// once makes a single try of what waits otherwise.
-func once(control func(func(fd uintptr)) error) func(func(fd uintptr) bool) error {
-	return func(try func(fd uintptr) bool) error {
-		return control(func(fd uintptr) { try(fd) })
+// readSome reads without waiting.
+func readSome(fd int, buffer []byte) (int, error) {
+	for {
+		size, err := unix.Read(fd, buffer)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return 0, err
+		case size == 0:
+			return 0, io.EOF
+		default:
+			return size, nil
+		}
 	}
 }

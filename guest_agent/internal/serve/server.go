@@ -30,6 +30,9 @@ const (
 	// helloLimit is all that a caller who has not shown the token may make us allocate.
 	helloLimit = 1024
 
+	// readAhead is enough for HELLO and most requests at once. What is longer is read to where it belongs.
+	readAhead = 1024
+
 	// lingerTimeout is how long we wait for a caller to take the last frame and close.
 	lingerTimeout = 5 * time.Second
 
@@ -96,7 +99,7 @@ func (s *Server) converse(accepted net.Conn) {
 	c := &connection{
 		server: s,
 		stream: stream,
-		reader: bufio.NewReader(stream),
+		reader: bufio.NewReaderSize(stream, readAhead),
 		writer: frame.NewWriter(stream),
 	}
 	request, err := c.greet()

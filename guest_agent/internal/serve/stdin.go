@@ -18,7 +18,7 @@ type stdinQueue struct {
 	pipe    io.WriteCloser // nil: the command has no stdin
 	mutex   sync.Mutex
 	changed *sync.Cond
-	pending []byte
+	pending [][]byte // as they came
 	ended   bool
 	held    int // bytes received and not granted again
 }
@@ -36,7 +36,7 @@ func newInputQueue(sink io.WriteCloser) *stdinQueue {
 	return q
 }
 
-// push takes what a caller sent. It never waits.
+// push takes what a caller sent, and keeps it. It never waits.
 func (q *stdinQueue) push(data []byte) error {
 	if q.pipe == nil {
 		return badRequest("STDIN for a command that was started without")
@@ -48,7 +48,7 @@ func (q *stdinQueue) push(data []byte) error {
 		return badRequest("%d bytes of STDIN ahead of the window of %d", q.held-stdinWindow, stdinWindow)
 	}
 	if !q.ended {
-		q.pending = append(q.pending, data...)
+		q.pending = append(q.pending, data)
 		q.changed.Signal()
 	}
 	return nil
@@ -78,8 +78,8 @@ func (q *stdinQueue) drain(grant func(bytes int)) {
 	}
 	defer q.pipe.Close()
 	taken, broken := 0, false
-	for spare := []byte(nil); ; {
-		data := q.next(spare)
+	for {
+		data := q.next()
 		if data == nil {
 			return
 		}
@@ -95,12 +95,11 @@ func (q *stdinQueue) drain(grant func(bytes int)) {
 			grant(taken)
 			taken = 0
 		}
-		spare = data[:0]
 	}
 }
 
-// next waits for input, and answers nil at its end. The spare becomes the new pending buffer.
-func (q *stdinQueue) next(spare []byte) []byte {
+// next waits for input, and answers nil at its end.
+func (q *stdinQueue) next() []byte {
 	q.mutex.Lock()
 	defer q.mutex.Unlock()
 	for len(q.pending) == 0 {
@@ -109,7 +108,8 @@ func (q *stdinQueue) next(spare []byte) []byte {
 		}
 		q.changed.Wait()
 	}
-	data := q.pending
-	q.pending = spare
+	data := q.pending[0]
+	q.pending[0] = nil
+	q.pending = q.pending[1:]
 	return data
 }

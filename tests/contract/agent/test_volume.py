@@ -1,0 +1,164 @@
+"""Much of everything at once: what the agent's memory is at the worst, and that nothing is lost on the way."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from ingle.api_server.model.guest import ExecSpec, Exited, Started, Stderr, Stdout
+from ingle.api_server.ports.guest import GuestChannel
+
+from .conftest import Agent, StartAgent
+
+MIB = 1024 * 1024
+IDLE_LIMIT = 12 * MIB
+BUSY_LIMIT = 20 * MIB
+CALLERS = 200
+BURST = 2_000_000
+
+
+def peak_memory(agent: Agent) -> int:
+    """The most that was resident since it started, in bytes."""
+    status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+async def reached(count: list[int], number: int) -> None:
+    async with asyncio.timeout(120):
+        while len(count) < number:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_agent_that_has_served_a_few_is_small(start_agent: StartAgent) -> None:
+    agent = start_agent()
+    for _ in range(20):
+        await agent.channel().ping()
+        async with agent.channel().exec(ExecSpec(("true",))) as session:
+            assert [event async for event in session.events()][-1] == Exited(0)
+    assert peak_memory(agent) < IDLE_LIMIT
+
+
+@pytest.mark.parametrize("callers_wait", [False, True], ids=["read at once", "read when all have burst"])
+async def test_two_hundred_commands_that_burst_at_once_fit_into_20_mb(
+    start_agent: StartAgent, tmp_path: Path, callers_wait: bool
+) -> None:
+    """Both output streams of each are full, and its stdin is open."""
+    agent = start_agent()
+    go, written = asyncio.Event(), asyncio.Event()
+    running: list[int] = []
+    half = BURST // 2
+    script = f"read line; head -c {half} /dev/zero & head -c {half} /dev/zero >&2; wait; cat; exit 7"
+
+    async def call() -> None:
+        async with agent.channel().exec(ExecSpec(("sh", "-c", script), stdin=True)) as session:
+            events = session.events()
+            started = await anext(events)
+            assert isinstance(started, Started)
+            running.append(started.pid)
+            await go.wait()
+            await session.write_stdin(b"go\n")
+            await session.close_stdin()
+            await written.wait()
+            sizes = {Stdout: 0, Stderr: 0}
+            async for event in events:
+                if isinstance(event, Stdout | Stderr):
+                    sizes[type(event)] += len(event.data)
+                else:
+                    assert event == Exited(7)
+            assert sizes == {Stdout: half, Stderr: half}
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(CALLERS):
+            tasks.create_task(call())
+        await reached(running, CALLERS)
+        go.set()
+        if callers_wait:
+            await stalled(running)
+        written.set()
+    assert peak_memory(agent) < BUSY_LIMIT
+
+
+async def stalled(pids: list[int]) -> None:
+    """Return when no command of these has written anything for a while: its pipe is full, and so is all behind it."""
+
+    def bytes_written() -> int:
+        return sum(_written_by_group(pid) for pid in pids)
+
+    async with asyncio.timeout(60):
+        before = -1
+        while (now := bytes_written()) != before:
+            before = now
+            await asyncio.sleep(0.5)
+
+
+def _written_by_group(leader: int) -> int:
+    children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+    total = 0
+    for pid in children:
+        try:
+            total += int(Path(f"/proc/{pid}/io").read_text().split("wchar:")[1].split()[0])
+        except OSError:
+            continue  # it has ended meanwhile
+    return total
+
+
+async def test_a_gigabyte_of_output_comes_as_it_went_at_constant_memory(
+    start_agent: StartAgent, tmp_path: Path
+) -> None:
+    agent = start_agent()
+    pattern = os.urandom(MIB)
+    (tmp_path / "pattern").write_bytes(pattern)
+    expected = memoryview(pattern * 2)
+    script = f"i=0; while [ $i -lt 1024 ]; do cat {tmp_path}/pattern; i=$((i+1)); done"
+    received = 0
+    async with agent.channel().exec(ExecSpec(("sh", "-c", script))) as session:
+        async for event in session.events():
+            match event:
+                case Stdout(data):
+                    at = received % MIB
+                    assert data == expected[at : at + len(data)], f"behind {received} bytes"
+                    received += len(data)
+                case Started():
+                    pass
+                case other:
+                    assert other == Exited(0)
+    assert received == 1024 * MIB
+    assert peak_memory(agent) < BUSY_LIMIT
+
+
+async def test_ten_thousand_short_commands_end_with_their_own_codes(channel: GuestChannel) -> None:
+    """While orphans of others, which the agent gets as PID 1 does, are reaped beside them."""
+    numbers = iter(range(10_000))
+    wrong: list[tuple[int, Exited]] = []
+    ran = 0
+
+    async def caller() -> None:
+        nonlocal ran
+        for number in numbers:
+            code = number % 256
+            script = f"exit {code}" if number % 10 else f"(true &); (sleep 0.01 &) >&- 2>&-; exit {code}"
+            async with channel.exec(ExecSpec(("sh", "-c", script))) as session:
+                *_, exited = [event async for event in session.events()]
+            ran += 1
+            if exited != Exited(code):
+                assert isinstance(exited, Exited)
+                wrong.append((number, exited))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(16):
+            tasks.create_task(caller())
+    assert (ran, wrong) == (10_000, [])
+
+
+async def test_deaths_by_signal_are_never_mixed_up_either(channel: GuestChannel) -> None:
+    async def call(number: int) -> Exited:
+        async with channel.exec(ExecSpec(("sh", "-c", f"kill -{number} $$"))) as session:
+            *_, exited = [event async for event in session.events()]
+        assert isinstance(exited, Exited)
+        return exited
+
+    numbers = [1, 2, 3, 6, 9, 13, 15, 34, 50, 64] * 20
+    assert await asyncio.gather(*(call(number) for number in numbers)) == [
+        Exited(128 + number, signal=number) for number in numbers
+    ]
