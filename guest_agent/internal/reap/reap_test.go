@@ -123,6 +123,23 @@ func TestASignalAfterTheEndGoesNowhere(t *testing.T) {
 	}
 }
 
+func TestWhatIsToFollowTheEndFollowsItOnceAlsoWhenItIsPast(t *testing.T) {
+	for _, past := range []bool{false, true} {
+		child := start(t, "read line")
+		followed := make(chan syscall.WaitStatus, 2)
+		if past {
+			ended(child)
+		}
+		child.AfterExit(func() { followed <- child.Status() })
+		if status := <-followed; status.ExitStatus() != 1 {
+			t.Errorf("past %v: %v", past, status)
+		}
+		if len(followed) > 0 {
+			t.Error("twice")
+		}
+	}
+}
+
 func TestACondemnedGroupEndsWithItsLeader(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	if err != nil {

@@ -113,6 +113,21 @@ async def test_a_slow_caller_slows_the_command(channel: GuestChannel) -> None:
     assert sum(sizes) == 100_000_000
 
 
+async def test_who_left_the_group_is_not_the_commands_any_more(channel: GuestChannel, gone: Gone) -> None:
+    """As a daemon that forks, or setsid: a timeout does not reach it, and nor does a caller that leaves."""
+    script = "setsid sh -c 'echo $$ $$; exec sleep 1000 >&- 2>&-' & wait; sleep 1000"
+    async with family(channel, script, timeout_seconds=0.3) as (_, pids, events):
+        command, outsider, _ = pids
+        try:
+            (ended,) = [event async for event in events]
+            assert ended == Exited(143, signal=15, timed_out=True)
+            await gone(command)
+            assert "sleep" in Path(f"/proc/{outsider}/cmdline").read_text()
+        finally:
+            os.kill(outsider, signal.SIGKILL)
+        await gone(outsider)
+
+
 async def test_a_background_process_outlives_its_command(run: Run, gone: Gone) -> None:
     result = await run("sh", "-c", "sleep 1000 & echo $!; exit 5")
     background = int(result.stdout)

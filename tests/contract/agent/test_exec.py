@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pwd
+import signal
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,10 @@ async def test_only_the_standard_streams_are_open_in_a_command(run: Run) -> None
     )  # 10, 255: the shell's
 
 
-async def test_a_signal_reaches_the_whole_group(channel: GuestChannel) -> None:
-    child = 'trap "echo child; exit" USR1; echo ready; while :; do sleep 0.01; done'
-    script = f"trap 'echo parent; exit 7' USR1; sh -c '{child}' & wait; wait"
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGWINCH, 34, 50, 64])
+async def test_a_signal_reaches_the_whole_group(channel: GuestChannel, number: int) -> None:
+    child = f'trap "echo child; exit" {number}; echo ready; while :; do sleep 0.01; done'
+    script = f"trap 'echo parent; exit 7' {number}; sh -c '{child}' & wait; wait"
     async with channel.exec(ExecSpec(("sh", "-c", script))) as session:
         output, code = b"", None
         async for event in session.events():
@@ -135,11 +137,42 @@ async def test_a_signal_reaches_the_whole_group(channel: GuestChannel) -> None:
                 case Stdout(data):
                     output += data
                     if data == b"ready\n":
-                        await session.send_signal(10)
+                        await session.send_signal(number)
                 case Exited(exit_code):
                     code = exit_code
     assert sorted(output.split()) == [b"child", b"parent", b"ready"]
     assert code == 7
+
+
+async def test_every_signal_there_is_can_be_sent(channel: GuestChannel) -> None:
+    ignored = {signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH}
+    stopping = {signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+
+    async def send(number: int) -> None:
+        async with channel.exec(ExecSpec(("sleep", "1000"))) as session:
+            events = session.events()
+            await anext(events)
+            await session.send_signal(number)
+            if number in ignored | stopping:
+                await session.send_signal(signal.SIGKILL)
+                number = signal.SIGKILL
+            assert await anext(events) == Exited(128 + number, signal=number)
+
+    # 32 and 33 are glibc's own, but the kernel's all the same.
+    await asyncio.gather(*(send(number) for number in range(1, 65)))
+
+
+async def test_after_its_input_has_ended_a_command_goes_on_and_hears_signals(channel: GuestChannel) -> None:
+    script = "trap 'echo caught; exit 7' USR1; cat; echo end; while :; do sleep 0.01; done"
+    async with channel.exec(ExecSpec(("sh", "-c", script), stdin=True)) as session:
+        events = session.events()
+        await anext(events)
+        await session.write_stdin(b"in\n")
+        assert await anext(events) == Stdout(b"in\n")
+        await session.close_stdin()
+        assert await anext(events) == Stdout(b"end\n")
+        await session.send_signal(signal.SIGUSR1)
+        assert [event async for event in events] == [Stdout(b"caught\n"), Exited(7)]
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,45 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from ingle.api_server.model.guest import ExecSpec, Exited, Started, Stderr, Stdout
 from ingle.api_server.ports.guest import GuestChannel
+from ingle.v1 import guest_pb2, guest_pb2_grpc
 
-from .conftest import Agent, StartAgent
+from .conftest import StartAgent
 
 MIB = 1024 * 1024
 IDLE_LIMIT = 12 * MIB
 BUSY_LIMIT = 20 * MIB
+SERVER_GROWTH = 8 * MIB
 CALLERS = 200
 BURST = 2_000_000
 
 
-def peak_memory(agent: Agent) -> int:
-    """The most that was resident since it started, in bytes."""
-    status = Path(f"/proc/{agent.process.pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+def peak_memory(pid: int) -> int:
+    """The most that was resident since the process started, in bytes."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+
+class Pattern:
+    """Random bytes that come again and again, and the command that says a gigabyte of them."""
+
+    def __init__(self, directory: Path) -> None:
+        once = os.urandom(MIB)
+        (directory / "pattern").write_bytes(once)
+        self._twice = memoryview(once * 2)
+        self.argv = ("sh", "-c", f"i=0; while [ $i -lt 1024 ]; do cat {directory}/pattern; i=$((i+1)); done")
+        self.received = 0
+
+    def check(self, data: bytes) -> None:
+        at = self.received % MIB
+        assert data == self._twice[at : at + len(data)], f"behind {self.received} bytes"
+        self.received += len(data)
 
 
 async def reached(count: list[int], number: int) -> None:
@@ -36,7 +55,7 @@ async def test_an_agent_that_has_served_a_few_is_small(start_agent: StartAgent) 
         await agent.channel().ping()
         async with agent.channel().exec(ExecSpec(("true",))) as session:
             assert [event async for event in session.events()][-1] == Exited(0)
-    assert peak_memory(agent) < IDLE_LIMIT
+    assert peak_memory(agent.process.pid) < IDLE_LIMIT
 
 
 @pytest.mark.parametrize("callers_wait", [False, True], ids=["read at once", "read when all have burst"])
@@ -76,7 +95,7 @@ async def test_two_hundred_commands_that_burst_at_once_fit_into_20_mb(
         if callers_wait:
             await stalled(running)
         written.set()
-    assert peak_memory(agent) < BUSY_LIMIT
+    assert peak_memory(agent.process.pid) < BUSY_LIMIT
 
 
 async def stalled(pids: list[int]) -> None:
@@ -106,25 +125,45 @@ def _written_by_group(leader: int) -> int:
 async def test_a_gigabyte_of_output_comes_as_it_went_at_constant_memory(
     start_agent: StartAgent, tmp_path: Path
 ) -> None:
-    agent = start_agent()
-    pattern = os.urandom(MIB)
-    (tmp_path / "pattern").write_bytes(pattern)
-    expected = memoryview(pattern * 2)
-    script = f"i=0; while [ $i -lt 1024 ]; do cat {tmp_path}/pattern; i=$((i+1)); done"
-    received = 0
-    async with agent.channel().exec(ExecSpec(("sh", "-c", script))) as session:
+    agent, pattern = start_agent(), Pattern(tmp_path)
+    async with agent.channel().exec(ExecSpec(pattern.argv)) as session:
         async for event in session.events():
             match event:
                 case Stdout(data):
-                    at = received % MIB
-                    assert data == expected[at : at + len(data)], f"behind {received} bytes"
-                    received += len(data)
+                    pattern.check(data)
                 case Started():
                     pass
                 case other:
                     assert other == Exited(0)
-    assert received == 1024 * MIB
-    assert peak_memory(agent) < BUSY_LIMIT
+    assert pattern.received == 1024 * MIB
+    assert peak_memory(agent.process.pid) < BUSY_LIMIT
+
+
+async def test_a_gigabyte_passes_the_server_at_constant_memory(start_agent: StartAgent, tmp_path: Path) -> None:
+    agent, pattern = start_agent(), Pattern(tmp_path)
+    script = Path(__file__).with_name("guest_server.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, script, agent.path, tmp_path / "api.sock", stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/api.sock") as channel:
+            guest = guest_pb2_grpc.GuestServiceStub(channel)
+            start = guest_pb2.ExecStart(vm="any", argv=["head", "-c", str(16 * MIB), "/dev/zero"])
+            async for _ in guest.Exec(iter([guest_pb2.ExecRequest(start=start)])):
+                pass  # all that it needs for any output at all is there now
+            before = peak_memory(process.pid)
+            start.argv[:] = pattern.argv
+            async for response in guest.Exec(iter([guest_pb2.ExecRequest(start=start)])):
+                pattern.check(response.stdout)
+        assert response.exited == guest_pb2.ExecExited()
+        assert pattern.received == 1024 * MIB
+        assert peak_memory(process.pid) - before < SERVER_GROWTH
+        assert peak_memory(agent.process.pid) < BUSY_LIMIT
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_ten_thousand_short_commands_end_with_their_own_codes(channel: GuestChannel) -> None:
