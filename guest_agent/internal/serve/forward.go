@@ -106,7 +106,7 @@ func (f *forwarding) run(sink *targetInput) error {
 func (f *forwarding) deliver() error {
 	raw, err := f.target.SyscallConn()
 	for err == nil {
-		err = forward(raw.Read, f.writer, frame.Data)
+		err = forward(raw, f.writer, frame.Data)
 	}
 	if err != io.EOF {
 		return err

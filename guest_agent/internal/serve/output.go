@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -22,33 +23,42 @@ func pump(pipe *os.File, writer *frame.Writer, kind frame.Type) {
 		return
 	}
 	for {
-		var failed error
-		err := raw.Read(func(fd uintptr) bool {
-			failed = forward(int(fd), writer, kind)
-			return failed != unix.EAGAIN
-		})
+		err := forward(raw, writer, kind)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = raw.Control(func(fd uintptr) { _ = forward(int(fd), writer, kind) })
+			_ = raw.Control(func(fd uintptr) { _ = forwardNow(int(fd), writer, kind) })
 		}
-		if err != nil || failed != nil {
+		if err != nil {
 			return
 		}
 	}
 }
 
-// forward sends what is in the pipe, at most one frame of it: io.EOF at its end, EAGAIN when there is nothing. The
-// buffer is borrowed once the caller can be written to and something may be there: who waits for either holds none.
-func forward(pipe int, writer *frame.Writer, kind frame.Type) error {
+// forward waits until a pipe or socket says something, and sends it as a frame; io.EOF at the end.
+func forward(source syscall.RawConn, writer *frame.Writer, kind frame.Type) error {
+	var failed error
+	err := source.Read(func(fd uintptr) bool {
+		failed = forwardNow(int(fd), writer, kind)
+		return failed != unix.EAGAIN
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
+// forwardNow sends what is there, at most one frame of it; EAGAIN when there is nothing. The buffer is borrowed once the
+// caller can be written to and something may be there: who waits for either holds none.
+func forwardNow(source int, writer *frame.Writer, kind frame.Type) error {
 	return writer.Compose(func(stream io.Writer) error {
 		buffer, giveBack := borrowBuffer()
 		defer giveBack()
-		size, err := readSome(pipe, buffer[frame.HeaderSize:])
+		size, err := readSome(source, buffer[frame.HeaderSize:])
 		if err != nil {
 			return err
 		}
 		rest := 0
 		if size == len(buffer)-frame.HeaderSize {
-			if rest, err = unix.IoctlGetInt(pipe, unix.TIOCINQ); err != nil {
+			if rest, err = unix.IoctlGetInt(source, unix.TIOCINQ); err != nil {
 				return err
 			}
 			rest = min(rest, outputFrame-size)
@@ -58,8 +68,8 @@ func forward(pipe int, writer *frame.Writer, kind frame.Type) error {
 			return err
 		}
 		for rest > 0 {
-			// It is all there, and nobody else reads the pipe.
-			if size, err = readSome(pipe, buffer[:min(rest, len(buffer))]); err != nil {
+			// It is all there, and nobody else reads it.
+			if size, err = readSome(source, buffer[:min(rest, len(buffer))]); err != nil {
 				return err
 			}
 			if _, err := stream.Write(buffer[:size]); err != nil {

@@ -11,6 +11,8 @@ const (
 	stdinWindow = 256 * 1024
 	// grantStep is how much must have been taken before the caller is told: a short input needs no WINDOW at all.
 	grantStep = stdinWindow / 4
+	// littlePiece is the most that is put together from several frames.
+	littlePiece = 4 * 1024
 )
 
 // stdinQueue is input on its way to whoever may be slow to read it, or not read it at all.
@@ -18,7 +20,7 @@ type stdinQueue struct {
 	pipe    io.WriteCloser // nil: the command has no stdin
 	mutex   sync.Mutex
 	changed *sync.Cond
-	pending [][]byte // as they came
+	pending [][]byte // nearly as they came
 	ended   bool
 	held    int // bytes received and not granted again
 }
@@ -47,11 +49,20 @@ func (q *stdinQueue) push(data []byte) error {
 	if q.held > stdinWindow {
 		return badRequest("%d bytes of STDIN ahead of the window of %d", q.held-stdinWindow, stdinWindow)
 	}
-	if !q.ended {
-		q.pending = append(q.pending, data)
+	if !q.ended && len(data) > 0 {
+		q.keep(data)
 		q.changed.Signal()
 	}
 	return nil
+}
+
+// keep adds to what is pending. Little pieces become one: each on its own would cost several times its size.
+func (q *stdinQueue) keep(data []byte) {
+	if last := len(q.pending) - 1; last >= 0 && len(q.pending[last])+len(data) <= littlePiece {
+		q.pending[last] = append(q.pending[last], data...)
+		return
+	}
+	q.pending = append(q.pending, data)
 }
 
 // close lets the command see the end of its input, after what is pending.

@@ -163,7 +163,7 @@ async def test_every_signal_there_is_can_be_sent(channel: GuestChannel) -> None:
 
 
 async def test_after_its_input_has_ended_a_command_goes_on_and_hears_signals(channel: GuestChannel) -> None:
-    script = "trap 'echo caught; exit 7' USR1; cat; echo end; while :; do sleep 0.01; done"
+    script = "exec 2>&-; trap 'echo caught; exit 7' USR1; cat; echo end; while :; do sleep 0.01; done"
     async with channel.exec(ExecSpec(("sh", "-c", script), stdin=True)) as session:
         events = session.events()
         await anext(events)
