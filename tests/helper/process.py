@@ -146,8 +146,8 @@ class Helper:
 @contextmanager
 def helper_in_namespace(*flags: str, **policy: object) -> Iterator[Helper]:
     """One that runs, in a namespace that forwards packets."""
-    # Short: a socket's path has at most 107 bytes.
-    root = Path(tempfile.mkdtemp(prefix="ingle-helper-", dir="/tmp"))
+    # In memory, as /run is: the journal is synced with each call. Short: a socket's path has at most 107 bytes.
+    root = Path(tempfile.mkdtemp(prefix="ingle-helper-", dir="/dev/shm"))
     root.chmod(0o755)
     namespace = Namespace()
     namespace.sysctl("ipv4/ip_forward", 1)

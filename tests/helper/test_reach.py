@@ -248,3 +248,64 @@ def test_others_who_drop_what_they_do_not_know(helper: Helper, outside: Namespac
             for command in ("-P FORWARD ACCEPT", "-F", "-X"):
                 helper.namespace.run(program, *command.split())
         helper.namespace.run("nft", "flush", "ruleset")
+
+
+def test_a_published_port_that_nobody_serves_says_so_at_once(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2):
+        publish(helper, 1, 2, 8080, 80, pb.PROTOCOL_UDP)
+        with dial(outside, HOST, 8080, UDP, timeout=30) as connection:
+            connection.send(b"anybody?")
+            with pytest.raises(ConnectionRefusedError):
+                connection.recv(1)
+
+
+def test_a_vm_hears_that_its_client_has_gone(helper: Helper, outside: Namespace) -> None:
+    with helper.guest(2) as guest:
+        publish(helper, 1, 2, 8080, 80, pb.PROTOCOL_UDP)
+        with guest.namespace.do(lambda: socket.socket(socket.AF_INET, UDP)) as server:
+            server.bind(("", 80))
+            server.settimeout(30)
+            with dial(outside, HOST, 8080, UDP) as client:
+                client.send(b"hello")
+                server.connect(server.recvfrom(100)[1])
+            server.send(b"still there?")
+            with pytest.raises(ConnectionRefusedError):
+                server.recv(1)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
+def test_another_vms_address_takes_nobody_out_even_without_the_bridges_rules(
+    helper: Helper, outside: Namespace, family: socket.AddressFamily
+) -> None:
+    with helper.guest(2, 1) as honest, helper.guest(258, 2) as thief:
+        helper.nat(2)
+        helper.namespace.run("nft", "delete", "table", "bridge", "ingle")
+        ipv4, target = family == socket.AF_INET, OUTSIDE if family == socket.AF_INET else OUTSIDE6
+        stolen = honest.ipv4 if ipv4 else honest.ipv6
+        thief.namespace.run("ip", "address", "add", stolen, "dev", "eth0", *([] if ipv4 else ["nodad"]))
+        with outside.do(lambda: socket.socket(family, UDP)) as heard:
+            heard.bind(("", 9))
+            heard.settimeout(30)
+            send_from(thief.namespace, stolen, target, b"stolen")
+            send_from(honest.namespace, stolen, target, b"honest")
+            assert heard.recv(100) == b"honest"
+
+
+def test_another_vms_address_reaches_no_neighbour_even_without_the_bridges_rules(helper: Helper) -> None:
+    helper.namespace.sysctl("bridge/bridge-nf-call-iptables", 1)
+    with helper.guest(2, 1) as thief, helper.guest(3, 2) as neighbour:
+        helper.namespace.run("nft", "delete", "table", "bridge", "ingle")
+        thief.namespace.run("ip", "address", "add", "10.213.0.77/24", "dev", "eth0")
+        with neighbour.namespace.do(lambda: socket.socket(socket.AF_INET, UDP)) as heard:
+            heard.bind(("", 9))
+            heard.settimeout(30)
+            send_from(thief.namespace, "10.213.0.77", neighbour.ipv4, b"stolen")
+            send_from(thief.namespace, thief.ipv4, neighbour.ipv4, b"honest")
+            assert heard.recv(100) == b"honest"
+
+
+def send_from(namespace: Namespace, source: str, target: str, data: bytes) -> None:
+    """A datagram to port 9, the discard port."""
+    with namespace.do(lambda: socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, UDP)) as sender:
+        sender.bind((source, 0))
+        sender.sendto(data, (target, 9))

@@ -8,9 +8,12 @@ table: its drop is final. We remove exactly these two rules, and only where they
 import logging
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from ingle.host_helper.errors import KernelRefused
 from ingle.host_helper.names import BRIDGE_PREFIX
+from ingle.host_helper.nft import Nft
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +24,9 @@ _LOCK_SECONDS = "10"
 _TIMEOUT_SECONDS = 30.0
 
 
-def pass_others(wanted: bool) -> None:
+def pass_others(nft: Nft, wanted: bool) -> None:
     """Have our two rules where others drop, or nowhere. Never fails: what can't be done is logged."""
-    for program in _programs():
+    for program in _programs(nft):
         for chain in _CHAINS:
             try:
                 present = _list(program, chain)
@@ -34,12 +37,13 @@ def pass_others(wanted: bool) -> None:
                 log.error("%s %s: %s", program, chain, error)
 
 
-def _programs() -> Iterator[str]:
-    """Those whose tables this host has. iptables makes its tables when it is asked about them, so others are not."""
+def _programs(nft: Nft) -> Iterator[str]:
+    """Those whose tables this host has: on most hosts none, and then no program is started."""
     for version, program in ("", "iptables"), ("6", "ip6tables"):
         if _mentions_filter(Path(f"/proc/net/ip{version}_tables_names")):
             yield f"{program}-legacy"
-        if _succeeds(["nft", "list", "chain", f"ip{version}", "filter", "FORWARD"]):
+        with suppress(KernelRefused):
+            nft.run(f"list chain ip{version} filter FORWARD")
             yield f"{program}-nft"
 
 

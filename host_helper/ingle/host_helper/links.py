@@ -14,7 +14,7 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ingle.host_helper import tun
+from ingle.host_helper import neighbours, tun
 from ingle.host_helper.errors import InUse, KernelRefused
 from ingle.host_helper.names import (
     DOOMED_GROUP,
@@ -204,15 +204,12 @@ class Links:
 
     def _tell_neighbours(self, slot: int) -> None:
         """Who has a VM's addresses is known, not asked for: nothing stale from an earlier VM with the same slot."""
-        bridge = self._bridge(slot)
-        for address in self._neighbours(slot):
-            self._ask("neigh", "replace", dst=address, lladdr=mac(slot), ifindex=bridge, state="permanent")
+        neighbours.add(self._bridge(slot), mac(slot), self._neighbours(slot))
 
     def _forget_neighbours(self, slot: int) -> None:
         bridge = _index(bridge_name(network_of(slot)))
         if bridge is not None:
-            for address in self._neighbours(slot):
-                self._ask("neigh", "del", dst=address, lladdr=mac(slot), ifindex=bridge, unless_gone=True)
+            neighbours.remove(bridge, mac(slot), self._neighbours(slot))
 
     def _neighbours(self, slot: int) -> list[str]:
         ipv6 = self._addresses.ipv6(slot)

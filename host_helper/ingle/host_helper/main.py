@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ingle.host_helper import audit, policy
+from ingle.host_helper.devices import DevicesPart
 from ingle.host_helper.errors import HelperError
-from ingle.host_helper.network import NetworkPart
 from ingle.host_helper.server import AlreadyServed, serve
+
+_RUNTIME = Path("/run/ingle-helper")
+_DEVICES_RUNTIME = Path("/run/ingle-helper-dm")
 
 # sysexits.h: EX_CONFIG, EX_NOPERM, and EX_TEMPFAIL for "somebody else serves already".
 _CONFIG_ERROR = 78
@@ -24,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="check the policy; changes nothing")
     serving = commands.add_parser("serve", help="serve until SIGTERM")
-    serving.add_argument("--runtime", type=Path, default=Path("/run/ingle-helper"), help="default: %(default)s")
+    serving.add_argument("--devices", action="store_true", help="serve device-mapper disks, and not the network")
+    serving.add_argument("--runtime", type=Path, help=f"default: {_RUNTIME}, or with --devices {_DEVICES_RUNTIME}")
     arguments = parser.parse_args(argv)
     try:
         rules = policy.load(arguments.policy)
@@ -33,10 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "check":
         return 0
     if os.geteuid() != 0:
-        return _complain("only root can make taps; systemctl start ingle-helper", _NOT_ROOT)
+        return _complain("only root can do what it is for; systemctl start ingle-helper", _NOT_ROOT)
     audit.set_up()
     try:
-        serve(rules, NetworkPart(rules), arguments.runtime)
+        if arguments.devices:
+            serve(rules, DevicesPart(rules), arguments.runtime or _DEVICES_RUNTIME)
+        else:
+            # Here, because the process for devices can do without it, and without half a second's imports.
+            from ingle.host_helper.network import NetworkPart  # noqa: PLC0415
+
+            serve(rules, NetworkPart(rules), arguments.runtime or _RUNTIME)
     except AlreadyServed as error:
         return _complain(str(error), _ALREADY_SERVED)
     except HelperError as error:

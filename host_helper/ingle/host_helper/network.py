@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.coexistence import pass_others
@@ -13,14 +12,10 @@ from ingle.host_helper.messages import network_message, port_message, tap_messag
 from ingle.host_helper.names import Addresses, bridge_name, tap_name
 from ingle.host_helper.nft import open_nft
 from ingle.host_helper.policy import Policy
+from ingle.host_helper.ports import is_served
 from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
 
 log = logging.getLogger(__name__)
-
-# As the kernel prints them: 32-bit words of the host's byte order, in hex; TCP_LISTEN, and TCP_CLOSE for UDP's bound.
-_LOOPBACK4 = "7F"
-_LOOPBACK6 = "00000000000000000000000001000000"
-_SERVING = {"0A", "07"}
 
 
 class NetworkPart:
@@ -32,7 +27,8 @@ class NetworkPart:
         self._policy = policy
         self._addresses = Addresses.of(policy)
         self._links = Links(policy)
-        self._firewall = Firewall(open_nft(), self._addresses)
+        self._nft = open_nft()
+        self._firewall = Firewall(self._nft, self._addresses)
 
     def close(self) -> None:
         """Spare taps go, the rest stays."""
@@ -44,8 +40,9 @@ class NetworkPart:
         if any(isinstance(resource, (Nat, Published)) for resource in added):
             check_forwarding()
         for resource in added:
-            if isinstance(resource, Published):
-                _check_free(resource)
+            if isinstance(resource, Published) and is_served(resource.protocol, resource.host_port):
+                name = f"{resource.host_port}/{resource.protocol.value}"
+                raise InUse(f"a program of the host serves port {name}", "take another port")
 
     def change(self, old: State, new: State, named: Sequence[Resource]) -> None:
         """The firewall comes first: what it doesn't know is dropped, so a tap never can more than its rules allow."""
@@ -60,7 +57,7 @@ class NetworkPart:
         for network in networks:
             self._links.delete_bridge(network.number)
         if networks or any(isinstance(each, Network) for each in added):
-            pass_others(wanted=bool(new.all(Network)))
+            pass_others(self._nft, wanted=bool(new.all(Network)))
 
     def settle(self, state: State) -> None:
         failures: list[HelperError] = []
@@ -80,7 +77,7 @@ class NetworkPart:
                 self._ensure(resource)
             except HelperError as error:
                 failures.append(error)
-        pass_others(wanted=bool(networks))
+        pass_others(self._nft, wanted=bool(networks))
         for failure in failures:
             log.error("not settled: %s", failure.message)
         if failures:
@@ -118,24 +115,3 @@ class NetworkPart:
                 self._links.ensure_bridge(number)
             case Tap(slot, _):
                 self._links.ensure_tap(slot)
-
-
-def _check_free(port: Published) -> None:
-    """A port that a program of the host serves is not taken away from it. Raises InUse.
-
-    What listens on the loopback only is not affected. See proc(5), /proc/net/tcp."""
-    name = port.protocol.value
-    for table, loopback in (name, _LOOPBACK4), (f"{name}6", _LOOPBACK6):
-        for line in _lines(Path("/proc/net", table)):
-            local, _, status = line.split()[1:4]
-            address, _, number = local.rpartition(":")
-            if int(number, 16) == port.host_port and status in _SERVING and not address.endswith(loopback):
-                raise InUse(f"a program of the host serves port {port.host_port}/{name}", "take another port")
-
-
-def _lines(table: Path) -> list[str]:
-    """Without the heading; none where the kernel has no such protocol."""
-    try:
-        return table.read_text().splitlines()[1:]
-    except FileNotFoundError:
-        return []

@@ -29,7 +29,7 @@ def open_nft() -> Nft:
 
 
 class _Library:
-    """Five functions of libnftables. For one thread at a time."""
+    """Six functions of libnftables. For one thread at a time."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -37,6 +37,8 @@ class _Library:
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
         library.nft_ctx_buffer_output.argtypes = [ctypes.c_void_p]
         library.nft_ctx_buffer_error.argtypes = [ctypes.c_void_p]
+        library.nft_ctx_get_output_buffer.restype = ctypes.c_char_p
+        library.nft_ctx_get_output_buffer.argtypes = [ctypes.c_void_p]
         library.nft_ctx_get_error_buffer.restype = ctypes.c_char_p
         library.nft_ctx_get_error_buffer.argtypes = [ctypes.c_void_p]
         library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
@@ -47,8 +49,12 @@ class _Library:
         library.nft_ctx_buffer_error(self._context)
 
     def run(self, commands: str) -> None:
-        if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()) != 0:
-            raise KernelRefused(f"nftables: {_brief(self._library.nft_ctx_get_error_buffer(self._context))}")
+        result = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        # Read each time, for that is what empties them.
+        self._library.nft_ctx_get_output_buffer(self._context)
+        complaint = self._library.nft_ctx_get_error_buffer(self._context)
+        if result != 0:
+            raise KernelRefused(f"nftables: {_brief(complaint)}")
 
 
 class _Program:

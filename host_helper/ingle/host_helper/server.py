@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,9 +78,18 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         gate = Gate(runtime / SOCKET, private / "grpc.sock", allowed, policy.gid)
         exits.callback((runtime / SOCKET).unlink, missing_ok=True)
         exits.callback(gate.close)
+        _tell_service_manager()
         log.info("serving", extra={"version": version("ingle"), "socket": str(runtime / SOCKET), "uid": policy.uid})
         stopping.wait()
         log.info("stopping")
+
+
+def _tell_service_manager() -> None:
+    """READY=1, see sd_notify(3); nothing where no service manager asked for it."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if name:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.sendto(b"READY=1", name.replace("@", "\0", 1) if name.startswith("@") else name)
 
 
 class _Soon:
