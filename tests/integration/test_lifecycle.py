@@ -193,6 +193,13 @@ def test_a_vmm_that_is_killed_is_an_error_that_says_how(server: Server, vm: vm_p
     assert "signal 9" in health.problem
 
 
+def test_a_new_name_is_the_guests_at_once(server: Server, vm: vm_pb2.Vm) -> None:
+    spec = vm_pb2.VmSpec(name="renamed-alive")
+    server.vms.UpdateVm(vm_pb2.UpdateVmRequest(vm=vm.id, spec=spec, update_mask=FieldMask(paths=["name"])))
+    out = server.run(vm.id, "sh", "-c", "hostname; cat /etc/hostname; tail -n 1 /etc/hosts")[1].decode()
+    assert out.splitlines() == ["renamed-alive", "renamed-alive", "10.0.2.15 renamed-alive # ingle"]
+
+
 def test_settings_change_while_stopped_and_take_effect(server: Server, vm: vm_pb2.Vm) -> None:
     spec = vm_pb2.VmSpec(name="renamed", vcpus=2, memory_bytes=256 * MIB, disk_bytes=9 * 2**30)
     request = vm_pb2.UpdateVmRequest(

@@ -130,6 +130,14 @@ async def test_a_vmm_is_watched_until_it_is_gone_so_that_it_is_reaped(tmp_path: 
         assert at.vmm.closed_alive is False
 
 
+async def test_a_guest_that_does_not_answer_is_renamed_all_the_same(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        limits = HostLimits(vcpus=8, memory_bytes=2**40)
+        update = UpdateVm(at.operations, at.store, at.fleet, at.files, {}, at.network, limits)
+        await (await update.update(OP_ID, VM.id, VmChange(name="other"))).result()
+        assert (await at.store.vm(VM.id)).name == "other"
+
+
 async def test_a_change_whose_disk_can_not_grow_changes_nothing(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.STOPPED) as at:
         before = await at.store.vm(VM.id)

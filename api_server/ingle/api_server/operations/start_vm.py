@@ -144,6 +144,7 @@ class StartVm:
             steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
             target = self._target(progress, vm, have_image, have_kernel, secrets.token_bytes(32))
             target.owner = owner
+            target.created = True
             async with self._fleet.lock(vm.id):
                 return await self._run(steps, target, progress)
 

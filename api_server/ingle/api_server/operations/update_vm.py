@@ -1,9 +1,11 @@
 """Change a VM's settings."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ingle.api_server.model.errors import Conflict, InvalidArgument, Reason
+from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
+from ingle.api_server.model.guest import GuestConfiguration
 from ingle.api_server.model.network import check_nat
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name, size_text
@@ -16,6 +18,9 @@ from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store import Store
 
+log = logging.getLogger(__name__)
+
+_TELL_SECONDS = 5.0
 _IDLE = frozenset({VmState.STOPPED, VmState.ERROR})
 
 
@@ -70,9 +75,19 @@ class UpdateVm:
                     except BaseException:
                         await uninterrupted(self._store.update_vm(now))
                         raise
+                if new.name != now.name and new.state is VmState.RUNNING:
+                    progress.stage("guest", f"telling the guest that it is {new.name}")
+                    await self._tell_name(new)
                 return new
 
         return await self._operations.begin(op_id, OperationKind.UPDATE_VM, work, vm.id)
+
+    async def _tell_name(self, vm: Vm) -> None:
+        """A guest that does not listen learns it when it boots."""
+        try:
+            await self._fleet.channel(vm).configure(GuestConfiguration(hostname=vm.name), _TELL_SECONDS)
+        except IngleError as error:
+            log.warning("the guest keeps its hostname for now", extra={"vm": vm.id, "error": error.message})
 
     def _check(self, vm: Vm, change: VmChange) -> None:
         check_nat(vm.network, change.nat)

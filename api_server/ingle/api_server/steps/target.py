@@ -26,6 +26,8 @@ class Start(VmTarget):
     token: bytes = field(repr=False)
     acceleration: Acceleration = Acceleration.AUTO
     owner: Owner | None = None
+    created: bool = False
+    """Whether nobody has had this VM before."""
     link: Link | None = None
     vmm: Vmm | None = None
     boot_id: str = ""
