@@ -1,5 +1,9 @@
-"""One lab: a QEMU process that ends with us, its console, and the way to the agent in it."""
+"""One lab: a QEMU process that ends with us, its console, and the way to the agent in it.
 
+A lab that has booted is frozen beside its disk, memory and all, so that the next one need not boot.
+"""
+
+import hashlib
 import os
 import secrets
 import shutil
@@ -21,9 +25,14 @@ from lab.guest import Guest
 
 _MEMORY = "5G"
 _DISK = "16G"
-_BOOT_SECONDS = 480.0
+_UP_SECONDS = 480.0
 _ATTEMPTS = 3
 _TAIL_LINES = 40
+_FROZEN, _SCRATCH = "frozen-", "ingle-lab-"
+_UNUSED_SECONDS = 3600.0
+
+# Left of the lab in its directory; QEMU's working directory, so that no name needs quoting.
+_OVERLAY, _INITRAMFS, _TOKEN, _STATE = "disk.qcow2", "initramfs", "token", "state"
 
 
 class LabError(Exception):
@@ -33,81 +42,141 @@ class LabError(Exception):
 class Machine:
     """A running lab."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", guest: Guest, console: Path) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", guest: Guest, logs: Path) -> None:
         self._process = process
         self.guest = guest
-        self._console = console
+        self._logs = logs
 
     def alive(self) -> bool:
         return self._process.poll() is None
 
     def console_tail(self) -> str:
         """What the console showed last."""
-        lines = self._console.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        console = self._logs / "console.log"
+        lines = console.read_text(errors="replace").splitlines()[-_TAIL_LINES:] if console.exists() else []
         return "\n".join(["the lab's console ends with:", *lines]) if lines else "the lab's console is empty"
+
+    def wait_until_up(self) -> None:
+        """Return when the agent answers. Raises LabError."""
+        deadline = time.monotonic() + _UP_SECONDS
+        while not self.guest.answers():
+            if not self.alive():
+                said = (self._logs / "qemu.log").read_text(errors="replace")
+                raise LabError(f"the lab's QEMU ended\n{said}\n{self.console_tail()}")
+            if time.monotonic() > deadline:
+                raise LabError(f"the lab did not come up in {_UP_SECONDS:.0f} s\n{self.console_tail()}")
+            time.sleep(0.2)
+
+    def freeze(self) -> None:
+        """Stop it, write its memory to the file `state` of its directory, and end it. Raises LabError."""
+        self._process.communicate(f'migrate "exec:cat >{_STATE}"\ninfo migrate\nquit\n'.encode())
+        said = (self._logs / "qemu.log").read_text(errors="replace")
+        if "Migration status: completed" not in said:
+            raise LabError(f"the lab could not be frozen\n{said}")
 
     def stop(self) -> None:
         """End it at once: nothing on its disk is kept."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 @contextmanager
 def running(disk: Path, logs: Path) -> Iterator[Machine]:
     """A lab, up and answering, on an overlay of the disk in the directory `disk`. Raises LabError."""
-    scratch = Path(tempfile.mkdtemp(prefix="ingle-lab-"))
-    try:
-        token = secrets.token_bytes(32)
-        (scratch / "initramfs").touch(0o600)
-        (scratch / "initramfs").write_bytes(
-            initramfs.archive(agent_binary(), token, disk / "modules", Path(require("busybox")))
-        )
-        overlay = [require("qemu-img"), "create", "-q", "-f", "qcow2", "-b", str(disk / "disk.ext4"), "-F", "raw"]
-        subprocess.run([*overlay, str(scratch / "disk.qcow2"), _DISK], check=True)
-        machine = _start(disk, scratch, token, logs)
+    frozen = _frozen(disk, logs)
+    with _scratch(Path(tempfile.gettempdir())) as directory:
+        for name in (_INITRAMFS, _STATE):
+            (directory / name).symlink_to(frozen / name)
+        _make_overlay(directory, frozen / _OVERLAY, "qcow2")
         try:
+            machine = _start(disk, directory, logs, (frozen / _TOKEN).read_bytes())
+        except LabError:
+            # Perhaps it is what was frozen that is bad: another attempt shall boot.
+            shutil.rmtree(frozen)
+            raise
+        try:
+            machine.guest.run("date", "--set", f"@{time.time()}")
             yield machine
         finally:
             machine.stop()
+
+
+def _frozen(disk: Path, logs: Path) -> Path:
+    """The directory of a frozen lab with the present agent; made, by booting one, if there is none."""
+    brought = initramfs.archive(agent_binary(), b"", disk / "modules", Path(require("busybox")))
+    digest = hashlib.sha256(brought + repr(_machine(disk)).encode() + Path(__file__).read_bytes())
+    frozen = disk / f"{_FROZEN}{digest.hexdigest()[:16]}"
+    if not frozen.exists():
+        for other in (*disk.glob(f"{_FROZEN}*"), *disk.glob(f"{_SCRATCH}*")):
+            if time.time() - other.stat().st_mtime > _UNUSED_SECONDS:
+                shutil.rmtree(other)
+        with _scratch(disk) as directory:
+            token = secrets.token_bytes(32)
+            (directory / _TOKEN).write_bytes(token)
+            brought = initramfs.archive(agent_binary(), token, disk / "modules", Path(require("busybox")))
+            (directory / _INITRAMFS).write_bytes(brought)
+            _make_overlay(directory, disk / "disk.ext4", "raw")
+            machine = _start(disk, directory, logs, token)
+            try:
+                # Its exit code says whether it is degraded, which is for a test to tell.
+                machine.guest.run("sh", "-c", "systemctl is-system-running --wait || true; sync")
+                machine.freeze()
+            finally:
+                machine.stop()
+            try:
+                directory.rename(frozen)
+            except OSError:
+                # Somebody else's was ready first. Ours stays in the scratch directory, and goes with it.
+                if not frozen.exists():
+                    raise
+            else:
+                directory.mkdir()
+    os.utime(frozen)
+    return frozen
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A directory of our own below `parent`; private, since whoever has the token is root in the lab."""
+    directory = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+    try:
+        yield directory
     finally:
-        shutil.rmtree(scratch)
+        shutil.rmtree(directory)
 
 
-def _start(disk: Path, scratch: Path, token: bytes, logs: Path) -> Machine:
-    console = logs / "console.log"
-    for _ in range(_ATTEMPTS):
+def _make_overlay(directory: Path, base: Path, form: str) -> None:
+    create = [require("qemu-img"), "create", "-q", "-f", "qcow2", "-b", str(base.absolute()), "-F", form]
+    subprocess.run([*create, str(directory / _OVERLAY), _DISK], check=True)
+
+
+def _start(disk: Path, directory: Path, logs: Path, token: bytes) -> Machine:
+    """A lab in its directory, continuing from `state` there if it is there."""
+    begin = ("-incoming", f"exec:cat {_STATE}") if (directory / _STATE).exists() else ()
+    for attempt in range(_ATTEMPTS):
         port = _free_port()
         with open(logs / "qemu.log", "wb") as log:
             process = subprocess.Popen(
-                _command(disk, scratch, console, port),
-                stdin=subprocess.DEVNULL,
+                # It must not outlive us, however we end.
+                ["setpriv", "--pdeathsig", "KILL", "--", *_machine(disk), *_outside(logs, port), *begin],
+                cwd=directory,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 # A session of its own: Ctrl-C on our terminal is for us.
                 start_new_session=True,
             )
-        machine = Machine(process, Guest("127.0.0.1", port, token), console)
+        machine = Machine(process, Guest("127.0.0.1", port, token), logs)
         try:
-            _wait_until_up(machine)
-        except BaseException:
+            machine.wait_until_up()
+        except BaseException as error:
             machine.stop()
-            said = (logs / "qemu.log").read_text(errors="replace")
             # Somebody was faster than QEMU.
-            if "Could not set up host forwarding rule" in said:
+            if "Could not set up host forwarding rule" in str(error) and attempt + 1 < _ATTEMPTS:
                 continue
             raise
         return machine
-    raise LabError("QEMU found no port of the host to be reached at")
-
-
-def _wait_until_up(machine: Machine) -> None:
-    deadline = time.monotonic() + _BOOT_SECONDS
-    while not machine.guest.answers():
-        if not machine.alive():
-            raise LabError(f"the lab's QEMU ended\n{machine.console_tail()}")
-        if time.monotonic() > deadline:
-            raise LabError(f"the lab did not come up in {_BOOT_SECONDS:.0f} s\n{machine.console_tail()}")
-        time.sleep(0.2)
+    raise AssertionError
 
 
 def _free_port() -> int:
@@ -117,21 +186,33 @@ def _free_port() -> int:
         return port
 
 
-def _command(disk: Path, scratch: Path, console: Path, port: int) -> list[str]:
-    """QEMU's argv. INGLE_LAB_ACCEL=kvm is for hosts whose KVM nests; TCG emulates AMD's virtualization everywhere."""
+def _machine(disk: Path) -> list[str]:
+    """QEMU and the machine. INGLE_LAB_ACCEL=kvm is for hosts whose KVM nests; TCG emulates AMD's virtualization."""
     kvm = os.environ.get("INGLE_LAB_ACCEL") == "kvm"
     arguments = kernel_arguments(Acceleration.KVM if kvm else Acceleration.TCG, tsc_khz())
-    arguments += " net.ifnames=0 systemd.show_status=0"
     return [
-        # It must not outlive us, however we end.
-        *("setpriv", "--pdeathsig", "KILL", "--", require("qemu-system-x86_64")),
+        require("qemu-system-x86_64"),
         *("-M", "microvm,x-option-roms=off,rtc=on,acpi=on", "-nodefaults", "-no-user-config", "-no-reboot"),
         *(("-accel", "kvm", "-cpu", "host") if kvm else ("-accel", "tcg,thread=multi", "-cpu", "max")),
         *("-smp", "2", "-m", _MEMORY, "-display", "none"),
-        *("-chardev", f"file,id=console,path={console}", "-device", "isa-serial,chardev=console"),
-        *("-kernel", str(disk / "vmlinux"), "-initrd", str(scratch / "initramfs"), "-append", arguments),
-        *("-netdev", f"user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-:{initramfs.AGENT_PORT}"),
-        *("-device", "virtio-net-device,netdev=net"),
-        *("-drive", f"id=root,file={scratch / 'disk.qcow2'},format=qcow2,if=none,cache=unsafe,discard=unmap"),
+        *(
+            "-kernel",
+            str(disk / "vmlinux"),
+            "-initrd",
+            _INITRAMFS,
+            "-append",
+            f"{arguments} net.ifnames=0 systemd.show_status=0",
+        ),
+        *("-drive", f"id=root,file={_OVERLAY},format=qcow2,if=none,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-device,drive=root"),
+    ]
+
+
+def _outside(logs: Path, port: int) -> list[str]:
+    """What connects it with us."""
+    forward = f"hostfwd=tcp:127.0.0.1:{port}-:{initramfs.AGENT_PORT}"
+    return [
+        *("-chardev", f"file,id=console,path={logs / 'console.log'}", "-device", "isa-serial,chardev=console"),
+        *("-chardev", "stdio,id=monitor,signal=off", "-mon", "chardev=monitor,mode=readline"),
+        *("-netdev", f"user,id=net,ipv6=off,{forward}", "-device", "virtio-net-device,netdev=net"),
     ]

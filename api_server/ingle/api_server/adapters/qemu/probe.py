@@ -18,7 +18,7 @@ from ingle.api_server.model.vm import Acceleration, Kernel
 from ingle.api_server.ports.disk import BootConfig, BootMedia
 from ingle.api_server.ports.sources import Library
 
-_PROBE_SECONDS = 10.0
+_PROBE_SECONDS = 30.0
 _PROBE_MEMORY = 256 * 1024 * 1024
 _READY = b"ingle-agent ready"
 
@@ -34,7 +34,7 @@ class AccelerationProbe:
         self._lock = asyncio.Lock()
 
     async def problem_with_kvm(self, kernel: Kernel) -> str:
-        """Why KVM can't run `kernel` here; empty when it can. The first answer may take ten seconds."""
+        """Why KVM can't run `kernel` here; empty when it can. The first answer may take half a minute."""
         try:
             os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
