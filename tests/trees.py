@@ -82,6 +82,7 @@ def _make_roots(directory: Path) -> None:
     os.chown(directory / "program", 3, 4)
     (directory / "program").chmod(0o6755)
     os.setxattr(directory / "program", "security.capability", _CAPABILITY)
+    os.setxattr(directory / "program", "trusted.note", b"roots only")
     (directory / "acl").touch()
     os.setxattr(directory / "acl", "system.posix_acl_access", _ACL)
     os.lchown(directory / "dangling", 5, 6)

@@ -54,6 +54,28 @@ async def test_a_tree_goes_out_and_in_unchanged(files: GuestFiles, tmp_path: Pat
     assert allocated(target / "tree" / "odd" / "sparse") <= allocated(tree / "odd" / "sparse")
 
 
+async def test_a_user_gains_no_powers_by_a_copy(files: GuestFiles, tmp_path: Path) -> None:
+    for directory in (tmp_path, *tmp_path.parents):
+        directory.chmod(directory.stat().st_mode | 0o055)
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    records = {f"SCHILY.xattr.{name}": "x" for name in ("trusted.a", "security.capability", "security.b", "user.c")}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("f")
+        member.uid = member.gid = 65534
+        member.pax_headers = records
+        archive.addfile(member)
+    archived = pieces(buffer.getvalue())
+    copied = await files.copy_in(str(tmp_path / "theirs"), archived, preserve_owners=True, user="nobody")
+    assert copied.attributes_left_out == 3
+    assert os.listxattr(tmp_path / "theirs" / "f") == ["user.c"]
+    os.setxattr(tmp_path / "theirs" / "f", "trusted.secret", b"x")
+    out = [event async for event in files.copy_out(str(tmp_path / "theirs" / "f"), user="nobody")]
+    assert b"user.c" in b"".join(piece for piece in out if isinstance(piece, bytes))
+    assert b"trusted" not in b"".join(piece for piece in out if isinstance(piece, bytes))
+
+
 async def test_gnu_tar_understands_and_is_understood(files: GuestFiles, run: Run, tmp_path: Path) -> None:
     tree, ours, theirs = make_tree(tmp_path / "tree", 100), tmp_path / "ours", tmp_path / "theirs"
     for directory in (ours, theirs):
