@@ -3959,7 +3959,8 @@ func (*RenameResponse) Descriptor() ([]byte, []int) {
 }
 
 // A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
-// Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0.
+// Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, or the same
+// with one record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes cost nothing.
 type CopyInRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`

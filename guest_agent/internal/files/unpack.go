@@ -146,21 +146,28 @@ func (u *unpacker) makeFile(parent int, name string, header *tar.Header) error {
 	}
 	file := os.NewFile(uintptr(descriptor), header.Name)
 	defer file.Close()
+	if err := u.fill(file, header); err != nil {
+		_ = unix.Unlinkat(parent, name, 0) // half a file is worse than none; the first failure is the one to tell
+		return err
+	}
+	return u.adorn(parent, name, descriptor, header)
+}
+
+// fill writes a file's content, with holes if the archive says so.
+func (u *unpacker) fill(file *os.File, header *tar.Header) error {
+	if size, found := header.PAXRecords[sparseSize]; found {
+		return u.fillSparse(file, header.Name, size)
+	}
 	var sink io.Writer = struct{ io.Writer }{file}
 	if header.Typeflag == tar.TypeGNUSparse || header.PAXRecords[sparseMajor] != "" {
 		if err := file.Truncate(header.Size); err != nil {
-			_ = unix.Unlinkat(parent, name, 0)
 			return err
 		}
 		sink = &holeMaker{file: file}
 	}
 	size, err := io.CopyBuffer(sink, u.archive, u.buffer)
 	u.copied.Bytes += uint64(size)
-	if err != nil {
-		_ = unix.Unlinkat(parent, name, 0) // half a file is worse than none; the first failure is the one to tell
-		return err
-	}
-	return u.adorn(parent, name, descriptor, header)
+	return err
 }
 
 // adorn gives an open file what else is known of it. Attributes come last: a change of owner takes capabilities away.

@@ -54,6 +54,51 @@ async def test_a_tree_goes_out_and_in_unchanged(files: GuestFiles, tmp_path: Pat
     assert allocated(target / "tree" / "odd" / "sparse") <= allocated(tree / "odd" / "sparse")
 
 
+def sparse_archive(table: bytes, size: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("sparse")
+        member.pax_headers = {"INGLE.sparse.size": size}
+        content = table + bytes(-len(table) % 512) + content
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+async def test_a_large_hole_costs_nothing(files: GuestFiles, tmp_path: Path) -> None:
+    archive = sparse_archive(b"3\n4096\n2\n9000\n1\n1099511627776\n0\n", str(1 << 40), b"abc")
+    copied = await files.copy_in(str(tmp_path), pieces(archive))
+    assert copied == Copied(entries=1, bytes=1 << 40)
+    with (tmp_path / "sparse").open("rb") as file:
+        assert os.fstat(file.fileno()).st_size == 1 << 40
+        assert file.read(10_000) == bytes(4096) + b"ab" + bytes(9000 - 4098) + b"c" + bytes(999)
+    assert allocated(tmp_path / "sparse") <= 64 << 10
+
+
+@pytest.mark.parametrize(
+    ("table", "size"),
+    [
+        (b"1\n0\n1\n", "-1"),
+        (b"1\n0\n1\n", "x"),
+        (b"1\n0\n10\n", "9"),
+        (b"1\n-1\n1\n", "9"),
+        (b"2\n4\n1\n0\n1\n", "9"),
+        (b"1\n9223372036854775807\n1\n", "9"),
+        (b"1\n0\n9223372036854775807\n", "9223372036854775807"),
+        (b"20000\n" + b"1\n0\n" * 20_000, "9"),
+        (b"1\n" + b"0" * 5000 + b"\n1\n", "9"),
+        (b"5\n", "9"),
+        (b"", "9"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_a_map_that_lies_is_refused(files: GuestFiles, tmp_path: Path, table: bytes, size: str) -> None:
+    with pytest.raises(GuestError) as refused:
+        await files.copy_in(str(tmp_path), pieces(sparse_archive(table, size, b"ab"), 100_000))
+    assert refused.value.reason in {Reason.ARCHIVE_INVALID, Reason.FILE_TOO_LARGE}
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_user_gains_no_powers_by_a_copy(files: GuestFiles, tmp_path: Path) -> None:
     for directory in (tmp_path, *tmp_path.parents):
         directory.chmod(directory.stat().st_mode | 0o055)

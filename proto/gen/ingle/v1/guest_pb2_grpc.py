@@ -225,7 +225,8 @@ class GuestServiceServicer:
     def CopyIn(self, request_iterator, context):
         """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
         link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-        tar's format 1.0, in this direction and the other.
+        tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
+        file's size, in the place of GNU.sparse.*: then large holes cost nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

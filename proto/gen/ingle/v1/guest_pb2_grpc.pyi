@@ -71,7 +71,8 @@ class GuestServiceStub:
     CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
     """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
     link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-    tar's format 1.0, in this direction and the other.
+    tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
+    file's size, in the place of GNU.sparse.*: then large holes cost nothing.
     """
     CopyOut: _grpc.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
@@ -129,7 +130,8 @@ class GuestServiceAsyncStub(GuestServiceStub):
     CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
     """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
     link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-    tar's format 1.0, in this direction and the other.
+    tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
+    file's size, in the place of GNU.sparse.*: then large holes cost nothing.
     """
     CopyOut: _aio.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]  # type: ignore[assignment]
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
@@ -268,7 +270,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
         """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
         link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-        tar's format 1.0, in this direction and the other.
+        tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
+        file's size, in the place of GNU.sparse.*: then large holes cost nothing.
         """
 
     @_abc_1.abstractmethod

@@ -1717,7 +1717,8 @@ Global___RenameResponse: _TypeAlias = RenameResponse  # noqa: Y015
 @_typing.final
 class CopyInRequest(_message.Message):
     """A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
-    Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0.
+    Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, or the same
+    with one record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes cost nothing.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
