@@ -85,7 +85,7 @@ def on_a_socket(counts: Counts) -> tuple[list[Row], list[Figure]]:
         runner.run(until_answered(channel))
         agent = ThroughAgent(runner, channel, str(durable), str(bulk))
         agent.create_session()
-        bare = stack.enter_context(native(durable))
+        bare = stack.enter_context(native(durable, bulk))
         figures = [
             Figure("agent binary", agent_binary().stat().st_size / MIB, "MiB", 6),
             Figure("agent RSS, idle", rss_mib(process.pid), "MiB", 12),

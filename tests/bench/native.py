@@ -1,4 +1,4 @@
-"""The floor of the agent: the same things done by the benchmark itself, with nothing but system calls."""
+"""The floor of the agent: the same things done with nothing but system calls."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ from pathlib import Path
 from bench.measure import timed
 from bench.subject import CHUNK, FIRST_WORD, SMALL_FILE
 
-_ORDER = struct.Struct("!?Q")  # whether the peer sends, and how many bytes
+_ORDER = struct.Struct("!?Q")  # whether the peer sends, and how many bytes; else it writes them into a file
 
 _PEER = f"""
-import socket, struct, sys
+import os, socket, struct, sys
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen(8)
@@ -32,15 +32,19 @@ while True:
         while left and sends:
             stream.sendall(view[:left])
             left -= min(left, {CHUNK})
-        while left:
-            left -= stream.recv_into(buffer)
         if not sends:
+            with open(sys.argv[2], "wb", buffering=0) as file:
+                while left:
+                    size = stream.recv_into(buffer)
+                    file.write(view[:size])
+                    left -= size
+                os.fsync(file.fileno())
             stream.sendall(b"x")
 """
 
 
 class Native:
-    """A Subject. Bulk data crosses a unix socket to another process and is written nowhere."""
+    """A Subject. Bulk data crosses a unix socket: from another process' memory, or into a file of its."""
 
     def __init__(self, directory: Path, peer: Path) -> None:
         self._directory = directory
@@ -130,10 +134,10 @@ class Native:
 
 
 @contextmanager
-def native(directory: Path) -> Iterator[Native]:
-    """With the process at the other end of its socket."""
+def native(directory: Path, bulk: Path) -> Iterator[Native]:
+    """With the process at the other end of its socket, which writes files in `bulk`."""
     path = directory / "peer.sock"
-    with subprocess.Popen([sys.executable, "-c", _PEER, path], stdout=subprocess.PIPE) as peer:
+    with subprocess.Popen([sys.executable, "-c", _PEER, path, bulk / "floor"], stdout=subprocess.PIPE) as peer:
         try:
             assert peer.stdout is not None
             peer.stdout.readline()

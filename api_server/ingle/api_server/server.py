@@ -1,6 +1,7 @@
 """One server from lock to last goodbye."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from ingle.api_server.version import VERSION
 
 log = logging.getLogger(__name__)
 
+_YOUNG_OBJECTS = 10_000  # instead of 700: most calls are over by then
 _GRACE_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0  # for the last words of calls, and for those that aren't ours: health's watchers
 _LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
@@ -66,6 +68,7 @@ async def serve(config: Config) -> None:
             await server.start()
             callers = Callers(os.getuid(), os.getgid() if config.system else None)
             gate = await open_gate(paths.socket, upstream, callers)
+            _spare_the_garbage_collector()
             tell_manager("READY=1")
             log.info("serving", extra={"version": VERSION, "socket": str(paths.socket), "pid": os.getpid()})
             await stopping.wait()
@@ -86,3 +89,11 @@ async def serve(config: Config) -> None:
         remove_tree(private)
         socket_lock.release()
         state_lock.release()
+
+
+def _spare_the_garbage_collector() -> None:
+    """What is there by now stays until the end. Going through all of it again and again costs a call that makes many
+    objects, as a list of hundreds does, half as much time again at the 99th percentile."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)

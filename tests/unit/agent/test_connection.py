@@ -85,6 +85,8 @@ async def test_hello_and_request_are_one_packet(impostor: Impostor) -> None:
         pytest.param(b"", id="nothing"),
         pytest.param(HELLO_OK, id="no answer"),
         pytest.param(HELLO_OK[:-1], id="half a frame"),
+        pytest.param(HELLO_OK[:3], id="half a header"),
+        pytest.param(HELLO_OK[:5], id="a header"),
     ],
 )
 async def test_a_lost_connection_is_unreachable(impostor: Impostor, answer: bytes) -> None:
@@ -106,6 +108,11 @@ async def test_silence_is_unreachable_and_says_how_long(impostor: Impostor) -> N
         pytest.param(bytes(5), id="zero length"),
         pytest.param(encode(FrameType.HELLO, b""), id="what callers say"),
         pytest.param(STARTED, id="no hello"),
+        pytest.param(
+            encode(FrameType.HELLO_OK, agent_pb2.HelloOk(protocol_version=2).SerializeToString())
+            + response(agent_pb2.Response(sync=agent_pb2.SyncResponse())),
+            id="another version",
+        ),
         pytest.param(HELLO_OK + HELLO_OK, id="hello twice"),
         pytest.param(HELLO_OK + STARTED, id="the answer to something else"),
         pytest.param(HELLO_OK + response(agent_pb2.Response()), id="an answer to nothing"),
@@ -175,6 +182,33 @@ async def test_input_waits_for_a_window_without_end_until_the_connection_ends(im
     assert not writing.done()
     connection.close()
     await writing
+
+
+async def test_two_writers_never_mix_their_frames(impostor: Impostor) -> None:
+    each = 1000
+    received: list[bytes] = []
+
+    async def behaviour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while len(received) < 2 * each:
+            length = int.from_bytes(await reader.readexactly(4), "big")
+            received.append((await reader.readexactly(length))[1:])
+        writer.write(encode(FrameType.STDOUT, b"all"))
+        await reader.read(-1)
+
+    async def write(connection: Connection, content: bytes) -> None:
+        for number in range(each):
+            await connection.send_data(content * number * 10 + b"!")
+            await asyncio.sleep(0)
+
+    connection = await Connection.connect(await impostor(behaviour), b"")
+    async with asyncio.TaskGroup() as tasks:
+        for content in (b"a", b"b"):
+            tasks.create_task(write(connection, content))
+    assert await connection.receive() == Frame(FrameType.STDOUT, b"all")
+    for content in (b"a", b"b"):
+        theirs = [frame for frame in received if frame.startswith(content)]
+        assert theirs == [content * number * 10 + b"!" for number in range(1, each)]
+    connection.close()
 
 
 async def test_what_nobody_takes_is_not_read(impostor: Impostor) -> None:

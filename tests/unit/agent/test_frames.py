@@ -21,6 +21,10 @@ FROM_AGENT = (
     "SCROLLBACK",
     "STDOUT",
     "STDERR",
+    "DATA",
+    "DATA_END",
+    "ENTRIES",
+    "CONNECTED",
 )
 
 steady = settings(deadline=None, derandomize=True)
@@ -69,6 +73,13 @@ def test_any_split_of_any_garbage_is_taken_and_refused_the_same(
 ) -> None:
     stream = b"".join(encode(frame.type, frame.payload) for frame in sent) + garbage
     assert decode(*data.draw(cut(stream))) == decode(stream)
+
+
+@pytest.mark.parametrize("kind", range(256))
+def test_a_type_is_taken_from_an_agent_or_refused_by_its_header_alone(kind: int) -> None:
+    agents = kind in {FrameType[name] for name in FROM_AGENT}
+    assert decode(struct.pack(">IB", 1, kind))[0] == ([Frame(FrameType(kind), b"")] if agents else [])
+    assert bool(decode(struct.pack(">IB", MAX_PAYLOAD + 1, kind))[1]) != agents
 
 
 @steady

@@ -77,6 +77,12 @@ def test_an_exit() -> None:
     assert messages.exited(sent.SerializeToString()) == Exited(137, 9, True)
 
 
+@pytest.mark.parametrize(("exit_code", "signal"), [(0, 0), (255, 0), (129, 1), (192, 64)])
+def test_every_possible_exit_is_taken(exit_code: int, signal: int) -> None:
+    sent = agent_pb2.ExecExited(exit_code=exit_code, signal=signal)
+    assert messages.exited(sent.SerializeToString()) == Exited(exit_code, signal)
+
+
 @pytest.mark.parametrize(("exit_code", "signal"), [(256, 0), (2**32 - 1, 0), (0, 65)])
 def test_an_impossible_exit_is_refused(exit_code: int, signal: int) -> None:
     with pytest.raises(GuestError) as caught:

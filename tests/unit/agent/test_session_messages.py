@@ -19,6 +19,14 @@ def test_a_session_is_what_the_guest_says_and_fit_for_a_terminal() -> None:
     )
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 65535), (65535, 1)])
+def test_the_smallest_and_the_largest_terminal_are_taken_both_ways(rows: int, columns: int) -> None:
+    size = agent_pb2.TerminalSize(rows=rows, columns=columns)
+    taken = session_messages.session(agent_pb2.Session(id="init", size=size)).size
+    assert taken == TerminalSize(rows, columns)
+    assert session_messages.terminal_size(taken) == size
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -11,7 +11,10 @@ async def hello(connection: Connection) -> agent_pb2.HelloOk:
     frame = await next_frame(connection)
     if frame.type is not FrameType.HELLO_OK:
         raise messages.nonsense(f"{frame.type.name} instead of HELLO_OK")
-    return messages.parse(agent_pb2.HelloOk, frame.payload)
+    greeting = messages.parse(agent_pb2.HelloOk, frame.payload)
+    if greeting.protocol_version != messages.PROTOCOL_VERSION:
+        raise messages.nonsense(f"protocol version {greeting.protocol_version}, not {messages.PROTOCOL_VERSION}")
+    return greeting
 
 
 async def next_frame(connection: Connection) -> Frame:
