@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
 from ingle.api_server.model.ids import is_dns_label
-from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec
+from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec, size_text
 from ingle.api_server.model.vm import Acceleration
 
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
@@ -118,7 +118,7 @@ def load(env: Mapping[str, str], *, system: bool = False) -> Config:
         if variable in env:
             defaults = _with(defaults, name, env[variable], variable)
             origins[name] = f"${variable}"
-    settings = tuple(Setting(name, _shown(getattr(defaults, name)), origin) for name, origin in origins.items())
+    settings = tuple(Setting(name, _shown(name, getattr(defaults, name)), origin) for name, origin in origins.items())
     return Config(paths, defaults, settings, system)
 
 
@@ -202,7 +202,9 @@ def _check_key(name: str, path: Path) -> None:
         )
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, int) and name.endswith("_bytes"):
+        return size_text(value)
     return value.value if isinstance(value, Acceleration) else str(value)
 
 

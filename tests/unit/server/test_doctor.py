@@ -54,3 +54,11 @@ async def test_where_user_namespaces_are_refused_fakechroot_is_needed(
     assert found["user namespaces"].status == status
     assert found["program debugfs"].remedy == "sudo apt install e2fsprogs"
     assert found["program unshare"].status == "fail"
+
+
+def test_a_default_is_shown_as_it_can_be_typed(tmp_path: Path) -> None:
+    env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "INGLE_MEMORY_BYTES": "1.5G"}
+    shown = {setting.name: (setting.value, setting.origin) for setting in config.load(env).settings}
+    assert shown["memory_bytes"] == ("1.50 GiB", "$INGLE_MEMORY_BYTES")
+    assert shown["disk_bytes"] == ("8 GiB", "built-in")
+    assert config.parse_size("8 GiB") == 8 << 30
