@@ -102,7 +102,7 @@ async def asked(place: str, question: bytes) -> bytes:
     reader, writer = await connected(place)
     writer.write(question)
     writer.write_eof()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     return answer
@@ -172,6 +172,19 @@ async def test_many_at_once_on_tcp_and_unix_sockets_at_both_ends(ingle: Ingle, t
             assert answers == [b"N%d" % n for n in range(10) for _ in places]
         assert not Path(here).exists()
     there.close()
+
+
+async def test_more_callers_than_are_served_at_once_get_their_turn(ingle: Ingle) -> None:
+    async with guest_server(upper) as port, forwarding(ingle, f"0:{port}") as (_, (place,)):
+        held = [await connected(place) for _ in range(250)]
+        waiting = [asyncio.create_task(asked(place, b"n%d" % n)) for n in range(50)]
+        for number, (reader, writer) in enumerate(held):
+            writer.write(b"h%d" % number)
+            writer.write_eof()
+            async with asyncio.timeout(60):
+                assert await reader.read() == b"H%d" % number
+            writer.close()
+        assert await asyncio.gather(*waiting) == [b"N%d" % n for n in range(50)]
 
 
 async def test_twenty_megabytes_each_way_at_once_on_each_of_four_connections(ingle: Ingle) -> None:
