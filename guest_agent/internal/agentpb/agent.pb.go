@@ -2756,7 +2756,7 @@ type ActivityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Since a byte last passed of an exec, a session, a forward or a file; since the agent started when none ever did.
 	IdleMilliseconds uint64 `protobuf:"varint,1,opt,name=idle_milliseconds,json=idleMilliseconds,proto3" json:"idle_milliseconds,omitempty"`
-	// Those that run now.
+	// Those that run now, the detached ones too.
 	Execs            uint32 `protobuf:"varint,2,opt,name=execs,proto3" json:"execs,omitempty"`
 	Sessions         uint32 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	AttachedSessions uint32 `protobuf:"varint,4,opt,name=attached_sessions,json=attachedSessions,proto3" json:"attached_sessions,omitempty"`

@@ -58,10 +58,16 @@ func (c *connection) detach(spec command.Spec, timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
+	stop := func() bool { return true }
 	if timeout > 0 {
-		timer := time.AfterFunc(timeout, func() { child.Condemn() })
-		child.AfterExit(func() { timer.Stop() })
+		stop = time.AfterFunc(timeout, func() { child.Condemn() }).Stop
 	}
+	c.server.activity.execs.Add(1)
+	child.AfterExit(func() {
+		stop()
+		c.server.activity.execs.Add(-1)
+		c.server.activity.touch()
+	})
 	return c.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(child.Pid)})
 }
 

@@ -123,6 +123,21 @@ async def test_what_runs_is_counted_while_it_does(start_agent: Callable[..., Age
     await become((0, 0, 0, 0))
 
 
+async def test_a_command_without_its_caller_counts_until_it_ends(
+    start_agent: Callable[..., Agent], tmp_path: Path
+) -> None:
+    channel, go = start_agent().channel(), tmp_path / "go"
+    spec = ExecSpec(("sh", "-c", f"until test -e {go}; do sleep 0.01; done"), detach=True)
+    async with channel.exec(spec) as session:
+        assert len([event async for event in session.events()]) == 1
+    for _ in range(20):  # the call that started it is over, sooner or later
+        assert (await channel.activity()).execs >= 1
+    go.touch()
+    async with asyncio.timeout(20):
+        while (await channel.activity()).execs:
+            await asyncio.sleep(0.01)
+
+
 async def test_asking_is_no_activity_and_bytes_are(start_agent: Callable[..., Agent], tmp_path: Path) -> None:
     channel = start_agent().channel()
 

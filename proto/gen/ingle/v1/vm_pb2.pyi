@@ -1139,7 +1139,7 @@ class GuestActivity(_message.Message):
     ATTACHED_SESSIONS_FIELD_NUMBER: _builtins.int
     FORWARDS_FIELD_NUMBER: _builtins.int
     execs: _builtins.int
-    """Those that run now."""
+    """Those that run now, the detached ones too."""
     sessions: _builtins.int
     attached_sessions: _builtins.int
     forwards: _builtins.int

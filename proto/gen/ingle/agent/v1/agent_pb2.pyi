@@ -1196,7 +1196,7 @@ class ActivityResponse(_message.Message):
     idle_milliseconds: _builtins.int
     """Since a byte last passed of an exec, a session, a forward or a file; since the agent started when none ever did."""
     execs: _builtins.int
-    """Those that run now."""
+    """Those that run now, the detached ones too."""
     sessions: _builtins.int
     attached_sessions: _builtins.int
     forwards: _builtins.int
