@@ -1,6 +1,7 @@
 """Killed at any instant, the next helper knows exactly what there is, and Reconcile makes it exactly what is wanted."""
 
 import random
+import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -119,6 +120,28 @@ def test_what_a_lost_journal_listed_is_found_by_its_tags_and_removed(own_helper:
     helper.start()
     assert helper.namespace.links() == {"lo"}
     assert helper.namespace.rules() == ""
+
+
+def test_what_a_smaller_pool_has_no_place_for_is_given_up(own_helper: Helper) -> None:
+    helper = own_helper
+    helper.tap(2, 1)
+    helper.tap(770, 2)
+    helper.nat(770, 2)
+    helper.stop()
+    with helper.policy.open("a") as policy:
+        policy.write('ipv4_pool = "10.213.0.0/24"\n')
+    helper.start()
+    assert [tap.slot for tap in helper.stub.List(pb.ListRequest()).taps] == [2]
+    assert_exactly(helper, {0}, {2}, set())
+
+
+def test_a_journal_that_is_none_is_told_and_kept(own_helper: Helper) -> None:
+    own_helper.stop()
+    journal = own_helper.runtime / "journal"
+    journal.write_text("nonsense\n")
+    started = subprocess.run(own_helper.argv(), capture_output=True, text=True, check=False, timeout=60)
+    assert (started.returncode, "move it away" in started.stderr) == (1, True)
+    assert journal.read_text() == "nonsense\n"
 
 
 def test_drift_is_put_right_by_reconcile(helper: Helper) -> None:

@@ -14,9 +14,10 @@ from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.chown import chown
 from ingle.host_helper.errors import HelperError
 from ingle.host_helper.journal import Journal
+from ingle.host_helper.names import Addresses, network_of
 from ingle.host_helper.part import Part
 from ingle.host_helper.policy import Policy
-from ingle.host_helper.state import Resource, State
+from ingle.host_helper.state import Device, Network, Resource, State
 from ingle.host_helper.verbs import Chown, Verb
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,11 @@ class Core:
         self._later = later
 
     def recover(self) -> None:
-        """Finish what an earlier process was killed in. What fails is logged, and a Reconcile can make good."""
+        """Finish what an earlier process was killed in, and give up what today's policy has no place for.
+
+        What fails is logged, and a Reconcile can make good."""
+        networks = Addresses.of(self._policy).networks
+        self._journal.change(State(each for each in self._journal.state if _network(each) < networks))
         with suppress(HelperError):
             self._part.settle(self._journal.state)
 
@@ -104,3 +109,13 @@ class Core:
             self._part.change(new, old, ())
         except HelperError as error:
             log.error("not taken back, a Reconcile is needed: %s", error.message)
+
+
+def _network(resource: Resource) -> int:
+    """The network it is in; the first for what is in none."""
+    match resource:
+        case Network(number):
+            return number
+        case Device():
+            return 0
+    return network_of(resource.slot)

@@ -19,14 +19,22 @@ _MOST_LINES = 5000
 """After this many the file is written anew, with one line that says it all."""
 
 
+class BadJournal(Exception):
+    """The file is no journal of this helper's; the message says what to do."""
+
+
 class Journal:
     """Holds the state; the file is always at least as new as what `state` says."""
 
     def __init__(self, path: Path) -> None:
-        """Read it, or begin one. A torn last line was never acted upon. Raises OSError, and ValueError for a file that
-        isn't a journal."""
+        """Read it, or begin one. A torn last line was never acted upon. Raises OSError, BadJournal."""
         self._path = path
-        self.state = _replay(path)
+        try:
+            self.state = _replay(path)
+        except (LookupError, TypeError, ValueError) as error:
+            raise BadJournal(
+                f"{path}: {error}; move it away: what it lists is found by its tags, and removed"
+            ) from None
         self._write_anew()
 
     def change(self, new: State) -> None:

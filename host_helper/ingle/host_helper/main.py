@@ -9,6 +9,7 @@ from pathlib import Path
 from ingle.host_helper import audit, policy
 from ingle.host_helper.devices import DevicesPart
 from ingle.host_helper.errors import HelperError
+from ingle.host_helper.journal import BadJournal
 from ingle.host_helper.server import AlreadyServed, serve
 
 _RUNTIME = Path("/run/ingle-helper")
@@ -49,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             serve(rules, NetworkPart(rules), arguments.runtime or _RUNTIME)
     except AlreadyServed as error:
         return _complain(str(error), _ALREADY_SERVED)
-    except HelperError as error:
-        return _complain(error.message, 1)
+    except (BadJournal, HelperError) as error:
+        return _complain(str(error), 1)
     return 0
 
 
