@@ -178,6 +178,7 @@ class Connection:
         self._h2.max_inbound_frame_size = _FRAME_SIZE
         self._calls: dict[int, Call] = {}
         self._unsent = bytearray()
+        self._sent = 0
         self._lost_because = ""
 
     def start(self) -> None:
@@ -214,9 +215,10 @@ class Connection:
 
     def wait(self) -> None:
         """Block until the server said something or took something, or the connection is lost."""
+        sent = self._sent
         events = self.flush()
-        if self.lost:
-            return
+        if self.lost or self._sent > sent:
+            return  # the server may have nothing to say about what it took, and the caller more to send
         poller = select.poll()
         poller.register(self._socket, events)
         if poller.poll(None if self._silence_limit is None else self._silence_limit * 1000):
@@ -233,7 +235,9 @@ class Connection:
         self._unsent += self._h2.data_to_send()
         try:
             while self._unsent:
-                del self._unsent[: self._socket.send(self._unsent)]
+                size = self._socket.send(self._unsent)
+                self._sent += size
+                del self._unsent[:size]
                 self._transmit_all()
         except BlockingIOError:
             return select.POLLIN | select.POLLOUT

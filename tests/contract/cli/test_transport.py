@@ -9,14 +9,15 @@ from pathlib import Path
 import grpc
 import hpack
 import pytest
-from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
+from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import World, new_server
 from ingle.cli.client import Client, connect
 from ingle.cli.errors import CliError
 from ingle.cli.transport import Connection
-from ingle.v1 import vm_pb2
+from ingle.cli.uploads import Upload
+from ingle.v1 import guest_pb2, vm_pb2
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +141,27 @@ def test_a_server_may_use_what_it_was_allowed_before_it_says_so() -> None:
             sent = server.submit(theirs.sendall, b"".join(frame.serialize() for frame in frames))
             assert call.result().vm.error == "x" * 300_000
             sent.result()
+
+
+def test_an_upload_goes_on_while_the_server_takes_it_without_a_word() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, silence_limit=20)
+    connection.start()
+    size = 20_000_000
+
+    def take_all() -> int:
+        room = (SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1 << 30}), WindowUpdateFrame(0, 1 << 30))
+        theirs.sendall(b"".join(frame.serialize() for frame in room))
+        taken = 0
+        while data := theirs.recv(1 << 20):
+            taken += len(data)
+        return taken
+
+    with theirs, ThreadPoolExecutor(1) as server:
+        taken = server.submit(take_all)
+        with Client(connection) as client:
+            call = client.begin(guest_pb2.WriteFileRequest(), guest_pb2.WriteFileResponse, last=False)
+            Upload(client, call, guest_pb2.WriteFileRequest).write(bytes(size))
+            while not call.raw.can_send:
+                connection.wait()
+        assert taken.result() > size - (1 << 20)  # all but what was on its way when we left
