@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from harness import Server
@@ -29,8 +30,9 @@ def _listening_port(pid: int) -> int | None:
     """The TCP port on which a process listens; see proc_net(5)."""
     inodes = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        if match := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink())):
-            inodes.add(match[1])
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            if match := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink())):
+                inodes.add(match[1])
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *_, inode = line.split()[:10]
         if state == _LISTENING and inode in inodes:
