@@ -5,6 +5,7 @@ import threading
 
 from harness import Server
 from ingle.v1 import guest_pb2, vm_pb2
+from integration.test_exec import no_process
 
 
 def test_exit_codes_are_right_while_orphans_are_reaped(server: Server, shared_vm: vm_pb2.Vm) -> None:
@@ -36,3 +37,19 @@ def test_exit_codes_are_right_while_orphans_are_reaped(server: Server, shared_vm
         "for i in $(seq 100); do grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null || exit 0; sleep 0.1; done; exit 1"
     )
     assert server.run(shared_vm.id, "sh", "-c", zombies)[0] == 0
+
+
+def test_fifty_commands_whose_output_nobody_takes_fit_into_a_small_agent(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    calls = []
+    for _ in range(50):
+        start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["head", "-c", "2000000", "/dev/zero"])
+        call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+        assert next(call).HasField("started")
+        assert next(call).stdout
+        calls.append(call)
+    status = server.run(shared_vm.id, "cat", "/proc/1/status")[1].decode()
+    for call in calls:
+        call.cancel()
+    kibibytes = int(status.split("VmHWM:")[1].split(maxsplit=1)[0])
+    assert kibibytes < 20 * 1024
+    assert no_process(server, shared_vm, "head -c 2000000")
