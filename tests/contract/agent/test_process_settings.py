@@ -9,11 +9,11 @@ import pytest
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import AttachSpec, ExecSpec, Exited, SessionProgram
+from ingle.api_server.model.guest import AttachSpec, ExecSpec, Exited, SessionProgram, Stdout
 from ingle.api_server.model.limits import UNLIMITED, Resource, ResourceLimit
 from ingle.api_server.ports.guest import GuestChannel
 
-from .conftest import Agent, Run
+from .conftest import Agent, Run, StartAgent
 from .test_conversation import hello, refusal, request, talk
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may be somebody else; VMs are tested elsewhere")
@@ -77,12 +77,22 @@ async def test_every_resource_is_the_one_it_says(run: Run) -> None:
         assert limits_shown((await run("cat", "/proc/self/limits", limits=limits)).stdout)[name] == (str(value),) * 2
 
 
-async def test_settings_leave_all_other_limits_as_they_are(run: Run) -> None:
-    """Also that of open files, which Go raises for itself."""
-    plain = await run("cat", "/proc/self/limits")
-    assert (await run("cat", "/proc/self/limits", umask=0o22)).stdout == plain.stdout
+async def test_settings_leave_all_other_limits_as_they_are(start_agent: StartAgent) -> None:
+    """Also that of open files, which Go raises for itself when it is below the hard one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert limits_shown(plain.stdout)["Max open files"] == (str(soft), str(hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
+    try:
+        agent = start_agent()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    async def limits(umask: int | None) -> bytes:
+        async with agent.channel().exec(ExecSpec(("cat", "/proc/self/limits"), umask=umask)) as session:
+            return b"".join([event.data async for event in session.events() if isinstance(event, Stdout)])
+
+    plain = await limits(None)
+    assert limits_shown(plain)["Max open files"] == (str(hard // 2), str(hard))
+    assert await limits(0o22) == plain
 
 
 async def test_a_limit_too_small_for_the_agent_itself_holds_for_the_command(run: Run) -> None:
