@@ -1,6 +1,7 @@
 """Tests below inside/ are collected here, as any others, and run in the lab: a Debian under QEMU that has KVM,
 device-mapper, tun, nftables, vhost-vsock and systemd. What they report there becomes their outcome here."""
 
+import faulthandler
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Host:
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         if not is_inside(item):
             return None
+        # pytest's own limit is for tests here; a boot may take longer, and the run has a limit of its own.
+        faulthandler.cancel_dump_traceback_later()
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports(item):
             item.ihook.pytest_runtest_logreport(report=report)

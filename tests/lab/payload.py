@@ -16,17 +16,19 @@ _NOT_SOURCES = {"__pycache__", "node_modules"}
 
 
 def wheel(cache: Path) -> Path:
-    """Ingle's wheel, built when a source differs from those of the last one in `cache`. Raises CalledProcessError."""
+    """Ingle's wheel, built when a source differs from those of the last one in `cache`. Raises RuntimeError."""
     directory = cache / f"wheel-{_digest()}"
     if not directory.exists():
         for outdated in cache.glob("wheel-*/*"):
             outdated.unlink()
         new = cache / "wheel-new"
         command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(new)]
-        subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+        built = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+        if built.returncode != 0:
+            raise RuntimeError(f"the wheel can't be built:\n{built.stdout}{built.stderr}")
         new.rename(directory)
-    (built,) = directory.iterdir()
-    return built
+    (path,) = directory.iterdir()
+    return path
 
 
 def archive(wheel: Path) -> bytes:

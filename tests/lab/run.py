@@ -30,7 +30,7 @@ _MEASURE = f"""
 mkdir -m 1777 {_COVERAGE}
 tests=$(echo /opt/lab/venv/lib/python3*/site-packages)
 for hook in "$tests"/*coverage*.pth; do cp "$hook" "$(cat "$tests/ingle.pth")"; done
-echo "$tests" >"$(cat "$tests/ingle.pth")/a_coverage.pth"
+echo "$tests" >"$(cat "$tests/ingle.pth")/a0_tests.pth"
 """
 
 
