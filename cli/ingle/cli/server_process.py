@@ -16,7 +16,7 @@ from ingle.cli.errors import SERVER_FAILED_TO_START, SERVER_UNREACHABLE, CliErro
 SERVER_COMMAND = (sys.executable, "-m", "ingle.api_server")
 """By its name alone: the command line knows nothing of the server's code, which may not be installed."""
 
-_START_LIMIT_SECONDS = 15.0
+_START_LIMIT_SECONDS = 60.0
 _RETRY_SECONDS = 0.005
 _EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
 _LOG_LINES = 8
