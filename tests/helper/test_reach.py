@@ -304,8 +304,24 @@ def test_another_vms_address_reaches_no_neighbour_even_without_the_bridges_rules
             assert heard.recv(100) == b"honest"
 
 
-def send_from(namespace: Namespace, source: str, target: str, data: bytes) -> None:
-    """A datagram to port 9, the discard port."""
+def test_another_vms_address_reaches_no_service_of_the_host_even_without_the_bridges_rules(helper: Helper) -> None:
+    with helper.guest(2, 1), helper.guest(258, 2) as thief, ExitStack() as stack:
+        helper.namespace.run("nft", "delete", "table", "bridge", "ingle")
+        heard = stack.enter_context(helper.namespace.do(lambda: socket.socket(socket.AF_INET6, UDP)))
+        heard.bind(("", 10053))  # where DNS at a gateway is led to
+        heard.settimeout(30)
+        for stolen, own, gateway in (
+            ("10.213.0.2", thief.ipv4, "10.213.1.1"),
+            ("fd69:6e67:6c65::2", thief.ipv6, "fd69:6e67:6c65:1::1"),
+        ):
+            thief.namespace.run("ip", "address", "add", stolen, "dev", "eth0", *(["nodad"] if ":" in stolen else []))
+            send_from(thief.namespace, stolen, gateway, b"stolen", port=53)
+            send_from(thief.namespace, own, gateway, b"honest", port=53)
+            assert heard.recv(100) == b"honest"
+
+
+def send_from(namespace: Namespace, source: str, target: str, data: bytes, port: int = 9) -> None:
+    """A datagram, to the discard port unless told otherwise."""
     with namespace.do(lambda: socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, UDP)) as sender:
         sender.bind((source, 0))
-        sender.sendto(data, (target, 9))
+        sender.sendto(data, (target, port))
