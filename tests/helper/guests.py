@@ -131,7 +131,7 @@ def ask(
     address: str,
     port: int,
     kind: socket.SocketKind = socket.SOCK_STREAM,
-    timeout: float = 1.0,
+    timeout: float = 30.0,
 ) -> str | None:
     """Who an Echo there says we are; None when there is no answer, for whatever reason."""
     try:
@@ -146,7 +146,7 @@ def dial(
     address: str,
     port: int,
     kind: socket.SocketKind = socket.SOCK_STREAM,
-    timeout: float = 1.0,
+    timeout: float = 30.0,
 ) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     connection = namespace.do(lambda: socket.socket(family, kind))
