@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from bench import go_benchmarks
 from bench.bare_client import BareClient
 from bench.guest import agent_of
 from bench.measure import (
+    HEADER,
     Figure,
     Row,
     absolute_row,
@@ -33,7 +34,6 @@ from bench.measure import (
     rss_mib,
     share_row,
     spread_row,
-    table,
     timed,
     told_row,
     write_json,
@@ -49,7 +49,6 @@ from ingle.api_server.agents import agent_binary
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
 from ingle.v1 import kernel_pb2, vm_pb2
 
-FILES = 5000
 HELD = 200
 READY = b"ingle-agent ready\n"
 MIB = 2**20
@@ -67,13 +66,14 @@ class Counts:
     transfers: int
     copies: int
     large: int  # bytes
+    files: int
 
 
-FULL = Counts(calls=500, batches=30, transfers=5, copies=5, large=2**30)
-QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27)
+FULL = Counts(calls=500, batches=30, transfers=5, copies=5, large=2**30, files=5000)
+QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27, files=500)
 
 
-def on_a_socket(counts: Counts) -> tuple[list[Row], list[Figure]]:
+def on_a_socket(counts: Counts) -> Iterator[Row | Figure]:
     """The agent as a process, beside bare system calls."""
     with ExitStack() as stack:
         durable = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ingle-bench-")))
@@ -86,29 +86,24 @@ def on_a_socket(counts: Counts) -> tuple[list[Row], list[Figure]]:
         agent = ThroughAgent(runner, channel, str(durable), str(bulk))
         agent.create_session()
         bare = stack.enter_context(native(durable, bulk))
-        figures = [
-            Figure("agent binary", agent_binary().stat().st_size / MIB, "MiB", 6),
-            Figure("agent RSS, idle", rss_mib(process.pid), "MiB", 12),
-        ]
+        yield Figure("agent binary", agent_binary().stat().st_size / MIB, "MiB", 6)
+        yield Figure("agent RSS, idle", rss_mib(process.pid), "MiB", 12)
 
         ours, floor = alternately(counts.calls, agent.run, bare.run)
-        alone, alone_floor = alternately(counts.calls, BareClient(path).run, bare.run)
-        rows = [
-            spread_row("exec true", ours, "posix_spawn, wait", floor, 2, 3),
-            told_row("exec true, by a client that parses nothing", alone, "posix_spawn, wait", alone_floor),
-        ]
-        rows += calls(agent, bare, counts, "bare system calls")
-        figures.append(
-            Figure(f"agent RSS, {HELD} commands running", agent.hold(HELD, lambda: rss_mib(process.pid)), "MiB", 20)
+        yield spread_row("exec true", ours, "posix_spawn, wait", floor, 2, 3)
+        lean = BareClient(path)
+        yield beside(
+            "exec true, by a client that parses nothing", "posix_spawn, wait", counts.calls, lean.run, bare.run
         )
-        sizes = (MIB, counts.batches), (counts.large, counts.transfers)
-        rows += transfers(agent, bare, "bare socket copy", sizes)
-        rows += directories(agent, bare, counts, "tar")
-        rows.append(start_of_process(counts))
-        return rows, figures
+        yield from calls(agent, bare, counts, "bare system calls")
+        held = agent.hold(HELD, lambda: rss_mib(process.pid))
+        yield Figure(f"agent RSS, {HELD} commands running", held, "MiB", 20)
+        yield from transfers(agent, bare, "bare socket copy", ((MIB, counts.batches), (counts.large, counts.transfers)))
+        yield from directories(agent, bare, counts, "tar")
+        yield start_of_process(counts)
 
 
-def in_a_vm(counts: Counts, server: Server) -> tuple[list[Row], list[Figure]]:
+def in_a_vm(counts: Counts, server: Server) -> Iterator[Row | Figure]:
     """Through gRPC, beside the agent alone; both reach the same VM."""
     vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
     with asyncio.Runner() as runner:
@@ -116,38 +111,33 @@ def in_a_vm(counts: Counts, server: Server) -> tuple[list[Row], list[Figure]]:
         agent.create_session()
         api = ThroughApi(server, vm.id, "/root")
         ours, floor = alternately(counts.calls, api.run, agent.run)
-        rows = [difference_row("exec true", ours, "the agent alone", floor, 0.0015)]
-        rows += calls(api, agent, counts, "the agent alone")
+        yield difference_row("exec true", ours, "the agent alone", floor, 0.0015)
+        yield from calls(api, agent, counts, "the agent alone")
         sizes = (MIB, counts.batches), (counts.large // 8, counts.transfers)
-        rows += transfers(api, agent, "the agent alone", sizes)
-        rows += directories(api, agent, counts, "the agent alone")
-    figures = share_of_boot(server, vm)
+        yield from transfers(api, agent, "the agent alone", sizes)
+        yield from directories(api, agent, counts, "the agent alone")
+    yield from share_of_boot(server, vm)
     server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
-    return rows, figures
 
 
-def calls(subject: Subject, floor: Subject, counts: Counts, floor_name: str) -> list[Row]:
+def calls(subject: Subject, floor: Subject, counts: Counts, floor_name: str) -> Iterator[Row]:
     """What is quick."""
-    return [
-        beside(name, floor_name, count, work, bare)
-        for name, count, work, bare in (
-            ("first byte of a stream", counts.calls // 5, subject.first_byte, floor.first_byte),
-            ("10 execs at once", counts.batches, lambda: subject.at_once(10), lambda: floor.at_once(10)),
-            ("50 execs at once", counts.batches, lambda: subject.at_once(50), lambda: floor.at_once(50)),
-            ("1 KiB written to the disk and read", counts.calls, subject.small_file, floor.small_file),
-            ("session attached", counts.calls, subject.attach, floor.attach),
-        )
-    ]
+    for name, count, work, bare in (
+        ("first byte of a stream", counts.calls // 5, subject.first_byte, floor.first_byte),
+        ("10 execs at once", counts.batches, lambda: subject.at_once(10), lambda: floor.at_once(10)),
+        ("50 execs at once", counts.batches, lambda: subject.at_once(50), lambda: floor.at_once(50)),
+        ("1 KiB written to the disk and read", counts.calls, subject.small_file, floor.small_file),
+        ("session attached", counts.calls, subject.attach, floor.attach),
+    ):
+        yield beside(name, floor_name, count, work, bare)
 
 
-def directories(subject: Subject, floor: Subject, counts: Counts, floor_name: str) -> list[Row]:
+def directories(subject: Subject, floor: Subject, counts: Counts, floor_name: str) -> Iterator[Row]:
     """Many small files."""
-    archive = archive_of(FILES)
-    name, count = f"directory of {FILES} files copied", counts.copies
-    return [
-        beside(f"{name} in", floor_name, count, lambda: subject.copy_in(archive), lambda: floor.copy_in(archive)),
-        beside(f"{name} out", floor_name, count, subject.copy_out, floor.copy_out),
-    ]
+    archive = archive_of(counts.files)
+    name, count = f"directory of {counts.files} files copied", counts.copies
+    yield beside(f"{name} in", floor_name, count, lambda: subject.copy_in(archive), lambda: floor.copy_in(archive))
+    yield beside(f"{name} out", floor_name, count, subject.copy_out, floor.copy_out)
 
 
 def beside(name: str, floor_name: str, count: int, work: Timing, floor: Timing) -> Row:
@@ -156,14 +146,12 @@ def beside(name: str, floor_name: str, count: int, work: Timing, floor: Timing) 
     return told_row(name, ours, floor_name, bare)
 
 
-def transfers(subject: Subject, floor: Subject, floor_name: str, sizes: Sequence[tuple[int, int]]) -> list[Row]:
+def transfers(subject: Subject, floor: Subject, floor_name: str, sizes: Sequence[tuple[int, int]]) -> Iterator[Row]:
     """Files of (size, how often) written, and read."""
-    rows = []
     for size, count in sizes:
         for verb, work, bare in (("write", subject.write, floor.write), ("read", subject.read, floor.read)):
             ours, theirs = alternately(count, partial(work, size), partial(bare, size))
-            rows.append(share_row(f"{verb} {_name(size)}", ours, floor_name, theirs, size, 0.6))
-    return rows
+            yield share_row(f"{verb} {_name(size)}", ours, floor_name, theirs, size, 0.6)
 
 
 def frames(counts: Counts) -> list[Row]:
@@ -276,21 +264,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--no-vm", action="store_true", help="the agent on a socket only")
+    parser.add_argument("--vm-only", action="store_true", help="the agent in a VM only")
     parser.add_argument("--prepared", type=Path, metavar="DIR", help="a directory that pytest --prepared has filled")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     arguments = parser.parse_args()
     counts = QUICK if arguments.quick else FULL
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")  # the floors fork
-    rows, figures = on_a_socket(counts)
-    rows += frames(counts) + go_benchmarks.rows(counts.transfers)
-    print("the agent on a unix socket", table(rows), *figures, sep="\n", flush=True)
+    rows: list[Row] = []
+    figures: list[Figure] = []
+
+    def tell(title: str, results: Iterable[Row | Figure]) -> None:
+        print(f"{title}\n{HEADER}", flush=True)
+        for result in results:
+            print(result, flush=True)
+            if isinstance(result, Row):
+                rows.append(result)
+            else:
+                figures.append(result)
+
+    if not arguments.vm_only:
+        tell("the agent on a unix socket", on_a_socket(counts))
+        tell("the protocol", (*frames(counts), *go_benchmarks.rows(counts.transfers)))
     if not arguments.no_vm:
         with a_server(arguments.prepared) as server:
-            vm_rows, vm_figures = in_a_vm(counts, server)
-        print("\nin a VM", table(vm_rows), *vm_figures, sep="\n")
-        rows += vm_rows
-        figures += vm_figures
+            tell("in a VM", in_a_vm(counts, server))
     if arguments.json:
         write_json(arguments.json, rows, figures)
 

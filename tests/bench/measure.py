@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+HEADER = f"{'':44}{'n':>5}{'p50':>11}{'p95':>11}{'p99':>11}   verdict (target)"
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -45,6 +47,11 @@ class Row:
     floor: Sample
     target: str
     verdict: str
+
+    def __str__(self) -> str:
+        target = f" ({self.target})" if self.target else ""
+        above = f"{_line(self.name, self.sample)}   {self.verdict}{target}"
+        return f"{above}\n{_line(f'  floor: {self.floor_name}', self.floor)}"
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -111,12 +118,7 @@ def told_row(name: str, sample: Sample, floor_name: str, floor: Sample) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """Milliseconds, in columns."""
-    lines = [f"{'':44}{'n':>5}{'p50':>11}{'p95':>11}{'p99':>11}   verdict (target)"]
-    for row in rows:
-        target = f" ({row.target})" if row.target else ""
-        lines.append(_line(row.name, row.sample) + f"   {row.verdict}{target}")
-        lines.append(_line(f"  floor: {row.floor_name}", row.floor))
-    return "\n".join(lines)
+    return "\n".join((HEADER, *map(str, rows)))
 
 
 def write_json(path: Path, rows: Sequence[Row], figures: Sequence[Figure] = ()) -> None:
