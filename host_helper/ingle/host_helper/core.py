@@ -55,7 +55,7 @@ class Core:
         named: list[Resource] = []
         for verb in verbs:
             new = verb.edit(new, self._policy)
-            named += verb.named()
+            named += verb.named(new)
         named = [each for each in dict.fromkeys(named) if each in new]  # a later verb may have removed it again
         self._part.check(old, new)
         self._journal.change(new)

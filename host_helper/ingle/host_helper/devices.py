@@ -185,7 +185,8 @@ class DevicesPart:
             if stat.S_ISBLK(status.st_mode) and status.st_rdev == device and status.st_uid == self._policy.uid:
                 return
             node.unlink()
-        _NODES.mkdir(mode=0o755, exist_ok=True)
+        _NODES.mkdir(exist_ok=True)
+        _NODES.chmod(0o755)  # whatever the umask
         os.mknod(node, stat.S_IFBLK | 0o600, device)
         os.chown(node, self._policy.uid, self._policy.gid, follow_symlinks=False)
 

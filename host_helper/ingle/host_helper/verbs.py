@@ -33,7 +33,7 @@ class EnsureNetwork:
     def edit(self, state: State, policy: Policy) -> State:
         return state.plus(Network(self.number))
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return [Network(self.number)]
 
 
@@ -49,7 +49,7 @@ class DeleteNetwork:
                 raise InUse(f"VM {tap.vm} is in network {self.number}", "delete its tap first")
         return state.minus([Network(self.number)])
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
@@ -72,7 +72,7 @@ class CreateTap:
             raise InUse(f"there are {policy.max_taps} taps, as many as max_taps in the policy allows")
         return state.plus(tap)
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return [Tap(self.slot, self.vm)]
 
 
@@ -91,7 +91,7 @@ class DeleteTap:
         ports = [port for port in state.all(Published) if port.slot == self.slot]
         return state.minus([tap, Nat(self.slot), *ports])
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
@@ -109,7 +109,7 @@ class SetNat:
         _own(state, self.vm, self.slot)
         return state.plus(Nat(self.slot)) if self.enabled else state.minus([Nat(self.slot)])
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
@@ -131,7 +131,7 @@ class PublishPort:
             )
         return state.plus(self.port)
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
@@ -148,7 +148,7 @@ class UnpublishPort:
         _own(state, self.vm, self.port.slot)
         return state.minus([self.port])
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
@@ -168,7 +168,7 @@ class CreateDevice:
             raise InUse(f"there are {policy.max_devices} devices, as many as max_devices in the policy allows")
         return state.plus(self.device)
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return [self.device]
 
 
@@ -182,7 +182,7 @@ class RemoveDevice:
         device = state.device(self.vm)
         return state if device is None else state.minus([device])
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
@@ -201,8 +201,9 @@ class ResizeDevice:
             raise Refused(f"the device of VM {self.vm} has {device.size} bytes; devices never shrink")
         return state.plus(Device(device.vm, device.image, self.size))
 
-    def named(self) -> Sequence[Resource]:
-        return []
+    def named(self, state: State) -> Sequence[Resource]:
+        device = state.device(self.vm)
+        return [] if device is None else [device]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ class Chown:
     def edit(self, state: State, policy: Policy) -> State:
         return state
 
-    def named(self) -> Sequence[Resource]:
+    def named(self, state: State) -> Sequence[Resource]:
         return []
 
 
