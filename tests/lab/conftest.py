@@ -12,6 +12,7 @@ from lab.machine import LabError
 from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
+_TUPLES = {"location", "longrepr"}
 _LOGS = REPOSITORY / "build/lab"
 
 
@@ -48,7 +49,9 @@ class Host:
             if self._failure:
                 raise LabError(self._failure)
             for data in self._started().reports(item.nodeid):
-                yield self._config.hook.pytest_report_from_serializable(config=self._config, data=data)
+                # JSON has no tuples; a skip's reason must be one.
+                tuples = {name: tuple(value) for name, value in data.items() if name in _TUPLES and type(value) is list}
+                yield self._config.hook.pytest_report_from_serializable(config=self._config, data=data | tuples)
         except Exception as error:
             # Nothing in there can be relied on any more; the first of its tests says why.
             yield _failed(item, str(error))

@@ -47,8 +47,13 @@ class Machine:
         self.guest = guest
         self._logs = logs
 
-    def alive(self) -> bool:
-        return self._process.poll() is None
+    def alive(self, patience: float = 0.0) -> bool:
+        """Whether it runs, and still will after `patience` seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def console_tail(self) -> str:
         """What the console showed last."""

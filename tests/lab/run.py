@@ -4,10 +4,12 @@ import json
 import queue
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ingle.api_server.model.errors import GuestError
 from lab import disk, machine, payload
 from lab.inside_plugin import NODE_IDS
 from lab.machine import LabError, Machine
@@ -19,6 +21,9 @@ _COVERAGE = "/var/tmp/lab-coverage"
 # A test inside that hangs shows its stacks after faulthandler_timeout; that has to get into the log.
 _SILENCE_SECONDS = 420.0
 _TAIL_LINES = 30
+
+# From a connection that ends to QEMU's end, when the lab's kernel panics.
+_DYING_SECONDS = 10.0
 
 # $1 to the end: pytest's arguments. Its reports are what we read; what it says itself goes to the log.
 _PYTEST = f"""
@@ -70,7 +75,7 @@ class Run:
         files = dict.fromkeys(node_id.partition("::")[0] for node_id in node_ids)
         command = ("sh", "-c", _PYTEST, "sh", *options, *files)
         pytest = lab.guest.start(*command, env=env, stdout=self._take, stderr=self._log)
-        pytest.add_done_callback(lambda ended: self._messages.put({"ended": str(ended.exception() or ended.result())}))
+        pytest.add_done_callback(self._take_end)
 
     def reports(self, node_id: str) -> Iterator[dict[str, Any]]:
         """What pytest reports about the next test, `node_id`, until it is finished. Raises LabError when nothing more
@@ -83,6 +88,7 @@ class Run:
             elif "broken" in message:
                 broken = message["broken"]
             elif "ended" in message:
+                self._check_alive(_DYING_SECONDS if message["ended"].startswith("lost") else 0.0)
                 raise LabError(broken or f"pytest in the lab ended: {message['ended']}\n{self._tail()}")
             elif message["finished"] == node_id:
                 return
@@ -90,12 +96,15 @@ class Run:
     def close(self) -> None:
         """Take the logs and the coverage of a lab that lives, and end it."""
         with self._stack:
-            lab = self._machine
-            if lab is not None and lab.alive():
-                journal = lab.guest.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic")
+            if self._machine is None:
+                return
+            try:
+                journal = self._machine.guest.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic")
                 (self._logs / "journal.log").write_text(journal)
                 if self._coverage is not None:
-                    lab.guest.copy_out(_COVERAGE, self._coverage)
+                    self._machine.guest.copy_out(_COVERAGE, self._coverage)
+            except (GuestError, RuntimeError) as error:
+                self._say(f"its journal and coverage are lost: {error}")
 
     def _next(self) -> dict[str, Any]:
         assert self._machine is not None
@@ -105,10 +114,22 @@ class Run:
                 return self._messages.get(timeout=1.0)
             except queue.Empty:
                 pass
-            if not self._machine.alive():
-                raise LabError(f"the lab died\n{self._machine.console_tail()}")
+            self._check_alive(0.0)
             if time.monotonic() > deadline:
-                raise LabError(f"the lab said nothing for {_SILENCE_SECONDS:.0f} s\n{self._tail()}")
+                said = self._tail()
+                self._machine = None
+                raise LabError(f"the lab said nothing for {_SILENCE_SECONDS:.0f} s\n{said}")
+
+    def _check_alive(self, patience: float) -> None:
+        """Raise LabError if the lab is dead, or within `patience` seconds."""
+        lab = self._machine
+        if lab is not None and not lab.alive(patience):
+            self._machine = None  # nobody to ask
+            raise LabError(f"the lab died\n{lab.console_tail()}")
+
+    def _take_end(self, pytest: "Future[int]") -> None:
+        lost = pytest.exception()
+        self._messages.put({"ended": f"exit code {pytest.result()}" if lost is None else f"lost: {lost}"})
 
     def _take(self, data: bytes) -> None:
         *lines, self._line = (self._line + data).split(b"\n")
