@@ -27,7 +27,7 @@ _MEMORY = "5G"
 _DISK = "16G"
 _UP_SECONDS = 480.0
 _ATTEMPTS = 3
-_TAIL_LINES = 40
+_TAIL_LINES = 100  # a panic and its trace
 _FROZEN, _SCRATCH = "frozen-", "ingle-lab-"
 _UNUSED_SECONDS = 3600.0
 
