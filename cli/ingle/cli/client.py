@@ -7,6 +7,7 @@ never written down here: it comes from the contract itself.
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Generic, Self, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -98,6 +99,14 @@ def connect_if_running(silence_limit: float | None = None) -> Client | None:
     """A client, or None when no server runs. `silence_limit`: as of transport.Connection."""
     sock = server_process.connect(paths.api_address())
     return None if sock is None else _client(sock, silence_limit)
+
+
+def connect_to(socket: Path) -> Client:
+    """A client of whoever listens on that very socket. Raises CliError."""
+    sock = server_process.connect(paths.Address(socket, own=False))
+    if sock is None:
+        raise failed(SERVER_UNREACHABLE, f"nobody listens on {socket}")
+    return _client(sock)
 
 
 def duration(span: timedelta | None) -> Duration | None:

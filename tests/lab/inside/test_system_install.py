@@ -13,10 +13,11 @@ import pytest
 from lab.inside.conftest import User, lab_run
 
 INGLE = "/opt/ingle/bin/ingle"
-UNITS = ("ingle.service",)
+UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
 MOST_EXPOSURE = 2.0
 FILES = (
-    "/etc/systemd/system/ingle.service",
+    *(f"/etc/systemd/system/{unit}" for unit in UNITS),
+    "/etc/systemd/resolved.conf.d/ingle.conf",
     "/etc/sysctl.d/60-ingle.conf",
     "/etc/sysusers.d/ingle.conf",
     "/etc/tmpfiles.d/ingle.conf",
@@ -138,7 +139,9 @@ def test_uninstalling_leaves_state_and_a_purge_leaves_nothing(member: User) -> N
     lab_run(INGLE, "system", "uninstall", "--yes")
     assert [path for path in FILES if Path(path).exists()] == []
     assert subprocess.run(["pgrep", "-u", "ingle"], check=False).returncode == 1
-    assert not Path("/run/ingle").exists()
+    assert [str(path) for path in Path("/run").glob("ingle*")] == []
+    assert [link for link in lab_run("ip", "-brief", "link").split() if link.startswith("ing")] == []
+    assert "ingle" not in lab_run("nft", "list", "tables")
     assert Path("/var/lib/ingle/ingle.db").exists()
     # Installed again it finds what there was.
     lab_run(INGLE, "system", "install")

@@ -28,7 +28,7 @@ def test_the_server_is_run_from_the_code_of_the_install_for_the_group() -> None:
 
 
 def test_every_unit_is_among_the_files(tmp_path: Path) -> None:
-    places = {file.path for file in managed_files(Path("/opt/ingle"), "ingle", tmp_path)}
+    places = {file.path for file in managed_files(Path("/opt/ingle"), "ingle", root=tmp_path)}
     assert {tmp_path / "etc/systemd/system" / unit for unit in UNITS} <= places
     assert all(place.is_relative_to(tmp_path) for place in places)
 

@@ -3,7 +3,7 @@
 Each begins with a line that says whose it is. What is at its place without that line was put there by somebody else,
 and is never overwritten nor removed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.resources import files as resources
@@ -11,15 +11,22 @@ from pathlib import Path
 
 MARK = "# Written by `ingle system install`, and again by the next one: change it by a drop-in of your own.\n"
 
-UNITS = ("ingle.service",)
+DEVICES_UNIT = "ingle-helper-dm.service"
+"""For disks as device-mapper snapshots: where the file system shares blocks, nobody needs it."""
+
+UNITS = ("ingle-helper.service", DEVICES_UNIT, "ingle.service")
 """In the order in which they start."""
 
 _PLACES: Mapping[str, Path] = {
     "sysusers.conf": Path("/etc/sysusers.d/ingle.conf"),
     "tmpfiles.conf": Path("/etc/tmpfiles.d/ingle.conf"),
     "sysctl.conf": Path("/etc/sysctl.d/60-ingle.conf"),
-    **{unit: Path("/etc/systemd/system") / unit for unit in UNITS},
+    "resolved.conf": Path("/etc/systemd/resolved.conf.d/ingle.conf"),
 }
+_UNIT_DIRECTORY = Path("/etc/systemd/system")
+
+POLICY = Path("/etc/ingle/helper.toml")
+"""What the root helper may do. An operator's to change: written when it is missing, and kept."""
 
 COMMAND = Path("/usr/local/bin/ingle")
 """A link to the command of the root-owned code."""
@@ -62,13 +69,26 @@ class ManagedFile:
         fresh.replace(self.path)
 
 
-def managed_files(prefix: Path, group: str, root: Path = Path("/")) -> tuple[ManagedFile, ...]:
-    """All of them, for code in the virtual environment `prefix` and callers in `group`, below `root`."""
+def managed_files(
+    prefix: Path, group: str, units: Sequence[str] = UNITS, root: Path = Path("/")
+) -> tuple[ManagedFile, ...]:
+    """All of them, for code in the virtual environment `prefix` and callers in `group`, below `root`; units last."""
     values = {"PREFIX": str(prefix), "GROUP": group}
+    places = {**_PLACES, **{unit: unit_path(unit) for unit in units}}
     return tuple(
         ManagedFile(root / place.relative_to("/"), MARK + _fill(_template(name), values))
-        for name, place in _PLACES.items()
+        for name, place in places.items()
     )
+
+
+def unit_path(unit: str) -> Path:
+    """Where a unit is."""
+    return _UNIT_DIRECTORY / unit
+
+
+def default_policy() -> str:
+    """Of the helper, for when there is none."""
+    return _template("helper.toml")
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:

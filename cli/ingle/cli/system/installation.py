@@ -2,23 +2,45 @@
 
 Every step can be done again: an install that failed half-way is mended by the next one."""
 
+import fcntl
 import grp
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
-from ingle.cli.errors import failed
+from ingle.cli.client import connect_to
+from ingle.cli.errors import CliError, failed
 from ingle.cli.system import code
-from ingle.cli.system.files import COMMAND, UNITS, Condition, ManagedFile, managed_files
+from ingle.cli.system.files import (
+    COMMAND,
+    DEVICES_UNIT,
+    POLICY,
+    UNITS,
+    Condition,
+    ManagedFile,
+    default_policy,
+    managed_files,
+    unit_path,
+)
 from ingle.cli.system.manager import Systemd, UnitState
+from ingle.helper.v1.helper_pb2 import ReconcileRequest, ReconcileResponse
+
+_FICLONE = 0x40049409  # linux/fs.h
 
 USER = "ingle"
 HOME = Path("/var/lib/ingle")
 RUNTIME = Path("/run/ingle")
 CONFIGURATION = Path("/etc/ingle")
+HELPERS: Mapping[str, Path] = {
+    "ingle-helper.service": Path("/run/ingle-helper"),
+    DEVICES_UNIT: Path("/run/ingle-helper-dm"),
+}
+"""Units of root helpers, and where they listen."""
+
 DIRECTORIES = (HOME, Path("/var/cache/ingle"), RUNTIME, CONFIGURATION)
 """What --purge removes."""
 
@@ -64,21 +86,25 @@ class System:
         self._require_root("install")
         self._systemd.require()
         prefix = code.prefix()
-        files = managed_files(prefix, group)
-        self._refuse_foreign(files, prefix)
+        units = UNITS if _takes_device_helper() else tuple(unit for unit in UNITS if unit != DEVICES_UNIT)
+        files = managed_files(prefix, group, units)
+        self._refuse_foreign(managed_files(prefix, group), prefix)
         changed = self._write(files, say)
         sysusers, tmpfiles, sysctl = (file.path for file in files[:3])
         self._systemd.make_accounts(sysusers)
         _check_group(group)
         self._systemd.make_directories(tmpfiles)
         self._systemd.apply_sysctl(sysctl)
+        _write_policy(say)
         changed |= self._link_command(prefix, say)
         self._systemd.reload()
-        self._systemd.enable(UNITS)
-        stopped = [unit for unit in UNITS if self._systemd.state(unit).active != "active"]
-        for unit in UNITS if changed else stopped:
+        self._systemd.enable(units)
+        stopped = [unit for unit in units if self._systemd.state(unit).active != "active"]
+        for unit in units if changed else stopped:
             say(f"starting {unit}")
             self._systemd.restart([unit])
+        if changed:
+            self._systemd.restart_if_active("systemd-resolved.service")
         return changed or bool(stopped)
 
     def upgrade(self, say: Callable[[str], None]) -> None:
@@ -91,8 +117,7 @@ class System:
     def restart(self) -> None:
         """Restart all units; VMs run on."""
         self._require_root("restart")
-        self.installed()
-        self._systemd.restart(UNITS)
+        self._systemd.restart([unit.unit for unit in self.installed().units])
 
     def installed(self) -> Installed:
         """What is there. Raises CliError when nothing is."""
@@ -101,11 +126,12 @@ class System:
             group = grp.getgrgid(RUNTIME.stat().st_gid).gr_name
         except (OSError, KeyError) as error:
             raise failed("WRONG_STATE", "ingle is not installed on this system", "sudo ingle system install") from error
-        files = managed_files(prefix, group)
+        units = [unit for unit in UNITS if unit != DEVICES_UNIT or unit_path(unit).exists()]
+        files = managed_files(prefix, group, units)
         return Installed(
             prefix,
             group,
-            tuple(self._systemd.state(unit) for unit in UNITS),
+            tuple(self._systemd.state(unit) for unit in units),
             tuple(FoundFile(file, file.condition()) for file in files),
         )
 
@@ -115,8 +141,10 @@ class System:
         What belongs to somebody else stays, and is no error: half an install must be removable as well."""
         self._require_root("uninstall")
         self._systemd.require()
-        self._systemd.stop(tuple(reversed(UNITS)))
-        for unit in UNITS:
+        for unit in reversed(UNITS):  # the server and its VMs first; then nobody uses what the helpers have made
+            if unit in HELPERS:
+                self._clear(HELPERS[unit], say)
+            self._systemd.stop(unit)
             self._systemd.kill_rest(unit)
         for file in managed_files(Path("/"), "root"):
             if file.condition() in {Condition.CURRENT, Condition.DIFFERENT}:
@@ -126,12 +154,25 @@ class System:
             say(f"removing {self._command}")
             self._command.unlink()
         self._systemd.reload()
-        shutil.rmtree(RUNTIME, ignore_errors=True)
+        self._systemd.restart_if_active("systemd-resolved.service")
+        for directory in (RUNTIME, *HELPERS.values()):
+            shutil.rmtree(directory, ignore_errors=True)
         if purge:
             for directory in DIRECTORIES:
                 say(f"removing {directory}")
                 shutil.rmtree(directory, ignore_errors=True)
             self._systemd.remove_accounts(USER, USER)
+
+    def _clear(self, runtime: Path, say: Callable[[str], None]) -> None:
+        """Have a helper remove everything that it has made. One that does not run can't, and need not be there."""
+        try:
+            with connect_to(runtime / "helper.sock") as helper:
+                removed = helper.call(ReconcileRequest(), ReconcileResponse).removed
+        except CliError as error:
+            say(f"nothing is asked of {runtime.name}: {error}")
+            return
+        for thing in removed:
+            say(f"removed {thing}")
 
     def _require_root(self, verb: str) -> None:
         if os.geteuid() != 0:
@@ -172,6 +213,28 @@ class System:
         fresh.symlink_to(target)
         fresh.replace(self._command)
         return True
+
+
+def _takes_device_helper() -> bool:
+    """Whether disks can't share blocks with their image by the file system's own means; found out by trying."""
+    HOME.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=HOME.parent) as image, TemporaryFile(dir=HOME.parent) as disk:
+        image.write(bytes(4096))
+        image.flush()
+        try:
+            fcntl.ioctl(disk, _FICLONE, image.fileno())
+        except OSError:
+            return True
+        return False
+
+
+def _write_policy(say: Callable[[str], None]) -> None:
+    if POLICY.exists():
+        return
+    say(f"writing {POLICY}")
+    POLICY.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    POLICY.write_text(default_policy())
+    POLICY.chmod(0o644)
 
 
 def _check_group(group: str) -> None:

@@ -55,11 +55,14 @@ class Systemd:
         """Stop and start; answers when they are ready."""
         _run("systemctl", "restart", *units)
 
-    def stop(self, units: Sequence[str]) -> None:
-        """Stop and never start again. Units that are not there are fine."""
-        for unit in units:
-            if self.state(unit).loaded == "loaded":
-                _run("systemctl", "disable", "--quiet", "--now", unit)
+    def restart_if_active(self, unit: str) -> None:
+        """For a service that others run: it reads its configuration anew."""
+        _run("systemctl", "try-restart", unit)
+
+    def stop(self, unit: str) -> None:
+        """Stop and never start again. One that is not there is fine."""
+        if self.state(unit).loaded == "loaded":
+            _run("systemctl", "disable", "--quiet", "--now", unit)
 
     def kill_rest(self, unit: str) -> None:
         """SIGKILL for whatever a stopped unit has left running. None is fine."""
