@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+INGLE = "/opt/ingle/bin/ingle"
+"""Of the code that an install runs from."""
+
 SECONDS = 180
 """Nothing takes so long; a command that does is killed, and its test fails."""
 
@@ -78,3 +81,17 @@ def dev(kernel: Path) -> Iterator[User]:
     yield user
     user.run("ingle", "server", "stop")
     assert subprocess.run(["pgrep", "-a", "-u", user.name, "qemu|ingle"], check=False).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def member(kernel: Path) -> Iterator[User]:
+    """A user of the group ingle, on a machine where it is installed and has kernel and image."""
+    lab_run(INGLE, "system", "install")
+    lab_run("usermod", "--append", "--groups", "ingle", "other")
+    user = User("other")
+    release = kernel.name.removeprefix("vmlinuz-")
+    user.run("ingle", "kernel", "import", str(kernel), "--modules", f"/lib/modules/{release}", "--name", "debian")
+    user.run("ingle", "image", "register", "--rootfs", "/opt/lab/debian.ext4", "--name", "debian:bookworm")
+    yield user
+    lab_run(INGLE, "system", "uninstall", "--purge", "--yes")
+    lab_run("gpasswd", "--delete", "other", "ingle", code=3)  # the group is gone

@@ -4,15 +4,13 @@ import json
 import os
 import pwd
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.inside.conftest import User, lab_run
+from lab.inside.conftest import INGLE, User, lab_run
 
-INGLE = "/opt/ingle/bin/ingle"
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
 MOST_EXPOSURE = 2.0
 FILES = (
@@ -23,20 +21,6 @@ FILES = (
     "/etc/tmpfiles.d/ingle.conf",
 )
 DIRECTORIES = ("/var/lib/ingle", "/var/cache/ingle", "/run/ingle", "/etc/ingle")
-
-
-@pytest.fixture(scope="module")
-def member(kernel: Path) -> Iterator[User]:
-    """A user of the group ingle, on a machine where it is installed and has kernel and image."""
-    lab_run(INGLE, "system", "install")
-    lab_run("usermod", "--append", "--groups", "ingle", "other")
-    user = User("other")
-    release = kernel.name.removeprefix("vmlinuz-")
-    user.run("ingle", "kernel", "import", str(kernel), "--modules", f"/lib/modules/{release}", "--name", "debian")
-    user.run("ingle", "image", "register", "--rootfs", "/opt/lab/debian.ext4", "--name", "debian:bookworm")
-    yield user
-    lab_run(INGLE, "system", "uninstall", "--purge", "--yes")
-    lab_run("gpasswd", "--delete", "other", "ingle", code=3)  # the group is gone
 
 
 def status(code: int = 0) -> dict[str, Any]:
