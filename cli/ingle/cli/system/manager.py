@@ -56,8 +56,9 @@ class Systemd:
         _run("systemctl", "restart", *units)
 
     def restart_if_active(self, unit: str) -> None:
-        """For a service that others run: it reads its configuration anew."""
-        _run("systemctl", "try-restart", unit)
+        """For a service that others run: it reads its configuration anew. One that is not there is fine."""
+        if self.state(unit).active == "active":
+            _run("systemctl", "restart", unit)
 
     def stop(self, unit: str) -> None:
         """Stop and never start again. One that is not there is fine."""
