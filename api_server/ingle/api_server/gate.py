@@ -153,7 +153,8 @@ async def open_gate(public: Path, upstream: Path, callers: Callers) -> asyncio.S
     finally:
         os.umask(umask)
     if callers.gid is not None:
-        os.chown(public, -1, callers.gid)
+        if public.stat().st_gid != callers.gid:
+            os.chown(public, -1, callers.gid)
         public.chmod(0o660)
     return await asyncio.get_running_loop().create_unix_server(
         lambda: _Front(upstream, callers), sock=listener, backlog=_BACKLOG

@@ -40,7 +40,7 @@ def pass_others(nft: Nft, wanted: bool) -> None:
 def _programs(nft: Nft) -> Iterator[str]:
     """Those whose tables this host has: on most hosts none, and then no program is started."""
     for version, program in ("", "iptables"), ("6", "ip6tables"):
-        if _mentions_filter(Path(f"/proc/net/ip{version}_tables_names")):
+        if _mentions_filter(Path(f"/proc/self/net/ip{version}_tables_names")):
             yield f"{program}-legacy"
         with suppress(KernelRefused):
             nft.run(f"list chain ip{version} filter FORWARD")

@@ -12,10 +12,9 @@ What the rules promise:
 
 from collections.abc import Iterable, Iterator
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
-from ingle.host_helper.errors import KernelRefused, Missing
+from ingle.host_helper.errors import KernelRefused
 from ingle.host_helper.names import (
     Addresses,
     bridge_name,
@@ -26,8 +25,6 @@ from ingle.host_helper.names import (
 )
 from ingle.host_helper.nft import Nft
 from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
-
-_FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 _RULES = resources.files(__package__).joinpath("rules.nft").read_text()
 _FAMILIES = ("inet", "bridge")
@@ -116,15 +113,6 @@ class Firewall:
 
     def _tables(self) -> str:
         return _RULES.replace("$pool4", str(self._addresses.pool4))
-
-
-def check_forwarding() -> None:
-    """Raise Missing unless the host forwards: without it neither NAT nor a published port can work."""
-    if _FORWARDING.read_text().strip() == "0":
-        raise Missing(
-            "this host does not forward IPv4 packets, so no VM can reach beyond it",
-            "sysctl -w net.ipv4.ip_forward=1 (and a file in /etc/sysctl.d to keep it)",
-        )
 
 
 def _commands(verb: str, elements: Iterable[Element]) -> Iterator[str]:

@@ -8,7 +8,6 @@ import logging
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -38,6 +37,8 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENX
 
 # IN6_ADDR_GEN_MODE_NONE: no link-local address, so no noise from the host's side of a tap.
 _QUIET = {"attrs": [("AF_INET6", {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]})]}
+
+_LOOPBACK = 1  # its index, in every network namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,11 @@ class Links:
         links = (_link(message) for message in self._ask("get_links"))
         return {link.name: link for link in links if link.ours}
 
+    @property
+    def forwarding(self) -> bool:
+        """Whether the host forwards IPv4 packets: the loopback interface follows net.ipv4.ip_forward."""
+        return bool(self._settings(_LOOPBACK, "AF_INET")["forwarding"])
+
     def ensure_bridge(self, network: int) -> None:
         """There is the bridge, up, with its addresses."""
         name = bridge_name(network)
@@ -106,7 +112,7 @@ class Links:
         self._link("set", index=index, address=mac(gateway), state="up")
         self._ask("addr", "replace", index=index, address=str(self._addresses.ipv4(gateway)), prefixlen=24)
         ipv6 = self._addresses.ipv6(gateway)
-        if ipv6 is not None and _has_ipv6(bridge_name(network)):
+        if ipv6 is not None and self._has_ipv6(bridge_name(network)):
             self._ask("addr", "replace", index=index, address=str(ipv6), prefixlen=64, flags=_IFA_F_NODAD)
 
     def delete_bridge(self, network: int) -> None:
@@ -213,7 +219,7 @@ class Links:
 
     def _neighbours(self, slot: int) -> list[str]:
         ipv6 = self._addresses.ipv6(slot)
-        if ipv6 is None or not _has_ipv6(bridge_name(network_of(slot))):
+        if ipv6 is None or not self._has_ipv6(bridge_name(network_of(slot))):
             return [str(self._addresses.ipv4(slot))]
         return [str(self._addresses.ipv4(slot)), str(ipv6), str(link_local(slot))]
 
@@ -260,6 +266,19 @@ class Links:
                 self._link("set", index=index, group=DOOMED_GROUP)
             self._link("del", group=DOOMED_GROUP)
 
+    def _has_ipv6(self, interface: str) -> bool:
+        index = _index(interface)
+        if index is None:
+            return False
+        settings = self._settings(index, "AF_INET6")
+        conf = None if settings is None else settings.get_attr("IFLA_INET6_CONF")
+        return conf is not None and not conf["disable_ipv6"]
+
+    def _settings(self, index: int, family: str) -> Any:
+        """An interface's, as below /proc/sys/net, which the helper's unit doesn't have. None: no such protocol."""
+        (message,) = self._ask("get_links", index)
+        return message.get_attr("IFLA_AF_SPEC").get_attr(family)
+
     def _link(self, verb: str, **what: Any) -> None:
         self._ask("link", verb, unless_gone=verb == "del", **what)
 
@@ -294,10 +313,3 @@ def _index(name: str) -> int | None:
         return socket.if_nametoindex(name)
     except OSError:
         return None
-
-
-def _has_ipv6(interface: str) -> bool:
-    try:
-        return Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").read_text().strip() == "0"
-    except FileNotFoundError:
-        return False

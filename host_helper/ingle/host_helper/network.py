@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.coexistence import pass_others
-from ingle.host_helper.errors import HelperError, InUse
-from ingle.host_helper.firewall import Firewall, check_forwarding
+from ingle.host_helper.errors import HelperError, InUse, Missing
+from ingle.host_helper.firewall import Firewall
 from ingle.host_helper.links import Links
 from ingle.host_helper.messages import network_message, port_message, tap_message
 from ingle.host_helper.names import Addresses, bridge_name, tap_name
@@ -38,11 +38,19 @@ class NetworkPart:
     def check(self, old: State, new: State) -> None:
         added = new.beyond(old)
         if any(isinstance(resource, (Nat, Published)) for resource in added):
-            check_forwarding()
+            self._check_forwarding()
         for resource in added:
             if isinstance(resource, Published) and is_served(resource.protocol, resource.host_port):
                 name = f"{resource.host_port}/{resource.protocol.value}"
                 raise InUse(f"a program of the host serves port {name}", "take another port")
+
+    def _check_forwarding(self) -> None:
+        """Without it neither NAT nor a published port can work."""
+        if not self._links.forwarding:
+            raise Missing(
+                "this host does not forward IPv4 packets, so no VM can reach beyond it",
+                "sysctl -w net.ipv4.ip_forward=1 (and a file in /etc/sysctl.d to keep it)",
+            )
 
     def change(self, old: State, new: State, named: Sequence[Resource]) -> None:
         """The firewall comes first: what it doesn't know is dropped, so a tap never can more than its rules allow."""

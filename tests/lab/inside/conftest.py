@@ -29,7 +29,7 @@ class User:
         env = {
             "HOME": entry.pw_dir,
             "LANG": "C.UTF-8",
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/ingle/bin",
             "USER": self.name,
             "XDG_RUNTIME_DIR": f"/run/user/{entry.pw_uid}",
             # What is measured by coverage stays measured.

@@ -93,6 +93,9 @@ def test_a_member_can_not_stop_the_machines_server(member: User) -> None:
 def test_vms_survive_a_restart_of_the_services(member: User) -> None:
     member.run("ingle", "vm", "create", "--name", "kept", "--network", "user")
     try:
+        told = json.loads(member.run("ingle", "vm", "show", "kept", "--json"))
+        verdicts = [record.read_text() for record in Path("/var/cache/ingle/acceleration").iterdir()]
+        assert told["running_acceleration"] == "KVM", verdicts
         before = member.run("ingle", "vm", "exec", "kept", "--", "cat", "/proc/sys/kernel/random/boot_id")
         pids = lab_run("systemctl", "show", "--value", "--property", "MainPID", *UNITS)
         lab_run(INGLE, "system", "restart")
@@ -135,7 +138,6 @@ def test_uninstalling_leaves_state_and_a_purge_leaves_nothing(member: User) -> N
     assert [path for path in DIRECTORIES if Path(path).exists()] == []
     with pytest.raises(KeyError):
         pwd.getpwnam("ingle")
-    lab_run(INGLE, "system", "install")  # for the fixture to remove
 
 
 def test_what_somebody_else_made_is_not_overwritten() -> None:

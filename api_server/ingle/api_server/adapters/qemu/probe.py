@@ -85,7 +85,8 @@ class AccelerationProbe:
                 await guest.wait()
                 guest.close()
             # A guest that crashes ends QEMU just as cleanly as one that powers off: only the agent's word counts.
-            if _READY in (directory / "ready").read_bytes():
+            ready = directory / "ready"
+            if ready.exists() and _READY in ready.read_bytes():
                 return ""
             said = (directory / "stderr").read_text(errors="replace").strip().splitlines()
             how = "ended without booting" if ended else f"did not boot in {_PROBE_SECONDS:.0f} s"
