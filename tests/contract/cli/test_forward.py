@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from contract.agent.conftest import agent_binary, running_agent
 from contract.cli.conftest import Ingle
+from contract.cli.guest_servers import asked, break_off, connected, free_port, guest_server, upper
 from contract.cli.stand_in import VmService, World
 from contract.cli.test_sessions import OneVm
 from ingle.api_server.gate import Callers, open_gate
@@ -26,8 +26,6 @@ from ingle.v1 import guest_pb2_grpc, vm_pb2, vm_pb2_grpc
 __all__ = ["agent_binary"]  # a fixture
 
 MIB = 1 << 20
-
-Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Known(OneVm):
@@ -66,15 +64,6 @@ def ingle(isolated: Ingle, server: grpc.aio.Server, tmp_path: Path) -> Ingle:
 
 
 @asynccontextmanager
-async def guest_server(handler: Handler, host: str = "127.0.0.1") -> AsyncIterator[int]:
-    listening = await asyncio.start_server(handler, host, 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-
-
-@asynccontextmanager
 async def forwarding(ingle: Ingle, *rules: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, list[str]]]:
     """The command under way, and what it said it listens on."""
     process = await ingle.start("vm", "forward", "web", *rules)
@@ -88,40 +77,6 @@ async def forwarding(ingle: Ingle, *rules: str) -> AsyncIterator[tuple[asyncio.s
             process.send_signal(signal.SIGINT)
         async with asyncio.timeout(20):
             await process.communicate()
-
-
-async def connected(place: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if "/" in place:
-        return await asyncio.open_unix_connection(place)
-    host, _, port = place.rpartition(":")
-    return await asyncio.open_connection(host.strip("[]"), int(port))
-
-
-async def asked(place: str, question: bytes) -> bytes:
-    """What is answered once the question has ended."""
-    reader, writer = await connected(place)
-    writer.write(question)
-    writer.write_eof()
-    async with asyncio.timeout(60):
-        answer = await reader.read()
-    writer.close()
-    return answer
-
-
-def break_off(writer: asyncio.StreamWriter) -> None:
-    writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write((await reader.read()).upper())
-    writer.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 async def line_of(stream: asyncio.StreamReader | None) -> str:
