@@ -95,7 +95,7 @@ def test_vms_survive_a_restart_of_the_services(member: User) -> None:
     try:
         told = json.loads(member.run("ingle", "vm", "show", "kept", "--json"))
         verdicts = [record.read_text() for record in Path("/var/cache/ingle/acceleration").iterdir()]
-        assert told["running_acceleration"] == "KVM", verdicts
+        assert told["running_acceleration"] == "kvm", verdicts
         before = member.run("ingle", "vm", "exec", "kept", "--", "cat", "/proc/sys/kernel/random/boot_id")
         pids = lab_run("systemctl", "show", "--value", "--property", "MainPID", *UNITS)
         lab_run(INGLE, "system", "restart")
