@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,11 @@ import pytest
 # Tests fork, for pseudo-terminals, while gRPC's threads are at work here; its fork handlers crash such a child before
 # it becomes another program. Read when grpc is loaded, so it is set before any test is.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
+# A shell has its background jobs ignore these, and what is ignored is inherited: commands that a test interrupts, too.
+for _number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
