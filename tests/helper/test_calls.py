@@ -117,7 +117,8 @@ def test_more_connections_than_any_api_server_needs_are_turned_away(helper: Help
             turned_away += 1
     for each in many:
         each.close()
-    assert turned_away == 60 - 31  # one of 32 is ours
+    # Of the 32 that may be there one is ours, and one that an earlier call has left may not be gone yet.
+    assert 60 - 31 <= turned_away <= 60 - 30
     helper.stub.Ping(pb.PingRequest())
 
 
