@@ -78,9 +78,9 @@ def is_inside(item: pytest.Item) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The lab's tests run when they are asked for."""
+    """The lab's tests, and those of the lab itself, run when they are asked for."""
     unasked = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return True if collection_path == _INSIDE and unasked else None
+    return True if collection_path.parent == _INSIDE.parent and unasked else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
