@@ -150,7 +150,7 @@ class System:
             if file.condition() in {Condition.CURRENT, Condition.DIFFERENT}:
                 say(f"removing {file.path}")
                 file.path.unlink()
-        if self._command.is_symlink() and self._command.readlink().name == "ingle":
+        if self._command_is_ours:
             say(f"removing {self._command}")
             self._command.unlink()
         self._systemd.reload()
@@ -174,6 +174,10 @@ class System:
         for thing in removed:
             say(f"removed {thing}")
 
+    @property
+    def _command_is_ours(self) -> bool:
+        return self._command.is_symlink() and self._command.readlink().name == "ingle"
+
     def _require_root(self, verb: str) -> None:
         if os.geteuid() != 0:
             raise failed("WRONG_STATE", f"only root can {verb} system services", f"sudo ingle system {verb}")
@@ -181,7 +185,7 @@ class System:
     def _refuse_foreign(self, files: tuple[ManagedFile, ...], prefix: Path) -> None:
         foreign = [str(file.path) for file in files if file.condition() is Condition.FOREIGN]
         ours = prefix / "bin" / "ingle"
-        if self._command.exists() and not (self._command.is_symlink() and self._command.readlink().name == "ingle"):
+        if self._command.exists() and not self._command_is_ours:
             foreign.append(str(self._command))
         try:
             account = pwd.getpwnam(USER)

@@ -4,7 +4,7 @@ A VM sees the names of its own network, the host sees all. What is not ours is f
 have them asked that may reach beyond their network: a question to the world is a way out like any other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, ip_address
 
@@ -51,8 +51,9 @@ class Answers:
             reply.header.rcode = RCODE.FORMERR
             return reply
         name, kind = question.q.qname, question.q.qtype
-        caller = None if _is_loopback(asker) else self._directory.by_address(asker)
-        if caller is None and not _is_loopback(asker):
+        from_host = ip_address(asker).is_loopback
+        caller = None if from_host else self._directory.by_address(asker)
+        if caller is None and not from_host:
             reply.header.rcode = RCODE.REFUSED
             return reply
         if name.matchSuffix(self._domain):
@@ -75,7 +76,7 @@ class Answers:
             self._add_authority(reply)
             return
         found = self._directory.by_name(labels[0].decode("ascii", "replace").lower()) if len(labels) == 1 else None
-        if found is None or (caller is not None and found.network != caller.network):
+        if found is None or not _may_know(caller, found):
             reply.header.rcode = RCODE.NXDOMAIN
             self._add_authority(reply)
         elif kind in {QTYPE.A, QTYPE.ANY}:
@@ -92,14 +93,16 @@ class Answers:
         except AddressValueError:
             return None
         found = self._directory.by_address(address)
-        return None if found is None or (caller is not None and found.network != caller.network) else found
+        return found if found is not None and _may_know(caller, found) else None
 
     def _add_authority(self, reply: DNSRecord) -> None:
         """A negative answer without it may not be kept, RFC 2308: resolvers would ask again and again."""
-        times: Mapping[str, int] = {"serial": 1, "refresh": 60, "retry": 60, "expire": 60, "minimum": _TTL_SECONDS}
-        soa = SOA(self._domain, DNSLabel((b"root", *self._domain.label)), tuple(times.values()))
+        serial, refresh, retry, expire = 1, 60, 60, 60
+        times = (serial, refresh, retry, expire, _TTL_SECONDS)
+        soa = SOA(self._domain, DNSLabel((b"root", *self._domain.label)), times)
         reply.add_auth(RR(self._domain, QTYPE.SOA, rdata=soa, ttl=_TTL_SECONDS))
 
 
-def _is_loopback(address: str) -> bool:
-    return ip_address(address).is_loopback
+def _may_know(caller: Host | None, found: Host) -> bool:
+    """The host (None) may know all."""
+    return caller is None or found.network == caller.network
