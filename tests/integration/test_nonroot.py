@@ -49,11 +49,11 @@ class User:
         )
 
     def processes(self) -> list[str]:
-        """What still runs."""
+        """What still runs. What has ended and waits for PID 1 to notice, which in a container it may never, does not."""
         listed = subprocess.run(
-            ["ps", "-o", "args=", "-u", str(self.entry.pw_uid)], capture_output=True, text=True, check=False
+            ["ps", "-o", "stat=,args=", "-u", str(self.entry.pw_uid)], capture_output=True, text=True, check=False
         )
-        return listed.stdout.splitlines()
+        return [line for line in listed.stdout.splitlines() if not line.startswith("Z")]
 
 
 @pytest.fixture(scope="module")
