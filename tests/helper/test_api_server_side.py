@@ -1,5 +1,6 @@
 """The API server's side of the helper: what it asks for is there, and what goes wrong is told as its own error."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,8 +88,8 @@ async def test_the_operation_is_in_the_helpers_audit(helper: Helper) -> None:
     assert [(line["verb"], line["op_id"]) for line in helper.audit()] == [("Apply", "op-0123456789ab")]
 
 
-async def test_a_helper_that_was_restarted_is_found_again(own_helper: Helper) -> None:
-    network = HelperNetwork(own_helper.socket)
+async def test_a_helper_that_is_gone_is_told_and_the_next_one_is_found(own_helper: Helper) -> None:
+    network = HelperNetwork(own_helper.socket, patience=0.0)
     await network.connect(SHARED)
     own_helper.kill()
     assert "does not answer" in await network.problem()
@@ -97,8 +98,63 @@ async def test_a_helper_that_was_restarted_is_found_again(own_helper: Helper) ->
     assert [tap.vm_id for tap in listed(own_helper).taps] == [SHARED.id]
 
 
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_a_call_waits_for_a_helper_that_is_restarted(own_helper: Helper, how: str) -> None:
+    network = HelperNetwork(own_helper.socket, patience=60.0)
+    await network.connect(SHARED)
+    getattr(own_helper, how)()
+    waiting = [asyncio.create_task(network.connect(each)) for each in (SHARED, OTHER)]
+    await asyncio.sleep(0.3)
+    assert not any(each.done() for each in waiting)
+    await asyncio.to_thread(own_helper.start)
+    await asyncio.gather(*waiting)
+    assert {tap.vm_id for tap in listed(own_helper).taps} == {SHARED.id, OTHER.id}
+
+
+async def test_calls_survive_any_number_of_helpers_killed_under_them(own_helper: Helper) -> None:
+    """A call may be on its way, half done, or done and not yet answered when its helper is killed."""
+    network = HelperNetwork(own_helper.socket, patience=60.0)
+    stopping = asyncio.Event()
+    calls = 0
+
+    async def work() -> None:
+        nonlocal calls
+        while not stopping.is_set():
+            await network.connect(OTHER)
+            await network.disconnect(3, OTHER.id)
+            calls += 2
+
+    working = asyncio.create_task(work())
+    for _ in range(5):
+        before = calls
+        while calls < before + 4 and not working.done():
+            await asyncio.sleep(0.001)
+        assert own_helper.process is not None
+        own_helper.process.kill()
+        await asyncio.to_thread(own_helper.kill)
+        await asyncio.to_thread(own_helper.start)
+    stopping.set()
+    await working
+    assert listed(own_helper).taps == []
+
+
+async def test_who_has_waited_in_vain_does_not_wait_again_until_a_helper_answers(own_helper: Helper) -> None:
+    network = HelperNetwork(own_helper.socket, patience=60.0)
+    own_helper.kill()
+    network._calls._wait = 0.0  # as after a minute in vain
+    with pytest.raises(HostProblem, match="does not answer"):
+        await asyncio.wait_for(network.connect(SHARED), 30)
+    own_helper.start()
+    await network.connect(SHARED)
+    own_helper.kill()
+    waiting = asyncio.create_task(network.connect(SHARED))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_no_helper_is_a_problem_that_says_what_to_type(tmp_path: Path) -> None:
-    network = HelperNetwork(tmp_path / "helper.sock")
+    network = HelperNetwork(tmp_path / "helper.sock", patience=0.0)
     assert "does not listen" in await network.problem()
     with pytest.raises(HostProblem, match="does not listen") as refused:
         await network.connect(SHARED)

@@ -120,7 +120,9 @@ def test_one_that_fails_in_an_apply_takes_back_what_came_before(helper: Helper, 
 @pytest.mark.parametrize(
     "seconds", [3.0, pytest.param(60.0, marks=pytest.mark.skipif("not config.getoption('--slow')", reason="--slow"))]
 )
-def test_a_link_swapped_in_at_any_instant_changes_nothing_of_others(helper: Helper, disk: Path, seconds: float) -> None:
+def test_a_link_swapped_in_at_any_instant_changes_nothing_of_others(
+    helper: Helper, disk: Path, seconds: float, record_property: Callable[[str, object], None]
+) -> None:
     victims = [belonging_to(0, helper.root / "roots"), belonging_to(65534, helper.root / "nobodys")]
     real, symbolic, hard = (disk.with_name(name) for name in ("real", "symbolic", "hard"))
     stopping = threading.Event()
@@ -160,5 +162,7 @@ def test_a_link_swapped_in_at_any_instant_changes_nothing_of_others(helper: Help
         swapper.join()
         for path in (*victims, *disk.parent.iterdir()):
             path.unlink()
+    for name, count in ("swaps", swaps), ("owners changed", done), ("refusals", refusals):
+        record_property(name, count)
     assert done > 0, "the race was never lost to us"
     assert refusals > 0, "the race was never won"

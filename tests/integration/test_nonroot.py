@@ -49,7 +49,7 @@ class User:
         )
 
     def processes(self) -> list[str]:
-        """What still runs. What has ended and waits for PID 1 to notice, which in a container it may never, does not."""
+        """What still runs, but for what has ended and waits for PID 1 to notice, which in a container it may never."""
         listed = subprocess.run(
             ["ps", "-o", "stat=,args=", "-u", str(self.entry.pw_uid)], capture_output=True, text=True, check=False
         )

@@ -1,63 +1,88 @@
 """Calls to the root helper: their op_id goes with them, and their errors come back as ours."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from ingle.api_server.host.context import current_operation
-from ingle.api_server.model.errors import HostProblem, IngleError, Reason, ToolFailed
+from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
 from ingle.helper.v1 import helper_pb2_grpc
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
+_Method: TypeAlias = Callable[["helper_pb2_grpc.HelperServiceAsyncStub"], Callable[..., Awaitable[_Response]]]
+
+PATIENCE_SECONDS = 15.0
+"""A helper that was killed is back within two, on a host that isn't busy."""
 
 _SECONDS = 30.0
+_PAUSE_SECONDS = 0.1
 _OP_ID_KEY = "ingle-op-id"
 _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Calls:
-    """One connection to the helper on `socket`, made when it is first needed."""
+    """One connection to the helper on `socket`, made when it is first needed.
 
-    def __init__(self, socket: Path) -> None:
+    A helper may be restarted at any time. Each of its verbs can be asked for again, whether it was done or not, so a
+    call waits up to `patience` seconds for the next helper; when one has waited in vain, none waits any more until a
+    helper answers again."""
+
+    def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS) -> None:
         self._socket = socket
+        self._patience = patience
+        self._wait = patience
         self._stub: helper_pb2_grpc.HelperServiceAsyncStub | None = None
 
-    @property
-    def stub(self) -> "helper_pb2_grpc.HelperServiceAsyncStub":
-        """Its methods, to be called by `make`."""
+    async def make(self, method: _Method[_Response], request: object) -> _Response:
+        """Ask. Raises HostProblem(DEPENDENCY_MISSING) when nobody answers, IngleError with the helper's own reason."""
+        until = time.monotonic() + self._wait
+        while True:
+            try:
+                answer = await self._ask(method, request)
+            except _NobodyAnswersError as error:
+                if time.monotonic() >= until:
+                    self._wait = 0.0
+                    raise HostProblem(Reason.DEPENDENCY_MISSING, str(error), _START_IT) from error
+            else:
+                self._wait = self._patience
+                return answer
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _ask(self, method: _Method[_Response], request: object) -> _Response:
+        if not self._socket.exists():
+            raise _NobodyAnswersError(f"the root helper does not listen on {self._socket}")
         if self._stub is None:
             # Of its own, or a new channel would go on with the backoff of an earlier one to the same socket.
             options = (("grpc.use_local_subchannel_pool", 1),)
-            channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=options)
-            self._stub = helper_pb2_grpc.HelperServiceStub(channel)
-        return self._stub
-
-    async def make(self, method: Callable[..., Awaitable[_Response]], request: _Request) -> _Response:
-        """Ask. Raises HostProblem(DEPENDENCY_MISSING) when nobody answers, IngleError with the helper's own reason."""
-        if not self._socket.exists():
-            raise HostProblem(
-                Reason.DEPENDENCY_MISSING, f"the root helper does not listen on {self._socket}", _START_IT
+            self._stub = helper_pb2_grpc.HelperServiceStub(
+                grpc.aio.insecure_channel(f"unix:{self._socket}", options=options)
             )
+        stub = self._stub
         try:
             metadata = ((_OP_ID_KEY, current_operation.get()),)
-            return await method(request, metadata=metadata, timeout=_SECONDS)
+            return await method(stub)(request, metadata=metadata, timeout=_SECONDS)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                self._stub = None  # the helper may be restarted at any time: the next call looks for it at once
+            if error.code() is grpc.StatusCode.UNAVAILABLE and self._stub is stub:
+                self._stub = None  # the next attempt looks for a helper at once
             raise _translated(error) from error
 
 
 _START_IT = "sudo systemctl restart ingle-helper"
 
 
-def _translated(error: grpc.aio.AioRpcError) -> IngleError:
+class _NobodyAnswersError(Exception):
+    """There is no helper, or it ended in the middle of the call."""
+
+
+def _translated(error: grpc.aio.AioRpcError) -> Exception:
     details = dict(error.trailing_metadata() or ()).get(_DETAILS_KEY)
     if not isinstance(details, bytes):
-        return HostProblem(Reason.DEPENDENCY_MISSING, f"the root helper does not answer: {error.details()}", _START_IT)
+        return _NobodyAnswersError(f"the root helper does not answer: {error.details()}")
     info = error_details_pb2.ErrorInfo()
     for detail in status_pb2.Status.FromString(details).details:
         detail.Unpack(info)

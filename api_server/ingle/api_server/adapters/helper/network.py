@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from ingle.api_server.adapters.helper.calls import Calls
+from ingle.api_server.adapters.helper.calls import PATIENCE_SECONDS, Calls
 from ingle.api_server.model.errors import IngleError, Reason
 from ingle.api_server.model.network import SLOTS_PER_NETWORK, Protocol
 from ingle.api_server.model.vm import Vm
@@ -17,12 +17,12 @@ _PROTOCOLS = {Protocol.TCP: pb.PROTOCOL_TCP, Protocol.UDP: pb.PROTOCOL_UDP}
 class HelperNetwork:
     """Implements ports.network.HostNetwork over the helper's socket."""
 
-    def __init__(self, socket: Path) -> None:
-        self._calls = Calls(socket)
+    def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS) -> None:
+        self._calls = Calls(socket, patience)
 
     async def problem(self) -> str:
         try:
-            await self._calls.make(self._calls.stub.Ping, pb.PingRequest())
+            await self._calls.make(lambda helper: helper.Ping, pb.PingRequest())
         except IngleError as error:
             return error.message
         return ""
@@ -37,15 +37,15 @@ class HelperNetwork:
                 *(pb.Change(publish_port=pb.PublishPortRequest(port=port)) for port in _ports(vm)),
             ]
         )
-        made = await self._calls.make(self._calls.stub.Apply, request)
+        made = await self._calls.make(lambda helper: helper.Apply, request)
         (network,), (tap,) = made.networks, made.taps
         return Link(tap.interface, tap.mac, tap.ipv4, _PREFIX_LENGTH, network.ipv4_gateway)
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
-        await self._calls.make(self._calls.stub.DeleteTap, pb.DeleteTapRequest(vm_id=vm_id, slot=slot))
+        await self._calls.make(lambda helper: helper.DeleteTap, pb.DeleteTapRequest(vm_id=vm_id, slot=slot))
         try:
             empty = pb.DeleteNetworkRequest(network=slot // SLOTS_PER_NETWORK)
-            await self._calls.make(self._calls.stub.DeleteNetwork, empty)
+            await self._calls.make(lambda helper: helper.DeleteNetwork, empty)
         except IngleError as error:
             if error.reason is not Reason.IN_USE:
                 raise
@@ -56,7 +56,7 @@ class HelperNetwork:
             taps=[pb.WantedTap(vm_id=vm.id, slot=_slot(vm), nat=vm.nat) for vm in vms],
             ports=[port for vm in vms for port in _ports(vm)],
         )
-        await self._calls.make(self._calls.stub.Reconcile, wanted)
+        await self._calls.make(lambda helper: helper.Reconcile, wanted)
 
 
 def _slot(vm: Vm) -> int:
