@@ -16,9 +16,8 @@ help: ## This list
 run: deps ## Boot a microVM, run a command in it, delete it; the first time everything it takes is installed
 	@scripts/run.sh
 
-test: lint ## Lint, then unit, contract and integration tests (real VMs); ARGS="-k NAME" picks some
-	@scripts/go.sh test -C guest_agent ./...
-	@$(BIN)/pytest $(ARGS)
+test: test-deps ## Lint, then every test (real VMs, and the lab's); ARGS="-k NAME" picks some
+	@scripts/test.sh $(ARGS)
 
 lint: test-deps ## Style, types, layers, contracts, generated code, scripts
 	@scripts/lint.sh

@@ -77,10 +77,9 @@ def is_inside(item: pytest.Item) -> bool:
     return item.path.is_relative_to(_INSIDE)
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The lab's tests, and those of the lab itself, run when they are asked for."""
-    unasked = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return True if collection_path.parent == _INSIDE.parent and unasked else None
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Last, when nothing else wants the processors, and its disk had the longest time to be made.
+    items.sort(key=is_inside)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
