@@ -16,7 +16,7 @@ help: ## This list
 run: deps ## Boot a microVM, run a command in it, delete it; the first time everything it takes is installed
 	@scripts/run.sh
 
-test: test-deps ## Lint, then every test (real VMs, and the lab's); ARGS="-k NAME" picks some
+test: test-deps ## Lint, then every test (real VMs, and the lab); ARGS="-k NAME" picks some
 	@scripts/test.sh $(ARGS)
 
 lint: test-deps ## Style, types, layers, contracts, generated code, scripts

@@ -25,6 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--slow", action="store_true", help="run the long variants of tests that race as well")
     parser.addoption(
+        "--lab-logs",
+        metavar="DIR",
+        type=Path,
+        default=Path(__file__).parents[1] / "build/lab",
+        help="where what the lab says is kept (default: %(default)s)",
+    )
+    parser.addoption(
         "--lab-coverage",
         metavar="DIR",
         type=Path,

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.disk import REPOSITORY
 from lab.machine import LabError
 from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
 _TUPLES = {"location", "longrepr"}
-_LOGS = REPOSITORY / "build/lab"
 
 
 class Host:
@@ -60,7 +58,7 @@ class Host:
     def _started(self) -> Run:
         if self._run is None:
             option = self._config.option
-            self._run = Run(_LOGS, option.lab_coverage, self._say)
+            self._run = Run(option.lab_logs, option.lab_coverage, self._say)
             local = ["--showlocals"] if option.showlocals else []
             self._run.start(self._node_ids, [f"--tb={option.tbstyle}", *local])
         return self._run
@@ -75,11 +73,6 @@ class Host:
 def is_inside(item: pytest.Item) -> bool:
     """Whether it is a test that runs in the lab."""
     return item.path.is_relative_to(_INSIDE)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Last, when nothing else wants the processors, and its disk had the longest time to be made.
-    items.sort(key=is_inside)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -26,7 +26,8 @@ def pytest_run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ElementTree.Element]:
     """The samples' outcomes, as JUnit's format has them, by the tests' names."""
     path = tmp_path_factory.mktemp("outcomes") / "junit.xml"
-    ended = pytest_run(SAMPLES, f"--junitxml={path}", "-o", "junit_logging=system-out")
+    places = (f"--junitxml={path}", f"--lab-logs={path.parent}")
+    ended = pytest_run(SAMPLES, *places, "-o", "junit_logging=system-out")
     assert ended.returncode == 1, ended.stdout + ended.stderr
     found = {case.get("name", ""): case for case in ElementTree.parse(path).iter("testcase")}
     assert len(found) == 8, ended.stdout
