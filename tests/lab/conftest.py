@@ -75,6 +75,11 @@ def is_inside(item: pytest.Item) -> bool:
     return item.path.is_relative_to(_INSIDE)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Where ingle is once installed for the whole machine, it stays: what needs a machine without it comes before.
+    items.sort(key=lambda item: is_inside(item) and "member" in getattr(item, "fixturenames", ()))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     items = [item for item in session.items if is_inside(item)]
     if items and not session.config.option.collectonly and not session.config.pluginmanager.hasplugin("lab-reporter"):

@@ -83,15 +83,14 @@ def dev(kernel: Path) -> Iterator[User]:
     assert subprocess.run(["pgrep", "-a", "-u", user.name, "qemu|ingle"], check=False).returncode == 1
 
 
-@pytest.fixture(scope="module")
-def member(kernel: Path) -> Iterator[User]:
-    """A user of the group ingle, on a machine where it is installed and has kernel and image."""
+@pytest.fixture(scope="session")
+def member(kernel: Path) -> User:
+    """A user of the group ingle, on a machine where it is installed and has kernel and image. An install takes half a
+    minute: tests with this come last, and nobody removes what goes with the lab."""
     lab_run(INGLE, "system", "install")
     lab_run("usermod", "--append", "--groups", "ingle", "other")
     user = User("other")
     release = kernel.name.removeprefix("vmlinuz-")
     user.run("ingle", "kernel", "import", str(kernel), "--modules", f"/lib/modules/{release}", "--name", "debian")
     user.run("ingle", "image", "register", "--rootfs", "/opt/lab/debian.ext4", "--name", "debian:bookworm")
-    yield user
-    lab_run(INGLE, "system", "uninstall", "--purge", "--yes")
-    lab_run("gpasswd", "--delete", "other", "ingle", code=3)  # the group is gone
+    return user
