@@ -31,4 +31,4 @@ async def run_and_die(steps: Any, target: Any, journal: Any, announce: Any) -> N
 
 
 pipeline.run = run_and_die
-sys.exit(main(["serve", "--log-level", "debug"]))
+sys.exit(main(["serve", "--log-level", "debug", *sys.argv[1:]]))

@@ -278,7 +278,7 @@ def test_begin_and_watch_tell_every_stage_in_order(server: Server) -> None:
     assert final.state == operation_pb2.OPERATION_STATE_SUCCEEDED
     assert [stage.name for stage in final.stages] == [
         *("reserve", "state-directory", "root-disk", "mark-starting", "acceleration", "runtime-directory"),
-        *("network", "initramfs", "launch", "boot", "agent", "configure", "record"),
+        *("network", "attach-disk", "initramfs", "launch", "boot", "agent", "configure", "record"),
     ]
     assert all(stage.HasField("finished_at") for stage in final.stages)
     assert final.kind == operation_pb2.OPERATION_KIND_CREATE_VM

@@ -15,9 +15,9 @@ from ingle.v1 import guest_pb2, operation_pb2, vm_pb2
 
 KILLING = str(Path(__file__).with_name("killing_server.py"))
 
-# reserve, state directory, root disk, claim, acceleration, runtime directory, network, initramfs, launch, boot, agent,
-# configure, record
-CREATE_STEPS = 13
+# reserve, state directory, root disk, claim, acceleration, runtime directory, network, attach, initramfs, launch,
+# boot, agent, configure, record
+CREATE_STEPS = 14
 
 
 @pytest.mark.parametrize("before", range(CREATE_STEPS + 1))
@@ -39,8 +39,8 @@ def test_killed_before_any_step_of_a_create_nothing_is_left_and_the_name_is_free
             server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="doomed"), no_start=True))
 
 
-# start: claim, acceleration, runtime directory, network, initramfs, launch, boot, agent, configure, record
-@pytest.mark.parametrize("before", [0, 1, 5, 6, 9])
+# start: claim, acceleration, runtime directory, network, attach, initramfs, launch, boot, agent, configure, record
+@pytest.mark.parametrize("before", [0, 1, 6, 7, 10])
 def test_killed_before_a_step_of_a_start_the_vm_is_stopped_and_starts_again(prepared: Path, before: int) -> None:
     with cloned_directory(prepared) as root:
         with running_server(root) as server:

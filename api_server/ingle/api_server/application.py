@@ -11,11 +11,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from ingle.api_server.adapters.boot import Initramfs
-from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk
+from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk, SnapshotDisk
 from ingle.api_server.adapters.dns import LOOPBACK, AbsentNames, Directory, DnsServer, Host
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
-from ingle.api_server.adapters.helper import AbsentNetwork, HelperNetwork
+from ingle.api_server.adapters.helper import AbsentDevices, AbsentNetwork, HelperDevices, HelperNetwork
 from ingle.api_server.adapters.kernel import Kernels as KernelFiles
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.processes import HostProcesses
@@ -95,11 +95,9 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
     files = LocalVmFiles(paths.vms, paths.runtime / "vms")
     dialler = Dialler()
     network = AbsentNetwork() if config.helper is None else HelperNetwork(config.helper)
-    # In the order of preference.
-    disks: tuple[DiskBackend, ...] = (Qcow2Disk(tools), ReflinkDisk(), CopyDisk())
-    backends: Mapping[str, DiskBackend] = {disk.name: disk for disk in disks}
+    backends = disk_backends(config, tools)
     async with SqliteStore(paths.database) as store, _names(config, store) as names:
-        release = Release(files, network)
+        release = Release(files, network, backends)
         fleet = Fleet(store, files, dialler, release)
         operations = Operations(store)
         images = Images(store, image_library, RootFileSystems(tools))
@@ -107,7 +105,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
         pipelines = StartPipelines.of(
             store, files, engine, media, network, names, dialler, image_library, kernel_library, backends
         )
-        delete_step = Delete(store, files, engine, network)
+        delete_step = Delete(store, files, engine, network, backends)
         start = StartVm(
             operations=operations,
             store=store,
@@ -133,6 +131,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             engine=engine,
             network=network,
             names=names,
+            backends=backends,
             release=release,
             images=image_library,
             kernels=kernel_library,
@@ -165,6 +164,14 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             await owners.close()
             await operations.close()
             await fleet.close()
+
+
+def disk_backends(config: Config, tools: Tools) -> Mapping[str, DiskBackend]:
+    """In the order of preference."""
+    devices = AbsentDevices() if config.device_helper is None else HelperDevices(config.device_helper)
+    qcow2, reflink, snapshot, copy = Qcow2Disk(tools), ReflinkDisk(), SnapshotDisk(devices), CopyDisk()
+    disks: tuple[DiskBackend, ...] = (qcow2, reflink, snapshot, copy)
+    return {disk.name: disk for disk in disks}
 
 
 @asynccontextmanager

@@ -101,6 +101,11 @@ class Config:
         """The root helper's socket, where one is installed."""
         return Path("/run/ingle-helper/helper.sock") if self.system else None
 
+    @property
+    def device_helper(self) -> Path | None:
+        """The same of the one for disks."""
+        return Path("/run/ingle-helper-dm/helper.sock") if self.system else None
+
 
 def load(env: Mapping[str, str], *, system: bool = False) -> Config:
     """Read the configuration of this user's server, or of the system's.

@@ -57,6 +57,9 @@ class World:
     hold_creates: bool = False
     held_fraction: float | None = None
     create_error: error_pb2.Error | None = None
+    # Of the disk of every VM that runs, and what is wrong with it.
+    disk_changes: vm_pb2.DiskChanges | None = None
+    problem: str = ""
 
     def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
         vm = vm_pb2.Vm(id=f"{len(self.vms) + 1:012x}", name=name, state=state, vcpus=1, memory_bytes=256 << 20, **facts)
@@ -150,7 +153,14 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         vm = await self.world.find(request.vm, context)
         alive = vm.state == vm_pb2.VM_STATE_RUNNING
         activity = ACTIVITY if alive else None
-        return vm_pb2.GetVmHealthResponse(state=vm.state, vmm_alive=alive, agent_answers=alive, activity=activity)
+        return vm_pb2.GetVmHealthResponse(
+            state=vm.state,
+            vmm_alive=alive,
+            agent_answers=alive,
+            problem=self.world.problem,
+            activity=activity,
+            disk_changes=self.world.disk_changes if alive else None,
+        )
 
     async def GetVmStats(self, request: vm_pb2.GetVmStatsRequest, context: Context) -> vm_pb2.GetVmStatsResponse:
         vm = await self.world.find(request.vm, context)
@@ -158,7 +168,7 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
             await refuse(context, "WRONG_STATE", f"VM {vm.name!r} is not running", f"ingle vm start {vm.name}")
         # Each answer is a second later than the one before: two processors, each busy half of it.
         self.seconds += 1
-        answer = vm_pb2.GetVmStatsResponse(activity=ACTIVITY)
+        answer = vm_pb2.GetVmStatsResponse(activity=ACTIVITY, disk_changes=self.world.disk_changes)
         answer.vmm.cpu_time.FromMilliseconds(1500)
         answer.guest.memory_total_bytes = 1 << 40
         answer.guest.cpus = 2

@@ -129,3 +129,27 @@ async def test_show_tells_what_callers_do_in_a_vm_that_runs(ingle: Ingle, world:
     assert json.loads((await ingle("vm", "show", "--json", "web")).out)["activity"]["idle"] == 3.5
     assert "activity" not in (await ingle("vm", "show", "off")).text
     assert json.loads((await ingle("vm", "show", "--json", "off")).out)["activity"] is None
+
+
+@pytest.mark.parametrize(
+    ("overflowed", "shown", "row"),
+    [(False, "1.5G, room for 200M more", "0, room 200M"), (True, "1.5G, lost", "0, lost")],
+)
+async def test_a_disk_that_the_host_may_have_no_room_for_is_told(
+    ingle: Ingle, world: World, overflowed: bool, shown: str, row: str
+) -> None:
+    web = world.add_vm("web")
+    assert "changes" not in (await ingle("vm", "show", "web")).text
+    world.problem = "its disk fills up"
+    world.disk_changes = vm_pb2.DiskChanges(
+        used_bytes=3 << 29, capacity_bytes=8 << 30, room_bytes=200 << 20, overflowed=overflowed
+    )
+    told = (await ingle("vm", "show", "web")).text
+    assert f"changes       {shown}" in told
+    assert "problem       its disk fills up" in told
+    assert json.loads((await ingle("vm", "show", "--json", "web")).out)["disk_changes"]["room_bytes"] == 200 << 20
+    assert row in (await ingle("vm", "stats")).text
+    web.state = vm_pb2.VM_STATE_STOPPED
+    told = (await ingle("vm", "show", "web")).text
+    assert "changes" not in told
+    assert "problem" not in told

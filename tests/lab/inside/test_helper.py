@@ -1,5 +1,6 @@
 """The root helper as its units run it: three capabilities, a closed world, and for disks device-mapper."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ import grpc
 import pytest
 
 from harness import refused
+from ingle.api_server.adapters.disk import SnapshotDisk
+from ingle.api_server.adapters.helper import AbsentDevices
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.helper.v1 import helper_pb2_grpc
 from lab.inside.conftest import lab_run
@@ -259,6 +262,25 @@ def test_an_overflow_is_seen(disks: Any, uid: int) -> None:
     path = Path(create(disks, 1).path)
     lab_run("dd", "if=/dev/urandom", f"of={path}", "bs=64k", "count=16", "conv=notrunc,fsync", code=1)
     assert disks.List(pb.ListRequest()).devices[0].state == pb.SNAPSHOT_STATE_OVERFLOWED
+
+
+@pytest.mark.parametrize("size", [2 * MIB, 2 * MIB + 4096])
+def test_a_disk_that_the_server_made_has_room_for_every_block(disks: Any, uid: int, size: int) -> None:
+    source = image(uid)
+    changes = cow(uid, 1)
+    changes.unlink()
+    asyncio.run(SnapshotDisk(AbsentDevices()).create(source, changes.parent, size))
+    os.chown(changes, uid, uid)
+    path = Path(create(disks, 1, size=size).path)
+    data = os.urandom(size)
+    with path.open("r+b") as file:
+        file.write(data)
+        os.fsync(file.fileno())
+    (device,) = disks.List(pb.ListRequest()).devices
+    assert device.state == pb.SNAPSHOT_STATE_VALID
+    assert device.used_bytes <= device.capacity_bytes <= device.used_bytes + 3 * 4096
+    disks.RemoveSnapshotDevice(pb.RemoveSnapshotDeviceRequest(vm_id=vm(1)))
+    assert Path(create(disks, 1, size=size).path).read_bytes() == data
 
 
 def test_one_that_is_open_is_not_removed_and_stays_listed(disks: Any, uid: int) -> None:

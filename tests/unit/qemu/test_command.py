@@ -86,6 +86,14 @@ def test_the_disk_format_is_told_never_guessed(suffix: str, driver: str) -> None
     assert json.loads(disk)["driver"] == driver
 
 
+@pytest.mark.parametrize(
+    ("path", "driver"), [("/d/disk.qcow2", "file"), ("/d/disk.raw", "file"), ("/dev/ingle/0123456789ab", "host_device")]
+)
+def test_a_file_is_opened_as_one_and_a_block_device_as_one(path: str, driver: str) -> None:
+    disk = json.loads(values(argv(replace(PLAN, root_disk=Path(path))), "-blockdev")[0])
+    assert (disk["file"]["driver"], disk["file"]["filename"]) == (driver, path)
+
+
 def test_the_agent_is_behind_a_loopback_port_or_on_vsock_never_both() -> None:
     assert "hostfwd=tcp:127.0.0.1:0-:1024" in values(argv(), "-netdev")[0]
     assert not any("vsock" in device for device in values(argv(), "-device"))

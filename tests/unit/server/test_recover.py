@@ -43,7 +43,7 @@ async def test_a_step_of_another_version_is_left_for_it_and_the_others_are_undon
         unknown = JournalEntry("op-000000000001", VM.id, "levitate")
         await at.store.intend(unknown)
         await at.store.intend(JournalEntry("op-000000000001", VM.id, "delete"))
-        delete = Delete(at.store, at.files, cast("Any", KillsNothing()), at.network)
+        delete = Delete(at.store, at.files, cast("Any", KillsNothing()), at.network, at.backends)
         await recovery(at, tmp_path, KillsNothing(), delete).run()
         assert await at.store.vms() == []
         assert await at.store.open_entries() == [unknown]

@@ -111,7 +111,7 @@ _UNUSED = (
 async def test_a_delete_cancelled_half_way_is_completed_and_told_as_done(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.RUNNING) as at:
         engine = KillingEngine(at.vmm)
-        step = Delete(at.store, at.files, cast("Engine", engine), at.network)
+        step = Delete(at.store, at.files, cast("Engine", engine), at.network, at.backends)
         delete = DeleteVm(at.operations, at.store, at.fleet, at.files, step)
         running = await delete.delete(OP_ID, VM.id, force=True)
         await engine.killing.wait()
@@ -124,7 +124,7 @@ async def test_a_delete_cancelled_half_way_is_completed_and_told_as_done(tmp_pat
 
 async def test_a_vmm_is_watched_until_it_is_gone_so_that_it_is_reaped(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.RUNNING) as at:
-        step = Delete(at.store, at.files, cast("Engine", KillingEngine(at.vmm)), at.network)
+        step = Delete(at.store, at.files, cast("Engine", KillingEngine(at.vmm)), at.network, at.backends)
         running = await DeleteVm(at.operations, at.store, at.fleet, at.files, step).delete(OP_ID, VM.id, force=True)
         await running.result()
         assert at.vmm.closed_alive is False

@@ -19,6 +19,7 @@ from ingle.api_server.model.vm import Acceleration, Image, Kernel, Running, Vm, 
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.recover import Recovery
 from ingle.api_server.operations.runner import Operations
+from ingle.api_server.ports.disk import DiskBackend, DiskChanges
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
 from ingle.api_server.ports.network import Link
 from ingle.api_server.steps.release import Release
@@ -118,6 +119,50 @@ class Wires:
             raise self.failure
 
 
+class Shelf:
+    """A disk backend that remembers whose disks are attached."""
+
+    name = "scripted"
+
+    def __init__(self) -> None:
+        self.attached: set[str] = set()
+        self.failure: IngleError | None = None
+        self.changed: DiskChanges | None = None
+
+    def disk_path(self, directory: Path) -> Path:
+        return directory / "disk"
+
+    async def usable(self, images: Path, vms: Path) -> str:
+        return "" if self.failure is None else self.failure.message
+
+    async def create(self, image: Path, directory: Path, size_bytes: int) -> None:
+        self.disk_path(directory).touch()
+
+    async def grow(self, directory: Path, size_bytes: int) -> None:
+        self._may_fail()
+
+    async def attach(self, vm: Vm, directory: Path) -> Path:
+        self.attached.add(vm.id)  # what fails may have done half of it
+        self._may_fail()
+        return self.disk_path(directory)
+
+    async def detach(self, vm_id: str) -> None:
+        self._may_fail()
+        self.attached.discard(vm_id)
+
+    async def reconcile(self, vms: Collection[Vm]) -> None:
+        self._may_fail()
+        self.attached = {vm.id for vm in vms}
+
+    async def changes(self, vm_id: str, directory: Path) -> DiskChanges | None:
+        self._may_fail()
+        return self.changed
+
+    def _may_fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
 class Names:
     """A NameService that remembers where it serves."""
 
@@ -138,12 +183,17 @@ class World:
     fleet: Fleet
     vmm: ScriptedVmm
     network: Wires
+    shelf: Shelf
     release: Release
     names: Names
 
     @property
     def paths(self) -> VmPaths:
         return self.files.paths(VM.id)
+
+    @property
+    def backends(self) -> dict[str, DiskBackend]:
+        return {self.shelf.name: self.shelf}
 
     async def state(self) -> VmState:
         return (await self.store.vm(VM.id)).state
@@ -161,7 +211,8 @@ async def world(root: Path, state: VmState) -> AsyncIterator[World]:
             (root / directory).mkdir()
         files.create_state(files.paths(VM.id))
         network = Wires()
-        release = Release(files, network)
+        shelf = Shelf()
+        release = Release(files, network, {shelf.name: shelf})
         fleet = Fleet(store, files, Dialler(), release)
         vmm = ScriptedVmm()
         if state is VmState.STOPPED:
@@ -175,7 +226,7 @@ async def world(root: Path, state: VmState) -> AsyncIterator[World]:
             await store.move_vm(VM.id, state)
         operations = Operations(store)
         try:
-            yield World(store, files, operations, fleet, vmm, network, release, Names())
+            yield World(store, files, operations, fleet, vmm, network, shelf, release, Names())
         finally:
             await operations.close()
             await fleet.close()
@@ -191,6 +242,7 @@ def recovery(at: World, root: Path, engine: object, *steps: object) -> Recovery:
         engine=cast("Any", engine),
         network=at.network,
         names=at.names,
+        backends=at.backends,
         release=at.release,
         images=library,
         kernels=library,

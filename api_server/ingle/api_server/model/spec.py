@@ -16,7 +16,7 @@ LEAST_MEMORY = 64 * MIB
 MOST_DISK = 16 * 1024 * GIB  # ext4 with 4 KiB blocks and 32-bit block numbers; see ext4(5)
 SECTOR = 512
 
-DISK_BACKENDS = ("qcow2", "reflink", "copy")
+DISK_BACKENDS = ("qcow2", "reflink", "dm-snapshot", "copy")
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}(:[A-Za-z0-9._-]{1,64})?")

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.guest import AgentInfo, GuestActivity, GuestStats
-from ingle.api_server.model.vm import VmState
+from ingle.api_server.model.spec import size_text
+from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
-from ingle.api_server.ports.disk import DiskBackend
+from ingle.api_server.ports.disk import DiskBackend, DiskChanges
 from ingle.api_server.ports.engine import VmmUsage
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.store import Store
@@ -28,6 +29,7 @@ class Health:
     agent_answers: bool
     problem: str
     activity: GuestActivity | None = None
+    changes: DiskChanges | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Stats:
     disk_allocated_bytes: int
     guest: GuestStats | None
     activity: GuestActivity | None
+    changes: DiskChanges | None = None
 
 
 class InspectVm:
@@ -57,12 +60,15 @@ class InspectVm:
             problem = NO_ANSWER if vm.state is VmState.RUNNING else vm.error
             return Health(vm.state, vmm is not None, agent_answers=False, problem=problem)
         channel = self._fleet.channel(vm)
+        changes = await _answer(self._changes(vm))
+        problem = _disk_problem(vm, changes)
         try:
             await channel.ping()
         except IngleError as error:
-            return Health(vm.state, vmm_alive=True, agent_answers=False, problem=error.message)
+            problem = problem or error.message
+            return Health(vm.state, vmm_alive=True, agent_answers=False, problem=problem, changes=changes)
         activity = await _answer(channel.activity())
-        return Health(vm.state, vmm_alive=True, agent_answers=True, problem="", activity=activity)
+        return Health(vm.state, vmm_alive=True, agent_answers=True, problem=problem, activity=activity, changes=changes)
 
     async def ping(self, reference: str) -> tuple[float, AgentInfo]:
         """Seconds of a round trip to the agent, and what it answered."""
@@ -77,8 +83,13 @@ class InspectVm:
         usage = self._fleet.running_vmm(vm).usage()
         disk = self._backends[vm.disk_backend].disk_path(self._files.paths(vm.id).state)
         channel = self._fleet.channel(vm)
-        guest, activity = await asyncio.gather(_answer(channel.stats()), _answer(channel.activity()))
-        return Stats(usage, self._files.allocated_bytes(disk), guest, activity)
+        guest, activity, changes = await asyncio.gather(
+            _answer(channel.stats()), _answer(channel.activity()), _answer(self._changes(vm))
+        )
+        return Stats(usage, self._files.allocated_bytes(disk), guest, activity, changes)
+
+    async def _changes(self, vm: Vm) -> DiskChanges | None:
+        return await self._backends[vm.disk_backend].changes(vm.id, self._files.paths(vm.id).state)
 
     async def logs(self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         """The console, or the VMM's stderr."""
@@ -89,9 +100,21 @@ class InspectVm:
 
 
 async def _answer(question: Awaitable[T]) -> T | None:
-    """None when the guest doesn't answer: one too busy for it is when the host's view is wanted most, and an agent from
-    before an upgrade knows less than we ask for."""
+    """None when guest or helper don't answer: a guest too busy for it is when the host's view is wanted most, and an
+    agent from before an upgrade knows less than we ask for."""
     try:
         return await question
     except IngleError:
         return None
+
+
+def _disk_problem(vm: Vm, changes: DiskChanges | None) -> str:
+    if changes is None or not changes.filling:
+        return ""
+    if changes.overflowed:
+        return f"its disk is lost: the host's disk was full when the guest wrote to it; ingle vm delete -f {vm.name}"
+    most = changes.capacity_bytes - changes.used_bytes
+    return (
+        f"its disk will be lost when the host's is full: that has {size_text(changes.free_bytes)} left, and "
+        f"{size_text(most)} of changes may still come; free some space, or stop it"
+    )

@@ -6,7 +6,7 @@ for, and adopted or cleaned up. Nothing is trusted but the store.
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from ingle.api_server.model.operation import Failure, OperationState
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import Step
+from ingle.api_server.ports.disk import DiskBackend
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.names import NameService
@@ -46,6 +47,7 @@ class Recovery:
         engine: Engine,
         network: HostNetwork,
         names: NameService,
+        backends: Mapping[str, DiskBackend],
         release: Release,
         images: Library,
         kernels: Library,
@@ -57,6 +59,7 @@ class Recovery:
         self._engine = engine
         self._network = network
         self._names = names
+        self._backends = backends
         self._release = release
         self._images = images
         self._kernels = kernels
@@ -71,6 +74,7 @@ class Recovery:
             except Exception:  # one VM must not keep the others, and the server, from coming up
                 log.exception("VM %s could not be recovered", vm.id)
         await self._reconcile_network()
+        await self._reconcile_disks()
         await self._sweep()
         for operation in await self._store.operations(limit=1000):
             if operation.state is OperationState.RUNNING:
@@ -120,6 +124,14 @@ class Recovery:
                 await self._names.serve(gateway)
         except IngleError as error:
             log.error("networks may be other than they should", extra={"error": error.message})
+
+    async def _reconcile_disks(self) -> None:
+        alive = [vm for vm in await self._store.vms() if vm.running is not None]
+        for backend in self._backends.values():
+            try:
+                await backend.reconcile([vm for vm in alive if vm.disk_backend == backend.name])
+            except IngleError as error:
+                log.error("disks of %s may be other than they should", backend.name, extra={"error": error.message})
 
     async def _sweep(self) -> None:
         if not await self._store.operations(limit=1):

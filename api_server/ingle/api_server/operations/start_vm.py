@@ -26,6 +26,7 @@ from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store import Store
 from ingle.api_server.steps.acceleration import ChooseAcceleration
+from ingle.api_server.steps.attach_disk import AttachDisk
 from ingle.api_server.steps.boot import Boot
 from ingle.api_server.steps.configure_guest import ConfigureGuest
 from ingle.api_server.steps.connect import Connect
@@ -71,8 +72,9 @@ class StartPipelines:
                 ChooseAcceleration(engine),
                 RuntimeDirectory(files),
                 Connect(network, names, store),
+                AttachDisk(backends, store),
                 WriteInitramfs(media, engine),
-                Launch(engine, kernels, backends),
+                Launch(engine, kernels),
                 Boot(),
                 WaitForAgent(dialler, files),
                 ConfigureGuest(dialler),
@@ -128,6 +130,7 @@ class StartVm:
         before anything changes."""
         spec = spec.with_defaults(self._defaults)
         spec = replace(spec, network=await self._choose_network(spec.network)).checked(self._limits)
+        backend = await self._choose_backend(spec.disk_backend)
         image = await self._images.present(spec.image)
         kernel = await self._kernels.present(spec.kernel)
         if image is not None:
@@ -140,7 +143,7 @@ class StartVm:
             have_image = image or await self._images.pull(spec.image, progress)
             have_kernel = kernel or await self._kernels.pull(spec.kernel, progress)
             check_disk_holds(spec.disk_bytes or 0, have_image)
-            vm = await self._vm(vm_id, spec, have_image, have_kernel)
+            vm = self._vm(vm_id, spec, backend, have_image, have_kernel)
             steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
             target = self._target(progress, vm, have_image, have_kernel, secrets.token_bytes(32))
             target.owner = owner
@@ -189,7 +192,7 @@ class StartVm:
             self._fleet.attach(target.vm, target.vmm)
         return target.vm
 
-    async def _vm(self, vm_id: str, spec: VmSpec, image: Image, kernel: Kernel) -> Vm:
+    def _vm(self, vm_id: str, spec: VmSpec, backend: str, image: Image, kernel: Kernel) -> Vm:
         assert spec.vcpus is not None
         assert spec.memory_bytes is not None
         assert spec.disk_bytes is not None
@@ -203,7 +206,7 @@ class StartVm:
             kernel_name=spec.kernel,
             engine=self._engine.name,
             acceleration=spec.acceleration or Acceleration.AUTO,
-            disk_backend=await self._choose_backend(spec.disk_backend),
+            disk_backend=backend,
             vcpus=spec.vcpus,
             memory_bytes=spec.memory_bytes,
             disk_bytes=whole_sectors(spec.disk_bytes),
@@ -225,7 +228,10 @@ class StartVm:
             if not problem:
                 return backend.name
             problems.append(f"{backend.name}: {problem}")
-        raise HostProblem(Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}")
+        remedy = "leave --disk-backend (and disk_backend of the configuration) out: the best that works is taken"
+        raise HostProblem(
+            Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}", remedy if wish else ""
+        )
 
     async def _choose_network(self, wish: str) -> str:
         if wish == USER_NETWORK:

@@ -23,6 +23,7 @@ from ingle.api_server.model.operation import Failure, Operation, Stage
 from ingle.api_server.model.spec import VmChange, VmSpec, check_env
 from ingle.api_server.model.vm import Acceleration, Image, Init, Kernel, Vm, VmState
 from ingle.api_server.operations.inspect_vm import Health, Stats
+from ingle.api_server.ports.disk import DiskChanges
 from ingle.v1 import error_pb2, guest_pb2, image_pb2, kernel_pb2, operation_pb2, vm_pb2
 
 _VM_STATES: Mapping[VmState, vm_pb2.VmState.ValueType] = {
@@ -198,6 +199,7 @@ def health(value: Health) -> vm_pb2.GetVmHealthResponse:
         agent_answers=value.agent_answers,
         problem=value.problem,
         activity=None if value.activity is None else _activity(value.activity),
+        disk_changes=None if value.changes is None else _disk_changes(value.changes),
     )
 
 
@@ -231,7 +233,18 @@ def stats(value: Stats) -> vm_pb2.GetVmStatsResponse:
         )
     if value.activity is not None:
         message.activity.CopyFrom(_activity(value.activity))
+    if value.changes is not None:
+        message.disk_changes.CopyFrom(_disk_changes(value.changes))
     return message
+
+
+def _disk_changes(value: DiskChanges) -> vm_pb2.DiskChanges:
+    return vm_pb2.DiskChanges(
+        used_bytes=value.used_bytes,
+        capacity_bytes=value.capacity_bytes,
+        room_bytes=value.room_bytes,
+        overflowed=value.overflowed,
+    )
 
 
 def _interface(value: InterfaceStats) -> vm_pb2.InterfaceStats:

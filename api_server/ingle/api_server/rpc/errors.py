@@ -38,6 +38,7 @@ _CODES = {
     Reason.PATH_TOO_LONG: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.PORT_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.ADDRESSES_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.DISK_OVERFLOWED: grpc.StatusCode.DATA_LOSS,
     Reason.IMAGE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.KERNEL_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.TOOL_FAILED: grpc.StatusCode.INTERNAL,

@@ -1,8 +1,5 @@
 """Start the VMM process, stopped before the first guest instruction."""
 
-from collections.abc import Mapping
-
-from ingle.api_server.ports.disk import DiskBackend
 from ingle.api_server.ports.engine import Engine, LaunchPlan
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.steps.target import Start, VmTarget
@@ -14,17 +11,16 @@ class Launch:
     name = "launch"
     text = "starting the VMM"
 
-    def __init__(self, engine: Engine, kernels: Library, backends: Mapping[str, DiskBackend]) -> None:
+    def __init__(self, engine: Engine, kernels: Library) -> None:
         self._engine = engine
         self._kernels = kernels
-        self._backends = backends
 
     async def run(self, target: Start) -> None:
         plan = LaunchPlan(
             vm=target.vm,
             paths=target.paths,
             vmlinux=self._kernels.path(target.kernel.id) / "vmlinux",
-            root_disk=self._backends[target.vm.disk_backend].disk_path(target.paths.state),
+            root_disk=target.attached_disk,
             acceleration=target.acceleration,
             token=target.token,
             link=target.link,

@@ -1,6 +1,7 @@
 """What the steps of a VM's pipelines work on."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm
 from ingle.api_server.ports.engine import Vmm, VmPaths
@@ -29,8 +30,15 @@ class Start(VmTarget):
     created: bool = False
     """Whether nobody has had this VM before."""
     link: Link | None = None
+    root_disk: Path | None = None
     vmm: Vmm | None = None
     boot_id: str = ""
+
+    @property
+    def attached_disk(self) -> Path:
+        """What the VMM opens, which the attaching step knows."""
+        assert self.root_disk is not None
+        return self.root_disk
 
     @property
     def live_vmm(self) -> Vmm:

@@ -41,6 +41,9 @@ HELPERS: Mapping[str, Path] = {
 }
 """Units of root helpers, and where they listen."""
 
+NODES = Path("/dev/ingle")
+"""Where VMs' disks by device-mapper are, as block devices."""
+
 DIRECTORIES = (HOME, Path("/var/cache/ingle"), RUNTIME, CONFIGURATION)
 """What --purge removes."""
 
@@ -155,7 +158,7 @@ class System:
             self._command.unlink()
         self._systemd.reload()
         self._systemd.restart_if_active("systemd-resolved.service")
-        for directory in (RUNTIME, *HELPERS.values()):
+        for directory in (RUNTIME, NODES, *HELPERS.values()):
             shutil.rmtree(directory, ignore_errors=True)
         if purge:
             for directory in DIRECTORIES:

@@ -50,6 +50,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The host does not let us listen on a port."""
     ERROR_REASON_ADDRESSES_EXHAUSTED: _ErrorReason.ValueType  # 34
     """A network is full."""
+    ERROR_REASON_DISK_OVERFLOWED: _ErrorReason.ValueType  # 36
+    """The disk of a VM could not take a write, since the host was full: what was on it is lost."""
     ERROR_REASON_IMAGE_INVALID: _ErrorReason.ValueType  # 40
     """A file given to ingle is not what it should be."""
     ERROR_REASON_KERNEL_INVALID: _ErrorReason.ValueType  # 41
@@ -136,6 +138,8 @@ ERROR_REASON_PORT_REFUSED: ErrorReason.ValueType  # 33
 """The host does not let us listen on a port."""
 ERROR_REASON_ADDRESSES_EXHAUSTED: ErrorReason.ValueType  # 34
 """A network is full."""
+ERROR_REASON_DISK_OVERFLOWED: ErrorReason.ValueType  # 36
+"""The disk of a VM could not take a write, since the host was full: what was on it is lost."""
 ERROR_REASON_IMAGE_INVALID: ErrorReason.ValueType  # 40
 """A file given to ingle is not what it should be."""
 ERROR_REASON_KERNEL_INVALID: ErrorReason.ValueType  # 41

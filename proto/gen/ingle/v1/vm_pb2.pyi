@@ -219,7 +219,7 @@ class Vm(_message.Message):
     acceleration: Global___Acceleration.ValueType
     """What was asked for."""
     disk_backend: _builtins.str
-    """qcow2, reflink or copy."""
+    """qcow2, reflink, dm-snapshot or copy."""
     vcpus: _builtins.int
     memory_bytes: _builtins.int
     disk_bytes: _builtins.int
@@ -370,7 +370,7 @@ class VmSpec(_message.Message):
     """At least the image's size."""
     acceleration: Global___Acceleration.ValueType
     disk_backend: _builtins.str
-    """qcow2, reflink, copy; empty: the best one that works here."""
+    """qcow2, reflink, dm-snapshot, copy; empty: the best one that works here."""
     network: _builtins.str
     """A DNS label, or "user" for a network of its own. Empty: "default", or "user" where networks can't be shared. A
     network comes to be with the first VM in it.
@@ -879,6 +879,7 @@ class GetVmHealthResponse(_message.Message):
     AGENT_ANSWERS_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     ACTIVITY_FIELD_NUMBER: _builtins.int
+    DISK_CHANGES_FIELD_NUMBER: _builtins.int
     state: Global___VmState.ValueType
     vmm_alive: _builtins.bool
     agent_answers: _builtins.bool
@@ -888,6 +889,10 @@ class GetVmHealthResponse(_message.Message):
     def activity(self) -> Global___GuestActivity:
         """Unset when the agent does not answer."""
 
+    @_builtins.property
+    def disk_changes(self) -> Global___DiskChanges:
+        """Of a dm-snapshot disk whose VM runs."""
+
     def __init__(
         self,
         *,
@@ -896,14 +901,48 @@ class GetVmHealthResponse(_message.Message):
         agent_answers: _builtins.bool = ...,
         problem: _builtins.str = ...,
         activity: Global___GuestActivity | None = ...,
+        disk_changes: Global___DiskChanges | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "disk_changes", b"disk_changes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "agent_answers", b"agent_answers", "problem", b"problem", "state", b"state", "vmm_alive", b"vmm_alive"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "agent_answers", b"agent_answers", "disk_changes", b"disk_changes", "problem", b"problem", "state", b"state", "vmm_alive", b"vmm_alive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetVmHealthResponse: _TypeAlias = GetVmHealthResponse  # noqa: Y015
+
+@_typing.final
+class DiskChanges(_message.Message):
+    """What a disk has that its image has not. When the host has no room for a change all of the disk is lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    ROOM_BYTES_FIELD_NUMBER: _builtins.int
+    OVERFLOWED_FIELD_NUMBER: _builtins.int
+    used_bytes: _builtins.int
+    capacity_bytes: _builtins.int
+    """With every block of the disk changed."""
+    room_bytes: _builtins.int
+    """How much more the host has room for."""
+    overflowed: _builtins.bool
+    """The disk is lost."""
+    def __init__(
+        self,
+        *,
+        used_bytes: _builtins.int = ...,
+        capacity_bytes: _builtins.int = ...,
+        room_bytes: _builtins.int = ...,
+        overflowed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity_bytes", b"capacity_bytes", "overflowed", b"overflowed", "room_bytes", b"room_bytes", "used_bytes", b"used_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskChanges: _TypeAlias = DiskChanges  # noqa: Y015
 
 @_typing.final
 class PingVmRequest(_message.Message):
@@ -973,6 +1012,7 @@ class GetVmStatsResponse(_message.Message):
     VMM_FIELD_NUMBER: _builtins.int
     GUEST_FIELD_NUMBER: _builtins.int
     ACTIVITY_FIELD_NUMBER: _builtins.int
+    DISK_CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vmm(self) -> Global___VmmStats: ...
     @_builtins.property
@@ -981,16 +1021,21 @@ class GetVmStatsResponse(_message.Message):
 
     @_builtins.property
     def activity(self) -> Global___GuestActivity: ...
+    @_builtins.property
+    def disk_changes(self) -> Global___DiskChanges:
+        """Of a dm-snapshot disk."""
+
     def __init__(
         self,
         *,
         vmm: Global___VmmStats | None = ...,
         guest: Global___GuestStats | None = ...,
         activity: Global___GuestActivity | None = ...,
+        disk_changes: Global___DiskChanges | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "disk_changes", b"disk_changes", "guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "disk_changes", b"disk_changes", "guest", b"guest", "vmm", b"vmm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

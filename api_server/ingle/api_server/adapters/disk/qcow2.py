@@ -8,11 +8,10 @@ import os
 import struct
 from pathlib import Path
 
+from ingle.api_server.adapters.disk.file import FileDisk
 from ingle.api_server.adapters.disk.size import check_holds, check_size
 from ingle.api_server.host import files
 from ingle.api_server.host.tool import Tools
-
-_FILE = "disk.qcow2"
 
 _MAGIC = b"QFI\xfb"
 _VERSION = 3
@@ -29,16 +28,14 @@ _BACKING_FORMAT = 0xE2792ACA
 _SIZE_OFFSET = 24
 
 
-class Qcow2Disk:
+class Qcow2Disk(FileDisk):
     """Implements ports.disk.DiskBackend."""
 
     name = "qcow2"
+    file = "disk.qcow2"
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
-
-    def disk_path(self, directory: Path) -> Path:
-        return directory / _FILE
 
     async def usable(self, images: Path, vms: Path) -> str:
         return ""

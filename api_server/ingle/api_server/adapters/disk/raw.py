@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from ingle.api_server.adapters.disk.file import FileDisk
 from ingle.api_server.adapters.disk.size import check_holds, check_size
 from ingle.api_server.host import files
 from ingle.api_server.host.threads import in_thread
@@ -15,13 +16,11 @@ _FILE = "disk.raw"
 _CANNOT_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 
 
-class CopyDisk:
+class CopyDisk(FileDisk):
     """Implements ports.disk.DiskBackend with a sparse copy: works everywhere, costs what the image's data costs."""
 
     name = "copy"
-
-    def disk_path(self, directory: Path) -> Path:
-        return directory / _FILE
+    file = _FILE
 
     async def usable(self, images: Path, vms: Path) -> str:
         return ""
@@ -34,13 +33,11 @@ class CopyDisk:
         _grow(self.disk_path(directory), size_bytes)
 
 
-class ReflinkDisk:
+class ReflinkDisk(FileDisk):
     """Implements ports.disk.DiskBackend with FICLONE: one ioctl on btrfs, XFS, bcachefs and their like."""
 
     name = "reflink"
-
-    def disk_path(self, directory: Path) -> Path:
-        return directory / _FILE
+    file = _FILE
 
     async def usable(self, images: Path, vms: Path) -> str:
         """Tried, not guessed: both directories may be on one mount and yet on different subvolumes or file systems."""

@@ -1,6 +1,7 @@
 """What only root can do, asked of the helper."""
 
-from ingle.api_server.adapters.helper.absent import AbsentNetwork
+from ingle.api_server.adapters.helper.absent import AbsentDevices, AbsentNetwork
+from ingle.api_server.adapters.helper.devices import HelperDevices
 from ingle.api_server.adapters.helper.network import HelperNetwork
 
-__all__ = ["AbsentNetwork", "HelperNetwork"]
+__all__ = ["AbsentDevices", "AbsentNetwork", "HelperDevices", "HelperNetwork"]

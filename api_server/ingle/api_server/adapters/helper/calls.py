@@ -26,14 +26,15 @@ _DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Calls:
-    """One connection to the helper on `socket`, made when it is first needed.
+    """One connection to the helper of `unit` on `socket`, made when it is first needed.
 
     A helper may be restarted at any time. Each of its verbs can be asked for again, whether it was done or not, so a
     call waits up to `patience` seconds for the next helper; when one has waited in vain, none waits any more until a
-    helper answers again."""
+    helper answers again. A unit that was never started, whose directory is missing, is not waited for."""
 
-    def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, socket: Path, unit: str, patience: float = PATIENCE_SECONDS) -> None:
         self._socket = socket
+        self._remedy = f"sudo systemctl restart {unit}"
         self._patience = patience
         self._wait = patience
         self._stub: helper_pb2_grpc.HelperServiceAsyncStub | None = None
@@ -45,9 +46,9 @@ class Calls:
             try:
                 answer = await self._ask(method, request)
             except _NobodyAnswersError as error:
-                if time.monotonic() >= until:
+                if time.monotonic() >= until or not self._socket.parent.exists():
                     self._wait = 0.0
-                    raise HostProblem(Reason.DEPENDENCY_MISSING, str(error), _START_IT) from error
+                    raise HostProblem(Reason.DEPENDENCY_MISSING, str(error), self._remedy) from error
             else:
                 self._wait = self._patience
                 return answer
@@ -70,9 +71,6 @@ class Calls:
             if error.code() is grpc.StatusCode.UNAVAILABLE and self._stub is stub:
                 self._stub = None  # the next attempt looks for a helper at once
             raise _translated(error) from error
-
-
-_START_IT = "sudo systemctl restart ingle-helper"
 
 
 class _NobodyAnswersError(Exception):

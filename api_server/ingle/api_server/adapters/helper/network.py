@@ -18,7 +18,7 @@ class HelperNetwork:
     """Implements ports.network.HostNetwork over the helper's socket."""
 
     def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS) -> None:
-        self._calls = Calls(socket, patience)
+        self._calls = Calls(socket, "ingle-helper", patience)
 
     async def problem(self) -> str:
         try:

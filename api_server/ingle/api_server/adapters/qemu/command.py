@@ -80,11 +80,13 @@ def launch(
     directory: nothing needs escaping."""
     arguments = kernel_arguments(plan.acceleration, tsc_khz, image_init=plan.vm.init is Init.IMAGE)
     cid = vsock_cid(plan.vm.id)
+    # A block device is told from a file by its name, which has no suffix: see ports.disk and ports.devices.
+    storage = "file" if plan.root_disk.suffix else "host_device"
     disk = {
         "driver": "qcow2" if plan.root_disk.suffix == ".qcow2" else "raw",
         "node-name": "root",
         "discard": "unmap",
-        "file": {"driver": "file", "filename": str(plan.root_disk), "discard": "unmap"},
+        "file": {"driver": storage, "filename": str(plan.root_disk), "discard": "unmap"},
     }
     return [
         binary,

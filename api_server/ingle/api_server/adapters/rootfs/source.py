@@ -84,6 +84,8 @@ class RootFileSystems:
         image = into / "rootfs.ext4"
         report("copying the image", None)
         await self._tools.run(["cp", "--sparse=always", "--reflink=auto", source, image])
+        # Whole blocks, which is what a disk by device-mapper takes.
+        await in_thread(os.truncate, image, -(-image.stat().st_size // ext4.BLOCK) * ext4.BLOCK)
         report("checking the image", None)
         await ext4.repair(self._tools, image)
 

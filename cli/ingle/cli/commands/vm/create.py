@@ -49,6 +49,7 @@ class DiskBackend(StrEnum):
 
     QCOW2 = "qcow2"
     REFLINK = "reflink"
+    DM_SNAPSHOT = "dm-snapshot"
     COPY = "copy"
 
 

@@ -63,9 +63,12 @@ def show(vm: VmReference, json: AsJson = False) -> None:
     """Everything about one VM."""
     with connect() as client:
         found = client.call(vm_pb2.GetVmRequest(vm=vm), vm_pb2.GetVmResponse).vm
-        activity = _activity(client, found)
+        health = _health(client, found)
+    activity = health.activity if health.HasField("activity") else None
+    changes = health.disk_changes if health.HasField("disk_changes") else None
     if json:
-        print_json({**to_json(found), "activity": to_json(activity) if activity else None})
+        told = {"activity": activity, "disk_changes": changes}
+        print_json({**to_json(found), **{name: to_json(part) if part else None for name, part in told.items()}})
         return
     running = found.HasField("started_at")
     typer.echo(
@@ -75,6 +78,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("id", found.id),
                 ("state", enum_name(_STATES, found.state)),
                 ("error", found.error),
+                ("problem", health.problem),
                 ("image", f"{found.image_name}  {found.image_id[:12]}"),
                 ("kernel", f"{found.kernel_name}  {found.kernel_id[:12]}"),
                 ("engine", found.engine),
@@ -83,6 +87,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("vcpus", str(found.vcpus)),
                 ("memory", format_size(found.memory_bytes)),
                 ("disk", f"{format_size(found.disk_bytes)}  {found.disk_backend}"),
+                ("changes", _changes_text(changes) if changes else ""),
                 ("network", found.network + (", NAT" if found.nat and found.network != "user" else "")),
                 ("address", found.address),
                 ("ports", " ".join(_published(port) for port in found.ports)),
@@ -97,12 +102,17 @@ def show(vm: VmReference, json: AsJson = False) -> None:
     )
 
 
-def _activity(client: Client, vm: vm_pb2.Vm) -> vm_pb2.GuestActivity | None:
-    """What clients do in a VM; None when it doesn't run or answer."""
+def _health(client: Client, vm: vm_pb2.Vm) -> vm_pb2.GetVmHealthResponse:
+    """How a VM is; nothing when it doesn't run."""
     if vm.state != vm_pb2.VM_STATE_RUNNING:
-        return None
-    health = client.call(vm_pb2.GetVmHealthRequest(vm=vm.id), vm_pb2.GetVmHealthResponse)
-    return health.activity if health.HasField("activity") else None
+        return vm_pb2.GetVmHealthResponse()
+    return client.call(vm_pb2.GetVmHealthRequest(vm=vm.id), vm_pb2.GetVmHealthResponse)
+
+
+def _changes_text(changes: vm_pb2.DiskChanges) -> str:
+    return f"{format_size(changes.used_bytes)}, " + (
+        "lost" if changes.overflowed else f"room for {format_size(changes.room_bytes)} more"
+    )
 
 
 def _activity_text(activity: vm_pb2.GuestActivity) -> str:

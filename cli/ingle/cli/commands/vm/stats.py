@@ -178,7 +178,7 @@ def _cpu_time(answer: vm_pb2.GetVmStatsResponse) -> str:
 
 def _row(answer: vm_pb2.GetVmStatsResponse) -> tuple[str, ...]:
     vmm, guest = answer.vmm, answer.guest
-    host = (format_size(vmm.resident_bytes), format_size(vmm.disk_allocated_bytes))
+    host = (format_size(vmm.resident_bytes), _disk(answer))
     if not answer.HasField("guest"):
         return (*host, *["-"] * (len(_AFTER_CPU) - len(host)))
     network = [each for each in guest.interfaces if each.name != "lo"]
@@ -193,6 +193,15 @@ def _row(answer: vm_pb2.GetVmStatsResponse) -> tuple[str, ...]:
         format_seconds(_seconds(answer.activity.idle)) if answer.HasField("activity") else "-",
         format_seconds(_seconds(guest.uptime)),
     )
+
+
+def _disk(answer: vm_pb2.GetVmStatsResponse) -> str:
+    """What it takes, and where it is lost when the host is full, how much room there is."""
+    size = format_size(answer.vmm.disk_allocated_bytes)
+    if not answer.HasField("disk_changes"):
+        return size
+    changes = answer.disk_changes
+    return f"{size}, lost" if changes.overflowed else f"{size}, room {format_size(changes.room_bytes)}"
 
 
 def _seconds(duration: Duration) -> float:
