@@ -76,14 +76,21 @@ def is_inside(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Where ingle is once installed for the whole machine, it stays: what needs a machine without it comes before.
-    items.sort(key=lambda item: is_inside(item) and "member" in getattr(item, "fixturenames", ()))
+    items.sort(key=_place)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     items = [item for item in session.items if is_inside(item)]
     if items and not session.config.option.collectonly and not session.config.pluginmanager.hasplugin("lab-reporter"):
         session.config.pluginmanager.register(Host(session.config, items), "lab-host")
+
+
+def _place(item: pytest.Item) -> int:
+    """Last what runs in the lab: nothing else wants the processors then, and its disk had the longest time to be made.
+    Where ingle is once installed for the whole machine, it stays: what needs a machine without it comes before."""
+    if not is_inside(item):
+        return 0
+    return 2 if "member" in getattr(item, "fixturenames", ()) else 1
 
 
 def _failed(item: pytest.Item, why: str) -> pytest.TestReport:
