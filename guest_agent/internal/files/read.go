@@ -2,7 +2,9 @@ package files
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -20,6 +22,9 @@ type Sink interface {
 	Room() []byte
 	// Filled takes so many bytes that were put into the Room.
 	Filled(size int) error
+	// Pass takes at most so many bytes from where the file is read next, without anybody's looking at them, and answers
+	// how many; 0: the file ends there. errors.ErrUnsupported: that can't be, and none were taken.
+	Pass(file *os.File, most int) (int, error)
 }
 
 // Read sends a regular file's content to the sink, from the offset to the end or one of the limits.
@@ -47,6 +52,20 @@ func read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.Re
 		return nil, err
 	}
 	limits := limits{bytes: request.MaxBytes, lines: request.MaxLines}
+	for unseen := limits.unseen(); unseen > 0; unseen = limits.unseen() {
+		size, err := sink.Pass(file, unseen)
+		if errors.Is(err, errors.ErrUnsupported) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if size == 0 {
+			return &agentpb.ReadFileResponse{File: info, NextOffset: uint64(position)}, nil
+		}
+		limits.sentBytes += uint64(size)
+		position += int64(size)
+	}
 	for {
 		buffer := sink.Room()
 		size, err := file.Read(buffer)
@@ -87,6 +106,17 @@ func ofRegular(file *os.File, path string) (*agentpb.FileInfo, error) {
 type limits struct {
 	bytes, lines       uint64
 	sentBytes, sentEnd uint64
+}
+
+// unseen is how much may be sent without a look at it.
+func (l *limits) unseen() int {
+	switch {
+	case l.lines > 0:
+		return 0
+	case l.bytes > 0:
+		return int(min(l.bytes-l.sentBytes, math.MaxInt))
+	}
+	return math.MaxInt
 }
 
 // take answers how much of the data is within the limits. Less than all of it: there is more than they allow.

@@ -79,6 +79,10 @@ func TestAPayloadOverTheLimitIsNotWritten(t *testing.T) {
 	if err := writer.WriteInPlace(Stdout, make([]byte, HeaderSize+MaxPayload+1)); !errors.As(err, &tooLarge) {
 		t.Error(err)
 	}
+	never := func([]byte) error { t.Error("a header was given"); return nil }
+	if err := writer.Precede(Data, MaxPayload+1, never); !errors.As(err, &tooLarge) {
+		t.Error(err)
+	}
 	if stream.Len() != 0 {
 		t.Errorf("%d bytes were written", stream.Len())
 	}
@@ -100,6 +104,21 @@ func TestAQueuedFrameGoesOutWithTheNextOne(t *testing.T) {
 	}
 	for _, want := range []Type{HelloOk, Started, Stdout} {
 		if kind, _, err := Read(&writes.Buffer, MaxPayload); err != nil || kind != want {
+			t.Errorf("frame %d, wanted %d: %v", kind, want, err)
+		}
+	}
+}
+
+func TestWhatWasQueuedGoesAheadOfAFrameThatIsSentOtherwise(t *testing.T) {
+	var stream bytes.Buffer
+	writer := NewWriter(&stream)
+	writer.Queue(HelloOk, []byte("welcome"))
+	err := writer.Precede(Data, 4, func(ahead []byte) error { _, err := stream.Write(append(ahead, "data"...)); return err })
+	if err := errors.Join(err, writer.Write(Response, nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []Type{HelloOk, Data, Response} {
+		if kind, _, err := Read(&stream, MaxPayload); err != nil || kind != want {
 			t.Errorf("frame %d, wanted %d: %v", kind, want, err)
 		}
 	}

@@ -58,6 +58,21 @@ func (w *Writer) WriteInPlace(kind Type, buffer []byte) error {
 	return err
 }
 
+// Precede gives the header of a frame, behind what was queued, to whoever sends that and then so many bytes of payload. An
+// error in the middle of a frame is the end of the stream.
+func (w *Writer) Precede(kind Type, size int, send func(ahead []byte) error) error {
+	if size > MaxPayload {
+		return TooLargeError{size, MaxPayload}
+	}
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	w.queue(kind, nil)
+	PutHeader(w.queued[len(w.queued)-HeaderSize:], kind, size)
+	ahead := w.queued
+	w.queued = w.queued[:0]
+	return send(ahead)
+}
+
 // Compose gives the stream to whoever writes one frame in pieces, beginning with PutHeader, or nothing. An error in the
 // middle of a frame is the end of the stream.
 func (w *Writer) Compose(write func(stream io.Writer) error) error {

@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"errors"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"ingle.dev/guest_agent/internal/agentpb"
@@ -80,8 +82,24 @@ func (s *watchedStream) CloseWrite() error {
 	return nil
 }
 
+// widen has a unix socket hold more: whoever waits for room in it is woken when a quarter is left, which must last until
+// then. The other transports see to that themselves.
+func (s *watchedStream) widen(size int) {
+	if local, ok := s.Conn.(*net.UnixConn); ok {
+		_ = local.SetWriteBuffer(size) // it works without, too
+	}
+}
+
 func (s *watchedStream) note(size int) {
 	if size > 0 && s.lively.Load() {
 		s.activity.touch()
 	}
+}
+
+// SyscallConn is the socket itself, where the transport has one. What passes there is not noted.
+func (s *watchedStream) SyscallConn() (syscall.RawConn, error) {
+	if stream, ok := s.Conn.(syscall.Conn); ok {
+		return stream.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }

@@ -3,6 +3,8 @@ package serve
 import (
 	"errors"
 	"io"
+	"os"
+	"time"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/failure"
@@ -13,6 +15,16 @@ import (
 
 // dataSize is how much a DATA frame that we send holds at most.
 const dataSize = 256 * 1024
+
+// queueSize is how much of a file may be on its way to a caller.
+const queueSize = 1024 * 1024
+
+// greetingDelay is how long a greeting may wait for something to go with it: callers wake up once and not twice.
+const greetingDelay = 10 * time.Millisecond
+
+// dataAlignment is that of the payload in the buffer of a DATA frame. Where the header came first and the payload five
+// bytes behind, processors were seen to take four times as long to copy a file's pages there.
+const dataAlignment = 64
 
 // operateOnFiles does what was asked, if it is about files, with the rights of whom it was asked for.
 func (c *connection) operateOnFiles(request *agentpb.Request) (found bool, err error) {
@@ -51,10 +63,9 @@ func (c *connection) withPath(
 	},
 	work func(path string) error,
 ) error {
-	// The caller may take the greeting as the sign to send, and the answer may take its time.
-	if err := c.writer.Flush(); err != nil {
-		return err
-	}
+	// The greeting goes with the answer, unless that takes its time.
+	greeting := time.AfterFunc(greetingDelay, func() { _ = c.writer.Flush() })
+	defer greeting.Stop()
 	account, err := users.System.Lookup(request.GetUser())
 	if err != nil {
 		return unknownAccount(err)
@@ -83,7 +94,8 @@ func attributes(mode *uint32, owner string) (files.Attributes, error) {
 }
 
 func (c *connection) readFile(path string, request *agentpb.ReadFileRequest) error {
-	sink := newDataWriter(c.writer)
+	sink := newDataWriter(c)
+	defer sink.close()
 	response, err := files.Read(path, request, sink)
 	if err == nil {
 		err = sink.Flush()
@@ -95,6 +107,9 @@ func (c *connection) readFile(path string, request *agentpb.ReadFileRequest) err
 }
 
 func (c *connection) writeFile(path string, request *agentpb.WriteFileRequest) error {
+	if err := c.writer.Flush(); err != nil { // a caller may take the greeting as the sign to send
+		return err
+	}
 	wanted, err := attributes(request.Mode, request.Owner)
 	if err != nil {
 		return err
@@ -178,6 +193,9 @@ func (c *connection) rename(path string, request *agentpb.RenameRequest) error {
 }
 
 func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
+	if err := c.writer.Flush(); err != nil { // a caller may take the greeting as the sign to send
+		return err
+	}
 	copied, err := files.Unpack(path, request.PreserveOwners, &dataReader{reader: c.reader})
 	if err != nil {
 		return err
@@ -189,7 +207,8 @@ func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
 }
 
 func (c *connection) copyOut(path string, request *agentpb.CopyOutRequest) error {
-	sink := newDataWriter(c.writer)
+	sink := newDataWriter(c)
+	defer sink.close()
 	copied, err := files.Pack(path, request.Contents, sink)
 	if err == nil {
 		err = sink.Flush()
@@ -203,27 +222,26 @@ func (c *connection) copyOut(path string, request *agentpb.CopyOutRequest) error
 	return c.respond(&agentpb.Response{Result: &agentpb.Response_CopyOut{CopyOut: response}})
 }
 
-// dataWriter makes large DATA frames of whatever is written, or put into the Room that there is and then Filled. Flush
-// sends the rest.
+// dataWriter makes large DATA frames of whatever is written, or put into the Room that there is and then Filled, or
+// passed on from a file. Flush sends the rest; close must follow.
 type dataWriter struct {
-	writer *frame.Writer
-	buffer []byte // begins with room for the header
+	writer   *frame.Writer
+	stream   *watchedStream
+	buffer   []byte // begins with room for the header; made when it is needed
+	pipeline *pipeline
 }
 
-func newDataWriter(writer *frame.Writer) *dataWriter {
-	return &dataWriter{writer: writer, buffer: make([]byte, frame.HeaderSize, frame.HeaderSize+dataSize)}
+func newDataWriter(c *connection) *dataWriter {
+	return &dataWriter{writer: c.writer, stream: c.stream}
 }
 
 func (w *dataWriter) Write(data []byte) (int, error) {
 	written := len(data)
 	for len(data) > 0 {
-		size := min(len(data), cap(w.buffer)-len(w.buffer))
-		w.buffer = append(w.buffer, data[:size]...)
+		size := copy(w.Room(), data)
 		data = data[size:]
-		if len(w.buffer) == cap(w.buffer) {
-			if err := w.Flush(); err != nil {
-				return 0, err
-			}
+		if err := w.Filled(size); err != nil {
+			return 0, err
 		}
 	}
 	return written, nil
@@ -231,6 +249,9 @@ func (w *dataWriter) Write(data []byte) (int, error) {
 
 // Room is where the next bytes go; never empty.
 func (w *dataWriter) Room() []byte {
+	if w.buffer == nil {
+		w.buffer = make([]byte, dataAlignment+dataSize)[dataAlignment-frame.HeaderSize:][:frame.HeaderSize]
+	}
 	return w.buffer[len(w.buffer):cap(w.buffer)]
 }
 
@@ -243,13 +264,41 @@ func (w *dataWriter) Filled(size int) error {
 	return w.Flush()
 }
 
+// Pass sends at most so many bytes of a file, from where it is read next, and answers how many; 0: it ends there.
+// errors.ErrUnsupported: this one has to be read.
+func (w *dataWriter) Pass(file *os.File, most int) (int, error) {
+	if err := w.Flush(); err != nil {
+		return 0, err
+	}
+	if w.pipeline == nil {
+		var err error
+		if w.pipeline, err = newPipeline(w.stream, dataSize); err != nil {
+			return 0, err
+		}
+		w.stream.widen(queueSize)
+	}
+	size, err := w.pipeline.fill(file, min(most, dataSize))
+	if size == 0 || err != nil {
+		return 0, err
+	}
+	err = w.writer.Precede(frame.Data, size, func(ahead []byte) error { return w.pipeline.drain(ahead, size) })
+	w.stream.note(size)
+	return size, err
+}
+
 func (w *dataWriter) Flush() error {
-	if len(w.buffer) == frame.HeaderSize {
+	if len(w.buffer) <= frame.HeaderSize {
 		return nil
 	}
 	err := w.writer.WriteInPlace(frame.Data, w.buffer)
 	w.buffer = w.buffer[:frame.HeaderSize]
 	return err
+}
+
+func (w *dataWriter) close() {
+	if w.pipeline != nil {
+		w.pipeline.close()
+	}
 }
 
 // dataReader is what a caller sends as DATA, up to DATA_END; bulk data goes right into the buffer that is to be filled.

@@ -1,65 +1,19 @@
 """The host's end of a connection, against agents that do what a real one never would."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.guest.connection import Connection
 from ingle.api_server.adapters.guest.frames import Frame, FrameType, encode
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, Started, Stdout, UnixAddress
-from ingle.api_server.ports.guest import GuestChannel
+from ingle.api_server.model.guest import ExecSpec, Exited, Started, Stdout
+from unit.agent.conftest import HELLO_OK, Impostor, channel, says, says_nothing
 
-HELLO_OK = encode(FrameType.HELLO_OK, agent_pb2.HelloOk(protocol_version=1).SerializeToString())
 STARTED = encode(FrameType.STARTED, agent_pb2.ExecStarted(pid=7).SerializeToString())
 EXITED = encode(FrameType.EXITED, agent_pb2.ExecExited().SerializeToString())
 WINDOW = 256 * 1024
-
-Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-Impostor = Callable[[Behaviour], Awaitable[UnixAddress]]
-
-
-@asynccontextmanager
-async def impostor_at(path: Path, behaviour: Behaviour) -> AsyncIterator[UnixAddress]:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            await behaviour(reader, writer)
-        writer.close()
-
-    async with await asyncio.start_unix_server(serve, path):
-        yield UnixAddress(str(path))
-
-
-@pytest.fixture
-async def impostor(tmp_path: Path) -> AsyncIterator[Impostor]:
-    """Something on a socket that behaves as told."""
-    async with AsyncExitStack() as stack:
-        yield lambda behaviour: stack.enter_async_context(impostor_at(tmp_path / "agent", behaviour))
-
-
-def says(*answer: bytes) -> Behaviour:
-    """An agent that says this, whatever it is asked, and hangs up."""
-
-    async def behaviour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        for piece in answer:
-            writer.write(piece)
-            await writer.drain()
-
-    return behaviour
-
-
-async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read(-1)
-
-
-def channel(address: UnixAddress) -> GuestChannel:
-    return Dialler().channel(AgentEndpoint(address))
 
 
 def response(message: agent_pb2.Response) -> bytes:
@@ -192,12 +146,14 @@ async def test_two_writers_never_mix_their_frames(impostor: Impostor) -> None:
         while len(received) < 2 * each:
             length = int.from_bytes(await reader.readexactly(4), "big")
             received.append((await reader.readexactly(length))[1:])
+            grant = agent_pb2.ExecWindow(bytes=length - 1)
+            writer.write(encode(FrameType.WINDOW, grant.SerializeToString()))
         writer.write(encode(FrameType.STDOUT, b"all"))
         await reader.read(-1)
 
     async def write(connection: Connection, content: bytes) -> None:
         for number in range(each):
-            await connection.send_data(content * number * 10 + b"!")
+            await connection.send_stdin(content * number + b"!")
             await asyncio.sleep(0)
 
     connection = await Connection.connect(await impostor(behaviour), b"")
@@ -207,7 +163,7 @@ async def test_two_writers_never_mix_their_frames(impostor: Impostor) -> None:
     assert await connection.receive() == Frame(FrameType.STDOUT, b"all")
     for content in (b"a", b"b"):
         theirs = [frame for frame in received if frame.startswith(content)]
-        assert theirs == [content * number * 10 + b"!" for number in range(1, each)]
+        assert theirs == [content * number + b"!" for number in range(1, each)]
     connection.close()
 
 

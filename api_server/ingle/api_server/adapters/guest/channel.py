@@ -1,17 +1,16 @@
 """What can be asked of an agent: one connection a question, HELLO and REQUEST in one packet."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import configure_messages, messages, network_messages, session_messages
-from ingle.api_server.adapters.guest.connection import Connection, describe
-from ingle.api_server.adapters.guest.conversation import hello, next_frame, response
+from ingle.api_server.adapters.guest.connection import Connection
+from ingle.api_server.adapters.guest.conversation import START_SECONDS, answer_within, hello, next_frame, response
 from ingle.api_server.adapters.guest.files import Files
 from ingle.api_server.adapters.guest.forwarding import GuestForwarding
 from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
-from ingle.api_server.model.errors import GuestError, InvalidArgument, Reason
+from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import (
     AgentEndpoint,
     AgentInfo,
@@ -36,8 +35,6 @@ from ingle.api_server.model.guest import (
 )
 from ingle.api_server.model.guest_network import ForwardSpec, ListeningPorts
 
-_START_SECONDS = 30.0
-
 
 class Dialler:
     """GuestDialler over TCP, vsock and unix sockets."""
@@ -54,7 +51,7 @@ class Channel:
 
     @property
     def files(self) -> Files:
-        return Files(self._begin)
+        return Files(self._endpoint.address, self._greeting)
 
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
         greeting, answer = await self._ask(agent_pb2.Request(ping=agent_pb2.PingRequest()), "ping", timeout_seconds)
@@ -72,7 +69,7 @@ class Channel:
     @asynccontextmanager
     async def forward(self, spec: ForwardSpec) -> AsyncIterator[GuestForwarding]:
         request = network_messages.forward_request(spec)
-        limit = spec.timeout_seconds + _START_SECONDS  # the agent's own limit comes first, and says more
+        limit = spec.timeout_seconds + START_SECONDS  # the agent's own limit comes first, and says more
         async with self._begun(request, FrameType.CONNECTED, limit) as (connection, payload):
             yield GuestForwarding(connection, network_messages.connected(payload))
 
@@ -99,7 +96,7 @@ class Channel:
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         request = session_messages.create_request(session_id, program)
-        _, response = await self._ask(request, "create_session", _START_SECONDS)
+        _, response = await self._ask(request, "create_session", START_SECONDS)
         return session_messages.session(response.create_session.session)
 
     @asynccontextmanager
@@ -115,7 +112,7 @@ class Channel:
 
     async def resize_session(self, session_id: str, size: TerminalSize) -> None:
         resize = agent_pb2.ResizeSessionRequest(id=session_id, size=session_messages.terminal_size(size))
-        await self._ask(agent_pb2.Request(resize_session=resize), "resize_session", _START_SECONDS)
+        await self._ask(agent_pb2.Request(resize_session=resize), "resize_session", START_SECONDS)
 
     async def kill_session(self, session_id: str, timeout_seconds: float = 10.0) -> None:
         kill = agent_pb2.KillSessionRequest(id=session_id)
@@ -123,11 +120,11 @@ class Channel:
 
     @asynccontextmanager
     async def _begun(
-        self, request: agent_pb2.Request, expected: FrameType, limit_seconds: float = _START_SECONDS
+        self, request: agent_pb2.Request, expected: FrameType, limit_seconds: float = START_SECONDS
     ) -> AsyncIterator[tuple[Connection, bytes]]:
         """An operation that goes on, and the payload of its first answer; the connection is closed at the end."""
         async with self._begin(request) as connection:
-            async with self._answer_within(limit_seconds):
+            async with answer_within(self._endpoint.address, limit_seconds):
                 frame = await next_frame(connection)
             if frame.type is not expected:
                 raise messages.nonsense(f"{frame.type.name} instead of {expected.name}")
@@ -138,7 +135,7 @@ class Channel:
         """A connection on which the agent has taken the request; closed at the end."""
         connection: Connection | None = None
         try:
-            async with self._answer_within(_START_SECONDS):
+            async with answer_within(self._endpoint.address, START_SECONDS):
                 connection = await self._connect(request)
                 await hello(connection)
             yield connection
@@ -150,7 +147,7 @@ class Channel:
         self, request: agent_pb2.Request, result: str, timeout_seconds: float
     ) -> tuple[agent_pb2.HelloOk, agent_pb2.Response]:
         """One question, one answer of the kind `result`."""
-        async with self._answer_within(timeout_seconds):
+        async with answer_within(self._endpoint.address, timeout_seconds):
             connection = await self._connect(request)
             try:
                 greeting = await hello(connection)
@@ -161,24 +158,17 @@ class Channel:
         return greeting, answer
 
     async def _connect(self, request: agent_pb2.Request) -> Connection:
+        return await Connection.connect(self._endpoint.address, self._greeting(request))
+
+    def _greeting(self, request: agent_pb2.Request) -> bytes:
+        """HELLO and REQUEST. Raises InvalidArgument for a request that no frame holds."""
         hello = agent_pb2.Hello(protocol_version=messages.PROTOCOL_VERSION, token=self._endpoint.token)
         greeting = encode(FrameType.HELLO, hello.SerializeToString())
         try:
             greeting += encode(FrameType.REQUEST, request.SerializeToString())
         except FrameError as error:
             raise InvalidArgument(f"too much for the guest's agent: {error}", "pass it through stdin") from None
-        return await Connection.connect(self._endpoint.address, greeting)
-
-    @asynccontextmanager
-    async def _answer_within(self, seconds: float) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError as error:
-            where = describe(self._endpoint.address)
-            raise GuestError(
-                Reason.GUEST_UNREACHABLE, f"the guest's agent at {where} did not answer within {seconds:g} s"
-            ) from error
+        return greeting
 
 
 class Session:

@@ -13,15 +13,13 @@ from typing import Self
 from google.protobuf.message import DecodeError
 
 from ingle.agent.v1 import agent_pb2
+from ingle.api_server.adapters.guest.address import Address, describe, unreachable
 from ingle.api_server.adapters.guest.frames import Decoder, Frame, FrameError, FrameType, encode
 from ingle.api_server.model.errors import GuestError, Reason
 from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
 
-Address = TcpAddress | UnixAddress | VsockAddress
-
 _STDIN_WINDOW = 256 * 1024  # as the protocol has it
 _STDIN_CHUNK = 64 * 1024  # a pipe's size: larger pieces reach the command no faster
-_DATA_CHUNK = 128 * 1024  # what a unix socket takes at once; larger ones are sent in two parts, the second copied
 _READ_AHEAD = 512 * 1024  # bytes of frames nobody asked for yet, before reading stops
 _FRAME_COST = 64  # what a frame is counted as beyond its payload, so that empty ones are bounded too
 
@@ -82,14 +80,6 @@ class Connection(asyncio.BufferedProtocol):
             if piece:
                 self.send(encode(FrameType.STDIN, piece))
         await self._writable.wait()
-
-    async def send_data(self, data: bytes) -> None:
-        """Write DATA frames; returns when the transport can take more, or the connection is gone."""
-        rest = memoryview(data)
-        while rest and not self._closed:
-            self.send(encode(FrameType.DATA, rest[:_DATA_CHUNK]))
-            rest = rest[_DATA_CHUNK:]
-            await self._writable.wait()
 
     async def receive(self) -> Frame:
         """The next frame. Raises GuestError: GUEST_UNREACHABLE at the end of the stream, GUEST_PROTOCOL for garbage."""
@@ -174,18 +164,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reader.set_result(None)
 
     def _unreachable(self, why: str) -> GuestError:
-        return GuestError(Reason.GUEST_UNREACHABLE, f"the guest's agent at {self._peer} does not answer: {why}")
-
-
-def describe(address: Address) -> str:
-    """An address as a person writes it."""
-    match address:
-        case TcpAddress(host, port):
-            return f"{host}:{port}"
-        case UnixAddress(path):
-            return f"unix:{path}"
-        case VsockAddress(cid, port):
-            return f"vsock:{cid}:{port}"
+        return unreachable(self._peer, why)
 
 
 async def _connect_vsock(connection: Connection, cid: int, port: int) -> None:

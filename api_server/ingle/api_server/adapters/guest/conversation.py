@@ -1,12 +1,40 @@
 """What every operation's connection begins and goes on with."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import messages
-from ingle.api_server.adapters.guest.connection import Connection
+from ingle.api_server.adapters.guest.address import Address, describe
 from ingle.api_server.adapters.guest.frames import Frame, FrameType
+from ingle.api_server.model.errors import GuestError, Reason
+
+START_SECONDS = 30.0
+"""How long an agent may take to say its first words."""
 
 
-async def hello(connection: Connection) -> agent_pb2.HelloOk:
+class Receiver(Protocol):
+    """Whatever frames come from."""
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises GuestError."""
+
+
+@asynccontextmanager
+async def answer_within(address: Address, seconds: float) -> AsyncIterator[None]:
+    """A limit to what is done with the agent there. Raises GuestError(GUEST_UNREACHABLE) when it is over."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise GuestError(
+            Reason.GUEST_UNREACHABLE, f"the guest's agent at {describe(address)} did not answer within {seconds:g} s"
+        ) from error
+
+
+async def hello(connection: Receiver) -> agent_pb2.HelloOk:
     """The agent's first answer."""
     frame = await next_frame(connection)
     if frame.type is not FrameType.HELLO_OK:
@@ -17,9 +45,13 @@ async def hello(connection: Connection) -> agent_pb2.HelloOk:
     return greeting
 
 
-async def next_frame(connection: Connection) -> Frame:
+async def next_frame(connection: Receiver) -> Frame:
     """The next frame, unless it is the agent's ERROR: then that is raised."""
-    frame = await connection.receive()
+    return unless_error(await connection.receive())
+
+
+def unless_error(frame: Frame) -> Frame:
+    """The frame, unless it is the agent's ERROR: then that is raised."""
     if frame.type is FrameType.ERROR:
         raise messages.failure(frame.payload)
     return frame

@@ -1,14 +1,22 @@
 """GuestFiles over the agent protocol: content as DATA frames, at the pace of the slower side."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import messages
-from ingle.api_server.adapters.guest.connection import Connection
-from ingle.api_server.adapters.guest.conversation import next_frame, response
-from ingle.api_server.adapters.guest.frames import FrameType, encode
+from ingle.api_server.adapters.guest.address import Address
+from ingle.api_server.adapters.guest.conversation import (
+    START_SECONDS,
+    answer_within,
+    hello,
+    next_frame,
+    response,
+    unless_error,
+)
+from ingle.api_server.adapters.guest.frames import Frame, FrameType, encode
+from ingle.api_server.adapters.guest.transfer import Transfer
 from ingle.api_server.model.guest_files import (
     LARGEST_PAGE,
     Copied,
@@ -20,24 +28,22 @@ from ingle.api_server.model.guest_files import (
     WriteSpec,
 )
 
-Begin = Callable[[agent_pb2.Request], AbstractAsyncContextManager[Connection]]
-"""Connects, asks, and has taken the agent's greeting; leaving the context closes the connection."""
-
 
 class Files:
-    """GuestFiles of one agent."""
+    """GuestFiles of one agent. `greeting` is what a connection begins with to make a request."""
 
-    def __init__(self, begin: Begin) -> None:
-        self._begin = begin
+    def __init__(self, address: Address, greeting: Callable[[agent_pb2.Request], bytes]) -> None:
+        self._address = address
+        self._greeting = greeting
 
     async def read(self, spec: ReadSpec) -> AsyncGenerator[bytes | ReadEnd, None]:
         request = agent_pb2.ReadFileRequest(
             path=spec.path, offset=spec.offset, max_bytes=spec.max_bytes, max_lines=spec.max_lines, user=spec.user
         )
-        async with self._begin(agent_pb2.Request(read_file=request)) as connection:
-            while (frame := await next_frame(connection)).type is FrameType.DATA:
-                yield frame.payload
-            end = response(frame, "read_file").read_file
+        async with self._begin(agent_pb2.Request(read_file=request)) as transfer:
+            while isinstance(piece := await transfer.receive_data(), bytes):
+                yield piece
+            end = response(unless_error(piece), "read_file").read_file
             yield ReadEnd(_file_info(end.file), end.truncated, end.next_offset)
 
     async def write(self, spec: WriteSpec, data: AsyncIterable[bytes]) -> FileInfo:
@@ -60,8 +66,8 @@ class Files:
     async def list(self, path: str, *, after: str = "", max_entries: int = 0, user: str = "") -> Listing:
         request = agent_pb2.ListDirectoryRequest(path=path, after=after, max_entries=max_entries, user=user)
         entries: list[FileInfo] = []
-        async with self._begin(agent_pb2.Request(list_directory=request)) as connection:
-            while (frame := await next_frame(connection)).type is FrameType.ENTRIES:
+        async with self._begin(agent_pb2.Request(list_directory=request)) as transfer:
+            while (frame := await next_frame(transfer)).type is FrameType.ENTRIES:
                 batch = messages.parse(agent_pb2.DirectoryEntries, frame.payload)
                 if len(entries) + len(batch.entries) > LARGEST_PAGE:
                     raise messages.nonsense(f"more than {LARGEST_PAGE} entries at once")
@@ -98,21 +104,23 @@ class Files:
         self, path: str, *, contents: bool = False, user: str = ""
     ) -> AsyncGenerator[bytes | Copied, None]:
         request = agent_pb2.CopyOutRequest(path=path, user=user, contents=contents)
-        async with self._begin(agent_pb2.Request(copy_out=request)) as connection:
-            while (frame := await next_frame(connection)).type is FrameType.DATA:
-                yield frame.payload
-            end = response(frame, "copy_out").copy_out
+        async with self._begin(agent_pb2.Request(copy_out=request)) as transfer:
+            while isinstance(piece := await transfer.receive_data(), bytes):
+                yield piece
+            end = response(unless_error(piece), "copy_out").copy_out
             yield Copied(end.entries, end.bytes, end.attributes_left_out)
 
     async def _ask(self, request: agent_pb2.Request, result: str) -> agent_pb2.Response:
-        async with self._begin(request) as connection:
-            return response(await next_frame(connection), result)
+        async with self._begin(request) as transfer:
+            return response(await next_frame(transfer), result)
 
     async def _upload(self, request: agent_pb2.Request, result: str, data: AsyncIterable[bytes]) -> agent_pb2.Response:
-        """Send it all and take the answer, which comes early when the agent refuses."""
-        async with self._begin(request) as connection:
-            sender = asyncio.create_task(_send(connection, data))
-            answer = asyncio.create_task(next_frame(connection))
+        """Send it all, without waiting to be greeted, and take the answer, which comes early when the agent refuses."""
+        async with answer_within(self._address, START_SECONDS):
+            transfer = await Transfer.connect(self._address, self._greeting(request))
+        try:
+            sender = asyncio.create_task(_send(transfer, data))
+            answer = asyncio.create_task(self._answer(transfer))
             try:
                 await asyncio.wait({sender, answer}, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
@@ -122,12 +130,32 @@ class Files:
                 sender.cancel()
                 answer.cancel()
                 await asyncio.gather(sender, answer, return_exceptions=True)
+        finally:
+            transfer.close()
+
+    async def _answer(self, transfer: Transfer) -> Frame:
+        async with answer_within(self._address, START_SECONDS):
+            await hello(transfer)
+        return await next_frame(transfer)
+
+    @asynccontextmanager
+    async def _begin(self, request: agent_pb2.Request) -> AsyncIterator[Transfer]:
+        """A connection on which the agent has taken the request; closed at the end."""
+        transfer: Transfer | None = None
+        try:
+            async with answer_within(self._address, START_SECONDS):
+                transfer = await Transfer.connect(self._address, self._greeting(request))
+                await hello(transfer)
+            yield transfer
+        finally:
+            if transfer is not None:
+                transfer.close()
 
 
-async def _send(connection: Connection, data: AsyncIterable[bytes]) -> None:
+async def _send(transfer: Transfer, data: AsyncIterable[bytes]) -> None:
     async for piece in data:
-        await connection.send_data(piece)
-    connection.send(encode(FrameType.DATA_END))
+        await transfer.send_data(piece)
+    await transfer.send(encode(FrameType.DATA_END))
 
 
 def _file_info(message: agent_pb2.FileInfo) -> FileInfo:

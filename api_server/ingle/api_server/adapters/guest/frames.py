@@ -77,7 +77,31 @@ def encode(kind: FrameType, payload: bytes | memoryview = b"") -> bytes:
     """A frame as bytes. Raises FrameError for more than 1 MiB."""
     if len(payload) > MAX_PAYLOAD:
         raise FrameError(f"a frame of {len(payload)} bytes; at most {MAX_PAYLOAD} are allowed")
-    return b"".join(((len(payload) + 1).to_bytes(_LENGTH_SIZE, "big"), bytes((kind,)), payload))
+    return b"".join((encode_header(kind, len(payload)), payload))
+
+
+def encode_header(kind: FrameType, size: int) -> bytes:
+    """What goes before a payload of at most 1 MiB."""
+    return (size + 1).to_bytes(_LENGTH_SIZE, "big") + bytes((kind,))
+
+
+def decode_header(data: bytes) -> tuple[FrameType, int]:
+    """Type and payload's size from the first HEADER_SIZE bytes of a frame. Raises FrameError."""
+    length = _length(data)
+    return _from_agent(data[_LENGTH_SIZE]), length - 1
+
+
+def _length(data: bytes | memoryview) -> int:
+    length = int.from_bytes(data[:_LENGTH_SIZE], "big")
+    if not 1 <= length <= 1 + MAX_PAYLOAD:
+        raise FrameError(f"a frame of length {length}; 1 to {1 + MAX_PAYLOAD} is allowed")
+    return length
+
+
+def _from_agent(kind: int) -> FrameType:
+    if (known := _FROM_AGENT.get(kind)) is None:
+        raise FrameError(f"a frame of type {kind}, which no agent sends")
+    return known
 
 
 class Decoder:
@@ -117,11 +141,9 @@ class Decoder:
         have = self._end - self._start
         if have < _LENGTH_SIZE:
             return None
-        length = int.from_bytes(self._view[self._start : self._start + _LENGTH_SIZE], "big")
-        if not 1 <= length <= 1 + MAX_PAYLOAD:
-            raise FrameError(f"a frame of length {length}; 1 to {1 + MAX_PAYLOAD} is allowed")
-        if have >= HEADER_SIZE and (kind := self._view[self._start + _LENGTH_SIZE]) not in _FROM_AGENT:
-            raise FrameError(f"a frame of type {kind}, which no agent sends")
+        length = _length(self._view[self._start :])
+        if have >= HEADER_SIZE:
+            _from_agent(self._view[self._start + _LENGTH_SIZE])
         return length
 
     def _make_room(self, frame_size: int) -> None:

@@ -1,0 +1,162 @@
+"""A connection to an agent that carries content: one side sends much, the other says little.
+
+Nothing is read before somebody asks for it, and then right into what is handed out; nothing sent is copied on the way
+to the kernel. So a transfer goes at the pace of the slower side, and costs the server little more than the kernel's own
+copies. What goes both ways at once, or is to be noticed while nobody asks, is for `connection`.
+"""
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from typing import Self
+
+from ingle.api_server.adapters.guest.address import Address, describe, unreachable
+from ingle.api_server.adapters.guest.frames import (
+    HEADER_SIZE,
+    MAX_PAYLOAD,
+    Frame,
+    FrameError,
+    FrameType,
+    decode_header,
+    encode_header,
+)
+from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
+
+_Place = str | tuple[str, int] | tuple[int, int]
+_WITHIN = "it hung up in the middle of a frame"
+_PIECE = 256 * 1024  # bytes handed out at most: larger ones come no faster
+_SMALLEST_PIECE = 64 * 1024  # bytes handed out at least, if there are more in the frame: each costs its takers the same
+_QUEUE = 1024 * 1024  # bytes a unix socket holds: it wakes who waits to send when a quarter of that is left
+
+
+class Transfer:
+    """Frames to and from one agent. Made by `connect`; used by one reader and one writer."""
+
+    def __init__(self, peer: str, stream: socket.socket) -> None:
+        self._peer = peer
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._left = 0  # bytes of a DATA frame that were not asked for yet
+
+    @classmethod
+    async def connect(cls, address: Address, greeting: bytes) -> Self:
+        """Connect and send the first bytes. Raises GuestError(GUEST_UNREACHABLE)."""
+        family, place = _socket_address(address)
+        transfer: Self | None = None
+        try:
+            transfer = cls(describe(address), socket.socket(family, socket.SOCK_STREAM))
+            await transfer._connect(family, place)
+        except BaseException as error:
+            if transfer is not None:
+                transfer.close()
+            if isinstance(error, OSError):
+                why = os.strerror(error.errno) if error.errno else str(error)
+                raise unreachable(describe(address), why) from error
+            raise
+        await transfer.send(greeting)
+        return transfer
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send encoded frames, or nowhere when the connection is gone: the reader is who learns that."""
+        with suppress(OSError):
+            await self._loop.sock_sendall(self._stream, data)
+
+    async def send_data(self, data: bytes) -> None:
+        """Send DATA frames; returns when all is handed to the kernel, or the connection is gone."""
+        rest = memoryview(data)
+        while rest:
+            payload, rest = rest[:MAX_PAYLOAD], rest[MAX_PAYLOAD:]
+            header = encode_header(FrameType.DATA, len(payload))
+            try:
+                sent = self._stream.sendmsg((header, payload))
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                return
+            if sent < HEADER_SIZE:
+                await self.send(header[sent:])
+            if sent < HEADER_SIZE + len(payload):
+                await self.send(payload[max(0, sent - HEADER_SIZE) :])
+
+    async def receive(self) -> Frame:
+        """The next frame. Raises GuestError: GUEST_UNREACHABLE at the end of the stream, GUEST_PROTOCOL for garbage."""
+        kind, size = await self._header()
+        return Frame(kind, await self._exactly(size))
+
+    async def receive_data(self) -> bytes | Frame:
+        """A piece of what DATA frames hold, or the next frame of another type. Raises what receive does."""
+        while not self._left:
+            kind, size = await self._header()
+            if kind is not FrameType.DATA:
+                return Frame(kind, await self._exactly(size))
+            self._left = size
+        size = min(self._left, _PIECE)
+        piece = await self._some(size)
+        if len(piece) < min(size, _SMALLEST_PIECE):
+            piece += await self._exactly(size - len(piece))
+        self._left -= len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Leave at once."""
+        self._stream.close()
+
+    async def _connect(self, family: socket.AddressFamily, place: _Place) -> None:
+        self._stream.setblocking(False)
+        if family == socket.AF_UNIX:
+            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)
+        elif family != socket.AF_VSOCK:
+            self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await self._loop.sock_connect(self._stream, place)
+
+    async def _header(self) -> tuple[FrameType, int]:
+        """The next frame's type, and the size of its payload."""
+        header = await self._some(HEADER_SIZE, "it hung up")
+        if len(header) < HEADER_SIZE:
+            header += await self._exactly(HEADER_SIZE - len(header))
+        try:
+            return decode_header(header)
+        except FrameError as error:
+            why = f"the guest's agent at {self._peer} sent garbage: {error}"
+            raise GuestError(Reason.GUEST_PROTOCOL, why) from error
+
+    async def _exactly(self, size: int) -> bytes:
+        """So many bytes."""
+        # Not a list of pieces: who sends byte by byte would make us hold much more than a frame.
+        whole = bytearray(size)
+        rest = memoryview(whole)
+        while rest:
+            try:
+                got = await self._loop.sock_recv_into(self._stream, rest)
+            except OSError as error:
+                raise unreachable(self._peer, str(error)) from error
+            if got == 0:
+                raise unreachable(self._peer, _WITHIN)
+            rest = rest[got:]
+        return bytes(whole)
+
+    async def _some(self, size: int, end: str = _WITHIN) -> bytes:
+        """Whatever the kernel has, at least a byte and at most so many."""
+        try:
+            try:
+                data = self._stream.recv(size)
+            except BlockingIOError:
+                data = await self._loop.sock_recv(self._stream, size)
+        except OSError as error:
+            raise unreachable(self._peer, str(error)) from error
+        if not data:
+            raise unreachable(self._peer, end)
+        return data
+
+
+def _socket_address(address: Address) -> tuple[socket.AddressFamily, _Place]:
+    """The family of an address, and what connect(2) takes."""
+    match address:
+        case TcpAddress(host, port):
+            return socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port)
+        case UnixAddress(path):
+            return socket.AF_UNIX, path
+        case VsockAddress(cid, port):
+            return socket.AF_VSOCK, (cid, port)
