@@ -71,3 +71,11 @@ def test_a_refusal_says_why_and_changes_nothing(
 
     assert "No such file or directory" in namespace.do(refused)
     assert namespace.run("nft", "list", "tables") == "table inet y\n"
+
+
+def test_both_list_the_same(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace.run("nft", "add table inet x; add set inet x many { type ipv4_addr; elements = { 192.0.2.1 }; }")
+    library = namespace.do(lambda: with_library(monkeypatch).ruleset())
+    assert library == namespace.do(lambda: without_library(monkeypatch).ruleset())
+    assert "many" in str(library)
+    assert "192.0.2.1" not in str(library)

@@ -39,8 +39,9 @@ def pass_others(nft: Nft, wanted: bool) -> None:
 
 def _programs(nft: Nft) -> Iterator[str]:
     """Those whose tables this host has: on most hosts none, and then no program is started."""
+    legacy = legacy_versions(Path("/proc/self/net"))
     for version, program in ("", "iptables"), ("6", "ip6tables"):
-        if _mentions_filter(Path(f"/proc/self/net/ip{version}_tables_names")):
+        if version in legacy:
             yield f"{program}-legacy"
         with suppress(KernelRefused):
             nft.run(f"list chain ip{version} filter FORWARD")
@@ -70,6 +71,11 @@ def _list(program: str, chain: str) -> list[str]:
     """A chain as `-S` prints it; nothing when it isn't there."""
     done = _run([program, "-w", _LOCK_SECONDS, "-S", chain])
     return done.stdout.decode(errors="replace").splitlines() if done.returncode == 0 else []
+
+
+def legacy_versions(directory: Path) -> list[str]:
+    """Of IP, "" and "6", those for which the older iptables has a filter table; `directory` is a net(5) of /proc."""
+    return [version for version in ("", "6") if _mentions_filter(directory / f"ip{version}_tables_names")]
 
 
 def _mentions_filter(names: Path) -> bool:

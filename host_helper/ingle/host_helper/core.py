@@ -85,6 +85,10 @@ class Core:
         except HelperError as error:
             log.error("not tidied: %s", error.message)
 
+    def examine(self) -> pb.ExamineResponse:
+        """How much of what the policy allows is taken, and what of others is in the way."""
+        return self._part.examine(self._journal.state)
+
     def list(self) -> pb.ListResponse:
         """Everything that is journalled."""
         return self._part.list(self._journal.state)

@@ -119,6 +119,9 @@ class DevicesPart:
     def describe(self, named: Sequence[Resource], state: State) -> pb.ApplyResponse:
         return pb.ApplyResponse(devices=[self._message(each) for each in named if isinstance(each, Device)])
 
+    def examine(self, state: State) -> pb.ExamineResponse:
+        return pb.ExamineResponse(devices=pb.Usage(used=len(state.all(Device)), limit=self._policy.max_devices))
+
     def list(self, state: State) -> pb.ListResponse:
         return pb.ListResponse(devices=[self._message(each) for each in state.all(Device)])
 

@@ -28,7 +28,7 @@ from ingle.host_helper.state import Nat, Network, Published, Resource, State, Ta
 
 _RULES = resources.files(__package__).joinpath("rules.nft").read_text()
 _FAMILIES = ("inet", "bridge")
-_TABLE = "ingle"
+TABLE = "ingle"
 
 
 class Element(NamedTuple):
@@ -63,12 +63,12 @@ class Firewall:
 
     def replace(self, state: State) -> None:
         """Both tables anew, in one transaction."""
-        clear = "".join(f"add table {family} {_TABLE}\ndelete table {family} {_TABLE}\n" for family in _FAMILIES)
+        clear = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in _FAMILIES)
         self._nft.run(clear + self._tables() + "".join(_commands("add", self._elements(state))))
 
     def remove(self) -> None:
         """Neither table is there."""
-        self._nft.run("".join(f"add table {family} {_TABLE}\ndelete table {family} {_TABLE}\n" for family in _FAMILIES))
+        self._nft.run("".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in _FAMILIES))
 
     def _elements(self, resources: Iterable[Resource]) -> Iterator[Element]:
         for resource in resources:
@@ -121,4 +121,4 @@ def _commands(verb: str, elements: Iterable[Element]) -> Iterator[str]:
     for element in elements:
         by_set.setdefault((element.family, element.set), []).append(element.text)
     for (family, name), texts in by_set.items():
-        yield f"{verb} element {family} {_TABLE} {name} {{ {', '.join(texts)} }}\n"
+        yield f"{verb} element {family} {TABLE} {name} {{ {', '.join(texts)} }}\n"

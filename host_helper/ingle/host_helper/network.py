@@ -11,6 +11,7 @@ from ingle.host_helper.links import Links
 from ingle.host_helper.messages import network_message, port_message, tap_message
 from ingle.host_helper.names import Addresses, bridge_name, tap_name
 from ingle.host_helper.nft import open_nft
+from ingle.host_helper.obstacles import find_obstacles
 from ingle.host_helper.policy import Policy
 from ingle.host_helper.ports import is_served
 from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
@@ -95,6 +96,14 @@ class NetworkPart:
         return pb.ApplyResponse(
             networks=[network_message(self._addresses, each) for each in named if isinstance(each, Network)],
             taps=[tap_message(self._addresses, each, state) for each in named if isinstance(each, Tap)],
+        )
+
+    def examine(self, state: State) -> pb.ExamineResponse:
+        networks, taps = len(state.all(Network)), len(state.all(Tap))
+        return pb.ExamineResponse(
+            networks=pb.Usage(used=networks, limit=self._addresses.networks),
+            taps=pb.Usage(used=taps, limit=self._policy.max_taps),
+            obstacles=find_obstacles(self._nft, connected=networks > 0),
         )
 
     def list(self, state: State) -> pb.ListResponse:

@@ -28,6 +28,9 @@ class Part(Protocol):
     def describe(self, named: Sequence[Resource], state: State) -> pb.ApplyResponse:
         """What a call gets to know about the resources it named."""
 
+    def examine(self, state: State) -> pb.ExamineResponse:
+        """What there is room for, and who is in the way. Raises HelperError."""
+
     def list(self, state: State) -> pb.ListResponse:
         """Everything in `state`, and whether the kernel has it."""
 

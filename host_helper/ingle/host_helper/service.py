@@ -100,6 +100,9 @@ class HelperService(helper_pb2_grpc.HelperServiceServicer):
     def Apply(self, request: pb.ApplyRequest, context: grpc.ServicerContext) -> pb.ApplyResponse:
         return self._apply(context, "Apply", request)
 
+    def Examine(self, request: pb.ExamineRequest, context: grpc.ServicerContext) -> pb.ExamineResponse:
+        return self._call(context, "Examine", lambda _: self._core.examine())
+
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         return self._call(context, "List", lambda _: self._core.list())
 

@@ -56,6 +56,9 @@ class Recorder:
             taps=[pb.Tap(slot=each.slot) for each in named if isinstance(each, Tap)],
         )
 
+    def examine(self, state: State) -> pb.ExamineResponse:
+        return pb.ExamineResponse(taps=pb.Usage(used=len(state.all(Tap))))
+
     def list(self, state: State) -> pb.ListResponse:
         return pb.ListResponse(taps=[pb.Tap(slot=each.slot) for each in state.all(Tap)])
 

@@ -45,6 +45,11 @@ class SystemServiceStub:
                 request_serializer=ingle_dot_v1_dot_system__pb2.GetInfoRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_system__pb2.GetInfoResponse.FromString,
                 _registered_method=True)
+        self.Examine = channel.unary_unary(
+                '/ingle.v1.SystemService/Examine',
+                request_serializer=ingle_dot_v1_dot_system__pb2.ExamineRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_system__pb2.ExamineResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/ingle.v1.SystemService/Shutdown',
                 request_serializer=ingle_dot_v1_dot_system__pb2.ShutdownRequest.SerializeToString,
@@ -70,6 +75,13 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Examine(self, request, context):
+        """What this server needs of its host, checked with the rights that it has. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running.
         """
@@ -89,6 +101,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetInfo,
                     request_deserializer=ingle_dot_v1_dot_system__pb2.GetInfoRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_system__pb2.GetInfoResponse.SerializeToString,
+            ),
+            'Examine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Examine,
+                    request_deserializer=ingle_dot_v1_dot_system__pb2.ExamineRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_system__pb2.ExamineResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -151,6 +168,33 @@ class SystemService:
             '/ingle.v1.SystemService/GetInfo',
             ingle_dot_v1_dot_system__pb2.GetInfoRequest.SerializeToString,
             ingle_dot_v1_dot_system__pb2.GetInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Examine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.SystemService/Examine',
+            ingle_dot_v1_dot_system__pb2.ExamineRequest.SerializeToString,
+            ingle_dot_v1_dot_system__pb2.ExamineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class SystemServiceStub:
     """Answers at once; the cheapest call there is."""
     GetInfo: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetInfoRequest, _system_pb2.GetInfoResponse]
     """Version, paths, limits and engines of this server."""
+    Examine: _grpc.UnaryUnaryMultiCallable[_system_pb2.ExamineRequest, _system_pb2.ExamineResponse]
+    """What this server needs of its host, checked with the rights that it has. Changes nothing."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]
     """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
@@ -49,6 +51,8 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Answers at once; the cheapest call there is."""
     GetInfo: _aio.UnaryUnaryMultiCallable[_system_pb2.GetInfoRequest, _system_pb2.GetInfoResponse]  # type: ignore[assignment]
     """Version, paths, limits and engines of this server."""
+    Examine: _aio.UnaryUnaryMultiCallable[_system_pb2.ExamineRequest, _system_pb2.ExamineResponse]  # type: ignore[assignment]
+    """What this server needs of its host, checked with the rights that it has. Changes nothing."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
@@ -70,6 +74,14 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_system_pb2.GetInfoResponse, _abc.Awaitable[_system_pb2.GetInfoResponse]]:
         """Version, paths, limits and engines of this server."""
+
+    @_abc_1.abstractmethod
+    def Examine(
+        self,
+        request: _system_pb2.ExamineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.ExamineResponse, _abc.Awaitable[_system_pb2.ExamineResponse]]:
+        """What this server needs of its host, checked with the rights that it has. Changes nothing."""
 
     @_abc_1.abstractmethod
     def Shutdown(

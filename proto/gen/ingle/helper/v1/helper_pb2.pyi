@@ -98,6 +98,31 @@ SNAPSHOT_STATE_MISSING: SnapshotState.ValueType  # 3
 """The kernel doesn't have it."""
 Global___SnapshotState: _TypeAlias = SnapshotState  # noqa: Y015
 
+class _ObstacleKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ObstacleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObstacleKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OBSTACLE_KIND_UNSPECIFIED: _ObstacleKind.ValueType  # 0
+    OBSTACLE_KIND_FORWARD_DROPPED: _ObstacleKind.ValueType  # 1
+    """A chain of somebody else's drops what VMs send beyond their network, or what comes back."""
+    OBSTACLE_KIND_INPUT_DROPPED: _ObstacleKind.ValueType  # 2
+    """A chain of somebody else's drops what VMs ask this host, which is where their DNS is."""
+    OBSTACLE_KIND_LEGACY_IPTABLES: _ObstacleKind.ValueType  # 3
+    """The older iptables has a filter table, which the helper has no rights to look into."""
+
+class ObstacleKind(_ObstacleKind, metaclass=_ObstacleKindEnumTypeWrapper): ...
+
+OBSTACLE_KIND_UNSPECIFIED: ObstacleKind.ValueType  # 0
+OBSTACLE_KIND_FORWARD_DROPPED: ObstacleKind.ValueType  # 1
+"""A chain of somebody else's drops what VMs send beyond their network, or what comes back."""
+OBSTACLE_KIND_INPUT_DROPPED: ObstacleKind.ValueType  # 2
+"""A chain of somebody else's drops what VMs ask this host, which is where their DNS is."""
+OBSTACLE_KIND_LEGACY_IPTABLES: ObstacleKind.ValueType  # 3
+"""The older iptables has a filter table, which the helper has no rights to look into."""
+Global___ObstacleKind: _TypeAlias = ObstacleKind  # noqa: Y015
+
 @_typing.final
 class PingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -826,6 +851,111 @@ class ApplyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApplyResponse: _TypeAlias = ApplyResponse  # noqa: Y015
+
+@_typing.final
+class ExamineRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExamineRequest: _TypeAlias = ExamineRequest  # noqa: Y015
+
+@_typing.final
+class ExamineResponse(_message.Message):
+    """Of the part that the helper serves; the rest is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    TAPS_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    OBSTACLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def networks(self) -> Global___Usage: ...
+    @_builtins.property
+    def taps(self) -> Global___Usage: ...
+    @_builtins.property
+    def devices(self) -> Global___Usage: ...
+    @_builtins.property
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]: ...
+    def __init__(
+        self,
+        *,
+        networks: Global___Usage | None = ...,
+        taps: Global___Usage | None = ...,
+        devices: Global___Usage | None = ...,
+        obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "networks", b"networks", "taps", b"taps"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "networks", b"networks", "obstacles", b"obstacles", "taps", b"taps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExamineResponse: _TypeAlias = ExamineResponse  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """`limit` is the policy's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    used: _builtins.int
+    limit: _builtins.int
+    def __init__(
+        self,
+        *,
+        used: _builtins.int = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
+
+@_typing.final
+class Obstacle(_message.Message):
+    """Somebody else's firewall: an accept in our tables does not undo a drop in theirs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    kind: Global___ObstacleKind.ValueType
+    family: _builtins.str
+    """nft's word: "ip", "ip6", "inet"."""
+    table: _builtins.str
+    """As their owner named them."""
+    chain: _builtins.str
+    def __init__(
+        self,
+        *,
+        kind: Global___ObstacleKind.ValueType = ...,
+        family: _builtins.str = ...,
+        table: _builtins.str = ...,
+        chain: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "family", b"family", "kind", b"kind", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obstacle: _TypeAlias = Obstacle  # noqa: Y015
 
 @_typing.final
 class ListRequest(_message.Message):

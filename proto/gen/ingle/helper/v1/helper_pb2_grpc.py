@@ -106,6 +106,11 @@ class HelperServiceStub:
                 request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ApplyRequest.SerializeToString,
                 response_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ApplyResponse.FromString,
                 _registered_method=True)
+        self.Examine = channel.unary_unary(
+                '/ingle.helper.v1.HelperService/Examine',
+                request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineRequest.SerializeToString,
+                response_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/ingle.helper.v1.HelperService/List',
                 request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ListRequest.SerializeToString,
@@ -215,6 +220,13 @@ class HelperServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Examine(self, request, context):
+        """What there is room for, and what of others on this host is in the way. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def List(self, request, context):
         """Everything the helper has made, and whether it is really there.
         """
@@ -296,6 +308,11 @@ def add_HelperServiceServicer_to_server(servicer, server):
                     servicer.Apply,
                     request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ApplyRequest.FromString,
                     response_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ApplyResponse.SerializeToString,
+            ),
+            'Examine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Examine,
+                    request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineRequest.FromString,
+                    response_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineResponse.SerializeToString,
             ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
@@ -666,6 +683,33 @@ class HelperService:
             '/ingle.helper.v1.HelperService/Apply',
             ingle_dot_helper_dot_v1_dot_helper__pb2.ApplyRequest.SerializeToString,
             ingle_dot_helper_dot_v1_dot_helper__pb2.ApplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Examine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.helper.v1.HelperService/Examine',
+            ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineRequest.SerializeToString,
+            ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,8 @@ class HelperServiceStub:
     """Bigger only."""
     Apply: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ApplyRequest, _helper_pb2.ApplyResponse]
     """Several changes in one call, in their order: all of them, or none."""
+    Examine: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ExamineRequest, _helper_pb2.ExamineResponse]
+    """What there is room for, and what of others on this host is in the way. Changes nothing."""
     List: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ListRequest, _helper_pb2.ListResponse]
     """Everything the helper has made, and whether it is really there."""
     Reconcile: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ReconcileRequest, _helper_pb2.ReconcileResponse]
@@ -101,6 +103,8 @@ class HelperServiceAsyncStub(HelperServiceStub):
     """Bigger only."""
     Apply: _aio.UnaryUnaryMultiCallable[_helper_pb2.ApplyRequest, _helper_pb2.ApplyResponse]  # type: ignore[assignment]
     """Several changes in one call, in their order: all of them, or none."""
+    Examine: _aio.UnaryUnaryMultiCallable[_helper_pb2.ExamineRequest, _helper_pb2.ExamineResponse]  # type: ignore[assignment]
+    """What there is room for, and what of others on this host is in the way. Changes nothing."""
     List: _aio.UnaryUnaryMultiCallable[_helper_pb2.ListRequest, _helper_pb2.ListResponse]  # type: ignore[assignment]
     """Everything the helper has made, and whether it is really there."""
     Reconcile: _aio.UnaryUnaryMultiCallable[_helper_pb2.ReconcileRequest, _helper_pb2.ReconcileResponse]  # type: ignore[assignment]
@@ -215,6 +219,14 @@ class HelperServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_helper_pb2.ApplyResponse, _abc.Awaitable[_helper_pb2.ApplyResponse]]:
         """Several changes in one call, in their order: all of them, or none."""
+
+    @_abc_1.abstractmethod
+    def Examine(
+        self,
+        request: _helper_pb2.ExamineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_helper_pb2.ExamineResponse, _abc.Awaitable[_helper_pb2.ExamineResponse]]:
+        """What there is room for, and what of others on this host is in the way. Changes nothing."""
 
     @_abc_1.abstractmethod
     def List(
