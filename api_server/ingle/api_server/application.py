@@ -10,6 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from ingle.api_server import doctor
 from ingle.api_server.adapters.boot import Initramfs
 from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk, SnapshotDisk
 from ingle.api_server.adapters.dns import LOOPBACK, AbsentNames, Directory, DnsServer, Host
@@ -138,7 +139,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             steps=(*pipelines.all, delete_step),
         )
         facts = ServerFacts(datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system)
-        system = SystemServicer(facts, (engine,), stop)
+        system = SystemServicer(facts, (engine,), stop, lambda: doctor.examine(config), config.settings)
         vm = VmServicer(
             store,
             start,

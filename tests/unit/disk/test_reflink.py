@@ -1,7 +1,6 @@
 """Disks that share their image's blocks, where the file system can; and a clear no where it can't."""
 
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -12,27 +11,13 @@ import pytest
 from ingle.api_server.adapters.disk import ReflinkDisk
 from ingle.api_server.host.files import sha256
 from ingle.api_server.model.errors import InvalidArgument
-
-MIB = 1 << 20
-
-# Whatever temporary files are on; and for root, who can mount it, a file system that surely shares.
-PLACES = ["here", *(["btrfs"] if os.getuid() == 0 and shutil.which("mkfs.btrfs") else [])]
+from unit.places import MIB, PLACES, place_on
 
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "place"
-    path.mkdir()
-    if request.param == "here":
+    with place_on(request.param, tmp_path) as path:
         yield path
-        return
-    device = tmp_path / "btrfs.img"
-    device.touch()
-    os.truncate(device, 128 * MIB)
-    subprocess.run(["mkfs.btrfs", "-q", device], check=True)
-    subprocess.run(["mount", "-o", "loop", device, path], check=True)
-    yield path
-    subprocess.run(["umount", path], check=True)
 
 
 @pytest.fixture

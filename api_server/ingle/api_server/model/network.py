@@ -19,6 +19,8 @@ SLOTS_PER_NETWORK = 256
 FIRST_HOST, LAST_HOST = 2, 254
 """Host parts that VMs get: 1 is the gateway."""
 
+VMS_PER_NETWORK = LAST_HOST - FIRST_HOST + 1
+
 MOST_NETWORKS = 256
 
 

@@ -1,7 +1,7 @@
 """SystemService."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import grpc
 
+from ingle.api_server.config import Setting
+from ingle.api_server.model.check import Check, Status
 from ingle.api_server.model.errors import Conflict, IngleError, Reason
 from ingle.api_server.model.spec import HostLimits
 from ingle.api_server.ports.engine import Engine
@@ -17,6 +19,12 @@ from ingle.api_server.version import API_VERSION, VERSION
 from ingle.v1 import system_pb2, system_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
+
+_STATUSES: Mapping[Status, "system_pb2.CheckStatus.ValueType"] = {
+    "pass": system_pb2.CHECK_STATUS_PASS,
+    "warn": system_pb2.CHECK_STATUS_WARN,
+    "fail": system_pb2.CHECK_STATUS_FAIL,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +42,19 @@ class ServerFacts:
 class SystemServicer(system_pb2_grpc.SystemServiceServicer):
     """The server itself."""
 
-    def __init__(self, facts: ServerFacts, engines: tuple[Engine, ...], stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        facts: ServerFacts,
+        engines: tuple[Engine, ...],
+        stop: Callable[[], None],
+        examine: Callable[[], Awaitable[Iterable[Check]]],
+        settings: Iterable[Setting],
+    ) -> None:
         self._facts = facts
         self._engines = engines
         self._stop = stop
+        self._examine = examine
+        self._settings = settings
 
     async def Ping(self, request: system_pb2.PingRequest, context: Context) -> system_pb2.PingResponse:
         return system_pb2.PingResponse(version=VERSION, api_version=API_VERSION)
@@ -56,6 +73,20 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
             host_memory_bytes=facts.limits.memory_bytes,
             system=facts.system,
             engines=[await _engine_info(engine) for engine in self._engines],
+        )
+
+    async def Examine(self, request: system_pb2.ExamineRequest, context: Context) -> system_pb2.ExamineResponse:
+        return system_pb2.ExamineResponse(
+            checks=[
+                system_pb2.Check(
+                    name=check.name, status=_STATUSES[check.status], detail=check.detail, remedy=check.remedy
+                )
+                for check in await self._examine()
+            ],
+            settings=[
+                system_pb2.Setting(name=setting.name, value=setting.value, origin=setting.origin)
+                for setting in self._settings
+            ],
         )
 
     async def Shutdown(self, request: system_pb2.ShutdownRequest, context: Context) -> system_pb2.ShutdownResponse:

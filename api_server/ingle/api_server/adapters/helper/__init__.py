@@ -2,6 +2,17 @@
 
 from ingle.api_server.adapters.helper.absent import AbsentDevices, AbsentNetwork
 from ingle.api_server.adapters.helper.devices import HelperDevices
+from ingle.api_server.adapters.helper.examination import HelperFindings, Obstacle, ObstacleKind, Usage, examine_helper
 from ingle.api_server.adapters.helper.network import HelperNetwork
 
-__all__ = ["AbsentDevices", "AbsentNetwork", "HelperDevices", "HelperNetwork"]
+__all__ = [
+    "AbsentDevices",
+    "AbsentNetwork",
+    "HelperDevices",
+    "HelperFindings",
+    "HelperNetwork",
+    "Obstacle",
+    "ObstacleKind",
+    "Usage",
+    "examine_helper",
+]

@@ -1,9 +1,13 @@
 """Numbers of networks, and slots of the VMs in them."""
 
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
 import aiosqlite
 
 from ingle.api_server.model.errors import HostProblem, Reason
-from ingle.api_server.model.network import FIRST_HOST, LAST_HOST, MOST_NETWORKS, SLOTS_PER_NETWORK
+from ingle.api_server.model.network import FIRST_HOST, LAST_HOST, MOST_NETWORKS, SLOTS_PER_NETWORK, VMS_PER_NETWORK
 
 
 async def free_slot(db: aiosqlite.Connection, network: str) -> int:
@@ -15,10 +19,20 @@ async def free_slot(db: aiosqlite.Connection, network: str) -> int:
     for slot in range(base + FIRST_HOST, base + LAST_HOST + 1):
         if slot not in taken:
             return slot
-    most = LAST_HOST - FIRST_HOST + 1
     raise HostProblem(
-        Reason.ADDRESSES_EXHAUSTED, f"network {network!r} has its {most} VMs", "delete some, or use another --network"
+        Reason.ADDRESSES_EXHAUSTED,
+        f"network {network!r} has its {VMS_PER_NETWORK} VMs",
+        "delete some, or use another --network",
     )
+
+
+def vms_by_network(path: Path) -> Mapping[str, int]:
+    """How many VMs there are in each shared network. A database that isn't there, or can't be read, has none."""
+    try:
+        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
+            return dict(db.execute("SELECT network, count(*) FROM vms WHERE slot IS NOT NULL GROUP BY network"))
+    except sqlite3.Error:
+        return {}
 
 
 async def forget_empty(db: aiosqlite.Connection) -> None:

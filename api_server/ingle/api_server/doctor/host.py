@@ -1,68 +1,47 @@
-"""What a server needs of this host, checked without changing anything."""
+"""What every server needs: programs, KVM, and directories to write to."""
 
-import asyncio
-import json
+import fcntl
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from ingle.api_server.adapters.sqlite import check_database
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
 from ingle.api_server.host import rootlike, sockets, tool
 from ingle.api_server.host.files import free_bytes
+from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.check import Check
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.spec import GIB, size_text
 
-Status = Literal["pass", "warn", "fail"]
-
 _LEAST_FREE = 2 * GIB
 
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding. `remedy` is what a person can type; empty when all is well."""
-
-    name: str
-    status: Status
-    detail: str
-    remedy: str = ""
-
-
-def main(config: Config, *, as_json: bool) -> int:
-    """Print the findings; 1 when one of them keeps VMs from running."""
-    checks = asyncio.run(examine(config))
-    if as_json:
-        report = {
-            "checks": [asdict(check) for check in checks],
-            "settings": [asdict(setting) for setting in config.settings],
-        }
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
-    else:
-        for check in checks:
-            sys.stdout.write(f"{check.status:4}  {check.name}: {check.detail}\n")
-            if check.remedy:
-                sys.stdout.write(f"      try: {check.remedy}\n")
-    return 1 if any(check.status == "fail" for check in checks) else 0
+_KVM = Path("/dev/kvm")
+_KVM_CREATE_VM = 0xAE01  # linux/kvm.h
+_LOAD_KVM = "sudo modprobe kvm_intel || sudo modprobe kvm_amd"
+_KVM_FOR_USER = {False: _LOAD_KVM, True: "sudo usermod -aG kvm $USER, and log in again"}
+_KVM_FOR_SYSTEM = {  # a unit sees the devices that there were when it was started
+    False: f"{_LOAD_KVM}; sudo systemctl restart ingle",
+    True: "sudo chgrp kvm {0}; sudo chmod 660 {0}; sudo systemctl restart ingle",
+}
+"""By whether it was permission that was missing."""
 
 
-async def examine(config: Config) -> list[Check]:
-    """All findings, in the order a person would want to mend them."""
+async def host_checks(config: Config) -> list[Check]:
+    """All of them."""
     paths = config.paths
     limits = host_limits()
     return [
         Check("host", "pass", f"{limits.vcpus} vcpus, {size_text(limits.memory_bytes)} of memory"),
         *(_program(program) for program in _programs()),
         _attempt("guest agent", lambda: str(agent_binary())),
-        _kvm(),
+        kvm_check(_KVM, system=config.system),
         *(() if os.getuid() == 0 else (await _user_namespace(config),)),
-        _directory("state directory", paths.state, "XDG_STATE_HOME"),
-        _directory("cache directory", paths.cache, "XDG_CACHE_HOME"),
-        _database(config),
+        _directory("state directory", paths.state, _for_directory("XDG_STATE_HOME", config)),
+        _directory("cache directory", paths.cache, _for_directory("XDG_CACHE_HOME", config)),
+        await in_thread(_database, config),
         _space(config),
         _socket_path(paths.runtime / "vms" / ("0" * 12) / "vmm.sock"),
     ]
@@ -98,14 +77,23 @@ def _attempt(name: str, find: Callable[[], str]) -> Check:
         return Check(name, "fail", error.message, error.remedy)
 
 
-def _kvm() -> Check:
-    """Opening proves little; whether a guest boots is found out by the first start, and kept."""
+def kvm_check(device: Path, *, system: bool) -> Check:
+    """Whether this user can make a VM in the kernel; if a guest then boots the first start finds out, and keeps it."""
     try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+        descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.close(fcntl.ioctl(descriptor, _KVM_CREATE_VM, 0))
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        remedy = "sudo usermod -aG kvm $USER, and log in again" if isinstance(error, PermissionError) else ""
-        return Check("kvm", "warn", f"/dev/kvm: {error.strerror}; guests run under TCG, slower", remedy)
-    return Check("kvm", "pass", "/dev/kvm opens; the first start finds out whether a guest boots with it")
+        denied = isinstance(error, PermissionError)
+        return Check(
+            "kvm",
+            "warn",
+            f"{device}: {error.strerror}; guests run under TCG, slower",
+            (_KVM_FOR_SYSTEM if system else _KVM_FOR_USER)[denied].format(device),
+        )
+    return Check("kvm", "pass", f"{device} makes VMs; the first start finds out whether a guest boots in one")
 
 
 def _database(config: Config) -> Check:
@@ -123,14 +111,18 @@ async def _user_namespace(config: Config) -> Check:
     return _attempt(name, lambda: f"refused here; images are made with {tool.require('fakechroot')}, slower")
 
 
-def _directory(name: str, path: Path, variable: str) -> Check:
+def _for_directory(variable: str, config: Config) -> str:
+    return "sudo systemctl restart ingle" if config.system else f"set {variable} to a directory of your own"
+
+
+def _directory(name: str, path: Path, remedy: str) -> Check:
     """Whether it can be written, or made."""
     nearest = _nearest(path)
     found = f"{path}" if nearest == path else f"{path} will be created"
     if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
         return Check(name, "pass", found)
     why = "is no directory" if not nearest.is_dir() else "can't be written by this user"
-    return Check(name, "fail", f"{path} can't be used: {nearest} {why}", f"set {variable} to a directory of your own")
+    return Check(name, "fail", f"{path} can't be used: {nearest} {why}", remedy)
 
 
 def _nearest(path: Path) -> Path:

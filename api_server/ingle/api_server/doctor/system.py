@@ -1,0 +1,186 @@
+"""What a server of a whole machine needs beyond what every server does: root helpers, and networks that VMs share."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ingle.api_server.adapters.disk import ReflinkDisk
+from ingle.api_server.adapters.helper import HelperFindings, Obstacle, ObstacleKind, Usage, examine_helper
+from ingle.api_server.adapters.sqlite import vms_by_network
+from ingle.api_server.config import Config, Paths
+from ingle.api_server.host.threads import in_thread
+from ingle.api_server.model.check import Check, Status
+from ingle.api_server.model.errors import IngleError
+from ingle.api_server.model.network import VMS_PER_NETWORK
+from ingle.api_server.version import VERSION
+
+_TUN = Path("/dev/net/tun")
+_SYSCTLS = Path("/proc/sys/net")
+_DEVICE_MAPPER = Path("/sys/class/misc/device-mapper")
+_NEARLY = 0.9
+_POLICY = "/etc/ingle/helper.toml"
+
+
+async def system_checks(config: Config) -> list[Check]:
+    """All of them."""
+    assert config.helper is not None
+    assert config.device_helper is not None
+    return [
+        *await network_checks(config.helper, config.paths.database),
+        tun_check(_TUN),
+        forwarding_check(_SYSCTLS),
+        *await disk_checks(config.device_helper, config.paths),
+    ]
+
+
+async def network_checks(socket: Path, database: Path) -> list[Check]:
+    """Whether the helper for networks answers on `socket`, and what it says; the store knows who is in which network."""
+    try:
+        found = await examine_helper(socket)
+    except IngleError as error:
+        return [Check("network helper", "fail", error.message, helper_remedy("ingle-helper"))]
+    taken = await in_thread(vms_by_network, database)
+    return [
+        version_check("network helper", found, socket),
+        addresses_check(taken),
+        networks_check(len(taken), found.networks.limit),
+        _room(
+            "taps",
+            found.taps,
+            f"raise max_taps in {_POLICY}, then sudo systemctl restart ingle-helper",
+            "of VMs that run",
+        ),
+        *firewall_checks(found.obstacles),
+    ]
+
+
+def version_check(name: str, found: HelperFindings, socket: Path) -> Check:
+    """A helper that was not restarted after an upgrade may lack what this server asks for."""
+    if found.version != VERSION:
+        detail = f"version {found.version} answers on {socket}, and this server is {VERSION}"
+        return Check(name, "warn", detail, "sudo ingle system restart")
+    return Check(name, "pass", f"version {found.version} answers on {socket}")
+
+
+def helper_remedy(unit: str) -> str:
+    """For one that does not answer."""
+    return f"sudo systemctl restart {unit}; journalctl -u {unit} says why it ended"
+
+
+def addresses_check(taken: Mapping[str, int]) -> Check:
+    """`taken`: VMs by network."""
+    if not taken:
+        return Check("addresses", "pass", f"none taken; {VMS_PER_NETWORK} in a network")
+    fullest = max(taken, key=lambda name: taken[name])
+    use = Usage(taken[fullest], VMS_PER_NETWORK)
+    return _room("addresses", use, "delete VMs, or give new ones another --network", f"of network {fullest!r}")
+
+
+def networks_check(used: int, limit: int) -> Check:
+    """A pool for one network is full with it, and meant so."""
+    status: Status = "warn" if used >= limit > 1 else "pass"
+    remedy = f"a wider ipv4_pool in {_POLICY}, while no VM runs, then sudo ingle system restart"
+    return Check("networks", status, f"{used} of {limit}", remedy if status == "warn" else "")
+
+
+def firewall_checks(obstacles: tuple[Obstacle, ...]) -> list[Check]:
+    """One for each that is in the way."""
+    if not obstacles:
+        return [Check("firewall", "pass", "no rules of others are in the way of VMs")]
+    return [Check("firewall", "warn", *_told(each)) for each in obstacles]
+
+
+def _told(obstacle: Obstacle) -> tuple[str, str]:
+    """What is in the way, and how to go past it."""
+    family, chain = obstacle.family, f"{obstacle.family} {obstacle.table} {obstacle.chain}"
+    by_iptables = (family, obstacle.table) in {("ip", "filter"), ("ip6", "filter")}
+    program = "ip6tables" if family == "ip6" else "iptables"
+    match obstacle.kind:
+        case ObstacleKind.LEGACY_IPTABLES:
+            program += "-legacy"
+            detail = f"{program} has a filter table; if its FORWARD drops, VMs reach nothing beyond their network"
+            remedies = [f"sudo {program} -S FORWARD"]
+            remedies += [f"if need be sudo {program} -I FORWARD {way} ingb+ -j ACCEPT" for way in ("-i", "-o")]
+        case ObstacleKind.INPUT_DROPPED:
+            detail = f"chain {chain} drops what VMs ask this host, so their DNS does not work"
+            remedies = [f"sudo nft insert rule {chain} iifname '\"ingb*\"' accept"]
+            if by_iptables:
+                remedies = [f"sudo {program} -I INPUT -i ingb+ -j ACCEPT"]
+        case ObstacleKind.FORWARD_DROPPED:
+            detail = f"chain {chain} drops what VMs send beyond their network, or what comes back"
+            remedies = [f"sudo nft insert rule {chain} {way} '\"ingb*\"' accept" for way in ("iifname", "oifname")]
+            if by_iptables:  # where the helper puts these rules itself
+                remedies = ["sudo systemctl restart ingle-helper"]
+    return detail, "; ".join(remedies)
+
+
+def tun_check(device: Path) -> Check:
+    """Whoever may open it still gets no tap but those that the helper gave to this user."""
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        detail = f"{device}: {error.strerror}; no VM can be connected to a shared network"
+        return Check("tun", "fail", detail, f"sudo modprobe tun; sudo chmod 0666 {device}; sudo ingle system restart")
+    return Check("tun", "pass", f"{device} opens")
+
+
+def forwarding_check(sysctls: Path) -> Check:
+    """`sysctls`: /proc/sys/net."""
+    ipv4, ipv6 = (
+        (sysctls / name).is_file() and (sysctls / name).read_text().strip() != "0"
+        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    )
+    if not ipv4:
+        return Check(
+            "forwarding",
+            "fail",
+            "this host does not forward IPv4 packets, so VMs with NAT or published ports don't start",
+            "sudo sysctl -w net.ipv4.ip_forward=1; and look in /etc/sysctl.d for what switches it off",
+        )
+    return Check(
+        "forwarding", "pass", "IPv4 and IPv6" if ipv6 else "IPv4; NAT is for IPv4 alone, as IPv6 is not forwarded"
+    )
+
+
+async def disk_checks(socket: Path, paths: Paths) -> list[Check]:
+    """Disks as device-mapper snapshots: not needed where the file system shares blocks."""
+    try:
+        found = await examine_helper(socket)
+    except IngleError as error:
+        if await _shares_blocks(paths):
+            detail = "none, and none is needed: the file system shares blocks between images and disks"
+            return [Check("disk helper", "pass", detail)]
+        detail = f"{error.message}; disks can't be device-mapper snapshots"
+        installed = socket.parent.exists()
+        remedy = helper_remedy("ingle-helper-dm") if installed else "sudo ingle system install"
+        return [Check("disk helper", "warn", detail, remedy), device_mapper_check(_DEVICE_MAPPER)]
+    remedy = f"raise max_devices in {_POLICY}, then sudo systemctl restart ingle-helper-dm"
+    return [
+        version_check("disk helper", found, socket),
+        device_mapper_check(_DEVICE_MAPPER),
+        _room("disk devices", found.devices, remedy, "of VMs that run"),
+    ]
+
+
+def device_mapper_check(device: Path) -> Check:
+    """`device`: the kernel's directory about it."""
+    if device.exists():
+        return Check("device-mapper", "pass", "the kernel has it")
+    detail = "the kernel's module is not loaded"
+    return Check("device-mapper", "warn", detail, "sudo modprobe -a dm_mod dm_snapshot loop; sudo ingle system restart")
+
+
+async def _shares_blocks(paths: Paths) -> bool:
+    if not (paths.images.is_dir() and paths.vms.is_dir()):
+        return False
+    return await ReflinkDisk().usable(paths.images, paths.vms) == ""
+
+
+def _room(name: str, use: Usage, remedy: str, of_what: str) -> Check:
+    """How much is left."""
+    detail = f"{use.used} of {use.limit} {of_what}"
+    if use.used >= use.limit:
+        return Check(name, "fail", f"{detail}: none is left", remedy)
+    if use.used >= use.limit * _NEARLY:
+        return Check(name, "warn", f"{detail}: nearly all are taken", remedy)
+    return Check(name, "pass", detail)
