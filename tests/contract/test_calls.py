@@ -150,6 +150,16 @@ def test_health_answers_for_every_service_without_a_version(server: Server) -> N
         assert response.status == health_pb2.HealthCheckResponse.SERVING
 
 
+def test_a_server_examines_its_host_and_says_where_its_settings_come_from(server: Server) -> None:
+    told = server.system.Examine(system_pb2.ExamineRequest())
+    by_name = {check.name: check for check in told.checks}
+    database = by_name["database"]
+    assert (database.status, database.detail.startswith("schema ")) == (system_pb2.CHECK_STATUS_PASS, True)
+    assert all(bool(check.remedy) == (check.status != system_pb2.CHECK_STATUS_PASS) for check in told.checks)
+    assert "network helper" not in by_name, "a user's own server has none"
+    assert {"vcpus", "image"} <= {setting.name for setting in told.settings if setting.origin}
+
+
 def test_info_tells_paths_limits_and_engines(server: Server) -> None:
     info = server.system.GetInfo(system_pb2.GetInfoRequest())
     assert info.state_directory == str(server.state)

@@ -28,6 +28,11 @@ class Address:
     own: bool
     remedy: str = ""
 
+    @property
+    def of_system(self) -> bool:
+        """Whether it is the system's server that listens there."""
+        return self.path.is_relative_to(SYSTEM_RUNTIME_DIRECTORY)
+
 
 def api_address() -> Address:
     """$INGLE_SOCKET, else the system's server where there is one that we may talk to, else that of this user.

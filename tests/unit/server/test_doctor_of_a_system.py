@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ingle.api_server.adapters.disk import ReflinkDisk
 from ingle.api_server.adapters.helper import HelperFindings, Obstacle, ObstacleKind, Usage
+from ingle.api_server.adapters.sqlite import vms_by_network
 from ingle.api_server.config import Paths
 from ingle.api_server.doctor import system
 from ingle.api_server.doctor.host import kvm_check
@@ -25,21 +27,21 @@ async def test_a_network_that_fills_up_is_told_before_and_after(tmp_path: Path) 
     async with world(tmp_path, VmState.STOPPED) as at:
         database = tmp_path / "ingle.db"
         assert database.exists()
-        assert system.addresses_check(system.vms_by_network(database)).detail == "none taken; 253 in a network"
+        assert system.addresses_check(vms_by_network(database)).detail == "none taken; 253 in a network"
         for number in range(253):
             vm = replace(VM, id=f"{number:012x}", name=f"vm-{number}", network="backend", nat=False)
             await at.store.insert_vm(vm, bytes(32))
             if number == 226:
-                assert system.addresses_check(system.vms_by_network(database)).status == "pass"
+                assert system.addresses_check(vms_by_network(database)).status == "pass"
             if number == 227:
-                assert system.addresses_check(system.vms_by_network(database)).status == "warn"
-        check = system.addresses_check(system.vms_by_network(database))
+                assert system.addresses_check(vms_by_network(database)).status == "warn"
+        check = system.addresses_check(vms_by_network(database))
         assert (check.status, check.detail) == ("fail", "253 of 253 of network 'backend': none is left")
         assert "--network" in check.remedy
 
 
 def test_a_database_that_is_not_there_has_no_vms(tmp_path: Path) -> None:
-    assert system.vms_by_network(tmp_path / "ingle.db") == {}
+    assert vms_by_network(tmp_path / "ingle.db") == {}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ async def test_no_helper_for_disks_is_fine_where_the_file_system_shares_blocks(t
         for directory in (at.images, at.vms):
             directory.mkdir(parents=True)
         absent, stopped = tmp_path / "absent" / "helper.sock", tmp_path / "helper.sock"
-        if await system.ReflinkDisk().usable(at.images, at.vms) == "":
+        if await ReflinkDisk().usable(at.images, at.vms) == "":
             (check,) = await system.disk_checks(absent, at)
             assert (check.status, "none is needed" in check.detail) == ("pass", True)
         else:

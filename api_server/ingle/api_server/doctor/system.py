@@ -18,6 +18,7 @@ _TUN = Path("/dev/net/tun")
 _SYSCTLS = Path("/proc/sys/net")
 _DEVICE_MAPPER = Path("/sys/class/misc/device-mapper")
 _NEARLY = 0.9
+_NETWORK_UNIT, _DISK_UNIT = "ingle-helper", "ingle-helper-dm"
 _POLICY = "/etc/ingle/helper.toml"
 
 
@@ -34,11 +35,11 @@ async def system_checks(config: Config) -> list[Check]:
 
 
 async def network_checks(socket: Path, database: Path) -> list[Check]:
-    """Whether the helper for networks answers on `socket`, and what it says; the store knows who is in which network."""
+    """Whether the helper for networks answers, and what it says; the store knows who is in which network."""
     try:
-        found = await examine_helper(socket)
+        found = await examine_helper(socket, _NETWORK_UNIT)
     except IngleError as error:
-        return [Check("network helper", "fail", error.message, helper_remedy("ingle-helper"))]
+        return [Check("network helper", "fail", error.message, helper_remedy(_NETWORK_UNIT))]
     taken = await in_thread(vms_by_network, database)
     return [
         version_check("network helper", found, socket),
@@ -64,7 +65,7 @@ def version_check(name: str, found: HelperFindings, socket: Path) -> Check:
 
 def helper_remedy(unit: str) -> str:
     """For one that does not answer."""
-    return f"sudo systemctl restart {unit}; journalctl -u {unit} says why it ended"
+    return f"sudo systemctl restart {unit}; journalctl -u {unit} -n 20"
 
 
 def addresses_check(taken: Mapping[str, int]) -> Check:
@@ -98,9 +99,9 @@ def _told(obstacle: Obstacle) -> tuple[str, str]:
     match obstacle.kind:
         case ObstacleKind.LEGACY_IPTABLES:
             program += "-legacy"
-            detail = f"{program} has a filter table; if its FORWARD drops, VMs reach nothing beyond their network"
-            remedies = [f"sudo {program} -S FORWARD"]
-            remedies += [f"if need be sudo {program} -I FORWARD {way} ingb+ -j ACCEPT" for way in ("-i", "-o")]
+            detail = f"{program} has a filter table, and the helper no right to look: if its FORWARD drops, VMs need"
+            detail += " the two rules to reach anything beyond their network"
+            remedies = [f"sudo {program} -I FORWARD {way} ingb+ -j ACCEPT" for way in ("-i", "-o")]
         case ObstacleKind.INPUT_DROPPED:
             detail = f"chain {chain} drops what VMs ask this host, so their DNS does not work"
             remedies = [f"sudo nft insert rule {chain} iifname '\"ingb*\"' accept"]
@@ -135,7 +136,7 @@ def forwarding_check(sysctls: Path) -> Check:
             "forwarding",
             "fail",
             "this host does not forward IPv4 packets, so VMs with NAT or published ports don't start",
-            "sudo sysctl -w net.ipv4.ip_forward=1; and look in /etc/sysctl.d for what switches it off",
+            "sudo sysctl -w net.ipv4.ip_forward=1; grep -r ip_forward /etc/sysctl.conf /etc/sysctl.d",
         )
     return Check(
         "forwarding", "pass", "IPv4 and IPv6" if ipv6 else "IPv4; NAT is for IPv4 alone, as IPv6 is not forwarded"
@@ -145,14 +146,14 @@ def forwarding_check(sysctls: Path) -> Check:
 async def disk_checks(socket: Path, paths: Paths) -> list[Check]:
     """Disks as device-mapper snapshots: not needed where the file system shares blocks."""
     try:
-        found = await examine_helper(socket)
+        found = await examine_helper(socket, _DISK_UNIT)
     except IngleError as error:
         if await _shares_blocks(paths):
             detail = "none, and none is needed: the file system shares blocks between images and disks"
             return [Check("disk helper", "pass", detail)]
         detail = f"{error.message}; disks can't be device-mapper snapshots"
         installed = socket.parent.exists()
-        remedy = helper_remedy("ingle-helper-dm") if installed else "sudo ingle system install"
+        remedy = helper_remedy(_DISK_UNIT) if installed else "sudo ingle system install"
         return [Check("disk helper", "warn", detail, remedy), device_mapper_check(_DEVICE_MAPPER)]
     remedy = f"raise max_devices in {_POLICY}, then sudo systemctl restart ingle-helper-dm"
     return [

@@ -1,34 +1,95 @@
-"""`ingle doctor`: what works on this machine. The server examines the host; this shows what it found."""
+"""`ingle doctor`: what works on this machine. The server examines the host, and this what is around the server."""
 
 import json as json_module
+import os
 import subprocess
+from collections.abc import Iterable
 from typing import Any
 
 import typer
 
-from ingle.cli.errors import SERVER_FAILED_TO_START, failed
+from ingle.cli import paths
+from ingle.cli.errors import EXIT_FAILED, SERVER_FAILED_TO_START, CliError, failed
+from ingle.cli.findings import Check, Status
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson
-from ingle.cli.output import table
+from ingle.cli.output import print_json, table
 from ingle.cli.server_process import SERVER_COMMAND, why_it_failed
+from ingle.cli.system.membership import membership_check
 
 app = new_app()
 
 
-@app.command(epilog=examples("ingle doctor", "ingle doctor --json"))
+@app.command(epilog=examples("ingle doctor", "ingle doctor --json", "INGLE_MODE=user ingle doctor"))
 def doctor(json: AsJson = False) -> None:
     """Check this host, and say what to do about what is missing.
 
-    Exit code 1 when no VM could run."""
+    Where this user has the system's server, that is asked, and its install examined as well.
+    Exit code 1 when something that users ask for will fail."""
+    address = paths.api_address()
+    report = _of_system(address) if address.of_system else _of_own_server()
+    if json:
+        print_json(report)
+    else:
+        typer.echo(_as_text(report))
+    if any(check["status"] == "fail" for check in report["checks"]):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _of_own_server() -> dict[str, Any]:
+    """As a server of this user's would find it; none needs to run."""
     examined = subprocess.run([*SERVER_COMMAND, "doctor", "--json"], capture_output=True, check=False)
     try:
-        report = json_module.loads(examined.stdout)
+        report: dict[str, Any] = json_module.loads(examined.stdout)
     except ValueError as error:
         said = examined.stderr.decode(errors="replace").splitlines()
         message, remedy = why_it_failed("the examination ended without a report", said)
         raise failed(SERVER_FAILED_TO_START, message, remedy) from error
-    typer.echo(json_module.dumps(report, indent=2) if json else _as_text(report))
-    raise typer.Exit(examined.returncode)
+    if os.environ.get(paths.MODE_VARIABLE) != "user":
+        report["checks"] = [*_plain(_membership()), *report["checks"]]
+    return report
+
+
+def _of_system(address: paths.Address) -> dict[str, Any]:
+    from ingle.cli.system.examination import install_checks  # noqa: PLC0415 - only where there is an install
+    from ingle.cli.system.manager import Systemd  # noqa: PLC0415
+
+    about_server, settings = _asked_server(address)
+    checks = [*_membership(), *install_checks(Systemd()), *about_server]
+    return {"checks": _plain(checks), "settings": settings}
+
+
+def _membership() -> list[Check]:
+    check = membership_check(paths.SYSTEM_RUNTIME_DIRECTORY)
+    return [] if check is None else [check]
+
+
+def _asked_server(address: paths.Address) -> tuple[list[Check], list[dict[str, str]]]:
+    """Its checks and settings; when it can't be asked, a check that says so."""
+    from ingle.cli.client import connect  # noqa: PLC0415 - only here
+    from ingle.v1.system_pb2 import CheckStatus, ExamineRequest, ExamineResponse  # noqa: PLC0415
+
+    statuses: dict[int, Status] = {
+        CheckStatus.CHECK_STATUS_PASS: "pass",
+        CheckStatus.CHECK_STATUS_WARN: "warn",
+        CheckStatus.CHECK_STATUS_FAIL: "fail",
+    }
+    try:
+        with connect() as client:
+            told = client.call(ExamineRequest(), ExamineResponse)
+    except CliError as error:
+        failure = error.failures[0]
+        remedy = failure.remedy or "sudo ingle system restart; journalctl -u ingle -n 20"
+        return [Check("server", "fail", failure.message, remedy)], []
+    checks = [Check(each.name, statuses.get(each.status, "fail"), each.detail, each.remedy) for each in told.checks]
+    settings = [{"name": each.name, "value": each.value, "origin": each.origin} for each in told.settings]
+    return [Check("server", "pass", f"answers on {address.path}"), *checks], settings
+
+
+def _plain(checks: Iterable[Check]) -> list[dict[str, str]]:
+    return [
+        {"name": check.name, "status": check.status, "detail": check.detail, "remedy": check.remedy} for check in checks
+    ]
 
 
 def _as_text(report: dict[str, Any]) -> str:

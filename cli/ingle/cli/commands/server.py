@@ -77,7 +77,7 @@ def logs(
     tail: Annotated[int, typer.Option("--tail", metavar="LINES", parser=Count, help="Only the last lines.")] = 100,
 ) -> None:
     """What the server says; every line has the op_id that errors show."""
-    if paths.api_address().path.is_relative_to(paths.SYSTEM_RUNTIME_DIRECTORY):
+    if paths.api_address().of_system:
         raise failed("WRONG_STATE", "systemd keeps the log of the system's server", "journalctl -u ingle")
     log = paths.server_log()
     if not log.exists():

@@ -1,7 +1,7 @@
 """What is asked of systemd and of the account database."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,14 @@ class Systemd:
         said = _run("systemctl", "show", "--property", ",".join(names), unit)
         found = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
         return UnitState(unit, *(found.get(name, "") for name in names))
+
+    def properties(self, unit: str, names: Iterable[str]) -> str:
+        """As `systemctl show` prints them: a line for each, or more for those that have many values."""
+        return _run("systemctl", "show", "--property", ",".join(names), unit)
+
+    def call_groups(self) -> str:
+        """The names of systemd's for groups of system calls, as hardening.call_groups understands them."""
+        return _run("systemd-analyze", "--no-pager", "syscall-filter")
 
     def remove_accounts(self, user: str, group: str) -> None:
         """The user, and the group unless it went with it."""

@@ -45,10 +45,11 @@ class HelperFindings:
     obstacles: tuple[Obstacle, ...]
 
 
-async def examine_helper(socket: Path) -> HelperFindings:
-    """Ask the helper on `socket`. Raises HostProblem(DEPENDENCY_MISSING) at once when nobody answers, IngleError with
-    the helper's own reason."""
-    calls = Calls(socket, patience=0.0)
+async def examine_helper(socket: Path, unit: str) -> HelperFindings:
+    """Ask the helper of `unit` on `socket`.
+
+    Raises HostProblem(DEPENDENCY_MISSING) at once when nobody answers, IngleError with the helper's own reason."""
+    calls = Calls(socket, unit, patience=0.0)
     version = (await calls.make(lambda helper: helper.Ping, pb.PingRequest())).version
     told = await calls.make(lambda helper: helper.Examine, pb.ExamineRequest())
     return HelperFindings(
