@@ -53,6 +53,9 @@ bench: deps ## Percentiles, each beside a floor measured in the same run; ARGS=-
 bench-agent: deps ## The same for the guest agent, on a socket and in a VM; ARGS=--quick, --no-vm
 	@PYTHONPATH=tests $(BIN)/python -m bench.agent $(ARGS)
 
+bench-helper: deps ## The same for the root helper, as root; ARGS=--quick
+	@PYTHONPATH=tests $(BIN)/python -m bench.helper $(ARGS)
+
 fuzz: venv ## Feed each fuzz target of the agent for FUZZTIME (10m); ARGS=NAME picks one
 	@FUZZTIME=$(or $(FUZZTIME),10m) scripts/fuzz.sh $(ARGS)
 
@@ -89,4 +92,4 @@ $(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
 	@touch $@
 
 .PHONY: help run test lint format proto proto-accept surface-accept agent smoke smoke-coverage-html smoke-clean bench \
-	bench-agent fuzz lab soak deps system-packages test-deps venv lock clean
+	bench-agent bench-helper fuzz lab soak deps system-packages test-deps venv lock clean

@@ -81,6 +81,13 @@ def ratio_row(name: str, sample: Sample, floor_name: str, floor: Sample, most: f
     return Row(name, sample, floor_name, floor, f"p50 <= {most:g} x floor", verdict)
 
 
+def sum_row(name: str, sample: Sample, floor_name: str, floor: Sample, times: float, seconds: float) -> Row:
+    """A figure whose median may be `times` its floor's and `seconds` more."""
+    most = times * floor.percentile(50) + seconds
+    verdict = f"{_met(sample.percentile(50) <= most)}: {most * 1000:.2f} ms allowed"
+    return Row(name, sample, floor_name, floor, f"p50 <= {times:g} x floor + {seconds * 1000:g} ms", verdict)
+
+
 def difference_row(name: str, sample: Sample, floor_name: str, floor: Sample, most: float) -> Row:
     """A figure whose median may be `most` seconds above its floor's."""
     difference = sample.percentile(50) - floor.percentile(50)

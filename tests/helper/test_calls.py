@@ -1,10 +1,12 @@
 """What every call of the helper has in common: who may call, op_ids, the audit line, errors."""
 
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -127,6 +129,23 @@ def test_a_second_helper_is_refused_and_the_first_goes_on(helper: Helper) -> Non
     assert second.returncode == 75
     assert "another helper" in second.stderr
     helper.stub.Ping(pb.PingRequest())
+
+
+def test_a_signal_to_end_never_interrupts_what_runs(helper: Helper) -> None:
+    """One that came between two instructions of the thread that waits for it could deadlock with it."""
+    assert helper.process is not None
+    tasks = Path(f"/proc/{helper.process.pid}/task").iterdir()
+    # The one that waits for these signals takes them, and no handler runs; nobody else does.
+    others = [path / "status" for path in tasks if path.name != str(helper.process.pid)]
+    assert others
+    for status in others:
+        assert {signal.SIGTERM, signal.SIGINT} <= blocked(status.read_text())
+
+
+def blocked(status: str) -> set[int]:
+    """Of /proc/PID/status, proc(5)."""
+    (mask,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
 def test_it_ends_cleanly_and_leaves_its_resources_to_the_next(own_helper: Helper) -> None:

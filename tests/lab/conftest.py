@@ -60,7 +60,8 @@ class Host:
             option = self._config.option
             self._run = Run(option.lab_logs, option.lab_coverage, self._say)
             local = ["--showlocals"] if option.showlocals else []
-            self._run.start(self._node_ids, [f"--tb={option.tbstyle}", *local])
+            slow = ["--slow"] if option.slow else []
+            self._run.start(self._node_ids, [f"--tb={option.tbstyle}", *local, *slow])
         return self._run
 
     def _say(self, text: str) -> None:

@@ -50,10 +50,13 @@ class Firewall:
         """From what `old` stands for to what `new` does, in one transaction.
 
         Where somebody has flushed or changed our tables, they are made anew."""
-        come = list(self._elements(new.beyond(old)))
+        come, removed = list(self._elements(new.beyond(old))), old.beyond(new)
+        gone = list(self._elements(removed))
         # Two ports of the host may lead to the same one of a VM: what one of them leaves behind is still the other's.
-        shared = set(self._elements(new.all(Published)))
-        gone = [element for element in self._elements(old.beyond(new)) if element not in shared]
+        slots = {resource.slot for resource in removed if isinstance(resource, Published)}
+        if slots:
+            shared = set(self._elements(port for port in new.all(Published) if port.slot in slots))
+            gone = [element for element in gone if element not in shared]
         if not gone and not come:
             return
         try:

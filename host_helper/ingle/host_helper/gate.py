@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import re
-import secrets
 import socket
 import struct
 import threading
@@ -97,7 +96,7 @@ class Gate:
             log.warning("too many connections", extra={"uid": uid, "pid": pid})
             front.close()
             return
-        name = f"{_PREFIX}uid={uid},gid={gid},pid={pid},n={secrets.token_hex(8)}"
+        name = f"{_PREFIX}uid={uid},gid={gid},pid={pid},n={os.urandom(8).hex()}"
         threading.Thread(target=self._splice, args=(front, name), name="splice", daemon=True).start()
 
     def _splice(self, front: socket.socket, name: str) -> None:

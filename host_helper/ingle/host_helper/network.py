@@ -14,6 +14,7 @@ from ingle.host_helper.nft import open_nft
 from ingle.host_helper.obstacles import find_obstacles
 from ingle.host_helper.policy import Policy
 from ingle.host_helper.ports import is_served
+from ingle.host_helper.settings import forwards_ipv4
 from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ class NetworkPart:
     def close(self) -> None:
         """Spare taps go, the rest stays."""
         self._links.trim(0)
-        self._links.close()
 
     def check(self, old: State, new: State) -> None:
         added = new.beyond(old)
@@ -45,9 +45,10 @@ class NetworkPart:
                 name = f"{resource.host_port}/{resource.protocol.value}"
                 raise InUse(f"a program of the host serves port {name}", "take another port")
 
-    def _check_forwarding(self) -> None:
+    @staticmethod
+    def _check_forwarding() -> None:
         """Without it neither NAT nor a published port can work."""
-        if not self._links.forwarding:
+        if not forwards_ipv4():
             raise Missing(
                 "this host does not forward IPv4 packets, so no VM can reach beyond it",
                 "sysctl -w net.ipv4.ip_forward=1 (and a file in /etc/sysctl.d to keep it)",
@@ -60,7 +61,7 @@ class NetworkPart:
         for resource in removed:
             if isinstance(resource, Tap):
                 self._links.release_tap(resource.slot)
-        for resource in [*added, *named]:
+        for resource in dict.fromkeys([*added, *named]):
             self._ensure(resource)
         networks = [each for each in removed if isinstance(each, Network)]
         for network in networks:

@@ -14,6 +14,7 @@ _LIBRARY = "libnftables.so.1"
 _JSON_AND_TERSE = 1 << 4 | 1 << 11  # NFT_CTX_OUTPUT_JSON, NFT_CTX_OUTPUT_TERSE: nftables/libnftables.h
 _LIST = "list ruleset"
 _TIMEOUT_SECONDS = 30.0
+_LONG_TEXT = 16 * 1024
 
 
 class Nft(Protocol):
@@ -39,6 +40,7 @@ class _Library:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's, malloc_trim(3)
         library.nft_ctx_new.restype = ctypes.c_void_p
         library.nft_ctx_new.argtypes = [ctypes.c_uint32]
         library.nft_ctx_buffer_output.argtypes = [ctypes.c_void_p]
@@ -70,6 +72,8 @@ class _Library:
         # Read each time, for that is what empties them.
         output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
         complaint = self._library.nft_ctx_get_error_buffer(self._context)
+        if len(commands) > _LONG_TEXT and self._trim is not None:
+            self._trim(0)  # what the library has freed, megabytes of it, the C library would keep
         if result != 0:
             raise KernelRefused(f"nftables: {_brief(complaint)}")
         return output

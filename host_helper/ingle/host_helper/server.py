@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 SOCKET = "helper.sock"
 
+_ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 _MESSAGE_LIMIT = 1024 * 1024
 _MOST_CALLS = 64
 _GRACE_SECONDS = 30.0
@@ -42,9 +43,9 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
     """Serve on `runtime`/helper.sock until SIGTERM or SIGINT. Raises AlreadyServed, OSError.
 
     `runtime` is root's, and on a file system that is empty after a boot: what the journal lists doesn't survive one."""
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    # Blocked in every thread, and taken by the one below that waits for them: a handler would run in the middle of
+    # whatever this thread does, and could deadlock with it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
     with ExitStack() as exits:
         lock = _lock(runtime / f"{SOCKET}.lock")
@@ -55,7 +56,7 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         exits.callback(shutil.rmtree, private, ignore_errors=True)
         journal = Journal(runtime / "journal")
         exits.callback(journal.close)
-        # One thread does everything: calls never meet, and pyroute2 has one event loop.
+        # One thread does everything: calls never meet.
         worker = exits.enter_context(ThreadPoolExecutor(1, "worker"))
         soon = _Soon(worker)
         core = Core(policy, journal, part, lambda: soon.call(core.tidy))
@@ -80,7 +81,7 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         exits.callback(gate.close)
         _tell_service_manager()
         log.info("serving", extra={"version": version("ingle"), "socket": str(runtime / SOCKET), "uid": policy.uid})
-        stopping.wait()
+        signal.sigwait(_ENDING)
         log.info("stopping")
 
 

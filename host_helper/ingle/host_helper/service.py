@@ -1,8 +1,8 @@
 """The verbs on the wire: who calls is checked, the request is validated, the call is audited. Thin otherwise."""
 
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from ingle.v1.error_pb2 import ErrorReason
 
 log = logging.getLogger("ingle.helper.audit")
 
+_VERSION = version("ingle")  # files are read for it
 _OP_ID = re.compile(r"op-[0-9a-f]{12}", re.ASCII)
 
 Response = TypeVar("Response")
@@ -39,7 +40,7 @@ class HelperService(helper_pb2_grpc.HelperServiceServicer):
         self._identify = identify
 
     def Ping(self, request: pb.PingRequest, context: grpc.ServicerContext) -> pb.PingResponse:
-        return self._call(context, "Ping", lambda _: pb.PingResponse(version=version("ingle"), part=self._part))
+        return self._call(context, "Ping", lambda _: pb.PingResponse(version=_VERSION, part=self._part))
 
     def EnsureNetwork(
         self, request: pb.EnsureNetworkRequest, context: grpc.ServicerContext
@@ -163,7 +164,7 @@ def op_id_of(context: grpc.ServicerContext) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == OP_ID_KEY and isinstance(value, str) and _OP_ID.fullmatch(value):
             return value
-    return f"op-{secrets.token_hex(6)}"
+    return f"op-{os.urandom(6).hex()}"
 
 
 class UnknownMethods(grpc.GenericRpcHandler):
