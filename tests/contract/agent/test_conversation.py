@@ -125,6 +125,10 @@ async def test_who_keeps_silent_is_sent_away(start_agent: StartAgent) -> None:
         assert "50ms" in error.message
 
 
+async def test_unless_told_otherwise_an_agent_listens_to_silence_for_five_seconds(start_agent: StartAgent) -> None:
+    assert "no request within 5s" in refusal(await talk(start_agent())).message
+
+
 @pytest.mark.parametrize(
     "said",
     [
