@@ -27,6 +27,7 @@ from bench.guest import agent_of
 from bench.measure import (
     HEADER,
     Figure,
+    ProcessorTime,
     Row,
     absolute_row,
     alternately,
@@ -66,11 +67,12 @@ class Counts:
     transfers: int
     copies: int
     large: int  # bytes
+    large_in_vm: int
     files: int
 
 
-FULL = Counts(calls=500, batches=30, transfers=5, copies=5, large=2**30, files=5000)
-QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27, files=500)
+FULL = Counts(calls=500, batches=30, transfers=5, copies=5, large=2**30, large_in_vm=100 * 2**20, files=5000)
+QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27, large_in_vm=2**24, files=500)
 
 
 def on_a_socket(counts: Counts) -> Iterator[Row | Figure]:
@@ -98,9 +100,18 @@ def on_a_socket(counts: Counts) -> Iterator[Row | Figure]:
         yield from calls(agent, bare, counts, "bare system calls")
         held = agent.hold(HELD, lambda: rss_mib(process.pid))
         yield Figure(f"agent RSS, {HELD} commands running", held, "MiB", 20)
-        yield from transfers(agent, bare, "bare socket copy", ((MIB, counts.batches), (counts.large, counts.transfers)))
+        sizes = (MIB, 10 * counts.batches), (counts.large, counts.transfers)
+        pids, floor_pids = (os.getpid(), process.pid), (os.getpid(), bare.peer_pid)
+        yield from transfers(agent, bare, "bare socket copy", sizes, pids, floor_pids)
+        for size, count in sizes:
+            agent.write(size), bare.write(size)
+            name = f"read {_name(size)}"
+            yield beside(
+                name, "that of a file, sendfile(2)", count, partial(agent.read, size), partial(bare.read_file, size)
+            )
         yield from directories(agent, bare, counts, "tar")
         yield start_of_process(counts)
+        yield refusals(counts)
 
 
 def in_a_vm(counts: Counts, server: Server) -> Iterator[Row | Figure]:
@@ -113,8 +124,10 @@ def in_a_vm(counts: Counts, server: Server) -> Iterator[Row | Figure]:
         ours, floor = alternately(counts.calls, api.run, agent.run)
         yield difference_row("exec true", ours, "the agent alone", floor, 0.0015)
         yield from calls(api, agent, counts, "the agent alone")
-        sizes = (MIB, counts.batches), (counts.large // 8, counts.transfers)
-        yield from transfers(api, agent, "the agent alone", sizes)
+        sizes = (MIB, counts.batches), (counts.large_in_vm, counts.transfers)
+        assert server.process is not None
+        pids = os.getpid(), vm.pid
+        yield from transfers(api, agent, "the agent alone", sizes, (*pids, server.process.pid), pids)
         yield from directories(api, agent, counts, "the agent alone")
     yield from share_of_boot(server, vm)
     server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
@@ -146,12 +159,21 @@ def beside(name: str, floor_name: str, count: int, work: Timing, floor: Timing) 
     return told_row(name, ours, floor_name, bare)
 
 
-def transfers(subject: Subject, floor: Subject, floor_name: str, sizes: Sequence[tuple[int, int]]) -> Iterator[Row]:
-    """Files of (size, how often) written, and read."""
+def transfers(
+    subject: Subject,
+    floor: Subject,
+    floor_name: str,
+    sizes: Sequence[tuple[int, int]],
+    pids: Sequence[int],
+    floor_pids: Sequence[int],
+) -> Iterator[Row]:
+    """Files of (size, how often) written, and read; and how long all who take part worked for it."""
     for size, count in sizes:
         for verb, work, bare in (("write", subject.write, floor.write), ("read", subject.read, floor.read)):
-            ours, theirs = alternately(count, partial(work, size), partial(bare, size))
-            yield share_row(f"{verb} {_name(size)}", ours, floor_name, theirs, size, 0.6)
+            name, our_work, their_work = f"{verb} {_name(size)}", ProcessorTime(*pids), ProcessorTime(*floor_pids)
+            ours, theirs = alternately(count, our_work.of(partial(work, size)), their_work.of(partial(bare, size)))
+            yield share_row(name, ours, floor_name, theirs, size, 0.6)
+            yield told_row(f"{name}, processor time", our_work.sample(), floor_name, their_work.sample())
 
 
 def frames(counts: Counts) -> list[Row]:
@@ -201,10 +223,22 @@ def start_of_process(counts: Counts) -> Row:
         return absolute_row("agent started and answers", ours, "started, says its version", bare, 0.030)
 
 
+def refusals(counts: Counts) -> Row:
+    """How long a token that is wrong in its last byte takes to be refused, beside one that is so in its first."""
+    with tempfile.TemporaryDirectory(prefix="ingle-bench-") as directory:
+        path, token_file = Path(directory) / "agent.sock", Path(directory) / "token"
+        token_file.write_bytes(bytes(32))
+        with running_agent(path, "--token-file", str(token_file)):
+            late, early = BareClient(path, bytes(31) + b"x"), BareClient(path, b"x" + bytes(31))
+            name, floor_name = "wrong in its last byte: refused", "wrong in its first byte"
+            return beside(name, floor_name, 10 * counts.calls, late.be_refused, early.be_refused)
+
+
 @contextmanager
-def running_agent(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def running_agent(path: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
     """An agent that serves a unix socket."""
-    with subprocess.Popen([agent_binary(), "--listen", f"unix:{path}"], stdout=subprocess.PIPE) as process:
+    argv = [str(agent_binary()), "--listen", f"unix:{path}", *options]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == READY

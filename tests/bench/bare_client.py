@@ -13,9 +13,9 @@ _LENGTH_SIZE = 4
 class BareClient:
     """`true`, by bytes that were made before."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, token: bytes = b"") -> None:
         self._path = str(path)
-        hello = agent_pb2.Hello(protocol_version=1)
+        hello = agent_pb2.Hello(protocol_version=1, token=token)
         request = agent_pb2.Request(exec=agent_pb2.ExecRequest(argv=["true"]))
         self._question = encode(FrameType.HELLO, hello.SerializeToString()) + encode(
             FrameType.REQUEST, request.SerializeToString()
@@ -23,14 +23,18 @@ class BareClient:
 
     def run(self) -> float:
         """Seconds."""
-        return timed(self._ask)
+        return timed(lambda: self._ask(FrameType.EXITED))
 
-    def _ask(self) -> None:
+    def be_refused(self) -> float:
+        """Seconds until the agent has said that it does not know us."""
+        return timed(lambda: self._ask(FrameType.ERROR))
+
+    def _ask(self, last: FrameType) -> None:
         with socket.socket(socket.AF_UNIX) as stream:
             stream.connect(self._path)
             stream.sendall(self._question)
             answer = b""
-            while _last_type(answer) != FrameType.EXITED:
+            while _last_type(answer) != last:
                 piece = stream.recv(65536)
                 assert piece, "the agent hung up"
                 answer += piece

@@ -15,7 +15,8 @@ from pathlib import Path
 from bench.measure import timed
 from bench.subject import CHUNK, FIRST_WORD, SMALL_FILE
 
-_ORDER = struct.Struct("!?Q")  # whether the peer sends, and how many bytes; else it writes them into a file
+_ORDER = struct.Struct("!BQ")  # what the peer does, and with how many bytes:
+_TAKE, _SEND, _SEND_FILE = range(3)  # it writes them into its file; sends them from memory, or from that file
 
 _PEER = f"""
 import os, socket, struct, sys
@@ -28,11 +29,14 @@ view = memoryview(buffer)
 while True:
     stream, _ = listener.accept()
     with stream:
-        sends, left = struct.unpack("{_ORDER.format}", stream.recv({_ORDER.size}, socket.MSG_WAITALL))
-        while left and sends:
+        order, left = struct.unpack("{_ORDER.format}", stream.recv({_ORDER.size}, socket.MSG_WAITALL))
+        while left and order == {_SEND}:
             stream.sendall(view[:left])
             left -= min(left, {CHUNK})
-        if not sends:
+        if order == {_SEND_FILE}:
+            with open(sys.argv[2], "rb") as file:
+                stream.sendfile(file)
+        if order == {_TAKE}:
             with open(sys.argv[2], "wb", buffering=0) as file:
                 while left:
                     size = stream.recv_into(buffer)
@@ -46,7 +50,8 @@ while True:
 class Native:
     """A Subject. Bulk data crosses a unix socket: from another process' memory, or into a file of its."""
 
-    def __init__(self, directory: Path, peer: Path) -> None:
+    def __init__(self, directory: Path, peer: Path, peer_pid: int) -> None:
+        self.peer_pid = peer_pid
         self._directory = directory
         self._peer = peer
         self._true = shutil.which("true") or "true"
@@ -80,7 +85,7 @@ class Native:
     def write(self, size: int) -> float:
         def send() -> None:
             left = size
-            with self._order(sends=False, size=size) as stream:
+            with self._order(_TAKE, size) as stream:
                 while left:
                     stream.sendall(memoryview(zeros)[:left])
                     left -= min(left, CHUNK)
@@ -90,13 +95,11 @@ class Native:
         return timed(send)
 
     def read(self, size: int) -> float:
-        def receive() -> None:
-            left, buffer = size, bytearray(CHUNK)
-            with self._order(sends=True, size=size) as stream:
-                while left:
-                    left -= stream.recv_into(buffer)
+        return timed(lambda: self._receive(_SEND, size))
 
-        return timed(receive)
+    def read_file(self, size: int) -> float:
+        """What `write` wrote."""
+        return timed(lambda: self._receive(_SEND_FILE, size))
 
     def copy_in(self, archive: bytes) -> float:
         target = self._directory / "unpacked"
@@ -110,7 +113,7 @@ class Native:
 
     def attach(self) -> float:
         def ask() -> None:
-            with self._order(sends=True, size=1) as stream:
+            with self._order(_SEND, 1) as stream:
                 stream.recv(1)
 
         return timed(ask)
@@ -119,17 +122,27 @@ class Native:
         return os.posix_spawn(self._true, ("true",), os.environ, setsid=True)
 
     def _write_and_read(self) -> None:
-        path = self._directory / "small"
-        with path.open("wb", buffering=0) as file:
+        path, temporary = self._directory / "small", self._directory / "temporary"
+        with temporary.open("wb", buffering=0) as file:
             file.write(SMALL_FILE)
             os.fsync(file.fileno())
+        temporary.rename(path)
+        directory = os.open(self._directory, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
         with path.open("rb", buffering=0) as file:
             file.read()
 
-    def _order(self, *, sends: bool, size: int) -> socket.socket:
+    def _receive(self, order: int, size: int) -> None:
+        left, buffer = size, bytearray(CHUNK)
+        with self._order(order, size) as stream:
+            while left:
+                left -= stream.recv_into(buffer)
+
+    def _order(self, order: int, size: int) -> socket.socket:
         stream = socket.socket(socket.AF_UNIX)
         stream.connect(str(self._peer))
-        stream.sendall(_ORDER.pack(sends, size))
+        stream.sendall(_ORDER.pack(order, size))
         return stream
 
 
@@ -141,6 +154,6 @@ def native(directory: Path, bulk: Path) -> Iterator[Native]:
         try:
             assert peer.stdout is not None
             peer.stdout.readline()
-            yield Native(directory, path)
+            yield Native(directory, path, peer.pid)
         finally:
             peer.kill()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"time"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/failure"
@@ -19,15 +18,19 @@ const dataSize = 256 * 1024
 // queueSize is how much of a file may be on its way to a caller.
 const queueSize = 1024 * 1024
 
-// greetingDelay is how long a greeting may wait for something to go with it: callers wake up once and not twice.
-const greetingDelay = 10 * time.Millisecond
-
 // dataAlignment is that of the payload in the buffer of a DATA frame. Where the header came first and the payload five
 // bytes behind, processors were seen to take four times as long to copy a file's pages there.
 const dataAlignment = 64
 
 // operateOnFiles does what was asked, if it is about files, with the rights of whom it was asked for.
 func (c *connection) operateOnFiles(request *agentpb.Request) (found bool, err error) {
+	// A caller may take the greeting as the sign to send, and most answers may take their time; but content comes at once,
+	// and who waits for it is woken once and not twice.
+	if request.GetReadFile() == nil {
+		if err := c.writer.Flush(); err != nil {
+			return true, err
+		}
+	}
 	switch asked := request.Operation.(type) {
 	case *agentpb.Request_ReadFile:
 		return true, c.withPath(asked.ReadFile, func(path string) error { return c.readFile(path, asked.ReadFile) })
@@ -63,9 +66,6 @@ func (c *connection) withPath(
 	},
 	work func(path string) error,
 ) error {
-	// The greeting goes with the answer, unless that takes its time.
-	greeting := time.AfterFunc(greetingDelay, func() { _ = c.writer.Flush() })
-	defer greeting.Stop()
 	account, err := users.System.Lookup(request.GetUser())
 	if err != nil {
 		return unknownAccount(err)
@@ -107,9 +107,6 @@ func (c *connection) readFile(path string, request *agentpb.ReadFileRequest) err
 }
 
 func (c *connection) writeFile(path string, request *agentpb.WriteFileRequest) error {
-	if err := c.writer.Flush(); err != nil { // a caller may take the greeting as the sign to send
-		return err
-	}
 	wanted, err := attributes(request.Mode, request.Owner)
 	if err != nil {
 		return err
@@ -193,9 +190,6 @@ func (c *connection) rename(path string, request *agentpb.RenameRequest) error {
 }
 
 func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
-	if err := c.writer.Flush(); err != nil { // a caller may take the greeting as the sign to send
-		return err
-	}
 	copied, err := files.Unpack(path, request.PreserveOwners, &dataReader{reader: c.reader})
 	if err != nil {
 		return err
