@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from helper.process import Helper, vm
-from ingle.api_server.adapters.helper import AbsentNetwork, HelperNetwork
+from ingle.api_server.adapters.helper import AbsentNetwork, HelperDevices, HelperNetwork
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.network import Protocol, PublishedPort
@@ -162,3 +162,11 @@ async def test_no_helper_is_a_problem_that_says_what_to_type(tmp_path: Path) -> 
     with pytest.raises(HostProblem) as absent:
         await AbsentNetwork().connect(SHARED)
     assert absent.value.remedy == "sudo ingle system install"
+
+
+async def test_a_helper_that_was_never_started_is_not_waited_for(tmp_path: Path) -> None:
+    devices = HelperDevices(tmp_path / "run" / "helper.sock", patience=3600.0)
+    async with asyncio.timeout(60):
+        problem = await devices.problem()
+    assert "does not listen" in problem
+    assert "sudo systemctl restart ingle-helper-dm" in problem

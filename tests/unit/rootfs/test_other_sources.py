@@ -103,6 +103,13 @@ async def test_an_ext4_image_is_taken_as_it_is(source: ImageSource, into: Path, 
     assert [path.name for path in into.iterdir()] == ["rootfs.ext4"]
 
 
+async def test_an_ext4_image_ends_with_a_whole_block(source: ImageSource, into: Path, image: Path) -> None:
+    size = image.stat().st_size
+    os.truncate(image, size + 512)
+    await source.convert(image, into, no_report)
+    assert (into / "rootfs.ext4").stat().st_size == size + 4096
+
+
 @pytest.mark.parametrize("left", [2048, 100_000, 1 << 20, -512])
 async def test_a_truncated_ext4_image_is_refused(source: ImageSource, into: Path, image: Path, left: int) -> None:
     os.truncate(image, left if left > 0 else image.stat().st_size + left)
