@@ -228,10 +228,13 @@ class StartVm:
             if not problem:
                 return backend.name
             problems.append(f"{backend.name}: {problem}")
-        remedy = "leave --disk-backend (and disk_backend of the configuration) out: the best that works is taken"
-        raise HostProblem(
-            Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}", remedy if wish else ""
-        )
+        if wish:
+            raise HostProblem(
+                Reason.DEPENDENCY_MISSING,
+                f"disk backend {'; '.join(problems)}",
+                "leave --disk-backend, or disk_backend in the configuration, out: then the best that works is taken",
+            )
+        raise HostProblem(Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}")
 
     async def _choose_network(self, wish: str) -> str:
         if wish == USER_NETWORK:
