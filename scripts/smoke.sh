@@ -2,6 +2,7 @@
 # Drives the installed command line end to end, against a server of its own in directories of its own, and measures how
 # much of the server and the command line that ran.
 #   scripts/smoke.sh [SCENARIO...]     all, or the named ones of scripts/smoke_scenarios.sh
+#   scripts/smoke.sh --system          as root, against the system install that this machine has; without coverage
 #   scripts/smoke.sh --html            the last run's coverage as pages
 #   scripts/smoke.sh --clean           remove what runs left
 # shellcheck disable=SC2317 # the trap calls its functions
@@ -24,6 +25,12 @@ case "${1:-}" in
     ;;
 esac
 
+system=
+if [ "${1:-}" = --system ]; then
+  system=yes
+  shift
+fi
+
 rm -rf "$out"
 mkdir -p "$out/logs"
 # In /tmp, and short: a socket's path has at most 107 bytes.
@@ -32,10 +39,15 @@ echo "$home" >"$out/home"
 mkdir -m 0700 "$home/run" "$home/work"
 for name in $(compgen -e INGLE_); do unset "$name"; done
 export HOME=$home XDG_CONFIG_HOME=$home/config XDG_STATE_HOME=$home/state XDG_CACHE_HOME=$home/cache
-export XDG_RUNTIME_DIR=$home/run INGLE_MODE=user
-# Seen by a hook that coverage installs into .venv, so every Python started from there measures itself.
-export COVERAGE_PROCESS_START=$repository/pyproject.toml
-PATH=$repository/.venv/bin:$PATH
+export XDG_RUNTIME_DIR=$home/run INGLE_MODE=${system:+system}
+if [ -n "$system" ]; then
+  PATH=$(dirname "$(readlink -f "$(command -v ingle)")"):$PATH
+else
+  INGLE_MODE=user
+  # Seen by a hook that coverage installs into .venv, so every Python started from there measures itself.
+  export COVERAGE_PROCESS_START=$repository/pyproject.toml
+  PATH=$repository/.venv/bin:$PATH
+fi
 failed=0
 
 # shellcheck source=scripts/smoke_scenarios.sh
@@ -77,6 +89,11 @@ report() {
     .venv/bin/python scripts/coverage_by_package.py "$out/report.json"
 }
 
+if [ -n "$system" ]; then
+  if [ $# -eq 0 ]; then set -- "${system_scenarios[@]}"; fi
+  for scenario in "$@"; do run_scenario "$scenario"; done
+  exit "$failed"
+fi
 if [ $# -gt 0 ]; then scenarios=(pull_a_kernel pull_an_image "$@" nothing_is_left); fi
 for scenario in "${scenarios[@]}"; do run_scenario "$scenario"; done
 # Nothing to stop unless a scenario failed; a server that is stopped has its coverage written.

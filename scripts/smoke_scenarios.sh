@@ -29,6 +29,16 @@ scenarios=(
   nothing_is_left
 )
 
+# Those of smoke.sh --system.
+# shellcheck disable=SC2034
+system_scenarios=(
+  a_system_install_is_healthy
+  a_name_is_taken_once
+  a_life_in_a_shared_network
+  nothing_is_left_of_a_shared_network
+  completion
+)
+
 # expect CODE COMMAND...: the command's exit code is CODE.
 expect() {
   local wanted=$1 code=0
@@ -277,4 +287,39 @@ nothing_is_left() {
   [ -z "$(find "$XDG_STATE_HOME/ingle/vms" -mindepth 1)" ]
   ingle server stop
   [ -z "$(processes_of_this_run)" ]
+}
+
+# -- with a system install, as root
+
+a_system_install_is_healthy() {
+  ingle system status
+  [ "$(ingle server status --json | value system)" = True ]
+  ingle version
+}
+
+a_life_in_a_shared_network() {
+  ingle vm create --name shared --network smoke --nat --publish 18080:80 --memory 256M
+  address=$(vm_value shared address)
+  # What is in a set is for the kernel to say.
+  nft list set inet ingle nat4 | grep -wF "$address"
+  nft list map inet ingle ports4 | grep -F "tcp . 18080 : $address . 80"
+  ingle vm set shared --nat off
+  expect 1 grep -wF "$address" <(nft list set inet ingle nat4)
+  ingle vm exec shared -- getent hosts shared.vm | grep -F "$address"
+  boot=$(vm_value shared boot_id)
+  ingle system restart
+  [ "$(vm_value shared boot_id)" = "$boot" ]
+  expect 3 ingle vm exec shared -- sh -c 'exit 3'
+  refused 18080 ingle vm create --name late --network smoke --publish 18080:80
+  ingle vm kill shared
+  expect 1 grep -F "$address" <(nft list map inet ingle ports4)
+  ingle vm delete shared
+}
+
+nothing_is_left_of_a_shared_network() {
+  [ "$(ingle vm list --json | count)" -eq 0 ]
+  expect 1 grep ' ing[bt][0-9]' <(ip -oneline link)
+  expect 1 grep '^ingle-' <(dmsetup ls)
+  expect 1 grep /var/lib/ingle <(losetup --list)
+  [ -z "$(find /var/lib/ingle/vms /run/ingle/server/vms -mindepth 1)" ]
 }

@@ -167,18 +167,22 @@ class Links:
 
     def _tell_neighbours(self, slot: int) -> None:
         """Who has a VM's addresses is known, not asked for: nothing stale from an earlier VM with the same slot."""
-        neighbours.add(self._bridge(slot), mac(slot), self._neighbours(slot))
+        bridge, ipv4, ipv6 = self._bridge(slot), [str(self._addresses.ipv4(slot))], self._ipv6(slot)
+        try:
+            neighbours.add(bridge, mac(slot), ipv4 + ipv6)
+        except KernelRefused:  # where there is no IPv6 we aren't told before, which would take longer than all of this
+            if has_ipv6(bridge_name(network_of(slot))):
+                raise
+            neighbours.add(bridge, mac(slot), ipv4)
 
     def _forget_neighbours(self, slot: int) -> None:
         bridge = _index(bridge_name(network_of(slot)))
         if bridge is not None:
-            neighbours.remove(bridge, mac(slot), self._neighbours(slot))
+            neighbours.remove(bridge, mac(slot), [str(self._addresses.ipv4(slot)), *self._ipv6(slot)])
 
-    def _neighbours(self, slot: int) -> list[str]:
+    def _ipv6(self, slot: int) -> list[str]:
         ipv6 = self._addresses.ipv6(slot)
-        if ipv6 is None or not has_ipv6(bridge_name(network_of(slot))):
-            return [str(self._addresses.ipv4(slot))]
-        return [str(self._addresses.ipv4(slot)), str(ipv6), str(link_local(slot))]
+        return [] if ipv6 is None else [str(ipv6), str(link_local(slot))]
 
     def _bridge(self, slot: int) -> int:
         name = bridge_name(network_of(slot))

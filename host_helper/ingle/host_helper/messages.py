@@ -1,5 +1,7 @@
 """The helper's resources as messages of the contract."""
 
+from functools import lru_cache
+
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.names import Addresses, bridge_name, mac, tap_name
 from ingle.host_helper.state import Nat, Network, Protocol, Published, State, Tap
@@ -7,6 +9,7 @@ from ingle.host_helper.state import Nat, Network, Protocol, Published, State, Ta
 _PROTOCOLS = {Protocol.TCP: pb.PROTOCOL_TCP, Protocol.UDP: pb.PROTOCOL_UDP}
 
 
+@lru_cache(maxsize=256)
 def network_message(addresses: Addresses, network: Network, present: bool = True) -> pb.Network:
     """A network with all that follows from its number."""
     gateway = addresses.gateway(network.number)

@@ -28,7 +28,7 @@ def add(interface: int, mac: str, addresses: Iterable[str]) -> None:
 def remove(interface: int, mac: str, addresses: Iterable[str]) -> None:
     """Nobody knows whose these are. Those that are not there needn't be removed. Raises KernelRefused."""
     for code in _ask(_RTM_DELNEIGH, 0, interface, mac, addresses):
-        if code not in {0, errno.ENOENT, errno.ENODEV, errno.ENXIO}:
+        if code not in {0, errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EAFNOSUPPORT}:
             raise KernelRefused(f"neighbour {mac}: {os.strerror(code)}")
 
 

@@ -1,4 +1,5 @@
-"""An interface's settings, as below /proc/sys/net, which the helper's unit doesn't have. See linux/if_link.h."""
+"""Settings of the network, as below /proc/sys/net, which the helper's unit doesn't have. See linux/netconf.h,
+linux/if_link.h."""
 
 import os
 import socket
@@ -7,22 +8,25 @@ import struct
 from ingle.host_helper import rtnetlink
 from ingle.host_helper.errors import KernelRefused
 
+_CONF = struct.Struct("=Bxxx")  # struct netconfmsg: family
+_RTM_GETNETCONF = 82
+_NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 1, 2
+_ALL = -1
+_NUMBER = struct.Struct("=i")
+
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
 _RTM_GETLINK = 18
 _IFLA_AF_SPEC = 26
-_IFLA_INET_CONF, _IFLA_INET6_CONF = 1, 2
-
-# Of an array of 32-bit numbers each: linux/ip.h counts from 1, linux/ipv6.h from 0.
-_IPV4_FORWARDING = 1 - 1
-_IPV6_DISABLED = 26
-
-_LOOPBACK = 1  # its index, in every network namespace
+_IFLA_INET6_CONF = 2
+_DEVCONF_DISABLE_IPV6 = 26  # in an array of 32-bit numbers: linux/ipv6.h
 
 
 def forwards_ipv4() -> bool:
-    """Whether the host does: the loopback interface follows net.ipv4.ip_forward. Raises KernelRefused."""
-    conf = _settings(_LOOPBACK, socket.AF_INET, _IFLA_INET_CONF)
-    return conf is not None and conf[_IPV4_FORWARDING] != 0
+    """net.ipv4.ip_forward. Raises KernelRefused."""
+    everything = rtnetlink.attribute(_NETCONFA_IFINDEX, _NUMBER.pack(_ALL))
+    answer = _asked(_RTM_GETNETCONF, _CONF.pack(socket.AF_INET) + everything)
+    forwarding = dict(rtnetlink.attributes(answer[_CONF.size :])).get(_NETCONFA_FORWARDING)
+    return forwarding is not None and _NUMBER.unpack(forwarding)[0] != 0
 
 
 def has_ipv6(interface: str) -> bool:
@@ -31,15 +35,15 @@ def has_ipv6(interface: str) -> bool:
         index = socket.if_nametoindex(interface)
     except OSError:
         return False
-    conf = _settings(index, socket.AF_INET6, _IFLA_INET6_CONF)
-    return conf is not None and conf[_IPV6_DISABLED] == 0
-
-
-def _settings(index: int, family: int, number: int) -> tuple[int, ...] | None:
-    """None: no such protocol."""
-    (answer,) = rtnetlink.ask([rtnetlink.question(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0))])
-    if isinstance(answer, int):
-        raise KernelRefused(f"settings of interface {index}: {os.strerror(answer)}")
+    answer = _asked(_RTM_GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0))
     families = dict(rtnetlink.attributes(answer[_LINK.size :])).get(_IFLA_AF_SPEC, b"")
-    conf = dict(rtnetlink.attributes(dict(rtnetlink.attributes(families)).get(family, b""))).get(number)
-    return None if conf is None else struct.unpack(f"={len(conf) // 4}i", conf)
+    ipv6 = dict(rtnetlink.attributes(families)).get(socket.AF_INET6, b"")
+    conf = dict(rtnetlink.attributes(ipv6)).get(_IFLA_INET6_CONF)
+    return conf is not None and _NUMBER.unpack_from(conf, 4 * _DEVCONF_DISABLE_IPV6)[0] == 0
+
+
+def _asked(kind: int, body: bytes) -> bytes:
+    (answer,) = rtnetlink.ask([rtnetlink.question(kind, body)])
+    if isinstance(answer, int):
+        raise KernelRefused(f"settings of the network: {os.strerror(answer)}")
+    return answer
