@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def uid() -> Iterator[int]:
         POLICY.write_bytes(kept)
 
 
+@contextmanager
 def running(unit: str, socket: str) -> Iterator[Any]:
     """A unit of deploy/, under another name, and its methods."""
     text = (REPOSITORY / "deploy" / unit).read_text().replace("@PREFIX@", "/opt/ingle")
@@ -80,23 +82,37 @@ def running(unit: str, socket: str) -> Iterator[Any]:
     started = subprocess.run(["systemctl", "start", name], check=False)
     assert started.returncode == 0, lab_run("journalctl", "--no-pager", "-u", name)
     with grpc.insecure_channel(f"unix:{socket}", options=[("grpc.service_config", PATIENT)]) as channel:
-        stub = helper_pb2_grpc.HelperServiceStub(channel)
-        yield stub
-        stub.Reconcile(pb.ReconcileRequest())
+        yield helper_pb2_grpc.HelperServiceStub(channel)
     lab_run("systemctl", "stop", name)
     Path("/run/systemd/system", name).unlink()
     lab_run("systemctl", "daemon-reload")
 
 
-@pytest.fixture
-def network(uid: int) -> Iterator[Any]:
-    yield from running("ingle-helper.service", "/run/ingle-helper/helper.sock")
+@pytest.fixture(scope="module")
+def network_unit(uid: int) -> Iterator[Any]:
+    """One for all tests: it takes seconds to start."""
+    with running("ingle-helper.service", "/run/ingle-helper/helper.sock") as stub:
+        yield stub
 
 
-@pytest.fixture
-def disks(uid: int) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def disks_unit(uid: int) -> Iterator[Any]:
     lab_run("modprobe", "-a", "loop", "dm-snapshot")
-    yield from running("ingle-helper-dm.service", "/run/ingle-helper-dm/helper.sock")
+    with running("ingle-helper-dm.service", "/run/ingle-helper-dm/helper.sock") as stub:
+        yield stub
+
+
+@pytest.fixture
+def network(network_unit: Any) -> Iterator[Any]:
+    yield network_unit
+    network_unit.Reconcile(pb.ReconcileRequest())
+
+
+@pytest.fixture
+def disks(disks_unit: Any) -> Iterator[Any]:
+    yield disks_unit
+    disks_unit.Reconcile(pb.ReconcileRequest())
+    lab_run("udevadm", "settle")  # it has loop devices open for a moment, which go when nobody has
 
 
 def belonging(uid: int, path: Path, content: bytes = b"", size: int = 0, mode: int = 0o600) -> Path:
