@@ -15,14 +15,16 @@ _RUNNING = ("running", "paused")
 Things = dict[str, set[str]]
 
 
-def what_there_is() -> Things:
-    """As the kernel and the file system have it, by the command or directory that shows it."""
+def what_there_is(user: str = "ingle") -> Things:
+    """As the kernel and the file system have it, by the command or directory that shows it. `user`: the server's."""
     return {
         "ip link": {name for link in _listed("ip", "-json", "link") if (name := link["ifname"]).startswith("ing")},
         "nft list ruleset": set(_elements(_listed("nft", "--json", "list", "ruleset")["nftables"])),
-        "dmsetup ls": {line.split()[0] for line in lab_run("dmsetup", "ls").splitlines() if line.startswith("ingle-")},
+        "dmsetup ls": {
+            line.split()[0] for line in lab_run("dmsetup", "ls", code=None).splitlines() if line.startswith("ingle-")
+        },
         "losetup": {each for each in lab_run("losetup", "-nO", "BACK-FILE").split() if each.startswith(str(STATE))},
-        "pgrep qemu": set(lab_run("pgrep", "-d", " ", "-u", "ingle", "qemu", code=None).split()),
+        "pgrep qemu": set(lab_run("pgrep", "-r", "D,R,S,T", "-u", user, "qemu", code=None).split()),
         "/run/ingle": _tree("/run/ingle", "*", "server/*", "server/private/*", "server/vms/*"),
         "/run/ingle-helper": _tree("/run/ingle-helper", "*", "private/*"),
         "/run/ingle-helper-dm": _tree("/run/ingle-helper-dm", "*", "private/*"),
