@@ -22,6 +22,8 @@ scenarios=(
   a_shell_that_outlives_its_client
   a_shell_in_a_vm_of_its_own
   files_in_and_out
+  a_server_in_a_vm
+  how_a_vm_does
   an_image_of_ones_own
   vms_outlive_the_server
   operations_are_remembered
@@ -54,6 +56,16 @@ refused() {
   if "$@" 2>refusal; then echo "not refused: $*"; return 1; fi
   cat refusal
   grep -qiF -- "$text" refusal
+}
+
+# eventually COMMAND...: within half a minute it succeeds.
+eventually() {
+  for _ in {1..300}; do
+    if "$@"; then return; fi
+    sleep 0.1
+  done
+  echo "never: $*"
+  return 1
 }
 
 # on_a_terminal CODE COMMAND [EXPECT [SEND EXPECT]...]: see scripts/on_a_terminal.py.
@@ -246,6 +258,59 @@ files_in_and_out() {
   ingle vm file rm --recursive files /root/directory
   refused '/root/directory' ingle vm file cat files /root/directory/note
   ingle vm delete --force files
+}
+
+# said_at ADDRESS:PORT: all that a server says.
+said_at() { exec 3<>"/dev/tcp/${1%:*}/${1##*:}" && cat <&3 && exec 3>&-; }
+
+has_lines() { [ "$(wc -l <"$2")" -ge "$1" ]; }
+listens() { ingle vm ports "$1" | grep "$2"; }
+
+a_server_in_a_vm() {
+  ingle vm create --name server
+  # shellcheck disable=SC2016 # perl expands it
+  ingle vm exec --detach server -- perl -e 'use IO::Socket::INET;
+    my $server = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 8080, Listen => 5);
+    while (my $caller = $server->accept) { print $caller "hello from " . `hostname`; close $caller }'
+  # shellcheck disable=SC2016
+  ingle vm exec --detach server -- perl -e 'use IO::Socket::UNIX;
+    my $server = IO::Socket::UNIX->new(Local => "/run/shout.sock", Listen => 5);
+    while (my $caller = $server->accept) { local $/; my $all = <$caller>; print $caller uc $all; close $caller }'
+  eventually listens server '8080.*perl'
+  ingle vm ports --json server | grep 8080
+  # A shell has its background commands ignore SIGINT.
+  env --default-signal=INT ingle vm forward server 0:8080 0:81 >forwards 2>complaints &
+  forward=$!
+  eventually has_lines 2 forwards
+  greeting=$(sed -n '1s/ -> .*//p' forwards) nobody=$(sed -n '2s/ -> .*//p' forwards)
+  [ "$(said_at "$greeting")" = 'hello from server' ]
+  expect 1 said_at "$nobody"
+  eventually grep 'nobody listens on port 81' complaints
+  [ "$(said_at "$greeting")" = 'hello from server' ]
+  kill -INT $forward
+  expect 130 wait $forward
+  [ "$(echo louder | ingle vm forward server --stdio /run/shout.sock)" = LOUDER ]
+  refused 'nobody listens' ingle vm forward server --stdio 81
+  ingle vm stop server
+  refused stopped ingle vm ports server
+  refused 'not running' ingle vm forward server 0:8080
+  ingle vm delete server
+}
+
+how_a_vm_does() {
+  ingle vm create --name works
+  ingle vm create --name rests --no-start
+  ingle vm stats | tee table
+  grep works table
+  expect 1 grep rests table
+  ingle vm stats --json works | tee stats
+  [ "$(first reference <stats)" = works ]
+  refused stopped ingle vm stats rests
+  env --default-signal=INT ingle vm stats --watch --interval 200ms --json works >looks &
+  eventually has_lines 3 looks
+  kill -INT $!
+  expect 130 wait $!
+  ingle vm delete --force works rests
 }
 
 an_image_of_ones_own() {

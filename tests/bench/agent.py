@@ -72,7 +72,7 @@ class Counts:
 
 
 FULL = Counts(calls=500, batches=30, transfers=5, copies=5, large=2**30, large_in_vm=100 * 2**20, files=5000)
-QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27, large_in_vm=2**24, files=500)
+QUICK = Counts(calls=50, batches=5, transfers=2, copies=1, large=2**27, large_in_vm=100 * 2**20, files=500)
 
 
 def on_a_socket(counts: Counts) -> Iterator[Row | Figure]:
