@@ -60,6 +60,7 @@ class World:
     # Of the disk of every VM that runs, and what is wrong with it.
     disk_changes: vm_pb2.DiskChanges | None = None
     problem: str = ""
+    hung: bool = False
 
     def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
         vm = vm_pb2.Vm(id=f"{len(self.vms) + 1:012x}", name=name, state=state, vcpus=1, memory_bytes=256 << 20, **facts)
@@ -152,12 +153,14 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
     async def GetVmHealth(self, request: vm_pb2.GetVmHealthRequest, context: Context) -> vm_pb2.GetVmHealthResponse:
         vm = await self.world.find(request.vm, context)
         alive = vm.state == vm_pb2.VM_STATE_RUNNING
-        activity = ACTIVITY if alive else None
+        answers = alive and not self.world.hung
+        activity = ACTIVITY if answers else None
+        problem = f"nothing within {request.patience.ToSeconds() or 5} s" if self.world.hung else self.world.problem
         return vm_pb2.GetVmHealthResponse(
             state=vm.state,
             vmm_alive=alive,
-            agent_answers=alive,
-            problem=self.world.problem,
+            agent_answers=answers,
+            problem=problem,
             activity=activity,
             disk_changes=self.world.disk_changes if alive else None,
         )

@@ -122,6 +122,15 @@ async def test_an_interval_that_makes_no_sense_is_refused(ingle: Ingle, interval
     assert interval in refused.err
 
 
+async def test_show_does_not_wait_long_for_a_guest_that_hangs(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    world.hung = True
+    shown = (await ingle("vm", "show", "web")).text
+    assert "problem       nothing within 1 s" in shown
+    assert "activity" not in shown
+    assert "nothing within 5 s" in (await ingle("vm", "health", "web")).text
+
+
 async def test_show_tells_what_callers_do_in_a_vm_that_runs(ingle: Ingle, world: World) -> None:
     world.add_vm("web")
     world.add_vm("off", vm_pb2.VM_STATE_STOPPED)

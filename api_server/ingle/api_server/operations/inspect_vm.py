@@ -18,6 +18,9 @@ from ingle.api_server.ports.store import Store
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 5.0
+"""For a guest with much to do, unless asked otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -52,8 +55,8 @@ class InspectVm:
         self._files = files
         self._backends = backends
 
-    async def health(self, reference: str) -> Health:
-        """Never fails for a VM that exists."""
+    async def health(self, reference: str, patience_seconds: float = PATIENCE_SECONDS) -> Health:
+        """Never fails for a VM that exists. An agent that takes longer than the patience does not answer."""
         vm = await self._store.vm(reference)
         vmm = self._fleet.vmm(vm.id)
         if vm.state is not VmState.RUNNING or vmm is None:
@@ -63,11 +66,11 @@ class InspectVm:
         changes = await _answer(self._changes(vm))
         problem = _disk_problem(vm, changes)
         try:
-            await channel.ping()
+            await channel.ping(patience_seconds)
         except IngleError as error:
             problem = problem or error.message
             return Health(vm.state, vmm_alive=True, agent_answers=False, problem=problem, changes=changes)
-        activity = await _answer(channel.activity())
+        activity = await _answer(channel.activity(patience_seconds))
         return Health(vm.state, vmm_alive=True, agent_answers=True, problem=problem, activity=activity, changes=changes)
 
     async def ping(self, reference: str) -> tuple[float, AgentInfo]:

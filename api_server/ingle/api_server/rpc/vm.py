@@ -11,7 +11,7 @@ from ingle.api_server.host.process import start_time_of
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.vm import Owner, Vm
 from ingle.api_server.operations.delete_vm import DeleteVm
-from ingle.api_server.operations.inspect_vm import InspectVm
+from ingle.api_server.operations.inspect_vm import PATIENCE_SECONDS, InspectVm
 from ingle.api_server.operations.owners import Owners
 from ingle.api_server.operations.runner import Running
 from ingle.api_server.operations.start_vm import StartVm
@@ -95,7 +95,10 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         return vm_pb2.DeleteVmResponse()
 
     async def GetVmHealth(self, request: vm_pb2.GetVmHealthRequest, context: Context) -> vm_pb2.GetVmHealthResponse:
-        return convert.health(await self._inspect.health(request.vm))
+        patience = PATIENCE_SECONDS
+        if request.HasField("patience"):
+            patience = convert.seconds_of(request.patience, "patience")
+        return convert.health(await self._inspect.health(request.vm, patience))
 
     async def PingVm(self, request: vm_pb2.PingVmRequest, context: Context) -> vm_pb2.PingVmResponse:
         seconds, info = await self._inspect.ping(request.vm)

@@ -1,12 +1,12 @@
 """`ingle vm list|show|health|ping|logs`: looking at VMs without changing them."""
 
 import sys
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Annotated
 
 import typer
 
-from ingle.cli.client import Client, connect
+from ingle.cli.client import Client, connect, duration
 from ingle.cli.errors import EXIT_FAILED
 from ingle.cli.jsonable import enum_name, to_json
 from ingle.cli.lazy import examples, new_app
@@ -19,6 +19,7 @@ app = new_app()
 
 _STATES = vm_pb2.VmState.DESCRIPTOR
 _ACCELERATIONS = vm_pb2.Acceleration.DESCRIPTOR
+_PATIENCE = timedelta(seconds=1)
 
 
 @app.command(
@@ -103,10 +104,11 @@ def show(vm: VmReference, json: AsJson = False) -> None:
 
 
 def _health(client: Client, vm: vm_pb2.Vm) -> vm_pb2.GetVmHealthResponse:
-    """How a VM is; nothing when it doesn't run."""
+    """How a VM is; nothing when it doesn't run. What else is to be shown doesn't wait long for a guest that hangs."""
     if vm.state != vm_pb2.VM_STATE_RUNNING:
         return vm_pb2.GetVmHealthResponse()
-    return client.call(vm_pb2.GetVmHealthRequest(vm=vm.id), vm_pb2.GetVmHealthResponse)
+    request = vm_pb2.GetVmHealthRequest(vm=vm.id, patience=duration(_PATIENCE))
+    return client.call(request, vm_pb2.GetVmHealthResponse)
 
 
 def _changes_text(changes: vm_pb2.DiskChanges) -> str:
