@@ -98,6 +98,33 @@ def test_an_unknown_method_is_refused_like_everything_else(helper: Helper, path:
     assert error.reason == "UNKNOWN_METHOD"
 
 
+VM_ID = b"\x0a\x0c" + vm(1).encode()
+HOSTILE = {
+    "not a message": b"\xff" * 100,
+    "cut off": VM_ID[:-3],
+    "longer than it says": b"\x0a\xff\xff\xff\xff\x0f" + vm(1).encode(),
+    "an id that is no UTF-8": b"\x0a\x0c" + b"\xff" * 12 + b"\x10\x02",
+    "an id of half a megabyte": b"\x0a\xa0\xc2\x1e" + b"0" * 500_000 + b"\x10\x02",
+    "a negative slot": VM_ID + b"\x10" + b"\xfe" + b"\xff" * 8 + b"\x01",
+    "a slot of another type": VM_ID + b"\x12\x01\x02",
+    "more than a megabyte": VM_ID + b"\x10\x02" + b"\x7a\x80\x80\x80\x01" + bytes(2 << 20),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bytes_are_refused_and_change_nothing(helper: Helper, data: bytes) -> None:
+    helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=0))
+    before = helper.stub.List(pb.ListRequest())
+    with pytest.raises(grpc.RpcError) as raised:
+        helper.channel.unary_unary("/ingle.helper.v1.HelperService/CreateTap")(data, timeout=30)
+    assert raised.value.code() in {
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    assert helper.stub.List(pb.ListRequest()) == before
+
+
 def test_garbage_and_silence_on_the_socket_hurt_nobody(helper: Helper) -> None:
     with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as garbage:
         silent.connect(str(helper.socket))

@@ -323,6 +323,9 @@ def test_files_of_others_and_links_are_refused(disks: Any, uid: int, which: str)
     os.chown(file, uid, uid)
     assert refused(disks.CreateSnapshotDevice, request).reason == "NOT_A_REGULAR_FILE"
     file.unlink()
+    file.hardlink_to(file.with_name("real"))  # which is root's, and could be anything of root's
+    assert refused(disks.CreateSnapshotDevice, request).reason == "NOT_A_REGULAR_FILE"
+    file.unlink()
     assert refused(disks.CreateSnapshotDevice, request).reason == "FILE_NOT_FOUND"
     file.with_name("real").unlink()
     assert mapped() == set()
