@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -115,8 +116,9 @@ HOSTILE = {
 def test_hostile_bytes_are_refused_and_change_nothing(helper: Helper, data: bytes) -> None:
     helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=0))
     before = helper.stub.List(pb.ListRequest())
+    call: Callable[..., bytes] = helper.channel.unary_unary("/ingle.helper.v1.HelperService/CreateTap")
     with pytest.raises(grpc.RpcError) as raised:
-        helper.channel.unary_unary("/ingle.helper.v1.HelperService/CreateTap")(data, timeout=30)
+        call(data, timeout=30)
     assert raised.value.code() in {
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.INVALID_ARGUMENT,

@@ -97,7 +97,7 @@ def killed(services: list[Service], chance: random.Random, done: "Counter[str]")
         services, len(services)
     ):  # the server may be the first, and has to wait for the helper
         service.restart()
-        time.sleep(chance.choice((0.0, chance.uniform(0.0, 1.0))))
+        time.sleep(chance.choice((0.0, 4.0)))
     for service in services:
         service.wait_until_up()
     with Client() as client:

@@ -10,6 +10,7 @@ from ingle.host_helper import audit, policy
 from ingle.host_helper.devices import DevicesPart
 from ingle.host_helper.errors import HelperError
 from ingle.host_helper.journal import BadJournal
+from ingle.host_helper.network import NetworkPart
 from ingle.host_helper.server import AlreadyServed, serve
 
 _RUNTIME = Path("/run/ingle-helper")
@@ -44,9 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.devices:
             serve(rules, DevicesPart(rules), arguments.runtime or _DEVICES_RUNTIME)
         else:
-            # Here, because the process for devices can do without it, and without half a second's imports.
-            from ingle.host_helper.network import NetworkPart  # noqa: PLC0415
-
             serve(rules, NetworkPart(rules), arguments.runtime or _RUNTIME)
     except AlreadyServed as error:
         return _complain(str(error), _ALREADY_SERVED)
