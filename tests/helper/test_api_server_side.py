@@ -30,6 +30,8 @@ async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(hel
     link = await network.connect(wanted)
     assert await network.connect(wanted) == link
     assert (link.address, link.prefix_length, link.gateway) == ("10.213.0.2", 24, "10.213.0.1")
+    (tap,), (made,) = listed(helper).taps, listed(helper).networks
+    assert (link.address6, link.gateway6) == (tap.ipv6, made.ipv6_gateway) == ("fd69:6e67:6c65::2", "fd69:6e67:6c65::1")
     found = listed(helper)
     assert [(tap.vm_id, tap.interface, tap.mac, tap.nat, tap.present) for tap in found.taps] == [
         (wanted.id, link.interface, link.mac, True, True)

@@ -197,7 +197,11 @@ async def _names(config: Config, store: Store) -> AsyncIterator[NameService]:
 
 
 def _host(vm: Vm | None) -> Host | None:
-    return None if vm is None or vm.running is None else Host(vm.name, vm.network, vm.running.address, vm.nat)
+    return (
+        None
+        if vm is None or vm.running is None
+        else Host(vm.name, vm.network, vm.running.address, vm.nat, vm.running.address6)
+    )
 
 
 async def _register_standard_services(server: grpc.aio.Server) -> None:

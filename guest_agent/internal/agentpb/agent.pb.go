@@ -4918,7 +4918,9 @@ type BootConfig struct {
 	// Power off once booted: what a probe boot asks.
 	PowerOff bool `protobuf:"varint,9,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
 	// PID 1 becomes the image's own init, and the agent a process beside it.
-	ImageInit     bool `protobuf:"varint,20,opt,name=image_init,json=imageInit,proto3" json:"image_init,omitempty"`
+	ImageInit bool `protobuf:"varint,20,opt,name=image_init,json=imageInit,proto3" json:"image_init,omitempty"`
+	// A second address, of IPv6; empty: none but the link-local one.
+	Network6      *Network `protobuf:"bytes,21,opt,name=network6,proto3" json:"network6,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5021,6 +5023,13 @@ func (x *BootConfig) GetImageInit() bool {
 		return x.ImageInit
 	}
 	return false
+}
+
+func (x *BootConfig) GetNetwork6() *Network {
+	if x != nil {
+		return x.Network6
+	}
+	return nil
 }
 
 type Network struct {
@@ -5460,7 +5469,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x10ListPortsRequest\"f\n" +
 	"\x11ListPortsResponse\x123\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1d.ingle.agent.v1.ListeningPortR\x05ports\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xaa\x03\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xdf\x03\n" +
 	"\n" +
 	"BootConfig\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1f\n" +
@@ -5474,7 +5483,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\fready_device\x18\b \x01(\tR\vreadyDevice\x12\x1b\n" +
 	"\tpower_off\x18\t \x01(\bR\bpowerOff\x12\x1d\n" +
 	"\n" +
-	"image_init\x18\x14 \x01(\bR\timageInit\x1a6\n" +
+	"image_init\x18\x14 \x01(\bR\timageInit\x123\n" +
+	"\bnetwork6\x18\x15 \x01(\v2\x17.ingle.agent.v1.NetworkR\bnetwork6\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
@@ -5710,11 +5720,12 @@ var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	70, // 70: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
 	71, // 71: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
 	74, // 72: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	73, // [73:73] is the sub-list for method output_type
-	73, // [73:73] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	70, // 73: ingle.agent.v1.BootConfig.network6:type_name -> ingle.agent.v1.Network
+	74, // [74:74] is the sub-list for method output_type
+	74, // [74:74] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }

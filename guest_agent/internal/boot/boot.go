@@ -143,14 +143,19 @@ func connect(config *agentpb.BootConfig) (net.Listener, error) {
 	if err := network.LoopbackUp(); err != nil {
 		return nil, err
 	}
-	if wanted := config.Network; wanted != nil {
+	var addresses []network.Configuration
+	for _, wanted := range []*agentpb.Network{config.Network, config.Network6} {
+		if wanted == nil || (wanted == config.Network6 && !network.HasIPv6()) {
+			continue
+		}
 		parsed, err := network.Parse(wanted.Interface, wanted.Address, wanted.Gateway)
 		if err != nil {
 			return nil, err
 		}
-		if err := network.Configure([]network.Configuration{parsed}); err != nil {
-			return nil, err
-		}
+		addresses = append(addresses, parsed)
+	}
+	if err := network.Configure(addresses); err != nil {
+		return nil, err
 	}
 	switch port := config.Listen; {
 	case port.GetTcpPort() != 0:

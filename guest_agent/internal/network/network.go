@@ -53,6 +53,16 @@ func LoopbackUp() error {
 	return withLink("lo", func(routes *route, index int) error { return routes.setUp(index) })
 }
 
+// HasIPv6 says whether the kernel has it: it may be built without, or told to do without.
+func HasIPv6() bool {
+	socket, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(socket)
+	return true
+}
+
 // Configure brings interfaces up with exactly these addresses and default routes: whatever else they had goes, but for
 // the link-local addresses that the kernel itself gives. Interfaces that aren't named are left alone. Doing it again
 // changes nothing.

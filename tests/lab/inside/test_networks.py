@@ -13,16 +13,17 @@ from lab.inside.conftest import User, lab_run
 
 WORLD, HOST = "192.0.2.1", "192.0.2.2"
 SERVE = """
-use IO::Socket::INET;
-my $server = IO::Socket::INET->new(LocalPort => $ARGV[0], Listen => 5, ReuseAddr => 1) or die;
+use IO::Socket::IP;
+my ($port, $address) = @ARGV;
+my $server = IO::Socket::IP->new(LocalHost => $address, LocalPort => $port, Listen => 5, ReuseAddr => 1) or die;
 exit if fork;
 while (my $caller = $server->accept) { print $caller $caller->peerhost, "\\n"; close $caller }
 """
 """A server on a port: it tells each caller the address that it sees."""
 
 ASK = """
-use IO::Socket::INET;
-my $server = IO::Socket::INET->new(PeerHost => $ARGV[0], PeerPort => $ARGV[1], Timeout => 5) or exit 1;
+use IO::Socket::IP;
+my $server = IO::Socket::IP->new(PeerHost => $ARGV[0], PeerPort => $ARGV[1], Timeout => 5) or exit 1;
 print scalar <$server>;
 """
 
@@ -41,7 +42,7 @@ def world() -> Iterator[None]:
     ):
         lab_run(*command)
     server = subprocess.Popen(
-        ["ip", "netns", "exec", "world", "perl", "-e", SERVE.replace("exit if fork;", ""), "80"],
+        ["ip", "netns", "exec", "world", "perl", "-e", SERVE.replace("exit if fork;", ""), "80", "0.0.0.0"],
         stdin=subprocess.DEVNULL,
     )
     yield
@@ -65,9 +66,9 @@ def shown(user: User, name: str) -> dict[str, Any]:
     return told
 
 
-def serve(user: User, name: str, port: int) -> None:
+def serve(user: User, name: str, port: int, address: str = "0.0.0.0") -> None:
     """Have a VM serve a port."""
-    user.run("ingle", "vm", "exec", name, "--", "perl", "-e", SERVE, str(port))
+    user.run("ingle", "vm", "exec", name, "--", "perl", "-e", SERVE, str(port), address)
 
 
 def ask(user: User, name: str, host: str, port: int, code: int = 0) -> str:
@@ -92,6 +93,12 @@ def test_vms_of_a_network_reach_each_other_by_name_and_no_other_network(member: 
         assert member.run(*resolve, "two.vm").split() == [two, "two.vm"]
         assert member.run(*resolve, two).split() == [two, "two.vm"]
         member.run(*resolve, "apart.vm", code=2)
+        one6, two6, apart6 = (shown(member, name)["address6"] for name in ("one", "two", "apart"))
+        for name in ("two", "apart"):
+            serve(member, name, 81, "::")
+        assert ask(member, "one", two6, 81) == one6
+        assert ask(member, "one", apart6, 81, code=1) == ""
+        assert member.run(*resolve, two6).split() == [two6, "two.vm"]
 
 
 def test_nat_is_off_until_it_is_switched_on_and_can_be_switched_on_a_running_vm(member: User, world: None) -> None:

@@ -22,6 +22,7 @@ CONFIG = BootConfig(
     hostname="amber-alder",
     root_device="/dev/vda",
     network=GuestNetwork("eth0", "10.0.2.15/24", "10.0.2.2", ("10.0.2.3", "1.1.1.1")),
+    network6=GuestNetwork("eth0", "fd00::2/64", "fd00::1", ()),
     tcp_port=1024,
     token=b"t" * 32,
     env={"B": "2", "A": "1"},
@@ -110,6 +111,7 @@ async def test_the_configuration_is_all_there(media: Initramfs, tmp_path: Path) 
         network=agent_pb2.Network(
             interface="eth0", address="10.0.2.15/24", gateway="10.0.2.2", nameservers=["10.0.2.3", "1.1.1.1"]
         ),
+        network6=agent_pb2.Network(interface="eth0", address="fd00::2/64", gateway="fd00::1"),
         listen=agent_pb2.Listen(tcp_port=1024),
         token=b"t" * 32,
         env={"A": "1", "B": "2"},

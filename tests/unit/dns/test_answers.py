@@ -9,11 +9,12 @@ from ingle.api_server.adapters.dns.answers import Answers, Directory, Forward, H
 
 HOSTS = (
     Host("web", "default", "10.213.0.2", nat=False),
-    Host("db", "default", "10.213.0.3", nat=True),
+    Host("db", "default", "10.213.0.3", nat=True, address6="fd69:6e67::3"),
     Host("other", "backend", "10.213.1.2", nat=True),
 )
 DIRECTORY = Directory(
-    by_name={host.name: host for host in HOSTS}.get, by_address={host.address: host for host in HOSTS}.get
+    by_name={host.name: host for host in HOSTS}.get,
+    by_address={address: host for host in HOSTS for address in (host.address, host.address6)}.get,
 )
 ANSWERS = Answers("vm", DIRECTORY)
 WEB, DB, OTHER = (host.address for host in HOSTS)
@@ -50,7 +51,14 @@ def test_the_host_knows_all() -> None:
     assert [data(ask(f"{host.name}.vm", asker=HOST)) for host in HOSTS] == [[host.address] for host in HOSTS]
 
 
-@pytest.mark.parametrize("kind", ["AAAA", "MX", "TXT", "HTTPS"])
+def test_an_ipv6_address_is_told_where_there_is_one() -> None:
+    assert data(ask("db.vm", "AAAA")) == ["fd69:6e67::3"]
+    assert data(ask("db.vm", "ANY")) == [DB, "fd69:6e67::3"]
+    reply = ask("web.vm", "AAAA", DB)
+    assert (reply.header.rcode, data(reply)) == (RCODE.NOERROR, [])
+
+
+@pytest.mark.parametrize("kind", ["MX", "TXT", "HTTPS"])
 def test_a_name_that_is_there_without_such_a_record_is_not_denied(kind: str) -> None:
     reply = ask("db.vm", kind)
     assert (reply.header.rcode, data(reply)) == (RCODE.NOERROR, [])
@@ -65,6 +73,7 @@ def test_the_domain_itself_is_there_and_has_no_address() -> None:
 def test_addresses_have_their_names_back() -> None:
     assert data(ask("3.0.213.10.in-addr.arpa", "PTR")) == ["db.vm."]
     assert data(ask("2.1.213.10.in-addr.arpa", "PTR", HOST)) == ["other.vm."]
+    assert data(ask("3." + 23 * "0." + "7.6.e.6.9.6.d.f.ip6.arpa", "PTR")) == ["db.vm."]
 
 
 def test_the_rest_is_for_others_where_a_vm_may_reach_beyond_its_network() -> None:
@@ -75,7 +84,9 @@ def test_the_rest_is_for_others_where_a_vm_may_reach_beyond_its_network() -> Non
             ask(name, kind, HOST) if kind != "PTR" else ask(name, kind, DB)
 
 
-@pytest.mark.parametrize("name", ["debian.org", "secret.of.mine.example", "9.9.9.9.in-addr.arpa"])
+@pytest.mark.parametrize(
+    "name", ["debian.org", "secret.of.mine.example", "9.9.9.9.in-addr.arpa", "ip6.arpa", "3.ip6.arpa"]
+)
 def test_a_vm_without_nat_gets_no_question_out(name: str) -> None:
     assert ask(name, asker=WEB).header.rcode == RCODE.REFUSED
 

@@ -24,7 +24,7 @@ OP_ID = "op-0123456789ab"
 async def started(at: World) -> None:
     """SHARED runs, in a process that is not there."""
     await at.store.move_vm(SHARED.id, VmState.STARTING)
-    running = Running(2**22 - 1, 1, Acceleration.TCG, NOW, address="10.0.0.2")
+    running = Running(2**22 - 1, 1, Acceleration.TCG, NOW, address="10.0.0.2", address6="fd00::2")
     await at.store.move_vm(SHARED.id, VmState.RUNNING, running=running)
 
 
@@ -182,7 +182,8 @@ async def test_a_vm_is_found_by_its_name_and_address_while_it_runs_in_a_shared_n
         assert at.store.connected_vm(name="shared") is None
         await started(at)
         shared = await at.store.vm(SHARED.id)
-        assert at.store.connected_vm(name="shared") == at.store.connected_vm(address="10.0.0.2") == shared
+        for address in ("10.0.0.2", "fd00::2"):
+            assert at.store.connected_vm(name="shared") == at.store.connected_vm(address=address) == shared
         for nobody in ({"name": ""}, {"address": ""}, {"name": SHARED.id}, {"name": VM.name}, {"address": "10.0.0.3"}):
             assert at.store.connected_vm(**nobody) is None
         await at.store.move_vm(SHARED.id, VmState.STOPPED)

@@ -104,7 +104,8 @@ class Wires:
         self._may_fail()
         assert vm.slot is not None
         self.connected[vm.slot] = vm
-        return Link(f"tap{vm.slot}", "02:00:00:00:00:01", f"10.0.0.{vm.slot}", 24, "10.0.0.1")
+        addresses = (f"10.0.0.{vm.slot}", 24, "10.0.0.1", f"fd00::{vm.slot}", "fd00::1")
+        return Link(f"tap{vm.slot}", "02:00:00:00:00:01", *addresses)
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
         self._may_fail()

@@ -94,6 +94,9 @@ class Running:
     address: str = ""
     """The guest's in a network that it shares."""
 
+    address6: str = ""
+    """The same of IPv6."""
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:

@@ -87,6 +87,7 @@ class BootConfig:
     ready_device: str = ""
     power_off: bool = False
     image_init: bool = False
+    network6: GuestNetwork | None = None
 
 
 class BootMedia(Protocol):

@@ -16,6 +16,9 @@ class Link:
     address: str
     prefix_length: int
     gateway: str
+    address6: str = ""
+    """In a /64; empty: there is no IPv6, and no gateway6 either."""
+    gateway6: str = ""
 
 
 class HostNetwork(Protocol):

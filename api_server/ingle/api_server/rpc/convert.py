@@ -95,6 +95,7 @@ def vm(value: Vm) -> vm_pb2.Vm:
         message.running_acceleration = _ACCELERATIONS[value.running.acceleration]
         message.boot_id = value.running.boot_id
         message.address = value.running.address
+        message.address6 = value.running.address6
     return message
 
 

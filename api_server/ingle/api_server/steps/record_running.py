@@ -1,5 +1,6 @@
 """Say in the store that the VM runs, and which process it is."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ingle.api_server.model.vm import Running, VmState
@@ -18,6 +19,7 @@ class RecordRunning:
 
     async def run(self, target: Start) -> None:
         vmm = target.live_vmm
-        address = "" if target.link is None else target.link.address
-        running = Running(vmm.pid, vmm.start_time, target.acceleration, datetime.now(UTC), target.boot_id, address)
+        running = Running(vmm.pid, vmm.start_time, target.acceleration, datetime.now(UTC), target.boot_id)
+        if target.link is not None:
+            running = replace(running, address=target.link.address, address6=target.link.address6)
         target.vm = await self._store.move_vm(target.vm_id, VmState.RUNNING, running=running)

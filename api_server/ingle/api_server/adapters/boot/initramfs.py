@@ -12,6 +12,7 @@ from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.boot import cpio
 from ingle.api_server.host import files
 from ingle.api_server.host.threads import in_thread
+from ingle.api_server.model.guest import GuestNetwork
 from ingle.api_server.model.vm import Kernel
 from ingle.api_server.ports.disk import BootConfig
 from ingle.api_server.ports.sources import Library
@@ -81,11 +82,19 @@ def _message(config: BootConfig) -> agent_pb2.BootConfig:
         image_init=config.image_init,
     )
     if config.network is not None:
-        message.network.interface = config.network.interface
-        message.network.address = config.network.address
-        message.network.gateway = config.network.gateway
-        message.network.nameservers.extend(config.network.nameservers)
+        message.network.CopyFrom(_network_message(config.network))
+    if config.network6 is not None:
+        message.network6.CopyFrom(_network_message(config.network6))
     return message
+
+
+def _network_message(network: GuestNetwork) -> agent_pb2.Network:
+    return agent_pb2.Network(
+        interface=network.interface,
+        address=network.address,
+        gateway=network.gateway,
+        nameservers=network.nameservers,
+    )
 
 
 def _same_file(one: os.stat_result, other: os.stat_result) -> bool:

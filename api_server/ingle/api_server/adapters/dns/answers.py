@@ -4,15 +4,14 @@ A VM sees the names of its own network, the host sees all. What is not ours is f
 have them asked that may reach beyond their network: a question to the world is a way out like any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from dnslib import PTR, QTYPE, RCODE, RR, SOA, A, DNSLabel, DNSRecord
+from dnslib import AAAA, PTR, QTYPE, RCODE, RR, SOA, A, DNSLabel, DNSRecord
 
+_DIGITS = 32  # of an IPv6 address
 _TTL_SECONDS = 5  # a VM may be stopped, and another get its address, at any time
-_REVERSE = ("in-addr", "arpa")
-_REVERSE_LABELS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,8 @@ class Host:
     network: str
     address: str
     nat: bool
+    address6: str = ""
+    """Empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +80,17 @@ class Answers:
         if found is None or not _may_know(caller, found):
             reply.header.rcode = RCODE.NXDOMAIN
             self._add_authority(reply)
-        elif kind in {QTYPE.A, QTYPE.ANY}:
-            reply.add_answer(RR(name, QTYPE.A, rdata=A(found.address), ttl=_TTL_SECONDS))
         else:
-            self._add_authority(reply)
+            if kind in {QTYPE.A, QTYPE.ANY}:
+                reply.add_answer(RR(name, QTYPE.A, rdata=A(found.address), ttl=_TTL_SECONDS))
+            if kind in {QTYPE.AAAA, QTYPE.ANY} and found.address6:
+                reply.add_answer(RR(name, QTYPE.AAAA, rdata=AAAA(found.address6), ttl=_TTL_SECONDS))
+            if not reply.rr:
+                self._add_authority(reply)
 
     def _reverse(self, name: DNSLabel, caller: Host | None) -> Host | None:
-        labels = tuple(label.decode("ascii", "replace").lower() for label in name.label)
-        if len(labels) != _REVERSE_LABELS or labels[4:] != _REVERSE:
-            return None
-        try:
-            address = str(IPv4Address(".".join(reversed(labels[:4]))))
-        except AddressValueError:
-            return None
-        found = self._directory.by_address(address)
+        address = _reversed(tuple(label.decode("ascii", "replace").lower() for label in name.label))
+        found = None if address is None else self._directory.by_address(address)
         return found if found is not None and _may_know(caller, found) else None
 
     def _add_authority(self, reply: DNSRecord) -> None:
@@ -101,6 +99,19 @@ class Answers:
         times = (serial, refresh, retry, expire, _TTL_SECONDS)
         soa = SOA(self._domain, DNSLabel((b"root", *self._domain.label)), times)
         reply.add_auth(RR(self._domain, QTYPE.SOA, rdata=soa, ttl=_TTL_SECONDS))
+
+
+def _reversed(labels: Sequence[str]) -> str | None:
+    """The address that a name below in-addr.arpa (RFC 1035: four numbers) or ip6.arpa (RFC 3596: 32 digits) is of."""
+    parts, zone = labels[-3::-1], tuple(labels[-2:])
+    try:
+        if zone == ("in-addr", "arpa"):
+            return str(IPv4Address(".".join(parts)))
+        if zone == ("ip6", "arpa") and len(parts) == _DIGITS and all(len(part) == 1 for part in parts):
+            return str(IPv6Address(int("".join(parts), 16)))
+    except ValueError:
+        pass
+    return None
 
 
 def _may_know(caller: Host | None, found: Host) -> bool:

@@ -39,7 +39,15 @@ class HelperNetwork:
         )
         made = await self._calls.make(lambda helper: helper.Apply, request)
         (network,), (tap,) = made.networks, made.taps
-        return Link(tap.interface, tap.mac, tap.ipv4, _PREFIX_LENGTH, network.ipv4_gateway)
+        return Link(
+            tap.interface,
+            tap.mac,
+            tap.ipv4,
+            _PREFIX_LENGTH,
+            network.ipv4_gateway,
+            address6=tap.ipv6,
+            gateway6=network.ipv6_gateway,
+        )
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
         await self._calls.make(lambda helper: helper.DeleteTap, pb.DeleteTapRequest(vm_id=vm_id, slot=slot))

@@ -44,6 +44,7 @@ class QemuEngine:
             hostname=vm.name,
             root_device=command.ROOT_DEVICE,
             network=_guest_network(link),
+            network6=_guest_network6(link),
             tcp_port=0 if _vsock_usable() else command.AGENT_PORT,
             vsock_port=command.AGENT_PORT if _vsock_usable() else 0,
             token=token,
@@ -149,6 +150,12 @@ def _guest_network(link: Link | None) -> GuestNetwork:
     if link is None:
         return GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,))
     return GuestNetwork("eth0", f"{link.address}/{link.prefix_length}", link.gateway, (link.gateway,))
+
+
+def _guest_network6(link: Link | None) -> GuestNetwork | None:
+    if link is None or not link.address6:
+        return None
+    return GuestNetwork("eth0", f"{link.address6}/64", link.gateway6, ())
 
 
 @cache

@@ -20,7 +20,7 @@ SELECT_VMS = """
     SELECT
         id, name, state, image_id, image_name, kernel_id, kernel_name, engine, vms.acceleration, disk_backend,
         vcpus, memory_bytes, disk_bytes, created_at, env, ports, network, slot, nat, init, ssh_keys, error,
-        pid, start_time, running.acceleration, started_at, boot_id, address
+        pid, start_time, running.acceleration, started_at, boot_id, address, address6
     FROM vms LEFT JOIN running ON running.vm_id = vms.id
 """
 SELECT_IMAGES = """
@@ -45,7 +45,7 @@ def time_of(value: int) -> datetime:
 
 def vm_of(row: sqlite3.Row) -> Vm:
     """A row of SELECT_VMS."""
-    *wanted, error, pid, start_time, runs_on, started, boot, address = row
+    *wanted, error, pid, start_time, runs_on, started, boot, address, address6 = row
     *asked, env, ports, network, slot, nat, init, ssh_keys = wanted
     vm_id, name, state, image_id, image_name, kernel_id, kernel_name, engine, *machine = asked
     acceleration, backend, vcpus, memory, disk, created = machine
@@ -74,7 +74,7 @@ def vm_of(row: sqlite3.Row) -> Vm:
         error=error,
         running=None
         if pid is None
-        else Running(pid, start_time, Acceleration(runs_on), time_of(started), boot, address),
+        else Running(pid, start_time, Acceleration(runs_on), time_of(started), boot, address, address6),
     )
 
 
@@ -131,6 +131,7 @@ def running_columns(vm_id: str, running: Running) -> dict[str, Any]:
         "started_at": micros(running.started_at),
         "boot_id": running.boot_id,
         "address": running.address,
+        "address6": running.address6,
     }
 
 

@@ -113,4 +113,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE vms ADD COLUMN init TEXT NOT NULL DEFAULT 'agent';
     ALTER TABLE vms ADD COLUMN ssh_keys TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(ssh_keys));
     """,
+    """
+    ALTER TABLE running ADD COLUMN address6 TEXT NOT NULL DEFAULT '';
+    CREATE INDEX running_by_address6 ON running (address6) WHERE address6 != '';
+    """,
 )

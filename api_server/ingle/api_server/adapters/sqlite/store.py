@@ -151,7 +151,7 @@ class SqliteStore:
         return None if row is None else row["slot"]
 
     def connected_vm(self, *, name: str = "", address: str = "") -> Vm | None:
-        where = " WHERE address != '' AND (name = ?1 OR address = ?2)"
+        where = " WHERE address != '' AND (name = ?1 OR (?2 != '' AND ?2 IN (address, address6)))"
         row = self._rows.execute(rows.SELECT_VMS + where, (name, address)).fetchone()
         return None if row is None else rows.vm_of(row)
 

@@ -90,7 +90,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("disk", f"{format_size(found.disk_bytes)}  {found.disk_backend}"),
                 ("changes", _changes_text(changes) if changes else ""),
                 ("network", found.network + (", NAT" if found.nat and found.network != "user" else "")),
-                ("address", found.address),
+                ("address", " ".join(filter(None, (found.address, found.address6)))),
                 ("ports", " ".join(_published(port) for port in found.ports)),
                 ("env", " ".join(f"{key}={found.env[key]}" for key in sorted(found.env))),
                 ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),

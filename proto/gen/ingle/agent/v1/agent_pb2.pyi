@@ -2178,6 +2178,7 @@ class BootConfig(_message.Message):
     READY_DEVICE_FIELD_NUMBER: _builtins.int
     POWER_OFF_FIELD_NUMBER: _builtins.int
     IMAGE_INIT_FIELD_NUMBER: _builtins.int
+    NETWORK6_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     """Become the hostname, /etc/hostname and a line of /etc/hosts."""
     root_device: _builtins.str
@@ -2204,6 +2205,10 @@ class BootConfig(_message.Message):
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For every command."""
 
+    @_builtins.property
+    def network6(self) -> Global___Network:
+        """A second address, of IPv6; empty: none but the link-local one."""
+
     def __init__(
         self,
         *,
@@ -2217,10 +2222,11 @@ class BootConfig(_message.Message):
         ready_device: _builtins.str = ...,
         power_off: _builtins.bool = ...,
         image_init: _builtins.bool = ...,
+        network6: Global___Network | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "network", b"network"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "network", b"network", "network6", b"network6"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "env", b"env", "hostname", b"hostname", "image_init", b"image_init", "listen", b"listen", "network", b"network", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "env", b"env", "hostname", b"hostname", "image_init", b"image_init", "listen", b"listen", "network", b"network", "network6", b"network6", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
