@@ -13,7 +13,7 @@ from typing import Any
 from ingle.api_server.model.errors import Reason, ToolFailed
 
 _LINE_LIMIT = 4 * 1024 * 1024
-_CONNECT_SECONDS = 10.0
+_CONNECT_SECONDS = 30.0  # QEMU loads in them: 0.1 on most hosts, 10 on one that is busy and emulated
 _COMMAND_SECONDS = 30.0
 
 OnEvent = Callable[[str, dict[str, Any]], None]
