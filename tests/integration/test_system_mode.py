@@ -1,0 +1,48 @@
+"""API server and network helper of a system install in namespaces: killed together at any instant, given up at any
+stage, and with guests that look for each other."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ALONE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+SLOW = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
+MOST_SECONDS = 1500
+
+RecordProperty = Callable[[str, object], None]
+
+
+def run_alone(module: str, *argv: str) -> str:
+    """Run a module of this package in namespaces of its own; what it says on stdout."""
+    if os.getuid() != 0:
+        pytest.skip("only root can make namespaces, taps and a helper")
+    ended = subprocess.run(
+        [*ALONE, sys.executable, "-m", f"integration.{module}", *argv],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=MOST_SECONDS,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("seed", "kills", "creates"), [(1, 5, 13), *(pytest.param(seed, 10, 20, marks=SLOW) for seed in range(2, 7))]
+)
+def test_exactly_what_the_store_says_is_there(
+    prepared: Path, seed: int, kills: int, creates: int, record_property: RecordProperty
+) -> None:
+    said = run_alone("system_in_namespaces", str(prepared), str(seed), str(kills), str(creates))
+    for name, counts in json.loads(said).items():
+        record_property(name, counts)
+
+
+def test_guests_of_a_network_reach_each_other_by_address_and_name_and_no_other_network(prepared: Path) -> None:
+    run_alone("two_guests", str(prepared))
