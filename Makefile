@@ -38,6 +38,9 @@ surface-accept: venv ## Rewrite the golden file of the gRPC surface
 
 agent: $(AGENT) ## Build the guest agent into build/
 
+deb: deps ## Build the Debian package into build/, from this commit's time and what is in the checkout
+	@scripts/make_deb.sh
+
 smoke: deps ## Drive the installed command line end to end, in directories of its own, and show the coverage
 	@scripts/smoke.sh
 
@@ -91,5 +94,5 @@ $(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
 	@scripts/build_agent.sh amd64
 	@touch $@
 
-.PHONY: help run test lint format proto proto-accept surface-accept agent smoke smoke-coverage-html smoke-clean bench \
+.PHONY: help run test lint format proto proto-accept surface-accept agent deb smoke smoke-coverage-html smoke-clean bench \
 	bench-agent bench-helper fuzz lab soak deps system-packages test-deps venv lock clean

@@ -45,5 +45,5 @@ check "buf: no breaking change to proto" buf breaking --against proto/ref.binpb
 check "generated code is current" generated_code_is_current
 check "gofmt" gofmt_changes_nothing
 check "go vet" scripts/go.sh vet -C guest_agent ./...
-check "shellcheck" shellcheck --external-sources scripts/*.sh .ci/run
+check "shellcheck" shellcheck --external-sources scripts/*.sh scripts/deb/p* .ci/run
 exit "$failed"

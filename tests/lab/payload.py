@@ -1,4 +1,4 @@
-"""What of this checkout goes into the lab: the wheel, as a user would get it, and the tests."""
+"""What of this checkout goes into the lab: the wheel and the Debian package, as users would get them, and the tests."""
 
 import hashlib
 import io
@@ -13,29 +13,48 @@ from lab.disk import REPOSITORY
 _OTHER_SOURCES = ("guest_agent", "hatch_build.py", "pyproject.toml", "README.md", "scripts/build_agent.sh")
 _BESIDE_THE_WHEEL = ("deploy", "pyproject.toml", "scripts", "tests")
 _NOT_SOURCES = {"__pycache__", "node_modules"}
+_OF_THE_PACKAGE = (
+    "constraints.txt",
+    "scripts/deb",
+    "scripts/deb_files.py",
+    "scripts/debian-packages.txt",
+    "scripts/make_deb.sh",
+)
 
 
 def wheel(cache: Path) -> Path:
     """Ingle's wheel, built when a source differs from those of the last one in `cache`. Raises RuntimeError."""
-    directory = cache / f"wheel-{_digest()}"
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
+    return _built(cache, "wheel", _digest(_sources_of_the_wheel()), command)
+
+
+def package(cache: Path, wheel: Path) -> Path:
+    """The Debian package with `wheel` in it, built when anything in it has changed. Raises RuntimeError."""
+    script = str(REPOSITORY / "scripts/make_deb.sh")
+    return _built(cache, "deb", _digest(_OF_THE_PACKAGE) + wheel.parent.name.removeprefix("wheel"), [script], str(wheel))
+
+
+def _built(cache: Path, kind: str, digest: str, before: list[str], *after: str) -> Path:
+    """The one file that a command makes in a directory."""
+    directory = cache / f"{kind}-{digest}"
     if not directory.exists():
-        for outdated in cache.glob("wheel-*/*"):
+        for outdated in cache.glob(f"{kind}-*/*"):
             outdated.unlink()
-        new = cache / "wheel-new"
-        command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(new)]
-        built = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+        new = cache / f"{kind}-new"
+        built = subprocess.run([*before, str(new), *after], cwd=REPOSITORY, check=False, capture_output=True, text=True)
         if built.returncode != 0:
-            raise RuntimeError(f"the wheel can't be built:\n{built.stdout}{built.stderr}")
+            raise RuntimeError(f"the {kind} can't be built:\n{built.stdout}{built.stderr}")
         new.rename(directory)
     (path,) = directory.iterdir()
     return path
 
 
-def archive(wheel: Path) -> bytes:
-    """A tar archive with the wheel in dist/ and the tests as they are in the checkout."""
+def archive(*built: Path) -> bytes:
+    """A tar archive with what was built in dist/ and the tests as they are in the checkout."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.add(wheel, f"dist/{wheel.name}")
+        for path in built:
+            archive.add(path, f"dist/{path.name}")
         for name in _BESIDE_THE_WHEEL:
             if (REPOSITORY / name).exists():
                 archive.add(REPOSITORY / name, name, filter=_source)
@@ -47,11 +66,15 @@ def _source(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if Path(member.name).name in _NOT_SOURCES else member
 
 
-def _digest() -> str:
+def _sources_of_the_wheel() -> tuple[str, ...]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     packed = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    return (*packed["only-include"], *packed.get("force-include", ()), *_OTHER_SOURCES)
+
+
+def _digest(names: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for root in (*packed["only-include"], *packed.get("force-include", ()), *_OTHER_SOURCES):
+    for root in names:
         for path in [REPOSITORY / root, *sorted((REPOSITORY / root).rglob("*"))]:
             if path.is_file() and not _NOT_SOURCES & set(path.parts):
                 digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")

@@ -17,6 +17,7 @@ from lab.machine import LabError, Machine
 _INSIDE = "/opt/lab/repository"
 _NODE_IDS = "/run/lab/node-ids"
 _COVERAGE = "/var/tmp/lab-coverage"
+_TAKES_THE_PACKAGE = "/test_deb.py::"
 
 # A test inside that hangs shows its stacks after faulthandler_timeout; that has to get into the log.
 _SILENCE_SECONDS = 420.0
@@ -58,7 +59,11 @@ class Run:
             log.unlink()
         image = disk.cached(self._say)
         self._say("building the wheel")
-        archive = payload.archive(payload.wheel(self._logs))
+        built = [payload.wheel(self._logs)]
+        if any(_TAKES_THE_PACKAGE in node_id for node_id in node_ids):
+            self._say("building the Debian package")
+            built.append(payload.package(self._logs, built[0]))
+        archive = payload.archive(*built)
         self._say("booting")
         started = time.monotonic()
         lab = self._machine = self._stack.enter_context(machine.running(image, self._logs))

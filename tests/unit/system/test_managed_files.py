@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ingle.cli.system.files import MARK, UNITS, Condition, ManagedFile, managed_files
+from ingle.cli.system.files import BY_COMMAND, BY_PACKAGE, UNITS, Condition, Layout, ManagedFile, managed_files
+
+MARK = "# Ours.\n"
 
 
-def test_nothing_is_left_to_fill_in() -> None:
-    for file in managed_files(Path("/opt/ingle"), "makers"):
-        assert file.content.startswith(MARK)
+@pytest.mark.parametrize("layout", [BY_COMMAND, BY_PACKAGE])
+def test_nothing_is_left_to_fill_in(layout: Layout) -> None:
+    for file in managed_files(Path("/opt/ingle"), "makers", layout=layout):
+        assert file.path.is_relative_to(layout.directory)
+        assert file.content.startswith(layout.mark)
         assert re.findall("@[A-Z]+@", file.content) == [], file.path
 
 
@@ -35,7 +39,7 @@ def test_every_unit_is_among_the_files(tmp_path: Path) -> None:
 
 
 def test_the_condition_of_a_file(tmp_path: Path) -> None:
-    file = ManagedFile(tmp_path / "etc" / "some.conf", MARK + "setting = 1\n")
+    file = ManagedFile(tmp_path / "etc" / "some.conf", MARK + "setting = 1\n", MARK)
     assert file.condition() is Condition.MISSING
     file.write()
     assert file.condition() is Condition.CURRENT
@@ -49,12 +53,12 @@ def test_the_condition_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "setting = 1\n", "# mine\n"])
 def test_what_somebody_else_wrote_is_foreign(tmp_path: Path, content: str) -> None:
-    file = ManagedFile(tmp_path / "some.conf", MARK + "setting = 1\n")
+    file = ManagedFile(tmp_path / "some.conf", MARK + "setting = 1\n", MARK)
     file.path.write_text(content)
     assert file.condition() is Condition.FOREIGN
 
 
 def test_a_directory_in_its_place_is_foreign(tmp_path: Path) -> None:
-    file = ManagedFile(tmp_path / "some.conf", MARK)
+    file = ManagedFile(tmp_path / "some.conf", MARK, MARK)
     file.path.mkdir()
     assert file.condition() is Condition.FOREIGN

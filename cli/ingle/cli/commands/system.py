@@ -44,12 +44,14 @@ def status(json: AsJson = False) -> None:
     if json:
         print_json(_as_json(installed))
     else:
-        typer.echo(fields((("code", str(installed.prefix)), ("group", installed.group))))
+        by = "its Debian package: apt upgrades and removes it" if installed.by_package else "`ingle system install`"
+        typer.echo(fields((("code", str(installed.prefix)), ("group", installed.group), ("installed by", by))))
         typer.echo()
         units = ((unit.unit, f"{unit.active} ({unit.sub})", unit.enabled) for unit in installed.units)
         typer.echo(table(("UNIT", "STATE", "AT BOOT"), units))
+        mending = "sudo apt reinstall ./ingle_VERSION_ARCH.deb" if installed.by_package else "sudo ingle system install"
         for found in installed.drift:
-            typer.echo(f"{found.file.path}: {found.condition.value}; `sudo ingle system install` mends it")
+            typer.echo(f"{found.file.path}: {found.condition.value}; `{mending}` mends it")
     if not installed.healthy:
         raise typer.Exit(EXIT_FAILED)
 
@@ -95,6 +97,7 @@ def _as_json(installed: Installed) -> dict[str, Json]:
     return {
         "prefix": str(installed.prefix),
         "group": installed.group,
+        "installed_by": "dpkg" if installed.by_package else "ingle",
         "healthy": installed.healthy,
         "units": [
             {"unit": unit.unit, "active": unit.active, "sub": unit.sub, "enabled": unit.enabled}

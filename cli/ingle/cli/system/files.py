@@ -1,4 +1,4 @@
-"""The files of a system install: a pure function of where the code is and who may use it.
+"""The files of a system install: a pure function of where the code is, who may use it, and who puts them there.
 
 Each begins with a line that says whose it is. What is at its place without that line was put there by somebody else,
 and is never overwritten nor removed."""
@@ -9,27 +9,46 @@ from enum import Enum
 from importlib.resources import files as resources
 from pathlib import Path
 
-MARK = "# Written by `ingle system install`, and again by the next one: change it by a drop-in of your own.\n"
-
 DEVICES_UNIT = "ingle-helper-dm.service"
 """For disks as device-mapper snapshots: where the file system shares blocks, nobody needs it."""
 
 UNITS = ("ingle-helper.service", DEVICES_UNIT, "ingle.service")
 """In the order in which they start."""
 
-_PLACES: Mapping[str, Path] = {
-    "sysusers.conf": Path("/etc/sysusers.d/ingle.conf"),
-    "tmpfiles.conf": Path("/etc/tmpfiles.d/ingle.conf"),
-    "sysctl.conf": Path("/etc/sysctl.d/60-ingle.conf"),
-    "resolved.conf": Path("/etc/systemd/resolved.conf.d/ingle.conf"),
+_PLACES: Mapping[str, str] = {
+    "sysusers.conf": "sysusers.d/ingle.conf",
+    "tmpfiles.conf": "tmpfiles.d/ingle.conf",
+    "sysctl.conf": "sysctl.d/60-ingle.conf",
+    "resolved.conf": "systemd/resolved.conf.d/ingle.conf",
 }
-_UNIT_DIRECTORY = Path("/etc/systemd/system")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whose the files are: `mark` is the first line of each, `directory` the one that systemd looks into for them."""
+
+    mark: str
+    directory: Path
+
+    def unit(self, unit: str) -> Path:
+        """Where a unit is."""
+        return self.directory / "systemd/system" / unit
+
+
+BY_COMMAND = Layout(
+    "# Written by `ingle system install`, and again by the next one: change it by a drop-in of your own.\n",
+    Path("/etc"),
+)
+BY_PACKAGE = Layout("# From the Debian package ingle: change it by a drop-in of your own.\n", Path("/usr/lib"))
 
 POLICY = Path("/etc/ingle/helper.toml")
 """What the root helper may do. An operator's to change: written when it is missing, and kept."""
 
 COMMAND = Path("/usr/local/bin/ingle")
 """A link to the command of the root-owned code."""
+
+PACKAGED = Path("/usr/lib/ingle")
+"""The virtual environment in the Debian package."""
 
 
 class Condition(Enum):
@@ -43,10 +62,11 @@ class Condition(Enum):
 
 @dataclass(frozen=True)
 class ManagedFile:
-    """A file of the install: mode 0644, root's."""
+    """A file of the install: mode 0644, root's. `mark`: how it would begin if it were ours, and another version's."""
 
     path: Path
     content: str
+    mark: str
 
     def condition(self) -> Condition:
         """How it is found now. Raises OSError when it can't be read."""
@@ -58,7 +78,7 @@ class ManagedFile:
             return Condition.FOREIGN
         if found == self.content:
             return Condition.CURRENT
-        return Condition.DIFFERENT if found.startswith(MARK) else Condition.FOREIGN
+        return Condition.DIFFERENT if found.startswith(self.mark) else Condition.FOREIGN
 
     def write(self) -> None:
         """Put it in place as a whole: a reader sees the old one or the new one."""
@@ -70,20 +90,21 @@ class ManagedFile:
 
 
 def managed_files(
-    prefix: Path, group: str, units: Sequence[str] = UNITS, root: Path = Path("/")
+    prefix: Path, group: str, units: Sequence[str] = UNITS, layout: Layout = BY_COMMAND, root: Path = Path("/")
 ) -> tuple[ManagedFile, ...]:
     """All of them, for code in the virtual environment `prefix` and callers in `group`, below `root`; units last."""
     values = {"PREFIX": str(prefix), "GROUP": group}
-    places = {**_PLACES, **{unit: unit_path(unit) for unit in units}}
+    places = {name: layout.directory / place for name, place in _PLACES.items()}
+    places |= {unit: layout.unit(unit) for unit in units}
     return tuple(
-        ManagedFile(root / place.relative_to("/"), MARK + _fill(_template(name), values))
+        ManagedFile(root / place.relative_to("/"), layout.mark + _fill(_template(name), values), layout.mark)
         for name, place in places.items()
     )
 
 
-def unit_path(unit: str) -> Path:
-    """Where a unit is."""
-    return _UNIT_DIRECTORY / unit
+def installed_layout() -> Layout:
+    """That of this machine's install: the Debian package's where that is installed."""
+    return BY_PACKAGE if BY_PACKAGE.unit(UNITS[-1]).exists() else BY_COMMAND
 
 
 def default_policy() -> str:

@@ -16,15 +16,18 @@ from ingle.cli.client import connect_to
 from ingle.cli.errors import CliError, failed
 from ingle.cli.system import code
 from ingle.cli.system.files import (
+    BY_PACKAGE,
     COMMAND,
     DEVICES_UNIT,
+    PACKAGED,
     POLICY,
     UNITS,
     Condition,
+    Layout,
     ManagedFile,
     default_policy,
+    installed_layout,
     managed_files,
-    unit_path,
 )
 from ingle.cli.system.manager import Systemd, UnitState
 from ingle.helper.v1.helper_pb2 import ReconcileRequest, ReconcileResponse
@@ -58,12 +61,18 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Installed:
-    """A system install as it is. `prefix` is the environment its code is in."""
+    """A system install as it is. `prefix` is the environment its code is in, `layout` tells who installed it."""
 
+    layout: Layout
     prefix: Path
     group: str
     units: tuple[UnitState, ...]
     files: tuple[FoundFile, ...]
+
+    @property
+    def by_package(self) -> bool:
+        """Whether it is the Debian package's."""
+        return self.layout is BY_PACKAGE
 
     @property
     def drift(self) -> tuple[FoundFile, ...]:
@@ -86,10 +95,11 @@ class System:
     def install(self, group: str, say: Callable[[str], None]) -> bool:
         """Install, or mend what is installed; whether anything had to change. Raises CliError before the first change
         when something is there that is not ours, or the code can be changed by others than root."""
+        _leave_to_apt("installs", "ingle system status")
         self._require_root("install")
         self._systemd.require()
         prefix = code.prefix()
-        units = UNITS if _takes_device_helper() else tuple(unit for unit in UNITS if unit != DEVICES_UNIT)
+        units = needed_units()
         files = managed_files(prefix, group, units)
         self._refuse_foreign(managed_files(prefix, group), prefix)
         changed = self._write(files, say)
@@ -112,6 +122,7 @@ class System:
 
     def upgrade(self, say: Callable[[str], None]) -> None:
         """Write the files as this version has them, and restart; VMs run on."""
+        _leave_to_apt("upgrades", "sudo apt install ./ingle_VERSION_ARCH.deb")
         self._require_root("upgrade")
         installed = self.installed()
         if not self.install(installed.group, say):
@@ -124,31 +135,30 @@ class System:
 
     def installed(self) -> Installed:
         """What is there. Raises CliError when nothing is."""
+        layout = installed_layout()
         try:
-            prefix = self._command.readlink().parents[1]
+            prefix = PACKAGED if layout is BY_PACKAGE else self._command.readlink().parents[1]
             group = grp.getgrgid(RUNTIME.stat().st_gid).gr_name
         except (OSError, KeyError) as error:
             raise failed("WRONG_STATE", "ingle is not installed on this system", "sudo ingle system install") from error
-        units = [unit for unit in UNITS if unit != DEVICES_UNIT or unit_path(unit).exists()]
-        files = managed_files(prefix, group, units)
+        # The package brings the one for disks to machines, too, that don't take it.
+        states = [self._systemd.state(unit) for unit in UNITS]
+        states = [state for state in states if state.unit != DEVICES_UNIT or state.enabled == "enabled"]
+        files = managed_files(prefix, group, [state.unit for state in states], layout)
         return Installed(
-            prefix,
-            group,
-            tuple(self._systemd.state(unit) for unit in units),
-            tuple(FoundFile(file, file.condition()) for file in files),
+            layout, prefix, group, tuple(states), tuple(FoundFile(file, file.condition()) for file in files)
         )
 
     def uninstall(self, say: Callable[[str], None], *, purge: bool) -> None:
         """Stop everything, VMs too, and remove what an install made; with `purge` also VMs, images and accounts.
 
         What belongs to somebody else stays, and is no error: half an install must be removable as well."""
+        _leave_to_apt("removes", f"sudo apt {'purge' if purge else 'remove'} ingle")
         self._require_root("uninstall")
         self._systemd.require()
-        for unit in reversed(UNITS):  # the server and its VMs first; then nobody uses what the helpers have made
-            if unit in HELPERS:
-                self._clear(HELPERS[unit], say)
-            self._systemd.stop(unit)
-            self._systemd.kill_rest(unit)
+        self.end(say)
+        for unit in UNITS:
+            self._systemd.disable(unit)
         for file in managed_files(Path("/"), "root"):
             if file.condition() in {Condition.CURRENT, Condition.DIFFERENT}:
                 say(f"removing {file.path}")
@@ -158,13 +168,21 @@ class System:
             self._command.unlink()
         self._systemd.reload()
         self._systemd.restart_if_active("systemd-resolved.service")
-        for directory in (RUNTIME, NODES, *HELPERS.values()):
-            shutil.rmtree(directory, ignore_errors=True)
         if purge:
             for directory in DIRECTORIES:
                 say(f"removing {directory}")
                 shutil.rmtree(directory, ignore_errors=True)
             self._systemd.remove_accounts(USER, USER)
+
+    def end(self, say: Callable[[str], None]) -> None:
+        """Stop everything, VMs too, and remove what the helpers have made, until the next boot or start."""
+        for unit in reversed(UNITS):  # the server and its VMs first; then nobody uses what the helpers have made
+            if unit in HELPERS:
+                self._clear(HELPERS[unit], say)
+            self._systemd.stop(unit)
+            self._systemd.kill_rest(unit)
+        for directory in (RUNTIME, NODES, *HELPERS.values()):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _clear(self, runtime: Path, say: Callable[[str], None]) -> None:
         """Have a helper remove everything that it has made. One that does not run can't, and need not be there."""
@@ -220,6 +238,18 @@ class System:
         fresh.symlink_to(target)
         fresh.replace(self._command)
         return True
+
+
+def needed_units() -> tuple[str, ...]:
+    """Those that this machine takes."""
+    return UNITS if _takes_device_helper() else tuple(unit for unit in UNITS if unit != DEVICES_UNIT)
+
+
+def _leave_to_apt(does: str, remedy: str) -> None:
+    if installed_layout() is BY_PACKAGE:
+        raise failed(
+            "WRONG_STATE", f"ingle is installed here by its Debian package, so it is apt that {does} it", remedy
+        )
 
 
 def _takes_device_helper() -> bool:

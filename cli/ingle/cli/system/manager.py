@@ -61,9 +61,14 @@ class Systemd:
             _run("systemctl", "restart", unit)
 
     def stop(self, unit: str) -> None:
-        """Stop and never start again. One that is not there is fine."""
+        """Stop it. One that is not there is fine."""
         if self.state(unit).loaded == "loaded":
-            _run("systemctl", "disable", "--quiet", "--now", unit)
+            _run("systemctl", "stop", unit)
+
+    def disable(self, unit: str) -> None:
+        """Start it at no boot. One that is not there is fine."""
+        if self.state(unit).loaded == "loaded":
+            _run("systemctl", "disable", "--quiet", unit)
 
     def kill_rest(self, unit: str) -> None:
         """SIGKILL for whatever a stopped unit has left running. None is fine."""

@@ -1,0 +1,33 @@
+"""What the Debian package's scripts have done by the code that they install: dpkg puts files, this knows the machine.
+
+python -m ingle.cli.system.package units    prints the units that this machine takes, in the order in which they start
+python -m ingle.cli.system.package end      stops everything, VMs too, and removes what the helpers have made"""
+
+import sys
+from collections.abc import Sequence
+
+from ingle.cli.errors import EXIT_FAILED, CliError
+from ingle.cli.output import tell, tell_failure
+from ingle.cli.system.installation import System, needed_units
+from ingle.cli.system.manager import Systemd
+
+
+def main(argv: Sequence[str]) -> int:
+    """Answers the exit code."""
+    try:
+        match argv:
+            case ["units"]:
+                sys.stdout.write("".join(f"{unit}\n" for unit in needed_units()))
+            case ["end"]:
+                System(Systemd()).end(tell)
+            case _:
+                raise ValueError(argv)
+    except CliError as error:
+        for failure in error.failures:
+            tell_failure(failure, as_json=False)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
