@@ -31,7 +31,8 @@ def wheel(cache: Path) -> Path:
 def package(cache: Path, wheel: Path) -> Path:
     """The Debian package with `wheel` in it, built when anything in it has changed. Raises RuntimeError."""
     script = str(REPOSITORY / "scripts/make_deb.sh")
-    return _built(cache, "deb", _digest(_OF_THE_PACKAGE) + wheel.parent.name.removeprefix("wheel"), [script], str(wheel))
+    digest = f"{_digest(_OF_THE_PACKAGE)}{wheel.parent.name.removeprefix('wheel')}"
+    return _built(cache, "deb", digest, [script], str(wheel))
 
 
 def _built(cache: Path, kind: str, digest: str, before: list[str], *after: str) -> Path:

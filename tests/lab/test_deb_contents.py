@@ -26,8 +26,9 @@ PLACES = (
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
-    cache = REPOSITORY / "build/lab"
+def package(pytestconfig: pytest.Config) -> Path:
+    """That which the lab gets, too."""
+    cache: Path = pytestconfig.option.lab_logs
     cache.mkdir(parents=True, exist_ok=True)
     return payload.package(cache, payload.wheel(cache))
 
