@@ -6,7 +6,7 @@ import pytest
 
 from ingle.cli.findings import Check
 from ingle.cli.system.examination import drift_check, rights_check, running_check
-from ingle.cli.system.files import MARK, UNITS, Condition, ManagedFile, managed_files
+from ingle.cli.system.files import BY_COMMAND, UNITS, Condition, ManagedFile, managed_files
 from ingle.cli.system.hardening import Weakness, call_groups, properties_of, restrictions, settings_of, weaknesses
 from ingle.cli.system.installation import FoundFile
 from ingle.cli.system.manager import UnitState
@@ -129,7 +129,9 @@ def test_every_line_of_our_units_that_restricts_is_looked_at() -> None:
 
 
 def checked(shown: str, unit: str = UNIT) -> Check:
-    return rights_check("x.service", PATH, settings_of(unit), properties_of(shown), GROUPS)
+    return rights_check(
+        "x.service", ManagedFile(PATH, unit, BY_COMMAND), settings_of(unit), properties_of(shown), GROUPS
+    )
 
 
 def test_the_drop_in_that_does_it_is_named_and_others_are_not(tmp_path: Path) -> None:
@@ -152,9 +154,9 @@ def test_what_systemd_has_not_read_yet_and_a_unit_in_anothers_place_are_told() -
 
 
 def test_drift_names_each_file_and_how_it_is() -> None:
-    file = ManagedFile(Path("/etc/some.conf"), MARK)
-    assert drift_check([]).status == "pass"
-    check = drift_check([FoundFile(file, Condition.MISSING)])
+    file = ManagedFile(Path("/etc/some.conf"), BY_COMMAND.mark, BY_COMMAND)
+    assert drift_check([], BY_COMMAND.mending).status == "pass"
+    check = drift_check([FoundFile(file, Condition.MISSING)], BY_COMMAND.mending)
     assert (check.status, check.remedy) == ("warn", "sudo ingle system install")
     assert "/etc/some.conf (missing)" in check.detail
 
@@ -172,3 +174,12 @@ def test_a_unit_that_does_not_run_is_told(unit: str, active: str, status: str) -
     check = running_check(UnitState(unit, "loaded", active, "dead", "enabled"))
     assert check.status == status
     assert (f"systemctl restart {unit}" in check.remedy) == (status != "pass")
+
+
+def test_another_name_of_a_units_directory_takes_nobodys_place(tmp_path: Path) -> None:
+    """Debian's systemd says /lib/systemd/system, which is a link, where its packages have /usr/lib/systemd/system."""
+    (tmp_path / "usr").mkdir()
+    (tmp_path / "lib").symlink_to("usr")
+    file = ManagedFile(tmp_path / "usr/x.service", UNIT, BY_COMMAND)
+    shown = properties_of(SHOWN.replace(str(PATH), str(tmp_path / "lib/x.service")))
+    assert rights_check("x.service", file, settings_of(UNIT), shown, GROUPS).status == "pass"

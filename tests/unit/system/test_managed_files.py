@@ -9,7 +9,7 @@ import pytest
 
 from ingle.cli.system.files import BY_COMMAND, BY_PACKAGE, UNITS, Condition, Layout, ManagedFile, managed_files
 
-MARK = "# Ours.\n"
+MARK = BY_COMMAND.mark
 
 
 @pytest.mark.parametrize("layout", [BY_COMMAND, BY_PACKAGE])
@@ -39,7 +39,7 @@ def test_every_unit_is_among_the_files(tmp_path: Path) -> None:
 
 
 def test_the_condition_of_a_file(tmp_path: Path) -> None:
-    file = ManagedFile(tmp_path / "etc" / "some.conf", MARK + "setting = 1\n", MARK)
+    file = ManagedFile(tmp_path / "etc" / "some.conf", MARK + "setting = 1\n", BY_COMMAND)
     assert file.condition() is Condition.MISSING
     file.write()
     assert file.condition() is Condition.CURRENT
@@ -53,12 +53,12 @@ def test_the_condition_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "setting = 1\n", "# mine\n"])
 def test_what_somebody_else_wrote_is_foreign(tmp_path: Path, content: str) -> None:
-    file = ManagedFile(tmp_path / "some.conf", MARK + "setting = 1\n", MARK)
+    file = ManagedFile(tmp_path / "some.conf", MARK + "setting = 1\n", BY_COMMAND)
     file.path.write_text(content)
     assert file.condition() is Condition.FOREIGN
 
 
 def test_a_directory_in_its_place_is_foreign(tmp_path: Path) -> None:
-    file = ManagedFile(tmp_path / "some.conf", MARK, MARK)
+    file = ManagedFile(tmp_path / "some.conf", MARK, BY_COMMAND)
     file.path.mkdir()
     assert file.condition() is Condition.FOREIGN

@@ -49,9 +49,8 @@ def status(json: AsJson = False) -> None:
         typer.echo()
         units = ((unit.unit, f"{unit.active} ({unit.sub})", unit.enabled) for unit in installed.units)
         typer.echo(table(("UNIT", "STATE", "AT BOOT"), units))
-        mending = "sudo apt reinstall ./ingle_VERSION_ARCH.deb" if installed.by_package else "sudo ingle system install"
         for found in installed.drift:
-            typer.echo(f"{found.file.path}: {found.condition.value}; `{mending}` mends it")
+            typer.echo(f"{found.file.path}: {found.condition.value}; `{installed.layout.mending}` mends it")
     if not installed.healthy:
         raise typer.Exit(EXIT_FAILED)
 

@@ -31,15 +31,15 @@ def install_checks(systemd: Systemd) -> list[Check]:
     except CliError as error:
         failure = error.failures[0]
         return [Check("install", "warn", failure.message, failure.remedy)]
-    return [*units, drift_check(installed.drift)]
+    return [*units, drift_check(installed.drift, installed.layout.mending)]
 
 
-def drift_check(drift: Iterable[FoundFile]) -> Check:
-    """`drift`: files that are not as this version would write them."""
+def drift_check(drift: Iterable[FoundFile], mending: str) -> Check:
+    """`drift`: files that are not as this version would write them; `mending`: what writes them."""
     changed = [f"{found.file.path} ({found.condition.value})" for found in drift]
     if not changed:
         return Check("files", "pass", "all are as this version writes them")
-    return Check("files", "warn", f"not as this version writes them: {', '.join(changed)}", "sudo ingle system install")
+    return Check("files", "warn", f"not as this version writes them: {', '.join(changed)}", mending)
 
 
 def _unit_checks(
@@ -48,7 +48,7 @@ def _unit_checks(
     asked = settings_of(file.content)
     names = restrictions(asked)
     found = properties_of(systemd.properties(unit.unit, [_FRAGMENT, _DROP_INS, _OUTDATED, *names]))
-    return [running_check(unit), rights_check(unit.unit, file.path, asked, found, groups)]
+    return [running_check(unit), rights_check(unit.unit, file, asked, found, groups)]
 
 
 def running_check(unit: UnitState) -> Check:
@@ -65,20 +65,21 @@ def running_check(unit: UnitState) -> Check:
 
 
 def rights_check(
-    unit: str, path: Path, asked: Settings, found: Settings, groups: Mapping[str, frozenset[str]]
+    unit: str, file: ManagedFile, asked: Settings, found: Settings, groups: Mapping[str, frozenset[str]]
 ) -> Check:
-    """Whether systemd gives `unit` the rights that its file at `path` asks for, and no more."""
+    """Whether systemd gives `unit` the rights that its `file` asks for, and no more."""
     name = f"rights of {unit}"
     fragment, outdated = "".join(found.get(_FRAGMENT, ())), "".join(found.get(_OUTDATED, ()))
-    if fragment and Path(fragment) != path:
-        return Check(name, "warn", f"{fragment} takes the place of {path}", f"sudo rm {fragment}; {_AGAIN}")
+    # Of one directory systemd may know another name: /lib, on Debian, for /usr/lib.
+    if fragment and Path(fragment).resolve() != file.path.resolve():
+        return Check(name, "warn", f"{fragment} takes the place of {file.path}", f"sudo rm {fragment}; {_AGAIN}")
     weak = weaknesses(asked, found, groups)
     if weak:
         drop_ins = [Path(word) for word in " ".join(found.get(_DROP_INS, ())).split()]
         guilty = [each for each in drop_ins if any(mentions(each, weakness.name) for weakness in weak)]
         told = "; ".join(f"{weakness.name} gives {weakness.more}" for weakness in weak)
         by = f", by {' and '.join(map(str, guilty))}" if guilty else ""
-        remedy = f"sudo rm {' '.join(map(str, guilty))}; {_AGAIN}" if guilty else f"sudo ingle system install; {_AGAIN}"
+        remedy = f"sudo rm {' '.join(map(str, guilty))}; {_AGAIN}" if guilty else f"{file.layout.mending}; {_AGAIN}"
         return Check(name, "warn", f"more than it asks for: {told}{by}", remedy)
     if outdated == "yes":
         return Check(name, "warn", "its files have changed since systemd read them", _AGAIN)

@@ -25,10 +25,12 @@ _PLACES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Whose the files are: `mark` is the first line of each, `directory` the one that systemd looks into for them."""
+    """Whose the files are: `mark` is the first line of each, `directory` the one that systemd looks into for them, and
+    `mending` the command that puts them there again."""
 
     mark: str
     directory: Path
+    mending: str
 
     def unit(self, unit: str) -> Path:
         """Where a unit is."""
@@ -38,8 +40,13 @@ class Layout:
 BY_COMMAND = Layout(
     "# Written by `ingle system install`, and again by the next one: change it by a drop-in of your own.\n",
     Path("/etc"),
+    "sudo ingle system install",
 )
-BY_PACKAGE = Layout("# From the Debian package ingle: change it by a drop-in of your own.\n", Path("/usr/lib"))
+BY_PACKAGE = Layout(
+    "# From the Debian package ingle: change it by a drop-in of your own.\n",
+    Path("/usr/lib"),
+    "sudo apt reinstall ./ingle_VERSION_ARCH.deb",
+)
 
 POLICY = Path("/etc/ingle/helper.toml")
 """What the root helper may do. An operator's to change: written when it is missing, and kept."""
@@ -62,11 +69,11 @@ class Condition(Enum):
 
 @dataclass(frozen=True)
 class ManagedFile:
-    """A file of the install: mode 0644, root's. `mark`: how it would begin if it were ours, and another version's."""
+    """A file of the install: mode 0644, root's."""
 
     path: Path
     content: str
-    mark: str
+    layout: Layout
 
     def condition(self) -> Condition:
         """How it is found now. Raises OSError when it can't be read."""
@@ -78,7 +85,7 @@ class ManagedFile:
             return Condition.FOREIGN
         if found == self.content:
             return Condition.CURRENT
-        return Condition.DIFFERENT if found.startswith(self.mark) else Condition.FOREIGN
+        return Condition.DIFFERENT if found.startswith(self.layout.mark) else Condition.FOREIGN
 
     def write(self) -> None:
         """Put it in place as a whole: a reader sees the old one or the new one."""
@@ -97,7 +104,7 @@ def managed_files(
     places = {name: layout.directory / place for name, place in _PLACES.items()}
     places |= {unit: layout.unit(unit) for unit in units}
     return tuple(
-        ManagedFile(root / place.relative_to("/"), layout.mark + _fill(_template(name), values), layout.mark)
+        ManagedFile(root / place.relative_to("/"), layout.mark + _fill(_template(name), values), layout)
         for name, place in places.items()
     )
 
