@@ -35,7 +35,7 @@ async def test_all_is_well(helper: Helper) -> None:
     found = await checks(helper)
     assert {check.status for check in found.values()} == {"pass"}
     assert str(helper.socket) in found["network helper"].detail
-    assert found["taps"].detail == "1 of 1024 of VMs that run"
+    assert found["taps"].detail == "1 of 1024 taken by VMs that run"
     assert found["networks"].detail == "0 of 256"
     assert [line["verb"] for line in helper.audit()] == ["Apply", "Ping", "Examine"], "nothing is changed"
 
@@ -56,10 +56,10 @@ async def test_taps_that_run_out_are_told_before_and_after() -> None:
         for slot in range(2, 11):
             helper.tap(slot, owner=slot)
         check = (await checks(helper))["taps"]
-        assert (check.status, check.detail) == ("warn", "9 of 10 of VMs that run: nearly all are taken")
+        assert (check.status, check.detail) == ("warn", "9 of 10 taken by VMs that run: nearly all are taken")
         helper.tap(11, owner=11)
         check = (await checks(helper))["taps"]
-        assert (check.status, check.detail) == ("fail", "10 of 10 of VMs that run: none is left")
+        assert (check.status, check.detail) == ("fail", "10 of 10 taken by VMs that run: none is left")
         assert "max_taps in /etc/ingle/helper.toml" in check.remedy
 
 

@@ -62,6 +62,7 @@ def test_a_forward_chain_that_drops_what_it_does_not_know_is_told_until_it_lets_
         ("add rule inet theirs forward counter log reject with icmpx admin-prohibited", True),
         ('add rule inet theirs forward iifname "wg0" drop', False),
         (OPEN + "add rule inet theirs forward drop", False),
+        (OPEN.replace('"ingb*"', '{ "wg0", "ingb*" }') + "add rule inet theirs forward drop", False),
         ("add rule inet theirs forward drop; " + OPEN, True),
         (
             'add rule inet theirs forward iifname "ingb*" ip saddr 10.0.0.1 accept; add rule inet theirs forward drop',
@@ -76,6 +77,7 @@ def test_a_forward_chain_that_drops_what_it_does_not_know_is_told_until_it_lets_
         "rejected at the end",
         "another interface",
         "let pass before",
+        "let pass with others",
         "let pass too late",
         "let pass in part",
         "dropped in another chain",
@@ -89,6 +91,28 @@ def test_rules_are_read_in_the_order_in_which_a_packet_meets_them(
 ) -> None:
     theirs(firewalled, THEIRS.format("forward", "accept") + rules)
     assert found(firewalled) == ([(FORWARD, "inet theirs forward")] if blocked else [])
+
+
+def test_rules_of_every_kind_are_passed_over(firewalled: Helper) -> None:
+    odd = (
+        "add set inet theirs friends { type ipv4_addr . inet_service; flags timeout; }",
+        "add map inet theirs ports { type inet_service : verdict; }",
+        "add counter inet theirs seen",
+        "add rule inet theirs forward ip saddr . tcp dport @friends accept",
+        "add rule inet theirs forward tcp dport vmap @ports",
+        "add rule inet theirs forward ct state vmap { established : accept, invalid : drop }",
+        "add rule inet theirs forward ct state { related, new } counter name seen meta mark set 1",
+        'add rule inet theirs forward iifname { "ingb*", "wg0" } limit rate 5/second log prefix "odd " accept',
+        "add rule inet theirs forward meta mark and 0xff == 1 ip dscp set cs1",
+        "add rule inet theirs forward fib saddr . iif oif missing drop",
+        "add rule inet theirs forward tcp flags syn tcp option maxseg size set rt mtu",
+        "add rule inet theirs forward add @friends { ip saddr . tcp dport timeout 5s }",
+        "add rule inet theirs forward meta l4proto != tcp reject",
+    )
+    theirs(firewalled, THEIRS.format("forward", "accept") + "; ".join(odd))
+    assert found(firewalled) == []
+    theirs(firewalled, "add rule inet theirs forward drop")
+    assert found(firewalled) == [(FORWARD, "inet theirs forward")]
 
 
 def test_an_input_chain_that_drops_what_vms_ask_the_host_is_told(firewalled: Helper) -> None:

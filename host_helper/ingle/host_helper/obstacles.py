@@ -54,7 +54,7 @@ def _dropping(ruleset: list[Any], connected: bool) -> Iterator[pb.Obstacle]:
         place = family, table, chain["name"]
         if not connected and place in {("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD")}:
             continue  # coexistence.py opens it for the first network
-        if not _passes(_in_order(rules, place, set()), _MUST_PASS[hook], otherwise=chain["policy"] == "accept"):
+        if not _passes(_in_order(rules, place, set()), _MUST_PASS[hook], otherwise=chain.get("policy") != "drop"):
             yield pb.Obstacle(kind=_KINDS[hook], family=family, table=table, chain=chain["name"])
 
 
@@ -95,8 +95,19 @@ def _taken_apart(statements: Statements) -> tuple[str, list[str]]:
         ((kind, what),) = statement.items()
         if kind in {"accept", "drop", "reject", "jump", "goto", "return"}:
             verdict = kind
-        elif kind == "match" and what["op"] == "==" and what["right"] == _BRIDGES:
-            conditions.append(str(what["left"].get("meta", {}).get("key", "?")))
+        elif kind == "match" and what["op"] == "==" and _names_bridges(what["right"]):
+            conditions.append(_meta_key(what["left"]))
         elif kind not in {"counter", "log"} and what != {"type": "match", "name": "comment"}:
             conditions.append("?")
     return verdict, conditions
+
+
+def _names_bridges(expression: Any) -> bool:
+    """`"ingb*"`, by itself or in `{"set": [...]}`."""
+    return expression == _BRIDGES or (isinstance(expression, dict) and _BRIDGES in expression.get("set", ()))
+
+
+def _meta_key(expression: Any) -> str:
+    """Of `{"meta": {"key": "iifname"}}`: iifname."""
+    meta = expression.get("meta") if isinstance(expression, dict) else None
+    return str(meta["key"]) if meta else "?"

@@ -36,8 +36,14 @@ async def test_a_network_that_fills_up_is_told_before_and_after(tmp_path: Path) 
             if number == 227:
                 assert system.addresses_check(vms_by_network(database)).status == "warn"
         check = system.addresses_check(vms_by_network(database))
-        assert (check.status, check.detail) == ("fail", "253 of 253 of network 'backend': none is left")
+        assert (check.status, check.detail) == ("fail", "253 of 253 in network 'backend': none is left")
         assert "--network" in check.remedy
+
+
+def test_the_fullest_networks_are_named_first() -> None:
+    check = system.addresses_check({"default": 7, "backend": 230, **{f"lab-{number}": 1 for number in range(9)}})
+    named = "230 of 253 in network 'backend', 'default' 7, 'lab-0' 1, 'lab-1' 1, 'lab-2' 1, 6 more networks"
+    assert (check.status, check.detail) == ("warn", f"{named}: nearly all are taken")
 
 
 def test_a_database_that_is_not_there_has_no_vms(tmp_path: Path) -> None:

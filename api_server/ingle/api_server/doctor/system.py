@@ -18,6 +18,7 @@ _TUN = Path("/dev/net/tun")
 _SYSCTLS = Path("/proc/sys/net")
 _DEVICE_MAPPER = Path("/sys/class/misc/device-mapper")
 _NEARLY = 0.9
+_NAMED = 5
 _NETWORK_UNIT, _DISK_UNIT = "ingle-helper", "ingle-helper-dm"
 _POLICY = "/etc/ingle/helper.toml"
 
@@ -49,7 +50,7 @@ async def network_checks(socket: Path, database: Path) -> list[Check]:
             "taps",
             found.taps,
             f"raise max_taps in {_POLICY}, then sudo systemctl restart ingle-helper",
-            "of VMs that run",
+            "taken by VMs that run",
         ),
         *firewall_checks(found.obstacles),
     ]
@@ -72,9 +73,13 @@ def addresses_check(taken: Mapping[str, int]) -> Check:
     """`taken`: VMs by network."""
     if not taken:
         return Check("addresses", "pass", f"none taken; {VMS_PER_NETWORK} in a network")
-    fullest = max(taken, key=lambda name: taken[name])
-    use = Usage(taken[fullest], VMS_PER_NETWORK)
-    return _room("addresses", use, "delete VMs, or give new ones another --network", f"of network {fullest!r}")
+    names = sorted(taken, key=lambda name: -taken[name])
+    others = [f"{name!r} {taken[name]}" for name in names[1:_NAMED]]
+    if len(names) > _NAMED:
+        others.append(f"{len(names) - _NAMED} more networks")
+    of_what = ", ".join([f"in network {names[0]!r}", *others])
+    use = Usage(taken[names[0]], VMS_PER_NETWORK)
+    return _room("addresses", use, "delete VMs, or give new ones another --network", of_what)
 
 
 def networks_check(used: int, limit: int) -> Check:
@@ -159,7 +164,7 @@ async def disk_checks(socket: Path, paths: Paths) -> list[Check]:
     return [
         version_check("disk helper", found, socket),
         device_mapper_check(_DEVICE_MAPPER),
-        _room("disk devices", found.devices, remedy, "of VMs that run"),
+        _room("disk devices", found.devices, remedy, "taken by VMs that run"),
     ]
 
 
