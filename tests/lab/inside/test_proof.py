@@ -28,6 +28,7 @@ RecordProperty = Callable[[str, object], None]
 def assert_exactly(client: Client) -> list[dict[str, Any]]:
     """The machine has what the store says, and nothing else. Answers that."""
     said = client.listed()
+    lab_run("udevadm", "settle")  # it has loop devices open for a moment, which go when nobody has
     assert what_there_is() == what_the_store_says(said)
     return said
 
