@@ -1,4 +1,5 @@
-"""An ordinary user, made for this, types what the README says. Nothing of root's is in reach but Debian's packages."""
+"""An ordinary user, made for this, types what the README says. Nothing of root's is in reach but Debian's packages, and
+no file can be made set-id: so it is for the server of a system install."""
 
 import os
 import pwd
@@ -38,7 +39,7 @@ class User:
         return subprocess.run(
             [
                 *("setpriv", f"--reuid={self.entry.pw_uid}", f"--regid={self.entry.pw_gid}", "--init-groups"),
-                *("--no-new-privs", "--", "sh", "-ec", script),
+                *("--no-new-privs", "--", "/usr/bin/python3", "tests/integration/restricted.py", "sh", "-ec", script),
             ],
             cwd=self.home / "ingle",
             env={**kept, "HOME": str(self.home), "PATH": "/usr/bin:/bin", "USER": self.entry.pw_name},
@@ -99,6 +100,13 @@ def made(user: User) -> User:
 
 def test_make_run_works_for_an_ordinary_user(made: User) -> None:
     assert made.home.stat().st_uid == made.entry.pw_uid
+
+
+def test_no_file_can_be_made_set_id(made: User) -> None:
+    """As the image's own are, all the same: see below."""
+    done = made.run(": > g; chmod 0755 g; chmod 4755 g")
+    assert done.returncode == 1
+    assert b"Operation not permitted" in done.stderr
 
 
 def test_exit_codes_come_through(made: User) -> None:

@@ -38,6 +38,27 @@ CATALOG = (
 
 _FAKE = ("fakechroot", "fakeroot")
 
+# A service of systemd's with RestrictSUIDSGID= can't make a file set-id. fakeroot remembers that it shall be, but the
+# file keeps the mode it was made with, which with dpkg is 0: then it can't be opened again. So dpkg is told other modes
+# for essential packages' files, which are known when they have been extracted; does not open the rest again, for the
+# fsync that a tree as short-lived as this needs not; and at the end all are as they should be.
+_TELL_OTHER_MODES = """set -e; cd "$1"
+find . -xdev -type f -perm /6000 -printf '%m /%P\\n' >.set-id
+find . -xdev -type f -perm /6000 -printf '#%U #%G 755 /%P\\n' >var/lib/dpkg/statoverride"""
+_MAKE_SET_ID = """set -e; cd "$1"
+env --unset=LD_PRELOAD find . -xdev -type f ! -perm -u+r -exec chmod u+r {} +
+while read -r mode path; do
+  chroot . dpkg-statoverride --quiet --remove "$path"
+  chmod "$mode" ".$path"
+done <.set-id
+find var/lib/dpkg/statoverride -empty -delete
+rm -f .set-id var/lib/dpkg/statoverride-old etc/dpkg/dpkg.cfg.d/99mmdebstrap"""
+_WITHOUT_SET_ID = (
+    "--dpkgopt=force-unsafe-io",
+    f"--extract-hook={_TELL_OTHER_MODES}",
+    f"--customize-hook={_MAKE_SET_ID}",
+)
+
 # What mmdebstrap copies from the host for its own use; in the guest, the agent writes them.
 _FORGET_HOST = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
 
@@ -56,7 +77,11 @@ async def make_archive(tools: Tools, recipe: Recipe, archive: Path, scratch: Pat
     mmdebstrap = require("mmdebstrap")
     prefix = await rootlike.namespace(tools)
     command = [
-        *((*prefix, "--", mmdebstrap, "--mode=root") if prefix else (*_FAKE, mmdebstrap, "--mode=fakechroot")),
+        *(
+            (*prefix, "--", mmdebstrap, "--mode=root")
+            if prefix
+            else (*_FAKE, mmdebstrap, "--mode=fakechroot", *_WITHOUT_SET_ID)
+        ),
         "--variant=minbase",
         f"--include={','.join(recipe.packages)}",
         # Device nodes: the guest's kernel makes its own.
