@@ -11,6 +11,14 @@ from lab.machine import LabError
 from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
+_ALWAYS = {
+    "test_environment",
+    "test_firecracker",
+    "test_helper",
+    "test_networks",
+    "test_system_install",
+    "test_user_mode",
+}
 _TUPLES = {"location", "longrepr"}
 
 
@@ -74,6 +82,13 @@ class Host:
 def is_inside(item: pytest.Item) -> bool:
     """Whether it is a test that runs in the lab."""
     return item.path.is_relative_to(_INSIDE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where no path is asked for, only what takes no longer than the rest of the tests; `make lab` runs all."""
+    unasked = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    long = collection_path.parent == _INSIDE and collection_path.name.removesuffix(".py") not in _ALWAYS
+    return True if unasked and long and collection_path.name.startswith("test_") else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
