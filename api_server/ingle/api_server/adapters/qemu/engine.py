@@ -27,6 +27,9 @@ from ingle.api_server.ports.sources import Library
 
 BINARY = "qemu-system-x86_64"
 
+# Loading takes 0.1 s on most hosts, and 10 on one that is busy and emulated. One that has loaded answers or hangs.
+_LOAD_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
 _SOCKET_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
@@ -99,9 +102,8 @@ class QemuEngine:
         ready.setblocking(False)
         vmm = QemuVmm(child, plan.paths, ready)
         try:
-            return await vmm.connect(
-                plan.token, _unforwarded(plan.vm.id, "" if plan.link is None else plan.link.address)
-            )
+            agent = _unforwarded(plan.vm.id, "" if plan.link is None else plan.link.address)
+            return await vmm.connect(plan.token, agent, _LOAD_SECONDS)
         except BaseException:
             child.signal(signal.SIGKILL)
             try:
@@ -116,7 +118,7 @@ class QemuEngine:
             return None
         vmm = QemuVmm(found, paths, None)
         try:
-            return await vmm.connect(token, _unforwarded(vm.id, running.address))
+            return await vmm.connect(token, _unforwarded(vm.id, running.address), _ANSWER_SECONDS)
         except ToolFailed:
             gone = await found.wait(0)
             await vmm.close()

@@ -13,7 +13,6 @@ from typing import Any
 from ingle.api_server.model.errors import Reason, ToolFailed
 
 _LINE_LIMIT = 4 * 1024 * 1024
-_CONNECT_SECONDS = 30.0  # QEMU loads in them: 0.1 on most hosts, 10 on one that is busy and emulated
 _COMMAND_SECONDS = 30.0
 
 OnEvent = Callable[[str, dict[str, Any]], None]
@@ -31,10 +30,10 @@ class Qmp:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def connect(cls, path: Path, on_event: OnEvent) -> "Qmp":
+    async def connect(cls, path: Path, on_event: OnEvent, seconds: float) -> "Qmp":
         """Connect and leave negotiation mode. Raises ToolFailed(VMM_FAILED) when nobody answers in time."""
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_unix_connection(str(path), limit=_LINE_LIMIT)
                 try:
                     greeting = await reader.readline()

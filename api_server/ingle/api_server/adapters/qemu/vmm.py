@@ -36,12 +36,13 @@ class QemuVmm:
         self._agent: AgentEndpoint
         self._shutdown_reason = ""
 
-    async def connect(self, token: bytes, unforwarded: TcpAddress | VsockAddress) -> "QemuVmm":
+    async def connect(self, token: bytes, unforwarded: TcpAddress | VsockAddress, seconds: float) -> "QemuVmm":
         """Take up the control connection and find out where the agent is: behind a forwarded port, else `unforwarded`.
+        QEMU has `seconds` to answer first.
 
         Raises ToolFailed(VMM_FAILED), with the end of QEMU's stderr when it is gone."""
         try:
-            self._qmp = await Qmp.connect(self._paths.control_socket, self._on_event)
+            self._qmp = await Qmp.connect(self._paths.control_socket, self._on_event, seconds)
             usernet = await self._qmp.execute("human-monitor-command", **{"command-line": "info usernet"})
         except ToolFailed as error:
             if await self._process.wait(0.2):
