@@ -168,10 +168,12 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
 
 
 def disk_backends(config: Config, tools: Tools) -> Mapping[str, DiskBackend]:
-    """In the order of preference."""
+    """In the order of preference. The system's server takes what any VMM opens without a format of its own."""
     devices = AbsentDevices() if config.device_helper is None else HelperDevices(config.device_helper)
     qcow2, reflink, snapshot, copy = Qcow2Disk(tools), ReflinkDisk(), SnapshotDisk(devices), CopyDisk()
-    disks: tuple[DiskBackend, ...] = (qcow2, reflink, snapshot, copy)
+    disks: tuple[DiskBackend, ...] = (reflink, snapshot, qcow2, copy)
+    if not config.system:
+        disks = (qcow2, reflink, snapshot, copy)
     return {disk.name: disk for disk in disks}
 
 

@@ -6,9 +6,12 @@ from typing import Any, cast
 import pytest
 
 from ingle.api_server import pipeline
-from ingle.api_server.adapters.disk import SnapshotDisk
+from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk, SnapshotDisk
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.helper import AbsentDevices
+from ingle.api_server.application import disk_backends
+from ingle.api_server.config import load
+from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import HostProblem, NotFound, Reason
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.operations.delete_vm import DeleteVm
@@ -192,6 +195,15 @@ async def test_a_disk_that_fills_up_is_a_problem_of_its_vm(tmp_path: Path, chang
         at.shelf.failure = NO_HELPER
         health = await inspect.health(VM.id)
         assert health.changes is None
+
+
+def test_what_any_vmm_opens_comes_first_for_a_whole_machine_and_qcow2_for_a_user(tmp_path: Path) -> None:
+    env = {name: str(tmp_path) for name in ("HOME", "XDG_RUNTIME_DIR")}
+    of_user, of_system = (disk_backends(load(env, system=system), Tools(tmp_path)) for system in (False, True))
+    assert list(of_user) == ["qcow2", "reflink", "dm-snapshot", "copy"]
+    assert list(of_system) == ["reflink", "dm-snapshot", "qcow2", "copy"]
+    kinds = {ReflinkDisk, SnapshotDisk, Qcow2Disk, CopyDisk}
+    assert {type(backend) for backend in of_system.values()} == kinds
 
 
 async def test_a_users_own_server_has_no_devices_and_says_whose_they_are(tmp_path: Path) -> None:
