@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.disk import REPOSITORY
 
 _OTHER_SOURCES = ("guest_agent", "hatch_build.py", "pyproject.toml", "README.md", "scripts/build_agent.sh")
-_BESIDE_THE_WHEEL = ("deploy", "pyproject.toml", "scripts", "tests")
+_BESIDE_THE_WHEEL = ("README.md", "deploy", "pyproject.toml", "scripts", "tests")
 _NOT_SOURCES = {"__pycache__", "node_modules"}
 _OF_THE_PACKAGE = (
     "constraints.txt",

@@ -17,7 +17,7 @@ from lab.machine import LabError, Machine
 _INSIDE = "/opt/lab/repository"
 _NODE_IDS = "/run/lab/node-ids"
 _COVERAGE = "/var/tmp/lab-coverage"
-_TAKES_THE_PACKAGE = "/test_deb.py::"
+_TAKES_THE_PACKAGE = "/test_deb"
 
 # A test inside that hangs shows its stacks after faulthandler_timeout; that has to get into the log.
 _SILENCE_SECONDS = 420.0

@@ -64,6 +64,23 @@ def lab_run(*argv: str, code: int | None = 0) -> str:
     return ended.stdout
 
 
+def package() -> Path:
+    """The Debian package."""
+    (path,) = (Path(__file__).parents[3] / "dist").glob("*.deb")
+    return path
+
+
+@pytest.fixture(scope="module")
+def unlinked() -> Iterator[None]:
+    """The links to what is in /opt/ingle are away: they would run in a package's stead."""
+    links = {path: path.readlink() for path in Path("/usr/local/bin").glob("ingle*")}
+    for path in links:
+        path.unlink()
+    yield
+    for path, target in links.items():
+        path.symlink_to(target)
+
+
 @pytest.fixture(scope="session")
 def kernel() -> Path:
     """The lab's own kernel, as its package has it."""

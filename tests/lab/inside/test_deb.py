@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.inside.conftest import INGLE, User, lab_run
+from lab.inside.conftest import INGLE, User, lab_run, package
 
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
 CODE = Path("/usr/lib/ingle")
@@ -25,13 +25,8 @@ def files() -> set[str]:
     return {path for path in found if not path.startswith(RECORDS)}
 
 
-def package() -> str:
-    (path,) = (Path(__file__).parents[3] / "dist").glob("*.deb")
-    return str(path)
-
-
 def install() -> None:
-    lab_run("dpkg", "--install", package())
+    lab_run("dpkg", "--install", str(package()))
 
 
 def status(code: int = 0) -> dict[str, Any]:
@@ -44,14 +39,9 @@ def main_pids() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def untouched() -> Iterator[set[str]]:
-    """The machine before. The links to what is in /opt/ingle are away: they would run in the package's stead."""
-    links = {path: path.readlink() for path in Path("/usr/local/bin").glob("ingle*")}
-    for path in links:
-        path.unlink()
-    yield files()
-    for path, target in links.items():
-        path.symlink_to(target)
+def untouched(unlinked: None) -> set[str]:
+    """The machine before."""
+    return files()
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +148,7 @@ def test_a_removal_leaves_state_and_a_purge_leaves_nothing(user: User, untouched
 def test_a_machine_that_was_installed_by_hand_is_refused(untouched: set[str]) -> None:
     lab_run(INGLE, "system", "install")
     try:
-        ended = subprocess.run(["dpkg", "--install", package()], capture_output=True, text=True, check=False)
+        ended = subprocess.run(["dpkg", "--install", str(package())], capture_output=True, text=True, check=False)
         assert ended.returncode == 1
         assert "sudo ingle system uninstall" in ended.stderr
         assert not CODE.exists()

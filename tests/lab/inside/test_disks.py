@@ -172,7 +172,10 @@ def test_a_disk_that_the_host_has_no_room_for_is_told_before_and_after_it_is_los
         assert "room for" in member.run("ingle", "vm", "show", "one")
         assert ", room " in member.run("ingle", "vm", "stats", "one")
         # And after.
-        member.run("sh", "-c", "ingle vm exec one -- sh -c 'head -c 300M /dev/urandom >/root/more; sync'; true")
+        # Without waiting for it: a guest whose disk is lost may hang.
+        more = ("sh", "-c", "head -c 300M /dev/urandom >/root/more; sync")
+        member.run("ingle", "vm", "exec", "-d", "one", "--", *more)
+        member.run("sh", "-c", "until ingle vm health --json one | grep -q '\"overflowed\": *true'; do sleep 1; done")
         health = told(member, "vm", "health", "one", code=0 if told(member, "vm", "show", "one")["activity"] else 1)
         assert health["disk_changes"]["overflowed"] is True
         assert "its disk is lost" in health["problem"]
