@@ -11,14 +11,6 @@ from lab.machine import LabError
 from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
-_ALWAYS = {
-    "test_environment",
-    "test_firecracker",
-    "test_helper",
-    "test_networks",
-    "test_system_install",
-    "test_user_mode",
-}
 _TUPLES = {"location", "longrepr"}
 
 
@@ -85,10 +77,9 @@ def is_inside(item: pytest.Item) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Where no path is asked for, only what takes no longer than the rest of the tests; `make lab` runs all."""
+    """The lab's tests, and those of the lab itself, run when they are asked for: `make lab`."""
     unasked = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    long = collection_path.parent == _INSIDE and collection_path.name.removesuffix(".py") not in _ALWAYS
-    return True if unasked and long and collection_path.name.startswith("test_") else None
+    return True if collection_path.parent == _INSIDE.parent and unasked else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -102,8 +93,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _place(item: pytest.Item) -> int:
-    """Last what runs in the lab: nothing else wants the processors then, and its disk had the longest time to be made.
-    Where ingle is once installed for the whole machine, it stays: what needs a machine without it comes before."""
+    """Last what runs in the lab. Where ingle is once installed for the whole machine, it stays: what needs a machine
+    without it comes before."""
     if not is_inside(item):
         return 0
     return 2 if "member" in getattr(item, "fixturenames", ()) else 1
