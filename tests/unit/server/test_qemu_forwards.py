@@ -48,7 +48,7 @@ async def test_many_may_call_an_agent_at_once_and_a_published_port_is_not_taken_
                 writer.write(b'{"return": "%s"}\n' % usernet.encode("unicode_escape"))
 
         async with await asyncio.start_unix_server(control, paths.control_socket):
-            vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1))
+            vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1), 10.0)
             assert vmm.agent.address == TcpAddress("127.0.0.1", port)
             callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(_CALLERS)]
             assert waiting_for(port) == _CALLERS

@@ -38,7 +38,7 @@ async def living(root: Path) -> AsyncIterator[tuple[QemuVmm, Control]]:
     server = await asyncio.start_unix_server(control.serve, paths.control_socket)
     process = Process.spawn(["sleep", "1000"], directory=root, stderr=paths.vmm_log)
     try:
-        vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1024))
+        vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1024), 10.0)
         yield vmm, control
         await vmm.close()
     finally:
