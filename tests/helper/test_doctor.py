@@ -79,24 +79,20 @@ async def test_a_firewall_of_nftables_is_in_the_way_until_what_is_told_is_typed(
     assert (await checks(host))["firewall"].status == "pass"
 
 
-async def test_an_input_chain_of_iptables_is_in_the_way_until_what_is_told_is_typed(host: Helper) -> None:
-    host.namespace.run("iptables", "-P", "INPUT", "DROP")
-    check = (await checks(host))["firewall"]
-    assert (check.status, "DNS does not work" in check.detail) == ("warn", True)
-    type_in(host, check.remedy)
-    assert (await checks(host))["firewall"].status == "pass"
-
-
-async def test_iptables_rules_of_ours_that_somebody_removed_come_back_with_the_helper(own_helper: Helper) -> None:
-    own_helper.namespace.run("iptables", "-P", "FORWARD", "DROP")
+@pytest.mark.parametrize("chain", ["FORWARD", "INPUT"])
+async def test_rules_of_ours_in_iptables_that_were_removed_or_overtaken_come_back_with_the_helper(
+    own_helper: Helper, chain: str
+) -> None:
+    own_helper.namespace.run("iptables", "-P", chain, "DROP")
     own_helper.tap(2)
     assert (await checks(own_helper))["firewall"].status == "pass"
-    own_helper.namespace.run("iptables", "-F", "FORWARD")
-    check = (await checks(own_helper))["firewall"]
-    assert (check.status, check.remedy) == ("warn", "sudo systemctl restart ingle-helper")
-    own_helper.stop()
-    own_helper.start()
-    assert (await checks(own_helper))["firewall"].status == "pass"
+    for change in ("-F", chain), ("-I", chain, "-j", "DROP"):
+        own_helper.namespace.run("iptables", *change)
+        check = (await checks(own_helper))["firewall"]
+        assert (check.status, check.remedy) == ("warn", "sudo systemctl restart ingle-helper")
+        own_helper.stop()
+        own_helper.start()
+        assert (await checks(own_helper))["firewall"].status == "pass"
 
 
 async def test_the_older_iptables_is_told_with_how_to_look_into_it(own_helper: Helper) -> None:

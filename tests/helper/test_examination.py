@@ -122,15 +122,18 @@ def test_an_input_chain_that_drops_what_vms_ask_the_host_is_told(firewalled: Hel
     assert found(firewalled) == []
 
 
-def test_iptables_that_drops_is_told_only_when_our_two_rules_are_not_there(firewalled: Helper) -> None:
+def test_iptables_that_drops_is_told_only_when_our_rules_are_not_there(firewalled: Helper) -> None:
     run = firewalled.namespace.run
-    for rule in ("-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-P FORWARD DROP"):
+    docker = ("-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-P FORWARD DROP")
+    for rule in (*docker, "-P INPUT DROP"):
         run("iptables", *rule.split())
     assert found(firewalled) == [], "the first network opens it"
     firewalled.tap(2)
     assert found(firewalled) == [], "the helper has opened it"
     run("iptables", *"-D DOCKER-USER -i ingb+ -m comment --comment ingle -j ACCEPT".split())
     assert found(firewalled) == [(FORWARD, "ip filter FORWARD")]
+    run("iptables", *"-D INPUT -i ingb+ -m comment --comment ingle -j ACCEPT".split())
+    assert set(found(firewalled)) == {(FORWARD, "ip filter FORWARD"), (INPUT, "ip filter INPUT")}
 
 
 def test_the_older_iptables_is_told_where_it_has_a_filter_table(own_helper: Helper) -> None:

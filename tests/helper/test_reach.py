@@ -214,6 +214,7 @@ def guest_alone(apart: Guest, guest: Guest) -> bool:
 FIREWALLS = {
     "docker": ["-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-A FORWARD -j DOCKER-USER", "-P FORWARD DROP"],
     "a script's": ["-A FORWARD -i nowhere -j ACCEPT", "-A FORWARD -j DROP"],
+    "ufw's": ["-N ufw-input", "-A INPUT -j ufw-input", "-P INPUT DROP", "-P FORWARD DROP"],
 }
 
 
@@ -233,8 +234,15 @@ def test_others_who_drop_what_they_do_not_know(helper: Helper, outside: Namespac
             helper.guest(258, 3) as apart,
             echo(two.namespace, 80),
             echo(outside, 80),
+            echo(helper.namespace, 53, UDP),
+            echo(helper.namespace, 10053, UDP),
+            echo(helper.namespace, 22),
         ):
             helper.nat(2)
+            for gateway, source in ("10.213.0.1", one.ipv4), ("fd69:6e67:6c65::1", one.ipv6):
+                assert ask(one.namespace, gateway, 53, UDP) == source
+                assert ask(one.namespace, gateway, 22, timeout=SOON) is None
+            assert ask(helper.namespace, two.ipv4, 80) == "10.213.0.1"
             assert ask(one.namespace, two.ipv4, 80) == one.ipv4
             assert ask(one.namespace, two.ipv6, 80) == one.ipv6
             assert ask(one.namespace, OUTSIDE, 80) == HOST
@@ -245,8 +253,28 @@ def test_others_who_drop_what_they_do_not_know(helper: Helper, outside: Namespac
         assert [helper.namespace.run(program, "-S") for program in programs] == before
     finally:
         for program in programs:
-            for command in ("-P FORWARD ACCEPT", "-F", "-X"):
+            for command in ("-P FORWARD ACCEPT", "-P INPUT ACCEPT", "-F", "-X"):
                 helper.namespace.run(program, *command.split())
+        helper.namespace.run("nft", "flush", "ruleset")
+
+
+@pytest.mark.parametrize("chain", ["FORWARD", "INPUT"])
+def test_our_rules_stand_before_those_that_came_later(helper: Helper, chain: str) -> None:
+    def rules() -> list[str]:
+        return helper.namespace.run("iptables", "-S", chain).splitlines()
+
+    helper.namespace.run("iptables", "-A", chain, "-j", "DROP")
+    try:
+        helper.tap(2)
+        arranged = rules()
+        helper.namespace.run("iptables", "-I", chain, "-i", "ingb+", "-j", "DROP")
+        helper.stub.Reconcile(pb.ReconcileRequest(networks=[0]))
+        theirs = f"-A {chain} -i ingb+ -j DROP"
+        assert rules() == [*arranged[:-1], theirs, arranged[-1]]
+        assert "--comment ingle" in arranged[1]
+    finally:
+        helper.stub.Reconcile(pb.ReconcileRequest())
+        assert not any("--comment ingle" in rule for rule in rules())
         helper.namespace.run("nft", "flush", "ruleset")
 
 

@@ -1,14 +1,13 @@
 """Living beside those who drop what they don't know: an accept in our table does not undo a drop in theirs.
 
-Docker sets iptables' FORWARD to DROP and leaves DOCKER-USER to others; firewall scripts do the like. Where such rules
-are, two of ours, tagged with a comment, let our bridges' traffic pass theirs. What may pass is decided by our own
-table: its drop is final. We remove exactly these two rules, and only where they are.
+Docker sets iptables' FORWARD to DROP and leaves DOCKER-USER to others; ufw and firewall scripts do the like, with
+INPUT too. Where such rules are, ours stand before them, tagged with a comment, and let our bridges' traffic pass. What
+may pass is decided by our own table: its drop is final. We remove exactly these rules, and only where they are.
 """
 
 import logging
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ingle.host_helper.errors import KernelRefused
@@ -17,22 +16,21 @@ from ingle.host_helper.nft import Nft
 
 log = logging.getLogger(__name__)
 
-_CHAINS = ("DOCKER-USER", "FORWARD")
-_TAG = ["-m", "comment", "--comment", "ingle", "-j", "ACCEPT"]
-_RULES = (["-i", f"{BRIDGE_PREFIX}+", *_TAG], ["-o", f"{BRIDGE_PREFIX}+", *_TAG])
+_FROM, _TO = (f"{way} {BRIDGE_PREFIX}+ -m comment --comment ingle -j ACCEPT" for way in ("-i", "-o"))
+_RULES = {"DOCKER-USER": (_FROM, _TO), "FORWARD": (_FROM, _TO), "INPUT": (_FROM,)}
+"""As `iptables -S` writes them."""
+
 _LOCK_SECONDS = "10"
 _TIMEOUT_SECONDS = 30.0
 
 
 def pass_others(nft: Nft, wanted: bool) -> None:
-    """Have our two rules where others drop, or nowhere. Never fails: what can't be done is logged."""
+    """Have our rules where others drop, or nowhere. Never fails: what can't be done is logged."""
     for program in _programs(nft):
-        for chain in _CHAINS:
+        for chain, rules in _RULES.items():
             try:
                 present = _list(program, chain)
-                place = wanted and _is_place(program, chain, present)
-                for rule in _RULES:
-                    _set(program, chain, rule, place)
+                _arrange(program, chain, present, rules if wanted and _is_place(program, chain, present) else ())
             except (OSError, subprocess.SubprocessError) as error:
                 log.error("%s %s: %s", program, chain, error)
 
@@ -43,33 +41,48 @@ def _programs(nft: Nft) -> Iterator[str]:
     for version, program in ("", "iptables"), ("6", "ip6tables"):
         if version in legacy:
             yield f"{program}-legacy"
-        with suppress(KernelRefused):
-            nft.run(f"list chain ip{version} filter FORWARD")
+        if any(_is_there(nft, f"ip{version} filter {chain}") for chain in _RULES):
             yield f"{program}-nft"
 
 
-def _is_place(program: str, chain: str, present: list[str]) -> bool:
-    """DOCKER-USER when it is there; else FORWARD when anything in it could drop."""
-    if not present:
+def _is_there(nft: Nft, chain: str) -> bool:
+    try:
+        nft.run(f"list chain {chain}")
+    except KernelRefused:
         return False
+    return True
+
+
+def _is_place(program: str, chain: str, present: list[str]) -> bool:
+    """DOCKER-USER when it is there, in place of FORWARD; else a chain in which anything could drop."""
     if chain == "DOCKER-USER":
-        return True
-    others = [line for line in present if line.startswith("-A") and "--comment ingle " not in f"{line} "]
-    return not _list(program, "DOCKER-USER") and (bool(others) or f"-P {chain} DROP" in present)
+        return bool(present)
+    if chain == "FORWARD" and _list(program, "DOCKER-USER"):
+        return False
+    others = [line for line in present if line.startswith("-A") and not _is_ours(chain, line)]
+    return bool(others) or f"-P {chain} DROP" in present
 
 
-def _set(program: str, chain: str, rule: list[str], wanted: bool) -> None:
-    present = _succeeds([program, "-w", _LOCK_SECONDS, "-C", chain, *rule])
-    if wanted and not present:
-        _run([program, "-w", _LOCK_SECONDS, "-I", chain, *rule]).check_returncode()
-    while not wanted and present:
-        _run([program, "-w", _LOCK_SECONDS, "-D", chain, *rule]).check_returncode()
-        present = _succeeds([program, "-w", _LOCK_SECONDS, "-C", chain, *rule])
+def _arrange(program: str, chain: str, present: list[str], wanted: tuple[str, ...]) -> None:
+    """Have of ours those that are wanted, before all others'."""
+    lines = [line for line in present if line.startswith("-A")]
+    ours = [line for line in lines if _is_ours(chain, line)]
+    rules = [f"-A {chain} {rule}" for rule in wanted]
+    if ours == rules == lines[: len(rules)]:
+        return
+    for line in ours:
+        _run(program, "-D", *line.split()[1:]).check_returncode()
+    for rule in reversed(wanted):
+        _run(program, "-I", chain, *rule.split()).check_returncode()
+
+
+def _is_ours(chain: str, line: str) -> bool:
+    return line in {f"-A {chain} {rule}" for rule in _RULES[chain]}
 
 
 def _list(program: str, chain: str) -> list[str]:
     """A chain as `-S` prints it; nothing when it isn't there."""
-    done = _run([program, "-w", _LOCK_SECONDS, "-S", chain])
+    done = _run(program, "-S", chain)
     return done.stdout.decode(errors="replace").splitlines() if done.returncode == 0 else []
 
 
@@ -85,12 +98,6 @@ def _mentions_filter(names: Path) -> bool:
         return False
 
 
-def _succeeds(command: list[str]) -> bool:
-    try:
-        return _run(command).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-def _run(command: list[str]) -> "subprocess.CompletedProcess[bytes]":
+def _run(program: str, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    command = [program, "-w", _LOCK_SECONDS, *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_TIMEOUT_SECONDS)

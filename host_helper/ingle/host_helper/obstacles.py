@@ -52,7 +52,7 @@ def _dropping(ruleset: list[Any], connected: bool) -> Iterator[pb.Obstacle]:
         if family not in _FAMILIES or hook not in _KINDS or chain["type"] != "filter" or table == TABLE:
             continue
         place = family, table, chain["name"]
-        if not connected and place in {("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD")}:
+        if not connected and family in {"ip", "ip6"} and place[1:] in {("filter", "FORWARD"), ("filter", "INPUT")}:
             continue  # coexistence.py opens it for the first network
         if not _passes(_in_order(rules, place, set()), _MUST_PASS[hook], otherwise=chain.get("policy") != "drop"):
             yield pb.Obstacle(kind=_KINDS[hook], family=family, table=table, chain=chain["name"])

@@ -104,19 +104,18 @@ def _told(obstacle: Obstacle) -> tuple[str, str]:
     match obstacle.kind:
         case ObstacleKind.LEGACY_IPTABLES:
             program += "-legacy"
-            detail = f"{program} has a filter table, and the helper no right to look: if its FORWARD drops, VMs need"
-            detail += " the two rules to reach anything beyond their network"
-            remedies = [f"sudo {program} -I FORWARD {way} ingb+ -j ACCEPT" for way in ("-i", "-o")]
+            detail = f"{program} has a filter table, and the helper no right to look: if its FORWARD or INPUT drops,"
+            detail += " VMs need these rules to reach anything beyond their network, and names"
+            places = ("FORWARD -i", "FORWARD -o", "INPUT -i")
+            remedies = [f"sudo {program} -I {place} ingb+ -j ACCEPT" for place in places]
         case ObstacleKind.INPUT_DROPPED:
             detail = f"chain {chain} drops what VMs ask this host, so their DNS does not work"
             remedies = [f"sudo nft insert rule {chain} iifname '\"ingb*\"' accept"]
-            if by_iptables:
-                remedies = [f"sudo {program} -I INPUT -i ingb+ -j ACCEPT"]
         case ObstacleKind.FORWARD_DROPPED:
             detail = f"chain {chain} drops what VMs send beyond their network, or what comes back"
             remedies = [f"sudo nft insert rule {chain} {way} '\"ingb*\"' accept" for way in ("iifname", "oifname")]
-            if by_iptables:  # where the helper puts these rules itself
-                remedies = ["sudo systemctl restart ingle-helper"]
+    if by_iptables and obstacle.kind != ObstacleKind.LEGACY_IPTABLES:  # where the helper puts these rules itself
+        remedies = ["sudo systemctl restart ingle-helper"]
     return detail, "; ".join(remedies)
 
 
