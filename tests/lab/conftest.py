@@ -2,12 +2,12 @@
 device-mapper, tun, nftables, vhost-vsock and systemd. What they report there becomes their outcome here."""
 
 import faulthandler
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lab.machine import LabError
+from lab.machine import LabDiedError
 from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
@@ -15,12 +15,16 @@ _TUPLES = {"location", "longrepr"}
 
 
 class Host:
-    """The host's side: one lab for all tests of a session, started for the first of them."""
+    """The host's side: one lab for all tests of a session, started for the first of them.
+
+    A lab that dies is replaced, once: an emulated kernel breaks now and then by itself, a test that breaks it does so
+    again."""
 
     def __init__(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         self._config = config
         self._node_ids = [item.nodeid for item in items]
         self._run: Run | None = None
+        self._replaced = False
         self._failure = ""
 
     @pytest.hookimpl(tryfirst=True)
@@ -42,27 +46,46 @@ class Host:
             self._run.close()
             self._run = None
 
-    def _reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+    def _reports(self, item: pytest.Item) -> list[pytest.TestReport]:
+        if self._failure:
+            return [_failed(item, f"not run: {self._failure}")]
         try:
-            if self._failure:
-                raise LabError(self._failure)
-            for data in self._started().reports(item.nodeid):
-                # JSON has no tuples; a skip's reason must be one.
-                tuples = {name: tuple(value) for name, value in data.items() if name in _TUPLES and type(value) is list}
-                yield self._config.hook.pytest_report_from_serializable(config=self._config, data=data | tuples)
+            return self._tried(item)
+        except LabDiedError as error:
+            if not self._replaced:
+                self._say(f"{error}\nanother one goes on from {item.nodeid}")
+                self._replaced = True
+                self.pytest_unconfigure()
+                return self._reports(item)
+            return [self._broken(item, error)]
         except Exception as error:
-            # Nothing in there can be relied on any more; the first of its tests says why.
-            yield _failed(item, str(error))
-            self._failure = self._failure or f"not run: {str(error).splitlines()[0]}"
+            return [self._broken(item, error)]
 
-    def _started(self) -> Run:
+    def _tried(self, item: pytest.Item) -> list[pytest.TestReport]:
         if self._run is None:
-            option = self._config.option
-            self._run = Run(option.lab_logs, option.lab_coverage, self._say)
-            local = ["--showlocals"] if option.showlocals else []
-            slow = ["--slow"] if option.slow else []
-            self._run.start(self._node_ids, [f"--tb={option.tbstyle}", *local, *slow])
-        return self._run
+            self._start(self._node_ids[self._node_ids.index(item.nodeid) :])
+        assert self._run is not None
+        return [self._report(data) for data in self._run.reports(item.nodeid)]
+
+    def _broken(self, item: pytest.Item, error: Exception) -> pytest.TestReport:
+        """Nothing in there can be relied on any more; the first of its tests says why."""
+        self._failure = str(error).splitlines()[0]
+        return _failed(item, str(error))
+
+    def _report(self, data: dict[str, Any]) -> pytest.TestReport:
+        # JSON has no tuples; a skip's reason must be one.
+        tuples = {name: tuple(value) for name, value in data.items() if name in _TUPLES and type(value) is list}
+        report: pytest.TestReport = self._config.hook.pytest_report_from_serializable(
+            config=self._config, data=data | tuples
+        )
+        return report
+
+    def _start(self, node_ids: list[str]) -> None:
+        option = self._config.option
+        self._run = Run(option.lab_logs, option.lab_coverage, self._say)
+        local = ["--showlocals"] if option.showlocals else []
+        slow = ["--slow"] if option.slow else []
+        self._run.start(node_ids, [f"--tb={option.tbstyle}", *local, *slow])
 
     def _say(self, text: str) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")

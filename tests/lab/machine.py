@@ -39,6 +39,10 @@ class LabError(Exception):
     """The lab did not come up, died, or fell silent; says what the console showed last."""
 
 
+class LabDiedError(LabError):
+    """Its QEMU ended: the kernel panicked, or somebody killed it."""
+
+
 class Machine:
     """A running lab."""
 
@@ -67,7 +71,7 @@ class Machine:
         while not self.guest.answers():
             if not self.alive():
                 said = (self._logs / "qemu.log").read_text(errors="replace")
-                raise LabError(f"the lab's QEMU ended\n{said}\n{self.console_tail()}")
+                raise LabDiedError(f"the lab's QEMU ended\n{said}\n{self.console_tail()}")
             if time.monotonic() > deadline:
                 raise LabError(f"the lab did not come up in {_UP_SECONDS:.0f} s\n{self.console_tail()}")
             time.sleep(0.2)
@@ -206,7 +210,8 @@ def _machine(disk: Path) -> list[str]:
             "-initrd",
             _INITRAMFS,
             "-append",
-            f"{arguments} net.ifnames=0 systemd.show_status=0",
+            # A kernel with an oops behind it is good for nothing more.
+            f"{arguments} oops=panic net.ifnames=0 systemd.show_status=0",
         ),
         *("-drive", f"id=root,file={_OVERLAY},format=qcow2,if=none,cache=unsafe,discard=unmap"),
         *("-device", "virtio-blk-device,drive=root"),

@@ -12,7 +12,7 @@ from typing import Any
 from ingle.api_server.model.errors import GuestError
 from lab import disk, machine, payload
 from lab.inside_plugin import NODE_IDS
-from lab.machine import LabError, Machine
+from lab.machine import LabDiedError, LabError, Machine
 
 _INSIDE = "/opt/lab/repository"
 _NODE_IDS = "/run/lab/node-ids"
@@ -68,11 +68,18 @@ class Run:
         started = time.monotonic()
         lab = self._machine = self._stack.enter_context(machine.running(image, self._logs))
         self._say(f"up after {time.monotonic() - started:.0f} s; installing ingle")
+        try:
+            self._begin(lab, archive, node_ids, options)
+        except GuestError:
+            self._check_alive(_DYING_SECONDS)
+            raise
+        self._say(f"ready after {time.monotonic() - started:.0f} s")
+
+    def _begin(self, lab: Machine, archive: bytes, node_ids: Sequence[str], options: Sequence[str]) -> None:
         lab.guest.run("mkdir", "-p", _INSIDE)
         lab.guest.copy_in(archive, _INSIDE)
         lab.guest.run("sh", "-ec", _INSTALL)
         lab.guest.run("sh", "-ec", f"cat >{_NODE_IDS} <<'END'\n{json.dumps(node_ids)}\nEND\n")
-        self._say(f"ready after {time.monotonic() - started:.0f} s")
         env = {NODE_IDS: _NODE_IDS, "PYTHONDONTWRITEBYTECODE": "1"}
         if self._coverage is not None:
             lab.guest.run("sh", "-ec", _MEASURE)
@@ -126,11 +133,11 @@ class Run:
                 raise LabError(f"the lab said nothing for {_SILENCE_SECONDS:.0f} s\n{said}")
 
     def _check_alive(self, patience: float) -> None:
-        """Raise LabError if the lab is dead, or within `patience` seconds."""
+        """Raise LabDiedError if the lab is dead, or within `patience` seconds."""
         lab = self._machine
         if lab is not None and not lab.alive(patience):
             self._machine = None  # nobody to ask
-            raise LabError(f"the lab died\n{lab.console_tail()}")
+            raise LabDiedError(f"the lab died\n{lab.console_tail()}")
 
     def _take_end(self, pytest: "Future[int]") -> None:
         lost = pytest.exception()

@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +22,14 @@ def pytest_run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     env = {**os.environ, **dict([MARK.split("=")])}
     return subprocess.run(command, cwd=REPOSITORY, env=env, check=False, capture_output=True, text=True)
+
+
+def ours() -> Iterator[Path]:
+    """The processes that runs of these tests have begun, in /proc."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if MARK.encode() in (entry / "environ").read_bytes():
+                yield entry
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +75,23 @@ def test_a_lab_that_dies_shows_its_console_and_fails_the_rest(cases: dict[str, E
     assert "not run: the lab died" in parts(cases["test_comes_too_late"])["failure"]
 
 
+def test_a_lab_that_dies_for_no_reason_of_a_test_is_replaced(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", SAMPLES, "-k", "passes"]
+    env = {**os.environ, **dict([MARK.split("=")])}
+    with subprocess.Popen(
+        [*command, f"--lab-logs={tmp_path}"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        next(line for line in run.stdout if "lab: ready" in line)
+        (lab,) = [entry for entry in ours() if b"qemu-system" in (entry / "cmdline").read_bytes()]
+        os.kill(int(lab.name), signal.SIGKILL)
+        said = run.stdout.read()
+    assert "another one goes on from tests/lab/inside/outcome_samples.py::test_passes" in said
+    assert "2 passed" in said
+
+
 def test_no_lab_outlives_its_run(cases: dict[str, ElementTree.Element]) -> None:
-    left = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if MARK.encode() in (entry / "environ").read_bytes():
-                left.append((entry / "cmdline").read_bytes())
-    assert left == []
+    assert [(entry / "cmdline").read_bytes() for entry in ours()] == []
 
 
 def test_collecting_starts_no_lab() -> None:
