@@ -21,7 +21,7 @@ tree=$scratch/tree
 site_packages=$tree/usr/lib/ingle/lib/$(python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/site-packages
 uv pip install --quiet --target "$site_packages" --python "$(command -v python)" --link-mode copy --no-build \
   --require-hashes --constraints constraints.txt \
-  "ingle[cli,server,helper] @ file://$wheel#sha256=$(sha256sum "$wheel" | cut -d' ' -f1)"
+  "ingle[cli,server] @ file://$wheel#sha256=$(sha256sum "$wheel" | cut -d' ' -f1)"
 # What says where it was built, and programs of dependencies.
 (cd "$site_packages" && rm -rf bin .lock ./*.dist-info/{RECORD,direct_url.json,uv_cache.json})
 # Never checked against its source, thus never written anew: root's programs leave no file that dpkg doesn't know.

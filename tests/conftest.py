@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,20 +21,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--prepared",
         metavar="DIR",
-        type=Path,
         help="keep kernel and image in DIR, or take them from there: a minute less for each later run",
     )
     parser.addoption("--slow", action="store_true", help="run the long variants of tests that race as well")
     parser.addoption(
         "--lab-logs",
         metavar="DIR",
-        type=Path,
-        default=Path(__file__).parents[1] / "build/lab",
+        default=str(Path(__file__).parents[1] / "build/lab"),
         help="where what the lab says is kept (default: %(default)s)",
     )
     parser.addoption(
         "--lab-coverage",
         metavar="DIR",
-        type=Path,
         help="measure what runs of ingle in the lab, and put coverage's data files into DIR",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where nothing else was said, processes that share the tests share what is prepared for them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and config.option.prepared is None:
+        directory = tempfile.TemporaryDirectory(prefix="ingle-prepared-")
+        config.add_cleanup(directory.cleanup)
+        config.option.prepared = directory.name

@@ -1,5 +1,6 @@
 """A real server process in directories of its own, for tests that talk to it as any client would."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -175,6 +176,14 @@ def server_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """No other process is in here with the same file."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -8,11 +8,14 @@ import fcntl
 import os
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pyroute2 import IPRoute
 
 from bench.measure import Figure, Row, Sample, alternately, ratio_row, rss_mib, sum_row, table, told_row, write_json
 from helper.process import UID, Helper, helper_in_namespace, vm
@@ -134,11 +137,17 @@ class Bare:
             if not self._spare:
                 self._keep()
                 fcntl.ioctl(tap, _TUNSETPERSIST, 1)
-        rtnetlink.ask(self._known)
+        self.tell()
+
+    def tell(self) -> None:
+        assert rtnetlink.ask(self._known) == [0] * len(self._known)
+
+    def untell(self) -> None:
+        assert rtnetlink.ask(self._unknown) == [0] * len(self._unknown)
 
     def end(self) -> None:
         self._nft.run(self._go)
-        rtnetlink.ask(self._unknown)
+        self.untell()
         if not self._spare:
             index = socket.if_nametoindex("bare1")
             rtnetlink.ask([rtnetlink.change(_RTM_DELLINK, 0, _LINK.pack(0, 0, index, 0, 0))])
@@ -240,6 +249,40 @@ def starts(helper: Helper, count: int, spare: bool) -> list[Row]:
     return helper.namespace.do(measure)
 
 
+def against_library(helper: Helper, count: int) -> Row:
+    """Why the helper speaks rtnetlink itself: what it tells at each start, and the same by pyroute2."""
+
+    def measure() -> tuple[Sample, Sample]:
+        bare, library = Bare(spare=True), IPRoute()
+        index = socket.if_nametoindex("bare0")
+        addresses = (_IPV4, _IPV6, _LOCAL)
+
+        def told() -> None:
+            for address in addresses:
+                library.neigh("replace", dst=address, lladdr=_MAC, ifindex=index, state="permanent")
+
+        def untold() -> None:
+            for address in addresses:
+                library.neigh("delete", dst=address, ifindex=index)
+
+        samples = alternately(count, once(bare.tell, bare.untell), once(told, untold))
+        library.close()
+        bare.close()
+        return samples
+
+    ours, theirs = helper.namespace.do(measure)
+    return told_row("the kernel told where a VM is", ours, "by pyroute2", theirs)
+
+
+def memory_of_library() -> Figure:
+    """What importing it adds to a process."""
+    told = "import socket, {}; print(*[line.split()[1] for line in open('/proc/self/status') if line[:6] == 'VmRSS:'])"
+    without, loaded = (
+        int(subprocess.check_output([sys.executable, "-c", told.format(name)])) for name in ("struct", "pyroute2")
+    )
+    return Figure("memory of pyroute2, loaded", (loaded - without) / 1024, "MiB")
+
+
 def against_forks(helper: Helper, count: int) -> Row:
     """The same by `ip` and `iptables`."""
 
@@ -290,7 +333,9 @@ def main() -> None:
         rows = starts(spare, count, spare=True)
         rows += starts(none, few, spare=False)
         rows.append(against_forks(spare, few))
+        rows.append(against_library(spare, count))
         rows += one_of_many(spare, full, count)
+        figures.append(memory_of_library())
         figures.append(memory(full, f"after {2 * count} starts beside {MANY} VMs"))
     print(table(rows))
     print(*figures, sep="\n")

@@ -7,26 +7,31 @@ from pathlib import Path
 
 import pytest
 
-from harness import NewServer, Server, cloned_directory, running_server, server_directory
+from harness import NewServer, Server, cloned_directory, exclusively, running_server, server_directory
 from ingle.v1 import image_pb2, kernel_pb2, vm_pb2
 
 
 @pytest.fixture(scope="session")
-def prepared(pytestconfig: pytest.Config) -> Iterator[Path]:
+def prepared(pytestconfig: pytest.Config) -> Path:
     """A server's directories with the default kernel and image in them, and the KVM verdict known."""
-    kept: Path | None = pytestconfig.getoption("prepared")
-    if kept is not None and (kept / "state").is_dir():
-        yield kept
-        return
+    kept = Path(pytestconfig.getoption("prepared"))
+    kept.mkdir(parents=True, exist_ok=True)
+    with exclusively(kept / "lock"):
+        if not (kept / "state").is_dir():
+            _prepare(kept)
+    return kept
+
+
+def _prepare(kept: Path) -> None:
     with server_directory() as root:
         with running_server(root) as server:
             server.kernels.PullKernel(kernel_pb2.PullKernelRequest(name="debian"))
             server.images.PullImage(image_pb2.PullImageRequest(name="debian:bookworm"))
             vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
             server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
-        if kept is not None:
-            shutil.copytree(root, kept, ignore=shutil.ignore_patterns("run"))
-        yield root
+        for name in ("cache", "state"):  # what is looked for comes last
+            shutil.rmtree(kept / name, ignore_errors=True)
+            shutil.move(root / name, kept / name)
 
 
 @pytest.fixture(scope="session")

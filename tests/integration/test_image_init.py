@@ -42,14 +42,12 @@ def created(server: Server, image: str) -> Iterator[vm_pb2.Vm]:
 def systemd_image(server: Server, pytestconfig: pytest.Config) -> str:
     """Debian with systemd, by the name of the catalog. It takes half a minute, unless it was kept."""
     name = "debian:bookworm-systemd"
-    directory: Path | None = pytestconfig.getoption("prepared")
-    kept = None if directory is None else directory / "bookworm-systemd.ext4"
-    if kept is not None and kept.exists():
+    kept = Path(pytestconfig.getoption("prepared"), "bookworm-systemd.ext4")
+    if kept.exists():
         server.images.RegisterImage(image_pb2.RegisterImageRequest(name=name, rootfs_path=str(kept)))
         return name
     image = server.images.PullImage(image_pb2.PullImageRequest(name=name)).image
-    if kept is not None:
-        shutil.copyfile(server.state / "images" / image.id / "rootfs.ext4", kept)
+    shutil.copyfile(server.state / "images" / image.id / "rootfs.ext4", kept)
     return name
 
 

@@ -2,30 +2,35 @@
 device-mapper, tun, nftables, vhost-vsock and systemd. What they report there becomes their outcome here."""
 
 import faulthandler
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.machine import LabDiedError
+from lab import disk, payload
+from lab.lab import Lab
 from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
+_LABS = ("bare", "installed")
+_TAKES_THE_PACKAGE = "/test_deb"
 _TUPLES = {"location", "longrepr"}
 
 
 class Host:
-    """The host's side: one lab for all tests of a session, started for the first of them.
-
-    A lab that dies is replaced, once: an emulated kernel breaks now and then by itself, a test that breaks it does so
-    again."""
+    """The host's side: one lab for the tests that want a machine without ingle, one for those that use an installed
+    one. They begin together, with the first test of either."""
 
     def __init__(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         self._config = config
-        self._node_ids = [item.nodeid for item in items]
-        self._run: Run | None = None
-        self._replaced = False
-        self._failure = ""
+        self._node_ids: dict[str, list[str]] = {}
+        for item in items:
+            self._node_ids.setdefault(_lab_of(item), []).append(item.nodeid)
+        self._pool = ThreadPoolExecutor(1 + len(self._node_ids))
+        self._labs: dict[str, Lab] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -37,55 +42,60 @@ class Host:
         for report in self._reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        if item.nodeid == self._node_ids[-1]:
-            self.pytest_unconfigure()
         return True
 
     def pytest_unconfigure(self) -> None:
-        if self._run is not None:
-            self._run.close()
-            self._run = None
+        for lab in self._labs.values():
+            lab.close()
 
     def _reports(self, item: pytest.Item) -> list[pytest.TestReport]:
-        if self._failure:
-            return [_failed(item, f"not run: {self._failure}")]
         try:
-            return self._tried(item)
-        except LabDiedError as error:
-            if not self._replaced:
-                self._say(f"{error}\nanother one goes on from {item.nodeid}")
-                self._replaced = True
-                self.pytest_unconfigure()
-                return self._reports(item)
-            return [self._broken(item, error)]
+            if not self._labs:
+                self._begin()
+            return [self._report(data) for data in self._labs[_lab_of(item)].reports(item.nodeid)]
         except Exception as error:
-            return [self._broken(item, error)]
-
-    def _tried(self, item: pytest.Item) -> list[pytest.TestReport]:
-        if self._run is None:
-            self._start(self._node_ids[self._node_ids.index(item.nodeid) :])
-        assert self._run is not None
-        return [self._report(data) for data in self._run.reports(item.nodeid)]
-
-    def _broken(self, item: pytest.Item, error: Exception) -> pytest.TestReport:
-        """Nothing in there can be relied on any more; the first of its tests says why."""
-        self._failure = str(error).splitlines()[0]
-        return _failed(item, str(error))
+            return [pytest.TestReport(item.nodeid, item.location, {}, "failed", str(error), "call")]
 
     def _report(self, data: dict[str, Any]) -> pytest.TestReport:
         # JSON has no tuples; a skip's reason must be one.
         tuples = {name: tuple(value) for name, value in data.items() if name in _TUPLES and type(value) is list}
-        report: pytest.TestReport = self._config.hook.pytest_report_from_serializable(
-            config=self._config, data=data | tuples
-        )
+        deserialize = self._config.hook.pytest_report_from_serializable
+        report: pytest.TestReport = deserialize(config=self._config, data=data | tuples)
         return report
 
-    def _start(self, node_ids: list[str]) -> None:
+    def _begin(self) -> None:
         option = self._config.option
-        self._run = Run(option.lab_logs, option.lab_coverage, self._say)
-        local = ["--showlocals"] if option.showlocals else []
-        slow = ["--slow"] if option.slow else []
-        self._run.start(node_ids, [f"--tb={option.tbstyle}", *local, *slow])
+        options = [
+            f"--tb={option.tbstyle}",
+            *(["--showlocals"] if option.showlocals else []),
+            *(["--slow"] if option.slow else []),
+        ]
+        prepared = self._pool.submit(self._prepare)
+
+        def begin(name: str, node_ids: Sequence[str]) -> Run:
+            coverage = None if option.lab_coverage is None else Path(option.lab_coverage)
+            run = Run(Path(option.lab_logs, name), coverage, lambda text: self._say(f"{name}: {text}"))
+            try:
+                run.start(*prepared.result(), node_ids, options)
+            except BaseException:
+                run.close()
+                raise
+            return run
+
+        for name, node_ids in self._node_ids.items():
+            self._labs[name] = Lab(node_ids, partial(begin, name), self._pool, self._say)
+
+    def _prepare(self) -> tuple[Path, bytes]:
+        """The directory of the lab's disk, and an archive with what goes into each lab."""
+        image = disk.cached(self._say)
+        cache = Path(self._config.option.lab_logs)
+        cache.mkdir(parents=True, exist_ok=True)
+        self._say("building the wheel")
+        wheel = payload.wheel(cache)
+        if not any(_TAKES_THE_PACKAGE in node_id for node_ids in self._node_ids.values() for node_id in node_ids):
+            return image, payload.archive(wheel)
+        self._say("building the Debian package")
+        return image, payload.archive(wheel, payload.package(cache, wheel))
 
     def _say(self, text: str) -> None:
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -116,12 +126,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _place(item: pytest.Item) -> int:
-    """Last what runs in the lab. Where ingle is once installed for the whole machine, it stays: what needs a machine
-    without it comes before."""
-    if not is_inside(item):
-        return 0
-    return 2 if "member" in getattr(item, "fixturenames", ()) else 1
+    return ("", *_LABS).index(_lab_of(item)) if is_inside(item) else 0
 
 
-def _failed(item: pytest.Item, why: str) -> pytest.TestReport:
-    return pytest.TestReport(item.nodeid, item.location, {}, "failed", why, "call")
+def _lab_of(item: pytest.Item) -> str:
+    """Where ingle is once installed for the whole machine, it stays: what needs a machine without it has another."""
+    return "installed" if "member" in getattr(item, "fixturenames", ()) else "bare"

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ingle.api_server.model.errors import GuestError
-from lab import disk, machine, payload
+from lab import machine
+from lab.disk import Say
 from lab.inside_plugin import NODE_IDS
 from lab.machine import LabDiedError, LabError, Machine
 
 _INSIDE = "/opt/lab/repository"
 _NODE_IDS = "/run/lab/node-ids"
 _COVERAGE = "/var/tmp/lab-coverage"
-_TAKES_THE_PACKAGE = "/test_deb"
 
 # A test inside that hangs shows its stacks after faulthandler_timeout; that has to get into the log.
 _SILENCE_SECONDS = 420.0
@@ -43,7 +43,7 @@ echo "$tests" >"$(cat "$tests/ingle.pth")/a0_tests.pth"
 class Run:
     """Tests in the lab. `logs`: a directory for what the lab says; `coverage`: one for data files, if wanted."""
 
-    def __init__(self, logs: Path, coverage: Path | None, say: disk.Say) -> None:
+    def __init__(self, logs: Path, coverage: Path | None, say: Say) -> None:
         self._logs = logs
         self._coverage = coverage
         self._say = say
@@ -52,19 +52,12 @@ class Run:
         self._line = b""
         self._machine: Machine | None = None
 
-    def start(self, node_ids: Sequence[str], options: Sequence[str]) -> None:
-        """Boot, install, and have pytest begin. Raises LabError, and what making the disk raises."""
+    def start(self, image: Path, archive: bytes, node_ids: Sequence[str], options: Sequence[str]) -> None:
+        """Boot from the disk in the directory `image`, install what is in `archive`, and have pytest begin. Raises
+        LabError."""
         self._logs.mkdir(parents=True, exist_ok=True)
         for log in self._logs.glob("*.log"):
             log.unlink()
-        image = disk.cached(self._say)
-        self._say("building the wheel")
-        built = [payload.wheel(self._logs)]
-        if any(_TAKES_THE_PACKAGE in node_id for node_id in node_ids):
-            self._say("building the Debian package")
-            built.append(payload.package(self._logs, built[0]))
-        archive = payload.archive(*built)
-        self._say("booting")
         started = time.monotonic()
         lab = self._machine = self._stack.enter_context(machine.running(image, self._logs))
         self._say(f"up after {time.monotonic() - started:.0f} s; installing ingle")

@@ -28,7 +28,7 @@ PLACES = (
 @pytest.fixture(scope="module")
 def package(pytestconfig: pytest.Config) -> Path:
     """That which the lab gets, too."""
-    cache: Path = pytestconfig.option.lab_logs
+    cache = Path(pytestconfig.option.lab_logs)
     cache.mkdir(parents=True, exist_ok=True)
     return payload.package(cache, payload.wheel(cache))
 

@@ -82,7 +82,7 @@ def test_a_lab_that_dies_for_no_reason_of_a_test_is_replaced(tmp_path: Path) -> 
         [*command, f"--lab-logs={tmp_path}"], cwd=REPOSITORY, env=env, stdout=subprocess.PIPE, text=True
     ) as run:
         assert run.stdout is not None
-        next(line for line in run.stdout if "lab: ready" in line)
+        next(line for line in run.stdout if "ready after" in line)
         (lab,) = [entry for entry in ours() if b"qemu-system" in (entry / "cmdline").read_bytes()]
         os.kill(int(lab.name), signal.SIGKILL)
         said = run.stdout.read()

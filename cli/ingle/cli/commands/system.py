@@ -63,7 +63,7 @@ def restart() -> None:
 
 
 @app.command(
-    epilog=examples("sudo /opt/ingle/bin/pip install --upgrade 'ingle[cli,server,helper]'", "sudo ingle system upgrade")
+    epilog=examples("sudo /opt/ingle/bin/pip install --upgrade 'ingle[cli,server]'", "sudo ingle system upgrade")
 )
 def upgrade(json: AsJson = False) -> None:
     """Bring units and files up to this version's, and restart the services with its code. VMs go on running."""

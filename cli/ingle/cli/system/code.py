@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ingle.cli.errors import CliError, failed
 
-_AS_ROOT = "sudo python3 -m venv /opt/ingle && sudo /opt/ingle/bin/pip install 'ingle[cli,server,helper]'"
+_AS_ROOT = "sudo python3 -m venv /opt/ingle && sudo /opt/ingle/bin/pip install 'ingle[cli,server]'"
 
 
 def prefix() -> Path:
