@@ -16,9 +16,10 @@ help: ## This list
 run: deps ## Boot a microVM, run a command in it, delete it; the first time everything it takes is installed
 	@scripts/run.sh
 
-test: lint ## Lint, then all tests but the lab's (real VMs); ARGS="-k NAME" picks some
+test: lint ## Lint, then all tests (real VMs), those of the lab last; ARGS="-k NAME" picks some and leaves out the lab
 	@scripts/go.sh test -C guest_agent ./...
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --ignore tests/lab $(ARGS)
+	@$(if $(ARGS),,$(BIN)/pytest tests/lab)
 
 lint: test-deps ## Style, types, layers, contracts, generated code, scripts
 	@scripts/lint.sh

@@ -16,7 +16,7 @@ from lab.run import Run
 
 _INSIDE = Path(__file__).parent / "inside"
 _LABS = ("bare", "installed")
-_TAKES_THE_PACKAGE = "/test_deb"
+_TAKES_THE_PACKAGE = ("/test_deb.py", "_debian_package_")
 _TUPLES = {"location", "longrepr"}
 
 
@@ -92,7 +92,8 @@ class Host:
         cache.mkdir(parents=True, exist_ok=True)
         self._say("building the wheel")
         wheel = payload.wheel(cache)
-        if not any(_TAKES_THE_PACKAGE in node_id for node_ids in self._node_ids.values() for node_id in node_ids):
+        wanted = [node_id for node_ids in self._node_ids.values() for node_id in node_ids]
+        if not any(sign in node_id for node_id in wanted for sign in _TAKES_THE_PACKAGE):
             return image, payload.archive(wheel)
         self._say("building the Debian package")
         return image, payload.archive(wheel, payload.package(cache, wheel))
@@ -107,12 +108,6 @@ class Host:
 def is_inside(item: pytest.Item) -> bool:
     """Whether it is a test that runs in the lab."""
     return item.path.is_relative_to(_INSIDE)
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The lab's tests, and those of the lab itself, run when they are asked for: `make lab`."""
-    unasked = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    return True if collection_path.parent == _INSIDE.parent and unasked else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

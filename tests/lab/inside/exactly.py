@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from lab.inside.conftest import lab_run
+from lab.inside.commands import lab_run
 
 STATE = Path("/var/lib/ingle")
 _POOL = int(IPv4Address("10.213.0.0"))

@@ -5,14 +5,15 @@ import os
 import shutil
 import signal
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.inside.conftest import User, lab_run
+from lab.inside.commands import SECONDS, User, lab_run
 
 REPOSITORY = Path(__file__).parents[3]
 STATE = Path("/var/lib/ingle")
@@ -23,6 +24,8 @@ MIB = 1 << 20
 # What tests/integration/test_recovery.py counts: a create's steps.
 ATTACH, ATTACHED, LAUNCHED, COMPLETE = 7, 8, 10, 14
 
+slow = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
+
 
 def told(user: User, *argv: str, code: int = 0) -> Any:
     """What a command says as JSON."""
@@ -31,12 +34,20 @@ def told(user: User, *argv: str, code: int = 0) -> Any:
 
 def said(user: User, *argv: str, code: int) -> str:
     """What a command says, on stderr as well."""
-    return user.run("sh", "-c", 'exec ingle "$@" 2>&1', "sh", *argv, code=code)
+    return user.run("ingle", *argv, code=code, merged=True)
 
 
 def guest(user: User, name: str, command: str, code: int = 0) -> str:
     """Run a shell command in a VM."""
     return user.run("ingle", "vm", "exec", name, "--", "sh", "-c", command, code=code).strip()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds."""
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def mapped() -> set[str]:
@@ -138,7 +149,7 @@ def test_vms_of_one_image_share_its_device_and_nothing_of_their_own(member: User
 def test_a_guest_that_reboots_leaves_no_device(member: User) -> None:
     with vm(member, "one"):
         member.run("ingle", "vm", "exec", "-d", "one", "--", "sh", "-c", "echo b >/proc/sysrq-trigger")
-        member.run("sh", "-c", "until ingle vm show one | grep -Eq 'state +(stopped|error)'; do sleep 0.2; done")
+        until(lambda: told(member, "vm", "show", "one")["state"] in {"stopped", "error"})
         attached()
 
 
@@ -175,7 +186,7 @@ def test_a_disk_that_the_host_has_no_room_for_is_told_before_and_after_it_is_los
         # Without waiting for it: a guest whose disk is lost may hang.
         more = ("sh", "-c", "head -c 300M /dev/urandom >/root/more; sync")
         member.run("ingle", "vm", "exec", "-d", "one", "--", *more)
-        member.run("sh", "-c", "until ingle vm health --json one | grep -q '\"overflowed\": *true'; do sleep 1; done")
+        until(lambda: '"overflowed": true' in member.run("ingle", "vm", "health", "--json", "one", code=None))
         health = told(member, "vm", "health", "one", code=0 if told(member, "vm", "show", "one")["activity"] else 1)
         assert health["disk_changes"]["overflowed"] is True
         assert "its disk is lost" in health["problem"]
@@ -211,7 +222,7 @@ def killing_server(before: int) -> Iterator[None]:
         script.unlink()
 
 
-@pytest.mark.parametrize("before", [ATTACH, ATTACHED, LAUNCHED])
+@pytest.mark.parametrize("before", [pytest.param(ATTACH, marks=slow), ATTACHED, pytest.param(LAUNCHED, marks=slow)])
 def test_a_server_killed_in_a_create_leaves_nothing(member: User, before: int) -> None:
     with killing_server(before):
         member.run("ingle", "vm", "create", "--name", "doomed", "--network", "user", code=1)
@@ -257,7 +268,7 @@ def test_a_restart_of_the_services_is_not_felt(member: User) -> None:
         guest(member, "one", "echo 3 >/proc/sys/vm/drop_caches; test $(cat /root/data) = before")
         guest(member, "one", "echo after >/root/data; sync")
         assert guest(member, "one", "cat /proc/sys/kernel/random/boot_id") == boot
-        member.run("sh", "-c", "until ingle vm restart one; do sleep 1; done")
+        until(lambda: member.run("ingle", "vm", "restart", "one", code=None).strip() == "one")
         assert guest(member, "one", "cat /root/data") == "after"
 
 

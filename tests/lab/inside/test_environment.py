@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.inside.conftest import lab_run
+from lab.inside.commands import lab_run
 
 
 def test_systemd_is_pid_1_and_every_unit_came_up() -> None:

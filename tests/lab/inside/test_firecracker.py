@@ -8,7 +8,7 @@ import pytest
 
 from ingle.api_server.adapters.boot import cpio
 from ingle.api_server.adapters.kernel import image
-from lab.inside.conftest import SECONDS, lab_run
+from lab.inside.commands import SECONDS, lab_run
 
 _INIT = b"""#!/bin/busybox sh
 /bin/busybox echo init of $(/bin/busybox uname -r)

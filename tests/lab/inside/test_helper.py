@@ -17,7 +17,7 @@ from ingle.api_server.adapters.disk import SnapshotDisk
 from ingle.api_server.adapters.helper import AbsentDevices
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.helper.v1 import helper_pb2_grpc
-from lab.inside.conftest import lab_run
+from lab.inside.commands import lab_run
 
 REPOSITORY = Path(__file__).parents[3]
 POLICY = Path("/etc/ingle/helper.toml")

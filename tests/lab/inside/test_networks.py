@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab.inside.conftest import User, lab_run
+from lab.inside.commands import User, lab_run
 
 WORLD, HOST = "192.0.2.1", "192.0.2.2"
 SERVE = """

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ingle.cli.system.hardening import settings_of
-from lab.inside.conftest import INGLE, User, lab_run
+from lab.inside.commands import User, lab_run
+from lab.inside.conftest import INGLE
 
 UNITS = ("ingle.service", "ingle-helper.service", "ingle-helper-dm.service")
 CAPABILITIES = {

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from lab.inside.conftest import User
+from lab.inside.commands import User
 
 SMOKE = Path(__file__).parents[3] / "scripts/smoke.sh"
 MOST_SECONDS = 400

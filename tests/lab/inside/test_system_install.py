@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lab.inside.conftest import INGLE, User, lab_run
+from lab.inside.commands import User, lab_run
+from lab.inside.conftest import INGLE, package
 
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
 MOST_EXPOSURE = 2.0
@@ -112,6 +113,14 @@ def test_what_was_changed_by_hand_is_told_and_mended(member: User) -> None:
     assert [file["path"] for file in told["files"] if file["condition"] == "different"] == [str(unit)]
     assert str(unit) in lab_run(INGLE, "system", "status", code=1)
     lab_run(INGLE, "system", "install")
+    assert status()["healthy"] is True
+
+
+def test_its_debian_package_leaves_an_install_by_hand_alone(member: User) -> None:
+    ended = subprocess.run(["dpkg", "--install", str(package())], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "sudo ingle system uninstall" in ended.stderr
+    assert not Path("/usr/lib/ingle").exists()
     assert status()["healthy"] is True
 
 

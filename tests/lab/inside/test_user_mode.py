@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lab.inside.conftest import User
+from lab.inside.commands import User
 
 
 @pytest.fixture(scope="module")
