@@ -88,9 +88,8 @@ class Installed:
 class System:
     """The system install of this machine."""
 
-    def __init__(self, systemd: Systemd, command: Path = COMMAND) -> None:
+    def __init__(self, systemd: Systemd) -> None:
         self._systemd = systemd
-        self._command = command
 
     def install(self, group: str, say: Callable[[str], None]) -> bool:
         """Install, or mend what is installed; whether anything had to change. Raises CliError before the first change
@@ -137,7 +136,7 @@ class System:
         """What is there. Raises CliError when nothing is."""
         layout = installed_layout()
         try:
-            prefix = PACKAGED if layout is BY_PACKAGE else self._command.readlink().parents[1]
+            prefix = PACKAGED if layout is BY_PACKAGE else COMMAND.readlink().parents[1]
             group = grp.getgrgid(RUNTIME.stat().st_gid).gr_name
         except (OSError, KeyError) as error:
             raise failed("WRONG_STATE", "ingle is not installed on this system", "sudo ingle system install") from error
@@ -164,8 +163,8 @@ class System:
                 say(f"removing {file.path}")
                 file.path.unlink()
         if self._command_is_ours:
-            say(f"removing {self._command}")
-            self._command.unlink()
+            say(f"removing {COMMAND}")
+            COMMAND.unlink()
         self._systemd.reload()
         self._systemd.restart_if_active("systemd-resolved.service")
         if purge:
@@ -197,7 +196,7 @@ class System:
 
     @property
     def _command_is_ours(self) -> bool:
-        return self._command.is_symlink() and self._command.readlink().name == "ingle"
+        return COMMAND.is_symlink() and COMMAND.readlink().name == "ingle"
 
     def _require_root(self, verb: str) -> None:
         if os.geteuid() != 0:
@@ -206,8 +205,8 @@ class System:
     def _refuse_foreign(self, files: tuple[ManagedFile, ...], prefix: Path) -> None:
         foreign = [str(file.path) for file in files if file.condition() is Condition.FOREIGN]
         ours = prefix / "bin" / "ingle"
-        if self._command.exists() and not self._command_is_ours:
-            foreign.append(str(self._command))
+        if COMMAND.exists() and not self._command_is_ours:
+            foreign.append(str(COMMAND))
         try:
             account = pwd.getpwnam(USER)
         except KeyError:
@@ -230,13 +229,13 @@ class System:
 
     def _link_command(self, prefix: Path, say: Callable[[str], None]) -> bool:
         target = prefix / "bin" / "ingle"
-        if self._command.is_symlink() and self._command.readlink() == target:
+        if COMMAND.is_symlink() and COMMAND.readlink() == target:
             return False
-        say(f"linking {self._command} to {target}")
-        fresh = self._command.with_name(".ingle.new")
+        say(f"linking {COMMAND} to {target}")
+        fresh = COMMAND.with_name(".ingle.new")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(target)
-        fresh.replace(self._command)
+        fresh.replace(COMMAND)
         return True
 
 

@@ -43,11 +43,12 @@ class QemuEngine:
         self._probe = AccelerationProbe(BINARY, kernels, media, cache)
 
     def boot_config(self, vm: Vm, token: bytes, link: Link | None) -> BootConfig:
+        network, network6 = _guest_networks(link)
         return BootConfig(
             hostname=vm.name,
             root_device=command.ROOT_DEVICE,
-            network=_guest_network(link),
-            network6=_guest_network6(link),
+            network=network,
+            network6=network6,
             tcp_port=0 if _vsock_usable() else command.AGENT_PORT,
             vsock_port=command.AGENT_PORT if _vsock_usable() else 0,
             token=token,
@@ -148,16 +149,12 @@ def _unforwarded(vm_id: str, address: str) -> TcpAddress | VsockAddress:
     return VsockAddress(command.vsock_cid(vm_id), command.AGENT_PORT)
 
 
-def _guest_network(link: Link | None) -> GuestNetwork:
+def _guest_networks(link: Link | None) -> tuple[GuestNetwork, GuestNetwork | None]:
+    """For IPv4, and for IPv6 where there is any."""
     if link is None:
-        return GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,))
-    return GuestNetwork("eth0", f"{link.address}/{link.prefix_length}", link.gateway, (link.gateway,))
-
-
-def _guest_network6(link: Link | None) -> GuestNetwork | None:
-    if link is None or not link.address6:
-        return None
-    return GuestNetwork("eth0", f"{link.address6}/64", link.gateway6, ())
+        return GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)), None
+    ipv4 = GuestNetwork("eth0", f"{link.address}/{link.prefix_length}", link.gateway, (link.gateway,))
+    return ipv4, GuestNetwork("eth0", f"{link.address6}/64", link.gateway6, ()) if link.address6 else None
 
 
 @cache
