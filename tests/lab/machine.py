@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from ingle.api_server.adapters.qemu.command import kernel_arguments
+from ingle.api_server.adapters.qemu.command import EMULATED_CPU, kernel_arguments
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.host.tool import require
 from ingle.api_server.host.tsc import tsc_khz
@@ -32,9 +32,8 @@ _TAIL_LINES = 100  # a panic and its trace
 _FROZEN, _SCRATCH = "frozen-", "ingle-lab-"
 _UNUSED_SECONDS = 3600.0
 
-# Emulated, `rep movsb` goes byte by byte, and a walk of page tables step by step: what is not there is not taken, and a
-# page is cleared in a third of the time. cmpxchg16b is the slab allocator's, and where its lists broke (QEMU 7.2).
-_EMULATED_CPU = "max,la57=off,erms=off,fsrm=off,cx16=off"
+# cmpxchg16b is the slab allocator's, and where its lists broke (QEMU 7.2).
+_EMULATED_CPU = f"{EMULATED_CPU},cx16=off"
 _EMULATED_ARGUMENTS = "mitigations=off init_on_alloc=0"
 
 _FREEZING = Lock()

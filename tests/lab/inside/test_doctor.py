@@ -171,7 +171,7 @@ def test_a_network_helper_that_does_not_run_is_a_failure_and_one_for_disks_is_no
 
 def test_a_kernel_without_device_mapper_is_told(member: User) -> None:
     lab_run("systemctl", "stop", DEVICES)
-    lab_run("modprobe", "--remove", "dm_snapshot", "dm_mod")
+    lab_run("modprobe", "--remove", "dm_snapshot", "dm_zero", "dm_mod")
     check = examined(member)["device-mapper"]
     assert check.status == "warn"
     type_in(check.remedy)
