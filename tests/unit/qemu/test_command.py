@@ -68,6 +68,10 @@ def test_tcg_is_told_the_clock_and_kvm_finds_it_out() -> None:
     assert values(kvm, "-cpu") == ["host"]
 
 
+def test_an_emulated_processor_lacks_what_is_emulated_slowly() -> None:
+    assert {"max", "erms=off", "fsrm=off"} <= set(values(argv(), "-cpu")[0].split(","))
+
+
 def test_an_images_own_init_is_kept_from_what_would_harm() -> None:
     kernel = values(argv(replace(PLAN, vm=replace(PLAN.vm, init=Init.IMAGE))), "-append")[0]
     assert {"net.ifnames=0", "systemd.getty_auto=no"} <= set(kernel.split())

@@ -13,9 +13,9 @@ GUEST_NAMESERVER = "10.0.2.3"
 ROOT_DEVICE = "/dev/vda"
 READY_DEVICE = "/dev/ttyS1"
 EMULATED_CPU = "max,erms=off,fsrm=off,la57=off"
-"""Everything that QEMU emulates, but for what it does so slowly that a guest is better off without: `rep movsb` goes byte
-by byte, where a kernel or C library that has not heard of its being fast takes eight at a time; page tables of five
-levels take a fifth step for each miss."""
+"""All that QEMU emulates but what it does so slowly that a guest is better off without: `rep movsb` goes byte by byte,
+where a kernel or C library that has not heard of its being fast takes eight at a time; page tables of five levels take a
+fifth step for each miss."""
 
 
 def process_name(vm_id: str) -> str:
