@@ -14,8 +14,8 @@ ROOT_DEVICE = "/dev/vda"
 READY_DEVICE = "/dev/ttyS1"
 EMULATED_CPU = "max,erms=off,fsrm=off,la57=off"
 """All that QEMU emulates but what it does so slowly that a guest is better off without: `rep movsb` goes byte by byte,
-where a kernel or C library that has not heard of its being fast takes eight at a time; page tables of five levels take a
-fifth step for each miss."""
+where a kernel or C library that has not heard of its being fast takes eight at a time; page tables of five levels take
+one step more for each miss."""
 
 
 def process_name(vm_id: str) -> str:
