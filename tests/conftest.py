@@ -16,6 +16,8 @@ for _number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
+_PREPARED = "INGLE_TESTS_PREPARED"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -38,8 +40,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where nothing else was said, processes that share the tests share what is prepared for them."""
-    if "PYTEST_XDIST_WORKER" not in os.environ and config.option.prepared is None:
-        directory = tempfile.TemporaryDirectory(prefix="ingle-prepared-")
-        config.add_cleanup(directory.cleanup)
-        config.option.prepared = directory.name
+    """Processes that share the tests share what is prepared for them."""
+    if config.option.prepared is None:
+        if _PREPARED not in os.environ:
+            directory = tempfile.TemporaryDirectory(prefix="ingle-prepared-")
+            config.add_cleanup(directory.cleanup)
+            os.environ[_PREPARED] = directory.name
+        config.option.prepared = os.environ[_PREPARED]

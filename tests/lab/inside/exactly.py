@@ -1,6 +1,7 @@
 """What the machine has of ingle's, and what it is to have: one comparison for every way of breaking it."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -23,7 +24,7 @@ def what_there_is(user: str = "ingle") -> Things:
         "dmsetup ls": {
             line.split()[0] for line in lab_run("dmsetup", "ls", code=None).splitlines() if line.startswith("ingle-")
         },
-        "losetup": {each for each in lab_run("losetup", "-nO", "BACK-FILE").split() if each.startswith(str(STATE))},
+        "losetup": set(loop_files()),
         "pgrep qemu": set(lab_run("pgrep", "-r", "D,R,S,T", "-u", user, "qemu", code=None).split()),
         "/run/ingle": _tree("/run/ingle", "*", "server/*", "server/private/*", "server/vms/*"),
         "/run/ingle-helper": _tree("/run/ingle-helper", "*", "private/*"),
@@ -31,6 +32,20 @@ def what_there_is(user: str = "ingle") -> Things:
         "/dev/ingle": _tree("/dev/ingle", "*"),
         "/var/lib/ingle/vms": _tree("/var/lib/ingle/vms", "*"),
     }
+
+
+def loop_files() -> Iterable[str]:
+    """The files behind all loop devices. Not by their names there: those are of the helper's own view of the machine,
+    which goes with it."""
+    listed = lab_run("losetup", "--json", "--list", "--output", "BACK-INO,BACK-MAJ:MIN,BACK-FILE")
+    files = {_identity(path): str(path) for path in (*STATE.glob("images/*/*"), *STATE.glob("vms/*/*"))}
+    for each in json.loads(listed or '{"loopdevices": []}')["loopdevices"]:
+        yield files.get((int(each["back-ino"]), each["back-maj:min"].strip()), f"not there: {each['back-file']}")
+
+
+def _identity(path: Path) -> tuple[int, str]:
+    status = path.stat()
+    return status.st_ino, f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
 
 
 def what_the_store_says(vms: Sequence[dict[str, Any]]) -> Things:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import SECONDS, User, lab_run
+from lab.inside.exactly import loop_files
 
 REPOSITORY = Path(__file__).parents[3]
 STATE = Path("/var/lib/ingle")
@@ -55,11 +56,9 @@ def mapped() -> set[str]:
 
 
 def loops() -> list[str]:
-    """Files below the state directory that are loop devices."""
+    """Files that are loop devices."""
     lab_run("udevadm", "settle")
-    listed = lab_run("losetup", "--json", "--list", "--output", "BACK-FILE")
-    found = json.loads(listed)["loopdevices"] if listed.strip() else []
-    return sorted(Path(each["back-file"]).name for each in found if str(STATE) in each["back-file"])
+    return sorted(Path(path).name for path in loop_files())
 
 
 def nodes() -> set[str]:
