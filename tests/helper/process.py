@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,12 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def _takes_calls(path: Path) -> bool:
+    """A socket is there for a moment before anybody listens."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0
+
+
 class Helper:
     """`ingle-helper serve`. Start, stop and kill it as often as a test likes; the journal stays."""
 
@@ -73,7 +80,7 @@ class Helper:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS
-        while not self.socket.exists():
+        while not _takes_calls(self.socket):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "the helper doesn't come up"
             time.sleep(0.02)

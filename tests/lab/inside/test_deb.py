@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run, with_kernel_and_image
-from lab.inside.conftest import INGLE, package
+from lab.inside.conftest import INGLE, package, slow
 
 README = Path(__file__).parents[3] / "README.md"
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
@@ -143,6 +143,7 @@ def test_a_member_of_the_group_runs_vms_under_kvm_on_the_machines_network(user: 
         user.run("ingle", "vm", "delete", "--force", "web")
 
 
+@slow
 def test_an_upgrade_keeps_vms_and_what_the_operator_has_decided(user: User) -> None:
     policy = Path("/etc/ingle/helper.toml")
     policy.write_text(f"{policy.read_text()}max_taps = 7\n")

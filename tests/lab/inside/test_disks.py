@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import SECONDS, User, lab_run
+from lab.inside.conftest import slow
 from lab.inside.exactly import loop_files
 
 REPOSITORY = Path(__file__).parents[3]
@@ -24,8 +25,6 @@ MIB = 1 << 20
 
 # What tests/integration/test_recovery.py counts: a create's steps.
 ATTACH, ATTACHED, LAUNCHED, COMPLETE = 7, 8, 10, 14
-
-slow = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
 
 
 def told(user: User, *argv: str, code: int = 0) -> Any:
@@ -120,6 +119,7 @@ def test_what_is_written_outlives_restarts_and_the_device_is_there_while_the_vm_
         attached()
 
 
+@slow
 def test_a_disk_grows_and_keeps_what_is_on_it(member: User) -> None:
     with vm(member, "one", "--disk-size", "1G") as one:
         guest(member, "one", "echo kept >/root/data; sync")
@@ -133,6 +133,7 @@ def test_a_disk_grows_and_keeps_what_is_on_it(member: User) -> None:
         attached(one)
 
 
+@slow
 def test_vms_of_one_image_share_its_device_and_nothing_of_their_own(member: User) -> None:
     with vm(member, "one") as one:
         with vm(member, "two") as two:
@@ -145,6 +146,7 @@ def test_vms_of_one_image_share_its_device_and_nothing_of_their_own(member: User
         attached(one)
 
 
+@slow
 def test_a_guest_that_reboots_leaves_no_device(member: User) -> None:
     with vm(member, "one"):
         member.run("ingle", "vm", "exec", "-d", "one", "--", "sh", "-c", "echo b >/proc/sysrq-trigger")
@@ -169,6 +171,7 @@ def small(member: User) -> Iterator[Path]:
         image.unlink()
 
 
+@slow
 def test_a_disk_that_the_host_has_no_room_for_is_told_before_and_after_it_is_lost(member: User, small: Path) -> None:
     with vm(member, "one", "--disk-size", "2G"):
         changes = told(member, "vm", "show", "one")["disk_changes"]
@@ -221,7 +224,8 @@ def killing_server(before: int) -> Iterator[None]:
         script.unlink()
 
 
-@pytest.mark.parametrize("before", [pytest.param(ATTACH, marks=slow), ATTACHED, pytest.param(LAUNCHED, marks=slow)])
+@slow
+@pytest.mark.parametrize("before", [ATTACH, ATTACHED, LAUNCHED])
 def test_a_server_killed_in_a_create_leaves_nothing(member: User, before: int) -> None:
     with killing_server(before):
         member.run("ingle", "vm", "create", "--name", "doomed", "--network", "user", code=1)
@@ -231,6 +235,7 @@ def test_a_server_killed_in_a_create_leaves_nothing(member: User, before: int) -
     attached()
 
 
+@slow
 def test_a_server_killed_after_a_create_finds_the_vm_and_its_disk(member: User) -> None:
     with killing_server(COMPLETE):
         member.run("ingle", "vm", "create", "--name", "one", "--network", "user", code=1)
@@ -241,6 +246,7 @@ def test_a_server_killed_after_a_create_finds_the_vm_and_its_disk(member: User) 
         member.run("ingle", "vm", "delete", "--force", "one")
 
 
+@slow
 def test_a_server_killed_in_a_start_or_a_delete_leaves_it_stopped_or_deleted(member: User) -> None:
     member.run("ingle", "vm", "create", "--name", "kept", "--network", "user")
     guest(member, "kept", "echo kept >/root/data; sync")
@@ -257,6 +263,7 @@ def test_a_server_killed_in_a_start_or_a_delete_leaves_it_stopped_or_deleted(mem
     assert told(member, "vm", "list") == []
 
 
+@slow
 def test_a_restart_of_the_services_is_not_felt(member: User) -> None:
     with vm(member, "one") as one:
         guest(member, "one", "echo before >/root/data; sync")
@@ -271,6 +278,7 @@ def test_a_restart_of_the_services_is_not_felt(member: User) -> None:
         assert guest(member, "one", "cat /root/data") == "after"
 
 
+@slow
 def test_devices_that_are_gone_as_after_a_reboot_are_made_again_by_a_start(member: User) -> None:
     with vm(member, "one") as one:
         guest(member, "one", "echo kept >/root/data; sync")
@@ -303,6 +311,7 @@ def test_without_the_helper_another_is_taken_and_this_one_refused(member: User) 
         lab_run("systemctl", "start", "ingle-helper-dm.service")
 
 
+@slow
 def test_an_ordinary_users_server_refuses_it_with_what_to_do(dev: User) -> None:
     refusal = said(dev, "vm", "create", "--disk-backend", "dm-snapshot", code=1)
     assert "dm-snapshot: disks as device-mapper snapshots take the root helper of a system install" in refusal

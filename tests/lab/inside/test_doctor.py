@@ -14,6 +14,7 @@ from ingle.cli.findings import Check
 from ingle.cli.system.examination import install_checks
 from ingle.cli.system.manager import Systemd
 from lab.inside.commands import User, lab_run
+from lab.inside.conftest import slow
 
 DROP_INS = Path("/etc/systemd/system")
 HELPER, DEVICES, SERVER = "ingle-helper.service", "ingle-helper-dm.service", "ingle.service"
@@ -117,6 +118,7 @@ def test_a_drop_in_that_weakens_a_unit_is_named(member: User, drop_in: Path, wea
     assert (set(what.split("; ")), by) == (told, str(drop_in))
 
 
+@slow
 @pytest.mark.parametrize("drop_in", [HELPER], indirect=True)
 def test_a_drop_in_is_found_by_an_ordinary_user_and_gone_when_what_is_told_is_typed(
     member: User, drop_in: Path
@@ -139,6 +141,7 @@ def test_a_drop_in_that_takes_nothing_away_is_fine(member: User, drop_in: Path) 
     assert unwell(install()) == []
 
 
+@slow
 def test_a_file_that_was_changed_is_named(member: User) -> None:
     path = Path("/etc/tmpfiles.d/ingle.conf")
     path.write_text(path.read_text() + "d /run/theirs\n")
@@ -157,6 +160,7 @@ def test_a_server_that_does_not_run_is_a_failure(member: User) -> None:
     assert unwell(examined(member)) == []
 
 
+@slow
 def test_a_network_helper_that_does_not_run_is_a_failure_and_one_for_disks_is_none(member: User) -> None:
     lab_run("systemctl", "stop", HELPER, DEVICES)
     checks = examined(member, code=1)
@@ -178,6 +182,7 @@ def test_a_kernel_without_device_mapper_is_told(member: User) -> None:
     assert unwell(examined(member)) == []
 
 
+@slow
 def test_a_kvm_that_the_servers_user_may_not_open_is_told(member: User) -> None:
     os.chown("/dev/kvm", 0, 0)
     check = examined(member)["kvm"]
@@ -225,6 +230,7 @@ def examined_with_groups(*groups: str) -> Check:
     return Check(**check)
 
 
+@slow
 def test_who_is_not_in_the_group_or_was_not_at_login_is_told(member: User) -> None:
     check = examined_with_groups()
     assert (check.status, check.remedy) == ("warn", "sudo usermod -aG ingle dev, and log in again")

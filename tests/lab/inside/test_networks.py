@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run
+from lab.inside.conftest import slow
 
 WORLD, HOST = "192.0.2.1", "192.0.2.2"
 SERVE = """
@@ -114,11 +115,13 @@ def test_nat_is_off_until_it_is_switched_on_and_can_be_switched_on_a_running_vm(
         assert ask(member, "one", WORLD, 80, code=1) == ""
 
 
+@slow
 def test_nat_from_the_start(member: User, world: None) -> None:
     out = member.run("ingle", "vm", "run", "--rm", "--nat", "--", "perl", "-e", ASK, WORLD, "80")
     assert out.strip() == HOST
 
 
+@slow
 def test_a_published_port_is_reached_from_outside_while_the_vm_runs(member: User, world: None) -> None:
     ask_from_world = ("ip", "netns", "exec", "world", "perl", "-e", ASK, HOST, "8080")
     with vm(member, "one", "--publish", "8080:80"):
@@ -131,6 +134,7 @@ def test_a_published_port_is_reached_from_outside_while_the_vm_runs(member: User
         lab_run(*ask_from_world, code=1)
 
 
+@slow
 def test_a_restart_of_the_services_is_not_felt(member: User, world: None) -> None:
     with vm(member, "one", "--nat"), vm(member, "two") as two:
         serve(member, "two", 80)
@@ -140,6 +144,7 @@ def test_a_restart_of_the_services_is_not_felt(member: User, world: None) -> Non
         assert shown(member, "two")["address"] == two
 
 
+@slow
 def test_the_host_knows_the_names(member: User) -> None:
     with vm(member, "one") as one, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
         question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03one\x02vm\x00\x00\x01\x00\x01"
@@ -148,6 +153,7 @@ def test_the_host_knows_the_names(member: User) -> None:
         assert caller.recv(512).endswith(socket.inet_aton(one))
 
 
+@slow
 def test_nothing_is_left_of_vms_that_are_gone(member: User) -> None:
     with vm(member, "one", "--nat", "--publish", "8080:80"), vm(member, "two", "--network", "backend"):
         assert lab_run("ip", "-brief", "link").count("ingb") == 2

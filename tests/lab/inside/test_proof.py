@@ -14,6 +14,7 @@ import pytest
 from busy import Client, busy, give_up, spec
 from ingle.v1 import operation_pb2, vm_pb2
 from lab.inside.commands import User, lab_run
+from lab.inside.conftest import slow
 from lab.inside.exactly import what_the_store_says, what_there_is
 
 UNITS = ("ingle.service", "ingle-helper.service", "ingle-helper-dm.service")
@@ -21,7 +22,6 @@ STAGES = 14  # of a create
 KEPT = 100  # the number of a VM that is none of those
 UP_SECONDS = 120.0
 
-slow = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
 
 RecordProperty = Callable[[str, object], None]
 
@@ -69,7 +69,8 @@ def kill_everything(chance: random.Random) -> None:
         time.sleep(0.3)
 
 
-@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=slow) for seed in range(2, 50))])
+@slow
+@pytest.mark.parametrize("seed", range(5))
 def test_killed_at_a_random_instant_under_load(kept: vm_pb2.Vm, seed: int, record_property: RecordProperty) -> None:
     chance = random.Random(seed)
     done: Counter[str] = Counter()
@@ -83,12 +84,14 @@ def test_killed_at_a_random_instant_under_load(kept: vm_pb2.Vm, seed: int, recor
     record_property("VMs", [vm["state"] for vm in found])
 
 
+@slow
 def test_creates_given_up_at_every_stage_leave_nothing(member: User, record_property: RecordProperty) -> None:
     with Client() as client:
         record_property("creates", dict(give_up(client, STAGES)))
         assert assert_exactly(client) == []
 
 
+@slow
 def test_a_helper_that_is_killed_in_the_middle_of_a_start_is_not_felt(member: User) -> None:
     with Client() as client:
         begun = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(0))).operation
@@ -103,6 +106,7 @@ def test_a_helper_that_is_killed_in_the_middle_of_a_start_is_not_felt(member: Us
         assert assert_exactly(client) == []
 
 
+@slow
 def test_interfaces_and_devices_of_others_with_names_like_ours_survive_all_of_it(member: User) -> None:
     lab_run("ip", "link", "add", "ingb9", "type", "bridge")
     lab_run("dmsetup", "create", "ingle-0123456789ab", "--table", "0 8 zero")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run
-from lab.inside.conftest import INGLE, package
+from lab.inside.conftest import INGLE, package, slow
 
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
 MOST_EXPOSURE = 2.0
@@ -77,6 +77,7 @@ def test_a_member_of_the_group_talks_to_it_and_runs_vms(member: User) -> None:
     assert json.loads(member.run("ingle", "vm", "list", "--json")) == []
 
 
+@slow
 def test_who_is_no_member_can_not_open_the_socket_and_has_a_server_of_its_own(member: User, dev: User) -> None:
     knock = "import socket; socket.socket(socket.AF_UNIX).connect('/run/ingle/api.sock')"
     ended = subprocess.run(
@@ -106,6 +107,7 @@ def test_vms_survive_a_restart_of_the_services(member: User) -> None:
         member.run("ingle", "vm", "delete", "--force", "kept")
 
 
+@slow
 def test_what_was_changed_by_hand_is_told_and_mended(member: User) -> None:
     unit = Path("/etc/systemd/system/ingle.service")
     unit.write_text(unit.read_text().replace("NoNewPrivileges=yes", "NoNewPrivileges=no"))
@@ -130,6 +132,7 @@ def test_an_ordinary_user_installs_nothing(member: User) -> None:
     assert status()["healthy"] is True
 
 
+@slow
 def test_uninstalling_leaves_state_and_a_purge_leaves_nothing(member: User) -> None:
     member.run("ingle", "vm", "create", "--name", "doomed", "--network", "user")
     lab_run(INGLE, "system", "uninstall", "--yes")
