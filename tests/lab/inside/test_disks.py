@@ -274,7 +274,7 @@ def test_a_restart_of_the_services_is_not_felt(member: User) -> None:
         guest(member, "one", "echo 3 >/proc/sys/vm/drop_caches; test $(cat /root/data) = before")
         guest(member, "one", "echo after >/root/data; sync")
         assert guest(member, "one", "cat /proc/sys/kernel/random/boot_id") == boot
-        until(lambda: member.run("ingle", "vm", "restart", "one", code=None, merged=True) == "")
+        until(lambda: member.run("ingle", "vm", "restart", "one", code=None).strip() == "one")
         assert guest(member, "one", "cat /root/data") == "after"
 
 
