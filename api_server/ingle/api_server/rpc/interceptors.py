@@ -86,7 +86,9 @@ class _Call:
             _check(context)
             return await self._handler.stream_unary(self._decode_all(requests), context)
 
-    async def streaming(self, request: Any, context: Context) -> AsyncIterator[object]:
+    async def streaming(self, request: Any, context: Context) -> None:
+        # Written here, and not by grpc as a generator yields: who is interrupted in the middle of that ends the call
+        # without a status, and its caller waits for ever.
         async with _Guard(self._method, context, self._calls):
             _check(context)
             if self._handler.request_streaming:
@@ -95,7 +97,7 @@ class _Call:
                 responses = self._handler.unary_stream(self._decode(request), context)
             try:
                 async for response in responses:
-                    yield response
+                    await context.write(response)
             finally:
                 # A caller that goes away must end the method now, not when the garbage collector finds it.
                 await responses.aclose()
