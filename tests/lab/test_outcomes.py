@@ -14,6 +14,9 @@ import pytest
 
 from lab.disk import REPOSITORY
 
+# Four labs, one after the other: minutes, and of use to whoever changes the lab.
+pytestmark = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
+
 SAMPLES = "tests/lab/inside/outcome_samples.py"
 MARK = f"INGLE_LAB_TEST={secrets.token_hex(8)}"
 
