@@ -99,15 +99,16 @@ class Run:
                 return
 
     def close(self) -> None:
-        """Take the logs and the coverage of a lab that lives, and end it."""
+        """Take the logs and the coverage of a lab that lives, and end it; nothing happens when it has ended."""
+        lab, self._machine = self._machine, None
         with self._stack:
-            if self._machine is None:
+            if lab is None:
                 return
             try:
-                journal = self._machine.guest.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic")
+                journal = lab.guest.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic")
                 (self._logs / "journal.log").write_text(journal)
                 if self._coverage is not None:
-                    self._machine.guest.copy_out(_COVERAGE, self._coverage)
+                    lab.guest.copy_out(_COVERAGE, self._coverage)
             except (GuestError, RuntimeError) as error:
                 self._say(f"its journal and coverage are lost: {error}")
 
