@@ -5,7 +5,6 @@ It is made once for each version of its recipe, which is the files named in RECI
 """
 
 import asyncio
-import fcntl
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+from harness import exclusively
 from ingle.api_server.adapters.kernel.source import Kernels
 from ingle.api_server.adapters.rootfs import bootstrap
 from ingle.api_server.adapters.rootfs.source import RootFileSystems
@@ -50,8 +50,7 @@ def cached(say: Say) -> Path:
     Raises HostProblem, ToolFailed, CalledProcessError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ingle-lab"
     cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusively(cache / "lock"):
         requirements = _requirements()
         directory = cache / _digest(requirements)
         if not directory.exists():

@@ -34,14 +34,11 @@ class Lab:
             raise LabError(f"not run: {self._failure}")
         try:
             return list(self._run.result().reports(node_id))
-        except LabDiedError as error:
-            if not self._replaced:
+        except Exception as error:
+            if isinstance(error, LabDiedError) and not self._replaced:
                 self._say(f"{error}\nanother one goes on from {node_id}")
                 self._replace(node_id)
                 return self.reports(node_id)
-            self._failure = str(error).splitlines()[0]
-            raise
-        except Exception as error:
             self._failure = str(error).splitlines()[0]
             raise
         finally:

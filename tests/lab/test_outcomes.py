@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import pytest
 
 from lab.disk import REPOSITORY
+from lab.inside.conftest import slow
 
 # Four labs, one after the other: minutes, and of use to whoever changes the lab.
-pytestmark = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
+pytestmark = slow
 
 SAMPLES = "tests/lab/inside/outcome_samples.py"
 MARK = f"INGLE_LAB_TEST={secrets.token_hex(8)}"

@@ -18,8 +18,6 @@ from typing import IO
 SECONDS = 180
 """Nothing takes so long; a command that does is killed, and its test fails."""
 
-_STREAMS = 3
-
 
 class Preloaded:
     """`ingle` with its modules loaded: see preloaded.py. Its socket is in a directory of root's."""
