@@ -108,8 +108,10 @@ def test_nat_lets_a_vm_out_until_it_is_switched_off(helper: Helper, outside: Nam
 
 
 def test_what_a_vm_may_not_it_is_told_at_once(helper: Helper, outside: Namespace) -> None:
-    with helper.guest(2) as guest, pytest.raises(OSError, match=r"No route to host|Permission denied"):
-        dial(guest.namespace, OUTSIDE, 80, timeout=30)
+    with helper.guest(2, 1) as guest, helper.guest(258, 2) as apart:
+        for other in (OUTSIDE, apart.ipv4, apart.ipv6):
+            with pytest.raises(OSError, match=r"No route to host|Permission denied"):
+                dial(guest.namespace, other, 80, timeout=30)
 
 
 def test_outside_reaches_no_vm_even_when_it_has_a_route(helper: Helper, outside: Namespace) -> None:
