@@ -34,4 +34,5 @@ find "$site_packages" -name '*.py' -exec chmod a-x {} +
 chmod -R u=rwX,go=rX "$tree"
 mkdir -p "$into"
 rm -f "$into"/ingle_*.deb
-dpkg-deb --build --root-owner-group "$tree" "$into/ingle_${version}_$architecture.deb"
+# A fifth larger than by xz, in a twentieth of the time.
+dpkg-deb --build -Zzstd -z9 --root-owner-group "$tree" "$into/ingle_${version}_$architecture.deb"
