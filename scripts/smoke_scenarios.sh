@@ -364,13 +364,14 @@ a_system_install_is_healthy() {
 
 a_life_in_a_shared_network() {
   ingle vm create --name shared --network smoke --nat --publish 18080:80 --memory 256M
+  trap 'ingle vm delete --force shared' EXIT
   address=$(vm_value shared address)
   # What is in a set is for the kernel to say.
   nft list set inet ingle nat4 | grep -wF "$address"
   nft list map inet ingle ports4 | grep -F "tcp . 18080 : $address . 80"
   ingle vm set shared --nat off
   expect 1 grep -wF "$address" <(nft list set inet ingle nat4)
-  ingle vm exec shared -- getent hosts shared.vm | grep -F "$address"
+  ingle vm exec shared -- getent ahostsv4 shared.vm | grep -F "$address"
   boot=$(vm_value shared boot_id)
   ingle system restart
   [ "$(vm_value shared boot_id)" = "$boot" ]
@@ -378,6 +379,7 @@ a_life_in_a_shared_network() {
   refused 18080 ingle vm create --name late --network smoke --publish 18080:80
   ingle vm kill shared
   expect 1 grep -F "$address" <(nft list map inet ingle ports4)
+  trap - EXIT
   ingle vm delete shared
 }
 

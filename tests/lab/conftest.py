@@ -120,8 +120,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         session.config.pluginmanager.register(Host(session.config, items), "lab-host")
 
 
-def _place(item: pytest.Item) -> int:
-    return ("", *_LABS).index(_lab_of(item)) if is_inside(item) else 0
+def _place(item: pytest.Item) -> tuple[int, str]:
+    """In the order of their files, whichever way they were named: the last of the installed lab's removes ingle."""
+    return (("", *_LABS).index(_lab_of(item)), item.path.name) if is_inside(item) else (0, "")
 
 
 def _lab_of(item: pytest.Item) -> str:

@@ -15,7 +15,10 @@ export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=i
 unset PIP_FIND_LINKS PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_CERT
 for venv in ingle:/opt/ingle tests:/opt/lab/venv; do
   python3 -m venv "${venv#*:}"
-  "${venv#*:}/bin/pip" install --quiet --no-index --find-links /opt/lab/wheels --require-hashes -r "/opt/lab/${venv%%:*}.txt"
+  "${venv#*:}/bin/pip" install --quiet --no-compile --no-index --find-links /opt/lab/wheels --require-hashes \
+    -r "/opt/lab/${venv%%:*}.txt"
+  # mmdebstrap sets the times of new files back to its own start. Bytecode that goes by its source's would be stale.
+  "${venv#*:}/bin/python" -m compileall -q -f -j 0 --invalidation-mode unchecked-hash "${venv#*:}/lib"
 done
 (cd /opt/ingle/lib/python3*/site-packages && pwd) >"$(echo /opt/lab/venv/lib/python3*/site-packages)/ingle.pth"
 rm -r /opt/lab/wheels
