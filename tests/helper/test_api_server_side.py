@@ -23,8 +23,21 @@ def listed(helper: Helper) -> pb.ListResponse:
     return response
 
 
-async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(helper: Helper) -> None:
-    network = HelperNetwork(helper.socket)
+def sysctls(directory: Path, *, ipv6: int) -> Path:
+    """Those of a host that forwards IPv6, or not."""
+    name = directory / "ipv6/conf/all/forwarding"
+    name.parent.mkdir(parents=True)
+    name.write_text(f"{ipv6}\n")
+    return directory
+
+
+async def test_there_is_no_way_out_by_ipv6_where_it_leads_nowhere(helper: Helper, tmp_path: Path) -> None:
+    link = await HelperNetwork(helper.socket, sysctls=sysctls(tmp_path, ipv6=0)).connect(SHARED)
+    assert (link.address6, link.gateway6) == ("fd69:6e67:6c65::2", "")
+
+
+async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(helper: Helper, tmp_path: Path) -> None:
+    network = HelperNetwork(helper.socket, sysctls=sysctls(tmp_path, ipv6=1))
     ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP))
     wanted = replace(SHARED, nat=True, ports=ports)
     link = await network.connect(wanted)

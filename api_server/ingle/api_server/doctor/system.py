@@ -8,6 +8,7 @@ from ingle.api_server.adapters.disk import ReflinkDisk
 from ingle.api_server.adapters.helper import HelperFindings, Obstacle, ObstacleKind, Usage, examine_helper
 from ingle.api_server.adapters.sqlite import vms_by_network
 from ingle.api_server.config import Config, Paths
+from ingle.api_server.host.forwarding import SYSCTLS, forwards_ipv4, forwards_ipv6
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.model.check import Check, Status
 from ingle.api_server.model.errors import IngleError
@@ -15,7 +16,6 @@ from ingle.api_server.model.network import VMS_PER_NETWORK
 from ingle.api_server.version import VERSION
 
 _TUN = Path("/dev/net/tun")
-_SYSCTLS = Path("/proc/sys/net")
 _DEVICE_MAPPER = Path("/sys/class/misc/device-mapper")
 _NEARLY = 0.9
 _NAMED = 5
@@ -30,7 +30,7 @@ async def system_checks(config: Config) -> list[Check]:
     return [
         *await network_checks(config.helper, config.paths.database),
         tun_check(_TUN),
-        forwarding_check(_SYSCTLS),
+        forwarding_check(),
         *await disk_checks(config.device_helper, config.paths),
     ]
 
@@ -129,22 +129,17 @@ def tun_check(device: Path) -> Check:
     return Check("tun", "pass", f"{device} opens")
 
 
-def forwarding_check(sysctls: Path) -> Check:
-    """`sysctls`: /proc/sys/net."""
-    ipv4, ipv6 = (
-        (sysctls / name).is_file() and (sysctls / name).read_text().strip() != "0"
-        for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
-    )
-    if not ipv4:
+def forwarding_check(sysctls: Path = SYSCTLS) -> Check:
+    """`sysctls`: as of host.forwarding."""
+    if not forwards_ipv4(sysctls):
         return Check(
             "forwarding",
             "fail",
             "this host does not forward IPv4 packets, so VMs with NAT or published ports don't start",
             "sudo sysctl -w net.ipv4.ip_forward=1; grep -r ip_forward /etc/sysctl.conf /etc/sysctl.d",
         )
-    return Check(
-        "forwarding", "pass", "IPv4 and IPv6" if ipv6 else "IPv4; NAT is for IPv4 alone, as IPv6 is not forwarded"
-    )
+    detail = "IPv4 and IPv6" if forwards_ipv6(sysctls) else "IPv4; NAT is for IPv4 alone, as IPv6 is not forwarded"
+    return Check("forwarding", "pass", detail)
 
 
 async def disk_checks(socket: Path, paths: Paths) -> list[Check]:

@@ -19,6 +19,7 @@ class Link:
     address6: str = ""
     """In a /64; empty: there is no IPv6, and no gateway6 either."""
     gateway6: str = ""
+    """Empty: what is on the network is all that IPv6 reaches."""
 
 
 class HostNetwork(Protocol):

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ingle.api_server.adapters.helper.calls import PATIENCE_SECONDS, Calls
+from ingle.api_server.host.forwarding import SYSCTLS, forwards_ipv6
 from ingle.api_server.model.errors import IngleError, Reason
 from ingle.api_server.model.network import SLOTS_PER_NETWORK, Protocol
 from ingle.api_server.model.vm import Vm
@@ -15,10 +16,11 @@ _PROTOCOLS = {Protocol.TCP: pb.PROTOCOL_TCP, Protocol.UDP: pb.PROTOCOL_UDP}
 
 
 class HelperNetwork:
-    """Implements ports.network.HostNetwork over the helper's socket."""
+    """Implements ports.network.HostNetwork over the helper's socket. `sysctls`: as of host.forwarding."""
 
-    def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS, sysctls: Path = SYSCTLS) -> None:
         self._calls = Calls(socket, "ingle-helper", patience)
+        self._sysctls = sysctls
 
     async def problem(self) -> str:
         try:
@@ -46,7 +48,8 @@ class HelperNetwork:
             _PREFIX_LENGTH,
             network.ipv4_gateway,
             address6=tap.ipv6,
-            gateway6=network.ipv6_gateway,
+            # Where it would lead nowhere, whoever takes it waits for minutes.
+            gateway6=network.ipv6_gateway if forwards_ipv6(self._sysctls) else "",
         )
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
