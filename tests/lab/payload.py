@@ -2,12 +2,14 @@
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
 from pathlib import Path
 
+from harness import exclusively
 from lab.disk import REPOSITORY
 
 _OTHER_SOURCES = ("guest_agent", "hatch_build.py", "pyproject.toml", "README.md", "scripts/build_agent.sh")
@@ -38,14 +40,16 @@ def package(cache: Path, wheel: Path) -> Path:
 def _built(cache: Path, kind: str, digest: str, before: list[str], *after: str) -> Path:
     """The one file that a command makes in a directory."""
     directory = cache / f"{kind}-{digest}"
-    if not directory.exists():
-        for outdated in cache.glob(f"{kind}-*/*"):
-            outdated.unlink()
-        new = cache / f"{kind}-new"
-        built = subprocess.run([*before, str(new), *after], cwd=REPOSITORY, check=False, capture_output=True, text=True)
-        if built.returncode != 0:
-            raise RuntimeError(f"the {kind} can't be built:\n{built.stdout}{built.stderr}")
-        new.rename(directory)
+    with exclusively(cache / "lock"):
+        if not directory.exists():
+            for outdated in cache.glob(f"{kind}-*"):
+                shutil.rmtree(outdated)
+            new = cache / f"{kind}-new"
+            command = [*before, str(new), *after]
+            built = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+            if built.returncode != 0:
+                raise RuntimeError(f"the {kind} can't be built:\n{built.stdout}{built.stderr}")
+            new.rename(directory)
     (path,) = directory.iterdir()
     return path
 

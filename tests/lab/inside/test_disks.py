@@ -87,19 +87,15 @@ def _nothing_is_left(member: User) -> Iterator[None]:
     attached()
 
 
-def test_a_system_takes_them_by_itself_for_guests_under_kvm(member: User) -> None:
-    with vm(member, "one") as one:
+def test_a_system_takes_them_by_itself_and_its_server_sees_no_other_block_device(member: User) -> None:
+    pid = lab_run("systemctl", "show", "--value", "--property", "MainPID", "ingle.service").strip()
+    with vm(member, "one") as one:  # made after the server, and its /dev, began
         shown = told(member, "vm", "show", "one")
         assert (shown["disk_backend"], shown["running_acceleration"]) == ("dm-snapshot", "kvm")
         attached(one)
         changes = STATE / "vms" / one / "disk.cow"
         assert changes.stat().st_blocks * 512 < 64 * MIB < changes.stat().st_size
         assert (NODES / one).stat().st_mode & 0o777 == 0o600
-
-
-def test_the_server_sees_its_own_block_devices_and_no_others(member: User) -> None:
-    pid = lab_run("systemctl", "show", "--value", "--property", "MainPID", "ingle.service").strip()
-    with vm(member, "one") as one:  # made after the server, and its /dev, began
         dev = Path(f"/proc/{pid}/root/dev")
         found = {path.relative_to(dev) for path in dev.rglob("*") if stat.S_ISBLK(path.lstat().st_mode)}
         assert found == {Path("ingle", one)}
