@@ -17,7 +17,8 @@ from lab.machine import LabDiedError, LabError, Machine
 
 _INSIDE = "/opt/lab/repository"
 _NODE_IDS = "/run/lab/node-ids"
-_COVERAGE = "/var/tmp/lab-coverage"
+# Where services with a /tmp of their own can write as well. What ingle.service leaves there, its RemoveIPC= removes.
+_COVERAGE = "/dev/shm/lab-coverage"
 
 # A test inside that hangs shows its stacks after faulthandler_timeout; that has to get into the log.
 _SILENCE_SECONDS = 420.0
@@ -32,11 +33,13 @@ cd {_INSIDE}
 exec /opt/lab/venv/bin/python -m pytest -p lab.inside_plugin -p no:cacheprovider "$@" 3>&1 >&2
 """
 _INSTALL = f"/opt/ingle/bin/pip install --quiet --no-index --no-deps {_INSIDE}/dist/*.whl"
+_MEASURED = {"COVERAGE_PROCESS_START": f"{_INSIDE}/pyproject.toml", "COVERAGE_FILE": f"{_COVERAGE}/coverage"}
 _MEASURE = f"""
 mkdir -m 1777 {_COVERAGE}
 tests=$(echo /opt/lab/venv/lib/python3*/site-packages)
 for hook in "$tests"/*coverage*.pth; do cp "$hook" "$(cat "$tests/ingle.pth")"; done
 echo "$tests" >"$(cat "$tests/ingle.pth")/a0_tests.pth"
+systemctl set-environment {" ".join(f"{name}={value}" for name, value in _MEASURED.items())}
 """
 
 
@@ -76,7 +79,7 @@ class Run:
         env = {NODE_IDS: _NODE_IDS, "PYTHONDONTWRITEBYTECODE": "1"}
         if self._coverage is not None:
             lab.guest.run("sh", "-ec", _MEASURE)
-            env |= {"COVERAGE_PROCESS_START": f"{_INSIDE}/pyproject.toml", "COVERAGE_FILE": f"{_COVERAGE}/coverage"}
+            env |= _MEASURED
         files = dict.fromkeys(node_id.partition("::")[0] for node_id in node_ids)
         command = ("sh", "-c", _PYTEST, "sh", *options, *files)
         pytest = lab.guest.start(*command, env=env, stdout=self._take, stderr=self._log)
@@ -108,6 +111,7 @@ class Run:
                 journal = lab.guest.run("journalctl", "--boot", "--no-pager", "--output=short-monotonic")
                 (self._logs / "journal.log").write_text(journal)
                 if self._coverage is not None:
+                    lab.guest.run("systemctl", "stop", "ingle*")  # which writes what was measured
                     lab.guest.copy_out(_COVERAGE, self._coverage)
             except (GuestError, RuntimeError) as error:
                 self._say(f"its journal and coverage are lost: {error}")

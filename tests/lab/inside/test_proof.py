@@ -59,6 +59,7 @@ def kill_everything(chance: random.Random) -> None:
     # Somebody who kills it so often is no reason for systemd to give up.
     lab_run("systemctl", "reset-failed", *UNITS)
     before = pids()
+    assert all(before.values()), before
     for pid in chance.sample(list(before.values()), len(before)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
