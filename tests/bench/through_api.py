@@ -11,6 +11,7 @@ from bench.subject import CHUNK, FIRST_WORD, SMALL_FILE
 from bench.through_agent import SESSION
 from harness import Server
 from ingle.v1 import guest_pb2
+from ingle.v1.upload_pb2 import UploadEnd
 
 
 class ThroughApi:
@@ -64,6 +65,7 @@ class ThroughApi:
             yield guest_pb2.CopyInRequest(start=guest_pb2.CopyInStart(vm=self._vm, path=self._unpacked))
             for at in range(0, len(archive), CHUNK):
                 yield guest_pb2.CopyInRequest(data=archive[at : at + CHUNK])
+            yield guest_pb2.CopyInRequest(end=UploadEnd())
 
         return timed(lambda: self._guest.CopyIn(requests()))
 
@@ -94,6 +96,7 @@ class ThroughApi:
             )
             for piece in data:
                 yield guest_pb2.WriteFileRequest(data=piece)
+            yield guest_pb2.WriteFileRequest(end=UploadEnd())
 
         self._guest.WriteFile(requests())
 

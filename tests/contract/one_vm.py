@@ -1,10 +1,12 @@
-"""A server of its own process whose every VM is the agent at a socket: the file calls, and nothing else.
+"""A server of its own process whose every VM is the agent at a socket: the guest calls, and nothing else.
 
 python -m contract.one_vm AGENT_SOCKET API_SOCKET
 """
 
 import asyncio
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -13,7 +15,7 @@ from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
 from ingle.api_server.ports.guest import GuestChannel
 from ingle.api_server.rpc import interceptors
-from ingle.api_server.rpc.guest_files import FileCalls
+from ingle.api_server.rpc.guest import GuestServicer
 from ingle.v1 import guest_pb2_grpc
 
 
@@ -29,19 +31,29 @@ class OneVm:
     def channel(self, vm: object) -> GuestChannel:
         return Dialler().channel(self._endpoint)
 
+    @asynccontextmanager
+    async def conversation(self, vm: object) -> AsyncIterator[GuestChannel]:
+        yield self.channel(vm)
 
-def new_server(agent_socket: str, api_socket: str) -> grpc.aio.Server:
+    async def check_killed(self, vm: object) -> None:
+        """No VM ends here."""
+
+
+def new_server(
+    agent_socket: str, api_socket: str, interceptor: interceptors.CallInterceptor | None = None
+) -> grpc.aio.Server:
     """Not started yet."""
     world: Any = OneVm(AgentEndpoint(UnixAddress(agent_socket)))
-    server = grpc.aio.server(interceptors=(interceptors.CallInterceptor(),))
-    guest_pb2_grpc.add_GuestServiceServicer_to_server(FileCalls(world, world), server)  # type: ignore[abstract] # what tests call
+    server = grpc.aio.server(interceptors=(interceptor or interceptors.CallInterceptor(),))
+    guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestServicer(world, world, world), server)
     server.add_insecure_port(f"unix:{api_socket}")
     return server
 
 
 async def _serve() -> None:
     vars(interceptors)["PEER_PREFIX"] = "unix:"  # there is no gate before this server
-    server = new_server(*sys.argv[1:])
+    agent_socket, api_socket = sys.argv[1:]
+    server = new_server(agent_socket, api_socket)
     await server.start()
     print("ready", flush=True)  # noqa: T201 - who started it waits for this
     await server.wait_for_termination()

@@ -5,6 +5,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 from ingle.cli.client import Call, Client
+from ingle.v1.upload_pb2 import UploadEnd
 
 _PIECE = 256 * 1024
 
@@ -14,7 +15,8 @@ _R = TypeVar("_R", bound=Message)
 class Upload(Generic[_R]):
     """A writable that sends: `write` waits while the server does not take more, and raises CliError when it refuses.
 
-    `request` is the type of the messages; its `data` carries the bytes."""
+    `request` is the type of the messages; its `data` carries the bytes. Nothing is committed unless `finish` is called:
+    only when the source has truly ended."""
 
     def __init__(self, client: Client, call: Call[_R], request: type[Message]) -> None:
         self._client = client
@@ -34,8 +36,8 @@ class Upload(Generic[_R]):
         return len(data)
 
     def finish(self) -> _R:
-        """Nothing more comes; the server's answer."""
-        self._call.send(self._request(data=b""), last=True)
+        """All was sent; the server's answer."""
+        self._call.send(self._request(end=UploadEnd()), last=True)
         return self._call.result()
 
     def cancel(self) -> None:

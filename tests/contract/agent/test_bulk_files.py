@@ -12,6 +12,7 @@ import pytest
 
 from contract.agent.conftest import Agent
 from ingle.v1 import guest_pb2, guest_pb2_grpc
+from ingle.v1.upload_pb2 import UploadEnd
 
 _GIGABYTE = 1 << 30
 _PIECE = 1 << 18
@@ -76,6 +77,7 @@ def _write(guest: guest_pb2_grpc.GuestServiceStub, path: Path, size: int) -> str
             piece = number.to_bytes(8, "big") + pattern
             digest.update(piece)
             yield guest_pb2.WriteFileRequest(data=piece)
+        yield guest_pb2.WriteFileRequest(end=UploadEnd())
 
     assert guest.WriteFile(requests()).file.size_bytes == size
     return digest.hexdigest()

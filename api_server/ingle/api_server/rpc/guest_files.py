@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,16 +12,14 @@ from ingle.api_server.model.guest_files import LARGEST_PAGE, FileInfo, FileType,
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.ports.guest_files import GuestFiles
 from ingle.api_server.ports.store import Store
+from ingle.api_server.rpc import uploads
 from ingle.v1 import guest_pb2, guest_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
-Upload = guest_pb2.WriteFileRequest | guest_pb2.CopyInRequest
-U = TypeVar("U", guest_pb2.WriteFileRequest, guest_pb2.CopyInRequest)
 
 _TYPES: Mapping[FileType, guest_pb2.FileType.ValueType] = {
     kind: guest_pb2.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType
 }
-_LARGEST_PIECE = 1024 * 1024
 _LARGEST_MODE = 0o7777
 
 
@@ -49,10 +47,10 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     async def WriteFile(
         self, request_iterator: AsyncIterator[guest_pb2.WriteFileRequest], context: Context
     ) -> guest_pb2.WriteFileResponse:
-        start = (await _first(request_iterator)).start
+        start = (await uploads.first(request_iterator)).start
         mode = _mode(start.mode) if start.HasField("mode") else None
         spec = WriteSpec(_path(start.path), mode, start.owner, start.parents, start.append, start.user)
-        info = await (await self._files(start.vm)).write(spec, _data(request_iterator))
+        info = await (await self._files(start.vm)).write(spec, uploads.pieces(request_iterator))
         return guest_pb2.WriteFileResponse(file=_file_info(info))
 
     async def StatFile(self, request: guest_pb2.StatFileRequest, context: Context) -> guest_pb2.StatFileResponse:
@@ -97,11 +95,11 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     async def CopyIn(
         self, request_iterator: AsyncIterator[guest_pb2.CopyInRequest], context: Context
     ) -> guest_pb2.CopyInResponse:
-        start = (await _first(request_iterator)).start
+        start = (await uploads.first(request_iterator)).start
         path = _path(start.path)
         files = await self._files(start.vm)
         copied = await files.copy_in(
-            path, _data(request_iterator), preserve_owners=start.preserve_owners, user=start.user
+            path, uploads.pieces(request_iterator), preserve_owners=start.preserve_owners, user=start.user
         )
         return guest_pb2.CopyInResponse(
             entries=copied.entries, bytes=copied.bytes, attributes_left_out=copied.attributes_left_out
@@ -124,23 +122,6 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
 
     async def _files(self, reference: str) -> GuestFiles:
         return self._fleet.channel(await self._store.vm(reference)).files
-
-
-async def _first(requests: AsyncIterator[U]) -> U:
-    """The message that says what the data is for."""
-    first = await anext(aiter(requests), None)
-    if first is None or first.WhichOneof("message") != "start":
-        raise InvalidArgument("the first message must be `start`")
-    return first
-
-
-async def _data(requests: AsyncIterator[Upload]) -> AsyncIterator[bytes]:
-    async for request in requests:
-        if request.WhichOneof("message") != "data":
-            raise InvalidArgument("only `data` is allowed after `start`")
-        if len(request.data) > _LARGEST_PIECE:
-            raise InvalidArgument(f"{len(request.data)} bytes of data at once; {_LARGEST_PIECE} is allowed")
-        yield request.data
 
 
 def _path(path: str) -> str:

@@ -183,8 +183,8 @@ class GuestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WriteFile(self, request_iterator, context):
-        """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
-        all; a symbolic link at the end of the path is replaced, never followed.
+        """The caller sends start, then data, then end. The file is replaced when end has come, as a whole or not at all; a
+        symbolic link at the end of the path is replaced, never followed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,7 +223,8 @@ class GuestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CopyIn(self, request_iterator, context):
-        """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+        """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
+        before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
         link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
         tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
         file's size, in the place of GNU.sparse.*: then large holes cost nothing.

@@ -58,8 +58,8 @@ class GuestServiceStub:
     ReadFile: _grpc.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]
     """The content as it comes, then end as the last message."""
     WriteFile: _grpc.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]
-    """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
-    all; a symbolic link at the end of the path is replaced, never followed.
+    """The caller sends start, then data, then end. The file is replaced when end has come, as a whole or not at all; a
+    symbolic link at the end of the path is replaced, never followed.
     """
     StatFile: _grpc.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]
     ListDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]
@@ -69,7 +69,8 @@ class GuestServiceStub:
     """A symbolic link is removed itself, never what it leads to."""
     Rename: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]
     CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
-    """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+    """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
+    before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
     link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
     tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
     file's size, in the place of GNU.sparse.*: then large holes cost nothing.
@@ -117,8 +118,8 @@ class GuestServiceAsyncStub(GuestServiceStub):
     ReadFile: _aio.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]  # type: ignore[assignment]
     """The content as it comes, then end as the last message."""
     WriteFile: _aio.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]  # type: ignore[assignment]
-    """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
-    all; a symbolic link at the end of the path is replaced, never followed.
+    """The caller sends start, then data, then end. The file is replaced when end has come, as a whole or not at all; a
+    symbolic link at the end of the path is replaced, never followed.
     """
     StatFile: _aio.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]  # type: ignore[assignment]
     ListDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]  # type: ignore[assignment]
@@ -128,7 +129,8 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """A symbolic link is removed itself, never what it leads to."""
     Rename: _aio.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]  # type: ignore[assignment]
     CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
-    """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+    """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
+    before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
     link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
     tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
     file's size, in the place of GNU.sparse.*: then large holes cost nothing.
@@ -221,8 +223,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_guest_pb2.WriteFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.WriteFileResponse, _abc.Awaitable[_guest_pb2.WriteFileResponse]]:
-        """The caller sends start, then data. The file is replaced when the caller has sent everything, as a whole or not at
-        all; a symbolic link at the end of the path is replaced, never followed.
+        """The caller sends start, then data, then end. The file is replaced when end has come, as a whole or not at all; a
+        symbolic link at the end of the path is replaced, never followed.
         """
 
     @_abc_1.abstractmethod
@@ -268,7 +270,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_guest_pb2.CopyInRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
-        """The caller sends start, then a tar archive, which is unpacked as it comes. Nothing is written through a symbolic
+        """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
+        before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
         link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
         tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
         file's size, in the place of GNU.sparse.*: then large holes cost nothing.
