@@ -1,73 +1,21 @@
-"""`ingle`, and `python -m ingle.cli`: run one command, and turn whatever happens into text and an exit code."""
+"""`ingle`, and `python -m ingle.cli`. Almost nothing is loaded here: a signal may come at any moment."""
 
-import os
-import signal
-import sys
-from typing import Never
+from ingle.cli import signals
 
-from typer.main import get_command
-
-from ingle.cli import completion
-from ingle.cli.app import app
-from ingle.cli.errors import EXIT_FAILED, EXIT_SIGNAL, EXIT_USAGE, CliError, Failure, refused_by_the_system
-from ingle.cli.options import Settings
-from ingle.cli.output import tell, tell_failure
-
-_STDOUT, _STDERR = 1, 2
-TRACEBACK_VARIABLE = "INGLE_TRACEBACK"
+TYPE_CHECKING = False  # typing's own: it takes 20 ms to load
+if TYPE_CHECKING:
+    from typing import Never
 
 
-def main() -> Never:
+def main() -> "Never":
     """The entry point. Exit codes: see ingle.cli.errors."""
-    _fill_standard_streams()
-    signal.signal(signal.SIGTERM, _leave)
-    settings = Settings()
+    signals.leave_at_once()
+    from ingle.cli.entry import run  # noqa: PLC0415 - a tenth of a second
+
     try:
-        _refuse_undecodable(sys.argv[1:])
-        completion.prepare()
-        get_command(app).main(prog_name="ingle", obj=settings)
-    except CliError as error:
-        _fail(error, settings)
-    except OSError as error:
-        _fail(refused_by_the_system(error), settings)
-    except Exception as error:
-        if os.environ.get(TRACEBACK_VARIABLE):
-            raise
-        message = f"this is a fault of ingle's: {type(error).__name__}: {error}"
-        remedy = f"report it, with what the same command prints under {TRACEBACK_VARIABLE}=1"
-        tell_failure(Failure("INTERNAL", message, remedy), as_json=settings.json)
-        sys.exit(EXIT_FAILED)
-    sys.exit(0)
-
-
-def _fail(error: CliError, settings: Settings) -> Never:
-    for failure in error.failures:
-        tell_failure(failure, as_json=settings.json)
-    # What could not be written would be tried again at exit, which would then end with Python's own 120.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-    sys.exit(error.exit_code)
-
-
-def _fill_standard_streams() -> None:
-    """Whoever closed 0, 1 or 2 must not find our socket there: a guest's output would go into it."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        pass
-    os.close(fd)
-
-
-def _leave(number: int, _frame: object) -> Never:
-    """As the default action would, but through every `finally`: a terminal must get its cursor back."""
-    sys.exit(EXIT_SIGNAL + number)
-
-
-def _refuse_undecodable(arguments: list[str]) -> None:
-    """Text of the API is UTF-8; Python smuggles other bytes in as lone surrogates."""
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            tell(f"Error: the argument {argument!r} is not UTF-8.")
-            sys.exit(EXIT_USAGE)
+        run()
+    finally:
+        signals.leave_at_once()
 
 
 if __name__ == "__main__":

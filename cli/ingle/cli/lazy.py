@@ -8,6 +8,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from ingle.cli import signals
+
 Command = TyperCommand | TyperGroup
 
 
@@ -52,6 +54,13 @@ class Group(TyperGroup):
         super().__init__(**attributes)
         own = cast("dict[str, Command]", self.commands)
         self.commands = cast("dict[str, Any]", _Commands(own, self.targets, self.aliases))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As the base does; once the command itself is found, and loaded, a signal must pass its every `finally`."""
+        found = super().resolve_command(ctx, args)
+        if not isinstance(found[1], TyperGroup):
+            signals.pass_every_finally()
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """As the base does, but without loading what is known."""

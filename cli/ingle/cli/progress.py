@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C while an operation was under way. It was cancelled and undone, unless `operation` says that it had
     succeeded already."""
 

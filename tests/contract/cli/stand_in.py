@@ -340,6 +340,11 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
     async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
         return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base", "debian:bookworm"])])
 
+    async def BeginPullImage(
+        self, request: image_pb2.BeginPullImageRequest, context: Context
+    ) -> image_pb2.BeginPullImageResponse:
+        return image_pb2.BeginPullImageResponse(operation=operation_pb2.Operation(id=OP_ID))
+
 
 class SystemService(system_pb2_grpc.SystemServiceServicer):
     async def Ping(self, request: system_pb2.PingRequest, context: Context) -> system_pb2.PingResponse:

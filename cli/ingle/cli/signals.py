@@ -1,0 +1,55 @@
+"""Signals that end us, from the first moment to the last.
+
+While nothing is at stake, before a command begins and once it is over, the process leaves at once: an exception in the
+middle of an import would show where it was, and be lost in a callback. While a command runs it is an exception, so that
+every `finally` is passed: a terminal must get its cursor back, and what was begun is undone.
+"""
+
+import os
+import sys
+from _signal import SIG_IGN, SIGINT, SIGTERM, default_int_handler, getsignal, signal  # built in: nothing to load
+
+TYPE_CHECKING = False  # typing's own: it takes 20 ms to load
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from sys import UnraisableHookArgs
+    from types import FrameType
+    from typing import Any, Never
+
+_EXIT_SIGNAL = 128  # as errors.EXIT_SIGNAL, which is loaded later
+
+
+def leave_at_once() -> None:
+    """Nothing is at stake."""
+    _on_signals(_leave, _leave)
+
+
+def pass_every_finally() -> None:
+    """A command begins."""
+    sys.unraisablehook = _leave_all_the_same
+    _on_signals(default_int_handler, _exit)
+
+
+def _on_signals(
+    on_interrupt: "Callable[[int, FrameType | None], Any]", on_termination: "Callable[[int, FrameType | None], Any]"
+) -> None:
+    for number, handler in ((SIGINT, on_interrupt), (SIGTERM, on_termination)):
+        if getsignal(number) != SIG_IGN:  # by nohup, or a shell's &: not ours to take up
+            signal(number, handler)
+
+
+def _leave(number: int, _frame: object) -> "Never":
+    os._exit(_EXIT_SIGNAL + number)
+
+
+def _exit(number: int, _frame: object) -> "Never":
+    sys.exit(_EXIT_SIGNAL + number)
+
+
+def _leave_all_the_same(unraisable: "UnraisableHookArgs") -> None:
+    """A signal that came in a callback of the interpreter's, from where its exception leads nowhere."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        os._exit(_EXIT_SIGNAL + SIGINT)
+    if issubclass(unraisable.exc_type, SystemExit):
+        os._exit(_EXIT_SIGNAL + SIGTERM)
+    sys.__unraisablehook__(unraisable)

@@ -1,0 +1,72 @@
+"""A signal that ends the command line: silently, whenever it comes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.cli.conftest import Ingle
+from contract.cli.stand_in import World
+
+_OURS = "ingle.cli.signals"
+
+
+def end_while_loading(ingle: Ingle, number: int, modules: int) -> tuple[int, str]:
+    """The signal comes when so many modules have been loaded since the first of ours: exit code, and what was said."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "ingle.cli", "vm", "list"],
+        env=dict(ingle.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said, ours = [], False
+    for line in process.stderr:
+        ours = ours or line.split()[-1] == _OURS
+        if ours and not modules:
+            process.send_signal(number)
+        modules -= ours
+        if not line.startswith("import time:"):
+            said.append(line)
+    process.communicate()
+    return process.returncode, "".join(said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_while_modules_are_loaded_it_leaves_without_a_word(
+    isolated: Ingle, tmp_path: Path, number: signal.Signals
+) -> None:
+    path = str(tmp_path / "silent.sock")
+    with socket.create_server(path, family=socket.AF_UNIX):
+        ingle = isolated.with_variables(INGLE_SOCKET=path)
+        for modules in range(1, 180, 20):
+            assert end_while_loading(ingle, number, modules) == (128 + number, ""), modules
+
+
+@pytest.mark.parametrize(
+    "arguments", [("vm", "list"), ("vm", "list", "--json"), ("vm", "logs", "web"), ("vm", "show", "web"), ("--help",)]
+)
+async def test_a_reader_that_has_left_is_no_fault(ingle: Ingle, world: World, arguments: tuple[str, ...]) -> None:
+    world.add_vm("web")
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = await ingle.start(*arguments, stdout=write_end)
+    os.close(write_end)
+    _, said = await process.communicate()
+    assert said == b""
+
+
+async def test_an_interrupted_pull_ends_as_any_other_command(ingle: Ingle, world: World) -> None:
+    world.hold_creates = True
+    process = await ingle.start("image", "pull", "debian:trixie")
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"Making the root disk\n"
+    process.send_signal(signal.SIGINT)
+    _, said = await process.communicate()
+    assert process.returncode == 130
+    assert b"fault" not in said
