@@ -28,6 +28,8 @@ class OneVm:
     async def vm(self, reference: str) -> str:
         return reference
 
+    find_vm = vm
+
     def channel(self, vm: object) -> GuestChannel:
         return Dialler().channel(self._endpoint)
 

@@ -60,7 +60,7 @@ def test_stop_start_restart_and_kill(server: Server, vm: vm_pb2.Vm) -> None:
     assert stopped.pid == 0
     with pytest.raises(ProcessLookupError):
         os.kill(vm.pid, 0)
-    started = server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id[:6])).vm
+    started = server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm
     assert started.boot_id != vm.boot_id
     assert server.run(vm.id, "cat", "/root/file")[1] == b"kept\n"
     restarted = server.vms.RestartVm(vm_pb2.RestartVmRequest(vm=vm.id)).vm

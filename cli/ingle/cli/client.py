@@ -7,6 +7,7 @@ never written down here: it comes from the contract itself.
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
@@ -15,6 +16,7 @@ from google.protobuf.message import Message
 
 from ingle.cli import paths, server_process
 from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed
+from ingle.cli.references import References
 from ingle.cli.transport import OK, UNAVAILABLE, Connection, Status
 from ingle.cli.transport import Call as RawCall
 
@@ -71,9 +73,13 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._references = References(self._look_up)
 
     def begin(self, request: Message, response_type: type[_R], *, last: bool = True) -> Call[_R]:
-        """Start the call that `request` belongs to, and don't wait. `last` False keeps the sending side open."""
+        """Start the call that `request` belongs to, and don't wait. `last` False keeps the sending side open.
+
+        Where `request` names something by the beginning of an id, it is given the whole one, after a look."""
+        self._references.complete(request)
         path = _method_path(request, response_type)
         call = Call(self.connection, self.connection.call(path, [("ingle-api-version", API_VERSION)]), response_type)
         call.send(request, last=last)
@@ -82,6 +88,18 @@ class Client:
     def call(self, request: Message, response_type: type[_R]) -> _R:
         """Ask and wait for the answer. Raises CliError."""
         return self.begin(request, response_type).result()
+
+    def _look_up(self, kind: str, typed: str) -> str:
+        module, noun = import_module(f"ingle.v1.{kind}_pb2"), kind.capitalize()
+        request = getattr(module, f"Get{noun}Request")(**{kind: typed})
+        try:
+            found = self.call(request, getattr(module, f"Get{noun}Response"))
+        except CliError as error:
+            if error.failures[0].reason.endswith("_NOT_FOUND"):  # the call itself has more to say of that
+                return typed
+            raise
+        whole: str = getattr(found, kind).id
+        return whole
 
     def __enter__(self) -> Self:
         return self

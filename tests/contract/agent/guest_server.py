@@ -27,6 +27,8 @@ class OneVm:
     async def vm(self, reference: str) -> SimpleNamespace:
         return SimpleNamespace(id=reference)
 
+    find_vm = vm
+
     @asynccontextmanager
     async def conversation(self, _vm: object) -> AsyncIterator[GuestChannel]:
         yield self._channel

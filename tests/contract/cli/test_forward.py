@@ -34,6 +34,8 @@ class Known(OneVm):
     async def vm(self, reference: str) -> str:
         return await super().vm("web" if reference == f"{1:012x}" else reference)
 
+    find_vm = vm
+
 
 @pytest.fixture
 def known() -> World:

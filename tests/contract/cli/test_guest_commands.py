@@ -54,6 +54,15 @@ async def test_streams_stay_apart_and_the_exit_code_is_the_commands(ingle: Ingle
     assert (ended.code, ended.out, ended.err) == (42, b"out\n", "err\n")
 
 
+async def test_the_beginning_of_an_id_is_looked_up_once_and_a_name_never(ingle: Ingle, world: World, web: str) -> None:
+    (vm_id,) = world.vms
+    assert (await ingle("exec", vm_id[:5], "true")).code == 0
+    assert world.looked_up == [vm_id[:5]]
+    assert (await ingle("exec", vm_id, "true")).code == (await ingle("exec", web, "true")).code == 0
+    assert world.looked_up == [vm_id[:5]]
+    assert [start.vm for start in world.execs] == [vm_id, vm_id, web]
+
+
 async def test_the_dashes_may_be_left_out_and_options_of_the_command_are_its_own(ingle: Ingle, web: str) -> None:
     assert (await ingle("exec", web, "echo", "-e", "--", "x")).out == b"-- x\n"
 

@@ -41,6 +41,8 @@ class OneVm:
             raise NotFound(Reason.VM_NOT_FOUND, f"no VM is called {reference!r}", "ingle vm list")
         return reference
 
+    find_vm = vm
+
     def channel(self, vm: str) -> GuestChannel:
         return self.agent.channel()
 

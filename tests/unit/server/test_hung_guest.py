@@ -19,7 +19,7 @@ class OneVm:
     def __init__(self, socket: Path) -> None:
         self._agent = AgentEndpoint(UnixAddress(str(socket)))
 
-    async def vm(self, reference: str) -> "OneVm":
+    async def find_vm(self, reference: str) -> "OneVm":
         return self
 
     def vmm(self, vm_id: str) -> "OneVm":

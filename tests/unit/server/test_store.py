@@ -72,24 +72,36 @@ async def test_one_of_many_concurrent_inserts_of_a_name_wins(store: SqliteStore)
     assert len(await store.vms()) == 1
 
 
-async def test_references_are_ids_names_or_unique_prefixes(store: SqliteStore) -> None:
+async def test_who_looks_may_give_an_id_a_name_or_a_unique_prefix(store: SqliteStore) -> None:
     await store.insert_vm(VM, TOKEN)
     await store.insert_vm(replace(VM, id="01ffffffffff", name="other"), TOKEN)
-    assert (await store.vm("0123456789ab")).name == "demo"
-    assert (await store.vm("012")).name == "demo"
-    assert (await store.vm("other")).id == "01ffffffffff"
+    assert (await store.find_vm("0123456789ab")).name == "demo"
+    assert (await store.find_vm("012")).name == "demo"
+    assert (await store.find_vm("other")).id == "01ffffffffff"
     with pytest.raises(NotFound) as refused:
-        await store.vm("01")
+        await store.find_vm("01")
     assert refused.value.reason is Reason.AMBIGUOUS_REFERENCE
     for nothing in ("", "9", "dem", "012*", "%", "0123456789abc"):
         with pytest.raises(NotFound):
-            await store.vm(nothing)
+            await store.find_vm(nothing)
 
 
-async def test_a_name_wins_over_being_a_prefix_of_some_id(store: SqliteStore) -> None:
+async def test_who_changes_gives_an_id_or_a_name(store: SqliteStore) -> None:
+    await store.insert_vm(VM, TOKEN)
+    assert (await store.vm(VM.id)).name == (await store.vm("demo")).name == "demo"
+    assert (await store.image(IMAGE.id)).id == IMAGE.id
+    assert (await store.kernel(KERNEL.id)).id == KERNEL.id
+    for exact, whole in ((store.vm, VM.id), (store.image, IMAGE.id), (store.kernel, KERNEL.id)):
+        with pytest.raises(NotFound, match="its name or its whole id"):
+            await exact(whole[:-1])
+
+
+async def test_an_id_wins_over_a_name_and_a_name_over_a_prefix(store: SqliteStore) -> None:
     await store.insert_vm(VM, TOKEN)
     await store.insert_vm(replace(VM, id="ffffffffffff", name="012"), TOKEN)
-    assert (await store.vm("012")).id == "ffffffffffff"
+    await store.insert_vm(replace(VM, id="eeeeeeeeeeee", name=VM.id), TOKEN)  # as it was once allowed
+    assert (await store.find_vm("012")).id == (await store.vm("012")).id == "ffffffffffff"
+    assert (await store.find_vm(VM.id)).name == (await store.vm(VM.id)).name == "demo"
 
 
 async def test_running_facts_live_as_long_as_the_state(store: SqliteStore) -> None:
@@ -126,7 +138,7 @@ async def test_a_name_moves_to_the_newest_image(store: SqliteStore) -> None:
     newer = replace(IMAGE, id="ef" * 32)
     await store.add_image(newer, "debian:bookworm")
     assert (await store.image("debian:bookworm")).id == newer.id
-    assert (await store.image(IMAGE.id[:6])).names == ()
+    assert (await store.image(IMAGE.id)).names == ()
 
 
 async def test_operations_come_back_newest_first_with_stages_and_failure(store: SqliteStore) -> None:

@@ -7,6 +7,7 @@ NAME_RULE = "1 to 63 of a-z, 0-9 and '-', neither first nor last a '-'"
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VM_ID = re.compile(r"[0-9a-f]{12}")
+_CATALOG_ID = re.compile(r"[0-9a-f]{12,64}")
 
 _ADJECTIVES = """
     amber ashen bright calm clever cosy deft eager fond gentle glad golden hale keen lively mellow merry
@@ -32,6 +33,11 @@ def new_vm_id() -> str:
 def new_vm_name() -> str:
     """A name a person can say; the store is what makes sure that it is unique."""
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}-{secrets.token_hex(2)}"
+
+
+def looks_like_catalog_id(text: str) -> bool:
+    """Whether `text` could be the id of an image or a kernel (64 hex digits), or as much of one as lists show."""
+    return _CATALOG_ID.fullmatch(text) is not None
 
 
 def is_vm_id(text: str) -> bool:

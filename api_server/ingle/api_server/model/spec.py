@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ingle.api_server.model.errors import InvalidArgument
-from ingle.api_server.model.ids import NAME_RULE, is_dns_label
+from ingle.api_server.model.ids import NAME_RULE, is_dns_label, is_vm_id, looks_like_catalog_id
 from ingle.api_server.model.network import PublishedPort, check_nat, check_network, check_ports
 from ingle.api_server.model.ssh_keys import check_ssh_keys
 from ingle.api_server.model.vm import Acceleration, Image, Init, Vm
@@ -134,6 +134,8 @@ def check_name(name: str) -> None:
     """Raise InvalidArgument unless `name` can name a VM."""
     if not is_dns_label(name):
         raise InvalidArgument(f"name {name!r}: a VM's name is a DNS label, {NAME_RULE}", "--name my-vm")
+    if is_vm_id(name):
+        raise InvalidArgument(f"name {name!r}: 12 hex digits are the id of a VM, and can't be a name", "--name my-vm")
 
 
 def check_catalog_name(name: str, what: str) -> None:
@@ -141,6 +143,11 @@ def check_catalog_name(name: str, what: str) -> None:
     if not _IMAGE_NAME.fullmatch(name):
         raise InvalidArgument(
             f"{what} name {name[:100]!r}: a-z, 0-9, '.', '_', '-' and '/', then perhaps ':TAG', is allowed",
+            f"use something like my-{what}:v1",
+        )
+    if looks_like_catalog_id(name):
+        raise InvalidArgument(
+            f"{what} name {name!r}: 12 hex digits or more are an id, and can't be a name",
             f"use something like my-{what}:v1",
         )
 

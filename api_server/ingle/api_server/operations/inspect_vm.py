@@ -57,7 +57,7 @@ class InspectVm:
 
     async def health(self, reference: str, patience_seconds: float = PATIENCE_SECONDS) -> Health:
         """Never fails for a VM that exists. An agent that takes longer than the patience does not answer."""
-        vm = await self._store.vm(reference)
+        vm = await self._store.find_vm(reference)
         vmm = self._fleet.vmm(vm.id)
         if vm.state is not VmState.RUNNING or vmm is None:
             problem = NO_ANSWER if vm.state is VmState.RUNNING else vm.error
@@ -75,14 +75,14 @@ class InspectVm:
 
     async def ping(self, reference: str) -> tuple[float, AgentInfo]:
         """Seconds of a round trip to the agent, and what it answered."""
-        channel = self._fleet.channel(await self._store.vm(reference))
+        channel = self._fleet.channel(await self._store.find_vm(reference))
         began = time.perf_counter()
         info = await channel.ping()
         return time.perf_counter() - began, info
 
     async def stats(self, reference: str) -> Stats:
         """Raises Conflict(WRONG_STATE) for a VM that does not run."""
-        vm = await self._store.vm(reference)
+        vm = await self._store.find_vm(reference)
         usage = self._fleet.running_vmm(vm).usage()
         disk = self._backends[vm.disk_backend].disk_path(self._files.paths(vm.id).state)
         channel = self._fleet.channel(vm)
@@ -96,7 +96,7 @@ class InspectVm:
 
     async def logs(self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         """The console, or the VMM's stderr."""
-        paths = self._files.paths((await self._store.vm(reference)).id)
+        paths = self._files.paths((await self._store.find_vm(reference)).id)
         file = paths.vmm_log if vmm else paths.console_log
         async for data in self._files.stream(file, follow=follow, tail_lines=tail_lines):
             yield data

@@ -2,12 +2,13 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ingle.api_server import pipeline
-from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
+from ingle.api_server.model.errors import Conflict, HostProblem, NotFound, Reason
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.network import DEFAULT_NETWORK, USER_NETWORK
 from ingle.api_server.model.operation import OperationKind
@@ -249,11 +250,6 @@ class StartVm:
     async def _check_name_free(self, name: str) -> None:
         if not name:
             return
-        try:
-            taken = await self._store.vm(name)
-        except IngleError as error:
-            if isinstance(error, NotFound):
-                return
-            raise
-        if taken.name == name:
+        with suppress(NotFound):
+            await self._store.vm(name)
             raise Conflict(Reason.NAME_TAKEN, f"there is a VM named {name!r} already", f"ingle vm show {name}")

@@ -36,8 +36,9 @@ class Journal(Protocol):
 class Store(Journal, Protocol):
     """Durable memory with one writer. A method is one transaction, committed when it returns.
 
-    References are resolved here and nowhere else: an id, a unique prefix of one, or a name. Raises NotFound with the
-    kind's reason, or AMBIGUOUS_REFERENCE."""
+    References are resolved here and nowhere else. What changes something takes a whole id or a name, so that a call
+    that is sent twice never meets another; only who looks may `find` by a unique prefix of an id as well. Raises
+    NotFound with the kind's reason, or AMBIGUOUS_REFERENCE."""
 
     async def insert_vm(self, vm: Vm, token: bytes, owner: Owner | None = None) -> Vm:
         """Record a VM, and whom it lives for if for anybody. Answers it with a free slot of its network, which comes to
@@ -55,7 +56,10 @@ class Store(Journal, Protocol):
         """Absent is fine."""
 
     async def vm(self, reference: str) -> Vm:
-        """The VM that `reference` stands for."""
+        """The VM with that id or name."""
+
+    async def find_vm(self, reference: str) -> Vm:
+        """The same, or the one VM whose id begins so: for who only looks."""
 
     async def vms(self) -> list[Vm]:
         """All, oldest first."""
@@ -79,7 +83,10 @@ class Store(Journal, Protocol):
         """Record an image if it is new, and let `name` stand for it (it may have stood for another)."""
 
     async def image(self, reference: str) -> Image:
-        """The image that `reference` stands for."""
+        """The image with that id or name."""
+
+    async def find_image(self, reference: str) -> Image:
+        """As find_vm."""
 
     async def images(self) -> list[Image]:
         """All, oldest first."""
@@ -91,7 +98,10 @@ class Store(Journal, Protocol):
         """As add_image."""
 
     async def kernel(self, reference: str) -> Kernel:
-        """The kernel that `reference` stands for."""
+        """The kernel with that id or name."""
+
+    async def find_kernel(self, reference: str) -> Kernel:
+        """As find_vm."""
 
     async def kernels(self) -> list[Kernel]:
         """All, oldest first."""

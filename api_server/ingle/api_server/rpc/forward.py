@@ -66,7 +66,7 @@ class ForwardCalls(guest_pb2_grpc.GuestServiceServicer):
                 await asyncio.gather(pump, return_exceptions=True)
 
     async def ListPorts(self, request: guest_pb2.ListPortsRequest, context: Context) -> guest_pb2.ListPortsResponse:
-        found = await self._fleet.channel(await self._store.vm(request.vm)).list_ports()
+        found = await self._fleet.channel(await self._store.find_vm(request.vm)).list_ports()
         return guest_pb2.ListPortsResponse(ports=map(_port, found.ports), truncated=found.truncated)
 
 

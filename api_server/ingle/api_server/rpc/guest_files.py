@@ -34,7 +34,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         self, request: guest_pb2.ReadFileRequest, context: Context
     ) -> AsyncIterator[guest_pb2.ReadFileResponse]:
         spec = ReadSpec(_path(request.path), request.offset, request.max_bytes, request.max_lines, request.user)
-        async with aclosing((await self._files(request.vm)).read(spec)) as events:
+        async with aclosing((await self._files_to_read(request.vm)).read(spec)) as events:
             async for event in events:
                 if isinstance(event, ReadEnd):
                     end = guest_pb2.ReadFileEnd(
@@ -54,7 +54,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         return guest_pb2.WriteFileResponse(file=_file_info(info))
 
     async def StatFile(self, request: guest_pb2.StatFileRequest, context: Context) -> guest_pb2.StatFileResponse:
-        files = await self._files(request.vm)
+        files = await self._files_to_read(request.vm)
         info = await files.stat(_path(request.path), follow=request.follow, user=request.user)
         return guest_pb2.StatFileResponse(file=_file_info(info))
 
@@ -64,7 +64,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         if request.page_size > LARGEST_PAGE:
             raise InvalidArgument(f"page_size {request.page_size}: at most {LARGEST_PAGE} is allowed")
         path, token, size = _path(request.path), request.page_token, request.page_size
-        files = await self._files(request.vm)
+        files = await self._files_to_read(request.vm)
         listing = await files.list(path, after=token, max_entries=size, user=request.user)
         return guest_pb2.ListDirectoryResponse(
             entries=map(_file_info, listing.entries),
@@ -109,7 +109,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         self, request: guest_pb2.CopyOutRequest, context: Context
     ) -> AsyncIterator[guest_pb2.CopyOutResponse]:
         path = _path(request.path)
-        files = await self._files(request.vm)
+        files = await self._files_to_read(request.vm)
         async with aclosing(files.copy_out(path, contents=request.contents, user=request.user)) as events:
             async for event in events:
                 if isinstance(event, bytes):
@@ -122,6 +122,9 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
 
     async def _files(self, reference: str) -> GuestFiles:
         return self._fleet.channel(await self._store.vm(reference)).files
+
+    async def _files_to_read(self, reference: str) -> GuestFiles:
+        return self._fleet.channel(await self._store.find_vm(reference)).files
 
 
 def _path(path: str) -> str:

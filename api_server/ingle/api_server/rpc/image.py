@@ -49,7 +49,7 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         return image_pb2.RegisterImageResponse(image=self._convert(await running.result()))
 
     async def GetImage(self, request: image_pb2.GetImageRequest, context: Context) -> image_pb2.GetImageResponse:
-        return image_pb2.GetImageResponse(image=self._convert(await self._store.image(request.image)))
+        return image_pb2.GetImageResponse(image=self._convert(await self._store.find_image(request.image)))
 
     async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
         images = await self._store.images()

@@ -63,7 +63,7 @@ class KernelServicer(kernel_pb2_grpc.KernelServiceServicer):
         return kernel_pb2.ImportKernelResponse(kernel=convert.kernel(await running.result()))
 
     async def GetKernel(self, request: kernel_pb2.GetKernelRequest, context: Context) -> kernel_pb2.GetKernelResponse:
-        return kernel_pb2.GetKernelResponse(kernel=convert.kernel(await self._store.kernel(request.kernel)))
+        return kernel_pb2.GetKernelResponse(kernel=convert.kernel(await self._store.find_kernel(request.kernel)))
 
     async def ListKernels(
         self, request: kernel_pb2.ListKernelsRequest, context: Context

@@ -61,7 +61,7 @@ class SessionCalls(guest_pb2_grpc.GuestServiceServicer):
     async def ListSessions(
         self, request: guest_pb2.ListSessionsRequest, context: Context
     ) -> guest_pb2.ListSessionsResponse:
-        sessions = await (await self._channel(request.vm)).list_sessions()
+        sessions = await self._fleet.channel(await self._store.find_vm(request.vm)).list_sessions()
         return guest_pb2.ListSessionsResponse(sessions=[convert.session(session) for session in sessions])
 
     async def ResizeSession(

@@ -62,7 +62,7 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         return vm_pb2.BeginCreateVmResponse(operation=convert.operation(running.operation))
 
     async def GetVm(self, request: vm_pb2.GetVmRequest, context: Context) -> vm_pb2.GetVmResponse:
-        return vm_pb2.GetVmResponse(vm=convert.vm(await self._store.vm(request.vm)))
+        return vm_pb2.GetVmResponse(vm=convert.vm(await self._store.find_vm(request.vm)))
 
     async def ListVms(self, request: vm_pb2.ListVmsRequest, context: Context) -> vm_pb2.ListVmsResponse:
         return vm_pb2.ListVmsResponse(vms=[convert.vm(vm) for vm in await self._store.vms()])

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ImageServiceStub:
-    """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id.
+    """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class ImageServiceStub:
 
 
 class ImageServiceServicer:
-    """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id.
+    """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well.
     """
 
     def PullImage(self, request, context):
@@ -170,7 +170,7 @@ def add_ImageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ImageService:
-    """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id.
+    """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ImageServiceStub:
-    """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id."""
+    """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -48,7 +48,7 @@ class ImageServiceStub:
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
-    """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id."""
+    """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PullImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PullImageRequest, _image_pb2.PullImageResponse]  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """Deletes those that no name and no VM points to any more."""
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Root file systems. Wherever a request says `image` it takes a name, an id, or a unique prefix of an id."""
+    """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well."""
 
     @_abc_1.abstractmethod
     def PullImage(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class KernelServiceStub:
-    """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id.
+    """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well.
     """
 
     def __init__(self, channel):
@@ -78,7 +78,7 @@ class KernelServiceStub:
 
 
 class KernelServiceServicer:
-    """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id.
+    """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well.
     """
 
     def ListCatalogKernels(self, request, context):
@@ -186,7 +186,7 @@ def add_KernelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KernelService:
-    """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id.
+    """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well.
     """
 
     @staticmethod

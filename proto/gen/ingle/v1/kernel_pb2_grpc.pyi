@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KernelServiceStub:
-    """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id."""
+    """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -49,7 +49,7 @@ class KernelServiceStub:
 
 @_typing.type_check_only
 class KernelServiceAsyncStub(KernelServiceStub):
-    """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id."""
+    """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListCatalogKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListCatalogKernelsRequest, _kernel_pb2.ListCatalogKernelsResponse]  # type: ignore[assignment]
@@ -67,7 +67,7 @@ class KernelServiceAsyncStub(KernelServiceStub):
     """Deletes those that no name and no VM points to any more."""
 
 class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Guest kernels. Wherever a request says `kernel` it takes a name, an id, or a unique prefix of an id."""
+    """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well."""
 
     @_abc_1.abstractmethod
     def ListCatalogKernels(

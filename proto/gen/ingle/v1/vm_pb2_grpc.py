@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class VmServiceStub:
-    """Virtual machines. Wherever a request says `vm` it takes an id, a unique prefix of one, or a name.
+    """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
+    of an id as well.
     """
 
     def __init__(self, channel):
@@ -108,7 +109,8 @@ class VmServiceStub:
 
 
 class VmServiceServicer:
-    """Virtual machines. Wherever a request says `vm` it takes an id, a unique prefix of one, or a name.
+    """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
+    of an id as well.
     """
 
     def CreateVm(self, request, context):
@@ -286,7 +288,8 @@ def add_VmServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class VmService:
-    """Virtual machines. Wherever a request says `vm` it takes an id, a unique prefix of one, or a name.
+    """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
+    of an id as well.
     """
 
     @staticmethod

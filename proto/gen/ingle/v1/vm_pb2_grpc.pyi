@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class VmServiceStub:
-    """Virtual machines. Wherever a request says `vm` it takes an id, a unique prefix of one, or a name."""
+    """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
+    of an id as well.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -59,7 +61,9 @@ class VmServiceStub:
 
 @_typing.type_check_only
 class VmServiceAsyncStub(VmServiceStub):
-    """Virtual machines. Wherever a request says `vm` it takes an id, a unique prefix of one, or a name."""
+    """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
+    of an id as well.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.CreateVmRequest, _vm_pb2.CreateVmResponse]  # type: ignore[assignment]
@@ -87,7 +91,9 @@ class VmServiceAsyncStub(VmServiceStub):
     """The serial console, or what the VMM wrote to its stderr, as bytes."""
 
 class VmServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Virtual machines. Wherever a request says `vm` it takes an id, a unique prefix of one, or a name."""
+    """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
+    of an id as well.
+    """
 
     @_abc_1.abstractmethod
     def CreateVm(

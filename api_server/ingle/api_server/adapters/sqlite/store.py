@@ -7,18 +7,17 @@ Every public method is one transaction. A call that is cancelled either happened
 """
 
 import asyncio
-import re
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
 
-from ingle.api_server.adapters.sqlite import networks, rows
+from ingle.api_server.adapters.sqlite import networks, references, rows
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
 from ingle.api_server.model.network import USER_NETWORK
@@ -26,42 +25,8 @@ from ingle.api_server.model.operation import Operation
 from ingle.api_server.model.vm import Image, Kernel, Owner, Running, Vm, VmState, check_move
 from ingle.api_server.ports.store import JournalEntry
 
-_HEX = re.compile(r"[0-9a-f]+")
 _BUSY_SECONDS = 5.0
 _KEPT_OPERATIONS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How references to one kind of thing are resolved and told."""
-
-    noun: str
-    missing: Reason
-    resolve: str
-    list_command: str
-
-
-# ?1 is the reference, ?2 the end of the range of ids it is a prefix of (or '' when it can't be one).
-_PREFIX = "UNION SELECT id, 1 FROM {table} WHERE ?2 != '' AND id >= ?1 AND id < ?2 LIMIT 3"
-_VM = _Kind(
-    "VM",
-    Reason.VM_NOT_FOUND,
-    "SELECT id, 0 AS rank FROM vms WHERE id = ?1 OR name = ?1 " + _PREFIX.format(table="vms"),
-    "ingle vm list",
-)
-_IMAGE = _Kind(
-    "image",
-    Reason.IMAGE_NOT_FOUND,
-    "SELECT image_id AS id, 0 AS rank FROM image_names WHERE name = ?1 " + _PREFIX.format(table="images"),
-    "ingle image list",
-)
-_KERNEL = _Kind(
-    "kernel",
-    Reason.KERNEL_NOT_FOUND,
-    "SELECT kernel_id AS id, 0 AS rank FROM kernel_names WHERE name = ?1 " + _PREFIX.format(table="kernels"),
-    "ingle kernel list",
-)
-_OPERATION = _Kind("operation", Reason.OPERATION_NOT_FOUND, "", "ingle operation list")
 
 
 class SqliteStore:
@@ -139,8 +104,10 @@ class SqliteStore:
         return [(row["vm_id"], None if row["pid"] is None else Owner(row["pid"], row["start_time"])) for row in found]
 
     async def vm(self, reference: str) -> Vm:
-        vm_id = self._resolve(_VM, reference)
-        return rows.vm_of(self._row(_VM, rows.SELECT_VMS + " WHERE id = ?", vm_id))
+        return rows.vm_of(references.exact(self._rows, references.VM, reference))
+
+    async def find_vm(self, reference: str) -> Vm:
+        return rows.vm_of(references.found(self._rows, references.VM, reference))
 
     async def vms(self) -> list[Vm]:
         found = await self._reader.execute_fetchall(rows.SELECT_VMS + " ORDER BY created_at, id")
@@ -156,7 +123,10 @@ class SqliteStore:
         return None if row is None else rows.vm_of(row)
 
     async def vm_token(self, vm_id: str) -> bytes:
-        return bytes(self._row(_VM, "SELECT token FROM vms WHERE id = ?", vm_id)["token"])
+        row = self._rows.execute("SELECT token FROM vms WHERE id = ?", (vm_id,)).fetchone()
+        if row is None:
+            raise references.not_found(references.VM, vm_id)
+        return bytes(row["token"])
 
     # -- images
 
@@ -169,8 +139,10 @@ class SqliteStore:
             return rows.image_of(row)
 
     async def image(self, reference: str) -> Image:
-        image_id = self._resolve(_IMAGE, reference)
-        return rows.image_of(self._row(_IMAGE, rows.SELECT_IMAGES + " WHERE id = ?", image_id))
+        return rows.image_of(references.exact(self._rows, references.IMAGE, reference))
+
+    async def find_image(self, reference: str) -> Image:
+        return rows.image_of(references.found(self._rows, references.IMAGE, reference))
 
     async def images(self) -> list[Image]:
         found = await self._reader.execute_fetchall(rows.SELECT_IMAGES + " ORDER BY created_at, id")
@@ -190,8 +162,10 @@ class SqliteStore:
             return rows.kernel_of(row)
 
     async def kernel(self, reference: str) -> Kernel:
-        kernel_id = self._resolve(_KERNEL, reference)
-        return rows.kernel_of(self._row(_KERNEL, rows.SELECT_KERNELS + " WHERE id = ?", kernel_id))
+        return rows.kernel_of(references.exact(self._rows, references.KERNEL, reference))
+
+    async def find_kernel(self, reference: str) -> Kernel:
+        return rows.kernel_of(references.found(self._rows, references.KERNEL, reference))
 
     async def kernels(self) -> list[Kernel]:
         found = await self._reader.execute_fetchall(rows.SELECT_KERNELS + " ORDER BY created_at, id")
@@ -207,7 +181,10 @@ class SqliteStore:
             await _insert(db, "operations", rows.operation_columns(operation), or_replace=True)
 
     async def operation(self, op_id: str) -> Operation:
-        return rows.operation_of(self._row(_OPERATION, "SELECT * FROM operations WHERE id = ?", op_id))
+        row = self._rows.execute("SELECT * FROM operations WHERE id = ?", (op_id,)).fetchone()
+        if row is None:
+            raise NotFound(Reason.OPERATION_NOT_FOUND, f"no operation {op_id!r}", "ingle operation list")
+        return rows.operation_of(row)
 
     async def operations(self, limit: int) -> list[Operation]:
         found = await self._reader.execute_fetchall(
@@ -254,28 +231,6 @@ class SqliteStore:
                 if isinstance(error, sqlite3.OperationalError):
                     raise _translated(error, self._path) from error
                 raise
-
-    def _row(self, kind: _Kind, sql: str, key: str) -> sqlite3.Row:
-        row: sqlite3.Row | None = self._rows.execute(sql, (key,)).fetchone()
-        if row is None:
-            raise _not_found(kind, key)
-        return row
-
-    def _resolve(self, kind: _Kind, reference: str) -> str:
-        end = reference + "g" if _HEX.fullmatch(reference) else ""
-        found = self._rows.execute(kind.resolve, (reference, end)).fetchall()
-        exact = {row["id"] for row in found if row["rank"] == 0}
-        # A whole id or a name wins over being the prefix of some other id.
-        ids = exact if len(exact) == 1 else {row["id"] for row in found}
-        if not ids:
-            raise _not_found(kind, reference)
-        if len(ids) > 1:
-            raise NotFound(
-                Reason.AMBIGUOUS_REFERENCE,
-                f"{reference!r} stands for several {kind.noun}s: {', '.join(sorted(i[:12] for i in ids))}…",
-                "use more of the id, or the name",
-            )
-        return str(ids.pop())
 
     async def _delete_unused(self, table: str, noun: str, item_id: str) -> None:
         async with self._transaction() as db:
@@ -355,10 +310,6 @@ def _translated(error: sqlite3.Error, path: Path) -> IngleError:
     return HostProblem(Reason.INTERNAL, f"database {path}: {error}", "ingle doctor")
 
 
-def _not_found(kind: _Kind, reference: str) -> NotFound:
-    return NotFound(kind.missing, f"no {kind.noun} {reference!r}", kind.list_command)
-
-
 def _why_not(error: sqlite3.IntegrityError, vm: Vm) -> IngleError:
     if "vms.name" in str(error):
         return Conflict(Reason.NAME_TAKEN, f"there is a VM named {vm.name!r} already", f"ingle vm show {vm.name}")
@@ -370,7 +321,7 @@ def _why_not(error: sqlite3.IntegrityError, vm: Vm) -> IngleError:
 async def _one_vm(db: aiosqlite.Connection, vm_id: str) -> Vm:
     row = await _fetch_one(db, rows.SELECT_VMS + " WHERE id = ?", vm_id)
     if row is None:
-        raise _not_found(_VM, vm_id)
+        raise references.not_found(references.VM, vm_id)
     return rows.vm_of(row)
 
 

@@ -1,0 +1,87 @@
+"""What a reference stands for: an id, a name or, for who only looks, a unique prefix of an id.
+
+An id wins over a name, and both over a prefix. Every call begins with this, so the usual case is one query.
+"""
+
+import re
+import sqlite3
+from dataclasses import dataclass
+
+from ingle.api_server.adapters.sqlite import rows
+from ingle.api_server.model.errors import NotFound, Reason
+
+_HEX = re.compile(r"[0-9a-f]+")
+_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How references to one kind of thing are resolved and told."""
+
+    noun: str
+    missing: Reason
+    table: str
+    select: str
+    by_id_or_name: str
+
+    @property
+    def list_command(self) -> str:
+        """What shows all of them."""
+        return f"ingle {self.noun.lower()} list"
+
+
+_BY_LINK = "WHERE id = ?1 OR id = (SELECT {noun}_id FROM {noun}_names WHERE name = ?1) ORDER BY id != ?1 LIMIT 1"
+
+VM = Kind("VM", Reason.VM_NOT_FOUND, "vms", rows.SELECT_VMS, "WHERE id = ?1 OR name = ?1 ORDER BY id != ?1 LIMIT 1")
+IMAGE = Kind("image", Reason.IMAGE_NOT_FOUND, "images", rows.SELECT_IMAGES, _BY_LINK.format(noun="image"))
+KERNEL = Kind("kernel", Reason.KERNEL_NOT_FOUND, "kernels", rows.SELECT_KERNELS, _BY_LINK.format(noun="kernel"))
+
+
+def exact(db: sqlite3.Connection, kind: Kind, reference: str) -> sqlite3.Row:
+    """The row of the thing with that id or name. Raises NotFound."""
+    row = _exact(db, kind, reference)
+    if row is None:
+        raise not_found(kind, reference, _ids_that_begin(db, kind, reference))
+    return row
+
+
+def found(db: sqlite3.Connection, kind: Kind, reference: str) -> sqlite3.Row:
+    """The same, or the row of the one thing whose id begins so. Raises NotFound, also AMBIGUOUS_REFERENCE."""
+    row = _exact(db, kind, reference)
+    if row is not None:
+        return row
+    ids = _ids_that_begin(db, kind, reference)
+    if len(ids) > 1:
+        raise NotFound(
+            Reason.AMBIGUOUS_REFERENCE,
+            f"{reference!r} stands for several {kind.noun}s: {', '.join(each[:_SHOWN] for each in ids)}…",
+            "use more of the id, or the name",
+        )
+    row = _exact(db, kind, ids[0]) if ids else None
+    if row is None:
+        raise not_found(kind, reference)
+    return row
+
+
+def not_found(kind: Kind, reference: str, ids: list[str] | None = None) -> NotFound:
+    """Nothing has that id or name; `ids` begin with it."""
+    if not ids:
+        return NotFound(kind.missing, f"no {kind.noun} {reference!r}", kind.list_command)
+    return NotFound(
+        kind.missing,
+        f"no {kind.noun} {reference!r}: what changes one takes its name or its whole id, no part of one",
+        kind.list_command,
+    )
+
+
+def _exact(db: sqlite3.Connection, kind: Kind, reference: str) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute(f"{kind.select} {kind.by_id_or_name}", (reference,)).fetchone()
+    return row
+
+
+def _ids_that_begin(db: sqlite3.Connection, kind: Kind, reference: str) -> list[str]:
+    """Three at most."""
+    if not _HEX.fullmatch(reference):
+        return []
+    sql = f"SELECT id FROM {kind.table} WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT 3"
+    return [row[0] for row in db.execute(sql, (reference, reference + "g"))]
