@@ -182,7 +182,7 @@ class ExecStart(_message.Message):
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """Id, unique prefix of one, or name."""
+    """Id or name."""
     working_directory: _builtins.str
     """Empty: the user's home directory."""
     user: _builtins.str
@@ -538,7 +538,7 @@ class CreateSessionRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PROGRAM_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """Id, unique prefix of one, or name."""
+    """Id or name."""
     session_id: _builtins.str
     """1 to 64 letters, digits, '.', '_' and '-'; empty: made up. The one `ingle vm shell` opens is "init"."""
     @_builtins.property
@@ -618,7 +618,7 @@ class AttachSessionStart(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     CREATE_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """Id, unique prefix of one, or name."""
+    """Id or name."""
     session_id: _builtins.str
     """Empty, with `create`: made up."""
     steal: _builtins.bool
@@ -747,7 +747,7 @@ class ResizeSessionRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """Id, unique prefix of one, or name."""
+    """Id or name."""
     session_id: _builtins.str
     @_builtins.property
     def size(self) -> Global___TerminalSize: ...
@@ -788,7 +788,7 @@ class KillSessionRequest(_message.Message):
     VM_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """Id, unique prefix of one, or name."""
+    """Id or name."""
     session_id: _builtins.str
     def __init__(
         self,
@@ -1522,7 +1522,7 @@ class ForwardStart(_message.Message):
     UNIX_PATH_FIELD_NUMBER: _builtins.int
     CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    """Id, unique prefix of one, or name."""
+    """Id or name."""
     unix_path: _builtins.str
     """Of a unix socket in the guest; absolute, at most 107 bytes."""
     @_builtins.property
