@@ -9,7 +9,7 @@ from pathlib import Path
 from ingle.api_server.adapters.qemu import command
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host.process import Process
-from ingle.api_server.model.guest import TcpAddress, VsockAddress
+from ingle.api_server.model.guest import Holder, TcpAddress, VsockAddress
 from ingle.api_server.ports.engine import VmPaths
 
 _CALLERS = 20
@@ -49,7 +49,7 @@ async def test_many_may_call_an_agent_at_once_and_a_published_port_is_not_taken_
 
         async with await asyncio.start_unix_server(control, paths.control_socket):
             vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1), 10.0)
-            assert vmm.agent.address == TcpAddress("127.0.0.1", port)
+            assert vmm.agent.address == TcpAddress("127.0.0.1", port, Holder(process.pid, process.start_time))
             callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(_CALLERS)]
             assert waiting_for(port) == _CALLERS
             for caller in callers:

@@ -115,6 +115,13 @@ async def test_running_facts_live_as_long_as_the_state(store: SqliteStore) -> No
     assert stopped == replace(VM, state=VmState.STOPPED)
 
 
+async def test_each_start_has_a_token_of_its_own(store: SqliteStore) -> None:
+    await store.insert_vm(VM, TOKEN)
+    await store.move_vm(VM.id, VmState.STARTING, token=bytes(range(32)))
+    await store.move_vm(VM.id, VmState.RUNNING, running=RUNNING)
+    assert await store.vm_token(VM.id) == bytes(range(32))
+
+
 async def test_illegal_moves_change_nothing(store: SqliteStore) -> None:
     await store.insert_vm(VM, TOKEN)
     with pytest.raises(Conflict):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_PF_EXITING = 0x4  # in the flags of /proc/PID/stat: set before anything of a process is taken down
 _PIDFD_GETFD = 438  # the same on every architecture; see pidfd_getfd(2)
 
 
@@ -125,12 +126,15 @@ class Process:
 
 def start_time_of(pid: int) -> int | None:
     """Clock ticks since boot (field 22 of /proc/PID/stat, see proc(5)), or None when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The second field is the command in parentheses and may hold anything; the last ')' ends it.
-    return int(stat[stat.rindex(b")") + 1 :].split()[19])
+    stat = _stat(pid)
+    return None if stat is None else int(stat[19])
+
+
+def has_its_files(pid: int, start_time: int) -> bool:
+    """Whether that very process lives, and has not begun to end: then what it ever held open and has not closed itself
+    it holds still. A pidfd tells of an end some time after the files were closed."""
+    stat = _stat(pid)
+    return stat is not None and int(stat[19]) == start_time and not int(stat[6]) & _PF_EXITING
 
 
 def find(matches: Callable[[list[str]], bool]) -> list[Process]:
@@ -155,14 +159,25 @@ def find(matches: Callable[[list[str]], bool]) -> list[Process]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time so far. Raises FileNotFoundError when there is no such process."""
-    stat = Path(f"/proc/{pid}/stat").read_bytes()
-    fields = stat[stat.rindex(b")") + 1 :].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    stat = _stat(pid)
+    if stat is None:
+        raise FileNotFoundError(pid)
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def resident_bytes(pid: int) -> int:
     """Resident set size. Raises FileNotFoundError when there is no such process."""
     return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """/proc/PID/stat from its third field on, see proc(5), or None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the command in parentheses and may hold anything; the last ')' ends it.
+    return stat[stat.rindex(b")") + 1 :].split()
 
 
 def _private(path: str, flags: int) -> int:

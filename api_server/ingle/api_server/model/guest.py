@@ -7,11 +7,20 @@ from ingle.api_server.model.limits import ResourceLimit
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """The process whose an address is for as long as it lives: a VMM. Anybody may have it afterwards."""
+
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
 class TcpAddress:
     """An agent behind a forwarded loopback port."""
 
     host: str
     port: int
+    holder: Holder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +36,7 @@ class VsockAddress:
 
     cid: int
     port: int
+    holder: Holder | None = None
 
 
 @dataclass(frozen=True, slots=True)

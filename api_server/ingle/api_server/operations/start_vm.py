@@ -146,7 +146,7 @@ class StartVm:
             check_disk_holds(spec.disk_bytes or 0, have_image)
             vm = self._vm(vm_id, spec, backend, have_image, have_kernel)
             steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
-            target = self._target(progress, vm, have_image, have_kernel, secrets.token_bytes(32))
+            target = self._target(progress, vm, have_image, have_kernel)
             target.owner = owner
             target.created = True
             async with self._fleet.lock(vm.id):
@@ -172,10 +172,10 @@ class StartVm:
             self._engine.check(self._files.paths(vm_id), vm.ports)
             image = await self._store.image(vm.image_id)
             kernel = await self._store.kernel(vm.kernel_id)
-            target = self._target(progress, vm, image, kernel, await self._store.vm_token(vm_id))
+            target = self._target(progress, vm, image, kernel)
             return await self._run(self._pipelines.start, target, progress)
 
-    def _target(self, progress: Progress, vm: Vm, image: Image, kernel: Kernel, token: bytes) -> Start:
+    def _target(self, progress: Progress, vm: Vm, image: Image, kernel: Kernel) -> Start:
         return Start(
             op_id=progress.operation.id,
             vm_id=vm.id,
@@ -183,7 +183,7 @@ class StartVm:
             vm=vm,
             image=image,
             kernel=kernel,
-            token=token,
+            token=secrets.token_bytes(32),  # a new one at each boot: one that leaked opens no other
         )
 
     async def _run(self, steps: Sequence[Step[Start]], target: Start, progress: Progress) -> Vm:

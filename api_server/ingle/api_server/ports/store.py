@@ -49,8 +49,11 @@ class Store(Journal, Protocol):
     async def update_vm(self, vm: Vm) -> None:
         """Everything but state and running facts. Raises Conflict(NAME_TAKEN)."""
 
-    async def move_vm(self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "") -> Vm:
-        """Change the state, by the state machine's rules (Conflict WRONG_STATE); running facts only with RUNNING."""
+    async def move_vm(
+        self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "", token: bytes | None = None
+    ) -> Vm:
+        """Change the state, by the state machine's rules (Conflict WRONG_STATE); running facts only with RUNNING.
+        `token` replaces what its agent wants."""
 
     async def delete_vm(self, vm_id: str) -> None:
         """Absent is fine."""
@@ -77,7 +80,7 @@ class Store(Journal, Protocol):
         """The VM of that name, or at that address, if it runs in a shared network."""
 
     async def vm_token(self, vm_id: str) -> bytes:
-        """The secret its agent wants."""
+        """The secret its agent wants, in this boot alone."""
 
     async def add_image(self, image: Image, name: str) -> Image:
         """Record an image if it is new, and let `name` stand for it (it may have stood for another)."""

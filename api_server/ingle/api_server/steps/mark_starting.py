@@ -16,7 +16,7 @@ class MarkStarting:
         self._store = store
 
     async def run(self, target: Start) -> None:
-        target.vm = await self._store.move_vm(target.vm_id, VmState.STARTING)
+        target.vm = await self._store.move_vm(target.vm_id, VmState.STARTING, token=target.token)
 
     async def undo(self, target: VmTarget) -> None:
         try:

@@ -13,7 +13,7 @@ from typing import Self
 from google.protobuf.message import DecodeError
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest.address import Address, describe, unreachable
+from ingle.api_server.adapters.guest.address import Address, check_holder, describe, unreachable
 from ingle.api_server.adapters.guest.frames import Decoder, Frame, FrameError, FrameType, encode
 from ingle.api_server.model.errors import GuestError, Reason
 from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
@@ -49,15 +49,20 @@ class Connection(asyncio.BufferedProtocol):
         connection = cls(describe(address))
         try:
             match address:
-                case TcpAddress(host, port):
+                case TcpAddress(host=host, port=port):
                     await loop.create_connection(lambda: connection, host, port)
                 case UnixAddress(path):
                     await loop.create_unix_connection(lambda: connection, path)
-                case VsockAddress(cid, port):
+                case VsockAddress(cid=cid, port=port):
                     await _connect_vsock(connection, cid, port)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise connection._unreachable(why) from error
+        try:
+            check_holder(address)
+        except GuestError:
+            connection.close()
+            raise
         connection.send(greeting)
         return connection
 

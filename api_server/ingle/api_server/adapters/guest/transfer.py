@@ -11,7 +11,7 @@ import socket
 from contextlib import suppress
 from typing import Self
 
-from ingle.api_server.adapters.guest.address import Address, describe, unreachable
+from ingle.api_server.adapters.guest.address import Address, check_holder, describe, unreachable
 from ingle.api_server.adapters.guest.frames import (
     HEADER_SIZE,
     MAX_PAYLOAD,
@@ -48,6 +48,7 @@ class Transfer:
         try:
             transfer = cls(describe(address), socket.socket(family, socket.SOCK_STREAM))
             await transfer._connect(family, place)
+            check_holder(address)
         except BaseException as error:
             if transfer is not None:
                 transfer.close()
@@ -154,9 +155,9 @@ class Transfer:
 def _socket_address(address: Address) -> tuple[socket.AddressFamily, _Place]:
     """The family of an address, and what connect(2) takes."""
     match address:
-        case TcpAddress(host, port):
+        case TcpAddress(host=host, port=port):
             return socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port)
         case UnixAddress(path):
             return socket.AF_UNIX, path
-        case VsockAddress(cid, port):
+        case VsockAddress(cid=cid, port=port):
             return socket.AF_VSOCK, (cid, port)

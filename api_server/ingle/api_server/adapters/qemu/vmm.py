@@ -5,13 +5,14 @@ import logging
 import re
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ingle.api_server.adapters.qemu import command, console
 from ingle.api_server.adapters.qemu.qmp import Qmp
 from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
 from ingle.api_server.model.errors import Reason, ToolFailed
-from ingle.api_server.model.guest import AgentEndpoint, TcpAddress, VsockAddress
+from ingle.api_server.model.guest import AgentEndpoint, Holder, TcpAddress, VsockAddress
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class QemuVmm:
             raise
         forwards = _FORWARD.findall(usernet)
         agents = (TcpAddress(host, int(port)) for _, host, port, guest in forwards if int(guest) == command.AGENT_PORT)
-        address = next(agents, unforwarded)
+        address = replace(next(agents, unforwarded), holder=Holder(self.pid, self.start_time))
         self._agent = AgentEndpoint(address, token)
         self._lengthen_queues(int(descriptor) for descriptor, *_ in forwards)
         return self

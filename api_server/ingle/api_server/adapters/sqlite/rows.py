@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -213,6 +214,12 @@ def operation_columns(operation: Operation) -> dict[str, Any]:
         "message": failure and failure.message,
         "remedy": failure and failure.remedy,
     }
+
+
+def update(table: str, columns: Mapping[str, Any]) -> str:
+    """The statement that sets these columns of the row with this `id`."""
+    changes = ", ".join(f"{name} = :{name}" for name in columns if name != "id")
+    return f"UPDATE {table} SET {changes} WHERE id = :id"
 
 
 def _stage_of(item: dict[str, Any]) -> Stage:

@@ -75,15 +75,18 @@ class SqliteStore:
         del columns["state"], columns["error"]
         async with self._transaction() as db:
             try:
-                await db.execute(_update("vms", columns), columns)
+                await db.execute(rows.update("vms", columns), columns)
             except sqlite3.IntegrityError as error:
                 raise _why_not(error, vm) from None
 
-    async def move_vm(self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "") -> Vm:
+    async def move_vm(
+        self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "", token: bytes | None = None
+    ) -> Vm:
         async with self._transaction() as db:
             vm = await _one_vm(db, vm_id)
             check_move(vm.name, vm.state, state)
-            await db.execute("UPDATE vms SET state = ?, error = ? WHERE id = ?", (state.value, error, vm_id))
+            columns = {"id": vm_id, "state": state.value, "error": error} | ({"token": token} if token else {})
+            await db.execute(rows.update("vms", columns), columns)
             if state not in {VmState.RUNNING, VmState.STOPPING}:
                 await db.execute("DELETE FROM running WHERE vm_id = ?", (vm_id,))
             elif running is not None:
@@ -342,8 +345,3 @@ async def _insert(
     names = ", ".join(columns)
     places = ", ".join(f":{name}" for name in columns)
     await db.execute(f"{verb} INTO {table} ({names}) VALUES ({places})", dict(columns))
-
-
-def _update(table: str, columns: Mapping[str, Any]) -> str:
-    changes = ", ".join(f"{name} = :{name}" for name in columns if name != "id")
-    return f"UPDATE {table} SET {changes} WHERE id = :id"
