@@ -13,8 +13,11 @@ import re
 import secrets
 import socket
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from ingle.api_server.host.descriptors import most_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,9 @@ PEER_PREFIX = "unix-abstract:ingle-gate/"
 
 _PEER_PID = re.compile(r"\bpid=(\d+)")
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
-_BACKLOG = 128
+_RETRY_SECONDS = 0.1
+_SHARE = 16
+_MOST_OF_ONE_USER = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class _Half(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._early: list[bytes] = []
         self._ended = False
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -67,6 +73,8 @@ class _Half(asyncio.Protocol):
     def splice(self, other: "_Half") -> None:
         """Join with `other`, and hand over what came before it was there."""
         self.other = other
+        if self.transport.is_closing():
+            other.transport.close()
         for data in self._early:
             other.transport.write(data)
         self._early.clear()
@@ -81,8 +89,10 @@ class _Half(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self.other is not None and self.other.transport.can_write_eof() and not self.other.transport.is_closing():
+        if self.other is not None and not self.other.transport.is_closing():
             self.other.transport.write_eof()
+            if self.other._ended:  # nothing comes from either side any more
+                self.other.transport.close()
         return True
 
     def pause_writing(self) -> None:
@@ -94,68 +104,131 @@ class _Half(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
         if self.other is not None:
             self.other.transport.close()
 
 
-class _Front(_Half):
-    """The caller's side."""
+class Gate:
+    """Listens on `public`, which only callers can open from its birth on, and splices them to `upstream`.
 
-    def __init__(self, upstream: Path, callers: Callers) -> None:
-        super().__init__()
-        self._upstream = upstream
+    One user has so many connections and no more: each costs three of the descriptors that everybody needs."""
+
+    def __init__(self, public: Path, upstream: Path, callers: Callers) -> None:
+        """For start-up: the umask is changed for the moment of the bind, and the caller holds the lock beside `public`,
+        so that what is there is stale. Raises OSError."""
+        self._upstream = str(upstream)
         self._callers = callers
-        self._linking: asyncio.Task[None] | None = None
+        self._most = min(_MOST_OF_ONE_USER, most_descriptors() // _SHARE)
+        self._open: Counter[int] = Counter()
+        self._turned_away: set[int] = set()
+        self._told = False
+        self._connections: set[asyncio.Task[None]] = set()
+        listener = _listen(public, callers)
+        status = public.stat()
+        self._public, self._identity = public, (status.st_dev, status.st_ino)
+        self._accepting = asyncio.create_task(self._accept(listener), name="gate")
+        self._accepting.add_done_callback(lambda _: listener.close())
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        peer: socket.socket = transport.get_extra_info("socket")
+    @property
+    def reachable(self) -> bool:
+        """Whether `public` still leads here."""
+        try:
+            status = self._public.stat()
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def close(self) -> None:
+        """Take no more connections; those that are spliced live on."""
+        if self.reachable:
+            self._public.unlink()
+        self._accepting.cancel()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Asyncio's own server would try again at once, and log it each time, while there are no descriptors."""
+        while True:
+            try:
+                peer, _ = await asyncio.get_running_loop().sock_accept(listener)
+            except OSError as error:
+                self._tell("connections have to wait", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            task = asyncio.create_task(self._admit(peer))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    def _tell(self, what: str, error: OSError) -> None:
+        """Once, until all is well again."""
+        if not self._told:
+            log.error("%s: %s", what, error)
+        self._told = True
+
+    async def _admit(self, peer: socket.socket) -> None:
+        """Splice it, or close it."""
         pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if not self._callers.admit(uid, gid):
             log.warning("connection refused", extra={"uid": uid, "pid": pid})
-            self.transport.abort()
+            peer.close()
             return
-        # Nothing more is read until it can be handed on: what waits is bounded by one read.
-        self.transport.pause_reading()
-        name = f"{PEER_PREFIX.partition(':')[2]}uid={uid},gid={gid},pid={pid},n={secrets.token_hex(8)}"
-        self._linking = asyncio.create_task(self._link(name))
-
-    async def _link(self, name: str) -> None:
-        upstream = socket.socket(socket.AF_UNIX)
+        if self._open[uid] >= self._most:
+            if uid not in self._turned_away:  # once: who floods us must not flood the log
+                log.warning("too many connections", extra={"uid": uid, "pid": pid, "most": self._most})
+            self._turned_away.add(uid)
+            peer.close()
+            return
+        self._open[uid] += 1
         try:
-            upstream.setblocking(False)
-            upstream.bind(f"\0{name}")
-            await asyncio.get_running_loop().sock_connect(upstream, str(self._upstream))
-            _, back = await asyncio.get_running_loop().create_unix_connection(_Half, sock=upstream)
+            await self._splice(peer, f"uid={uid},gid={gid},pid={pid},n={secrets.token_hex(8)}")
         except OSError as error:
-            log.error("the gRPC socket does not answer: %s", error)
-            upstream.close()
-            self.transport.abort()
-            return
-        if self.transport.is_closing():
-            back.transport.close()
-            return
-        back.splice(self)
-        self.splice(back)
-        self.transport.resume_reading()
+            self._tell("a connection can't be handed on", error)
+        finally:
+            peer.close()
+            self._open[uid] -= 1
+            if not self._open[uid]:
+                del self._open[uid]
+                self._turned_away.discard(uid)
+
+    async def _splice(self, peer: socket.socket, identity: str) -> None:
+        """Until both sides have ended. Nothing is read of the caller before it can be handed on."""
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX) as upstream:
+            upstream.setblocking(False)
+            upstream.bind(f"\0{PEER_PREFIX.partition(':')[2]}{identity}")
+            await loop.sock_connect(upstream, self._upstream)
+            _, back = await loop.create_unix_connection(_Half, sock=upstream)
+            try:
+                _, front = await loop.connect_accepted_socket(_Half, peer)
+                front.splice(back)
+                back.splice(front)
+                self._told = False
+                await front.lost.wait()
+            finally:
+                back.transport.close()
+            await back.lost.wait()
 
 
-async def open_gate(public: Path, upstream: Path, callers: Callers) -> asyncio.Server:
-    """Listen on `public`, which only callers can open from its birth on, and splice them to `upstream`.
-
-    For start-up: the umask is changed for the moment of the bind, and the caller holds the lock beside `public`, so
-    that what is there is stale. Raises OSError."""
+def _listen(public: Path, callers: Callers) -> socket.socket:
     public.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
-    umask = os.umask(0o177)
     try:
-        listener.bind(str(public))
-    finally:
-        os.umask(umask)
-    if callers.gid is not None:
-        if public.stat().st_gid != callers.gid:
-            os.chown(public, -1, callers.gid)
-        public.chmod(0o660)
-    return await asyncio.get_running_loop().create_unix_server(
-        lambda: _Front(upstream, callers), sock=listener, backlog=_BACKLOG
-    )
+        listener.setblocking(False)
+        umask = os.umask(0o177)
+        try:
+            listener.bind(str(public))
+        finally:
+            os.umask(umask)
+        if callers.gid is not None:
+            if public.stat().st_gid != callers.gid:
+                os.chown(public, -1, callers.gid)
+            public.chmod(0o660)
+        listener.listen(socket.SOMAXCONN)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def open_gate(public: Path, upstream: Path, callers: Callers) -> Gate:
+    """Listen. As of Gate."""
+    return Gate(public, upstream, callers)

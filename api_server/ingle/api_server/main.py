@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ingle.api_server import config, doctor, logs
+from ingle.api_server.host.descriptors import raise_limit
 from ingle.api_server.model.errors import Conflict, IngleError
 from ingle.api_server.server import serve
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "doctor":
         return doctor.main(settings, as_json=arguments.json)
     logs.set_up(arguments.log_level)
+    raise_limit()
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(serve(settings))

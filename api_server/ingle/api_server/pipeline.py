@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from ingle.api_server.model.exhaustion import exhaustion
 from ingle.api_server.ports.store import Journal, JournalEntry
 
 log = logging.getLogger(__name__)
@@ -99,10 +100,10 @@ async def undo(steps: Sequence[Step[Any]], target: Target, journal: Journal) -> 
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The failure that started it all."""
+    """The failure that started it all; where the host had too little of something, an error that says so."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error
+    return exhaustion(error) or error
 
 
 R = TypeVar("R")

@@ -75,7 +75,6 @@ async def serve(config: Config) -> None:
             log.info("stopping")
             tell_manager("STOPPING=1")
             gate.close()
-            paths.socket.unlink(missing_ok=True)
             refusing = asyncio.create_task(server.stop(_GRACE_SECONDS + _LAST_SECONDS))  # new calls, from now on
             calls.end_endless()
             await app.operations.close()

@@ -14,6 +14,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,11 +26,11 @@ _PREFIX = "ingle-gate/"
 _PEER = re.compile(rf"unix-abstract:{_PREFIX}uid=(\d+),gid=(\d+),pid=(\d+),n=[0-9a-f]+")
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _CHUNK = 64 * 1024
-_BACKLOG = 32
-_OF_ONE_CONNECTION = {errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}  # accept(2)
+_RETRY_SECONDS = 0.1
+_CLOSED = {errno.EBADF, errno.EINVAL}  # of accept(2); all else passes
 
 MOST_CONNECTIONS = 32
-"""One API server needs one; more than this many are turned away."""
+"""Of one user. One API server needs one; more than this many are turned away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Gate:
     def __init__(self, public: Path, upstream: Path, allowed: Collection[int], gid: int) -> None:
         self._upstream = str(upstream)
         self._allowed = allowed
-        self._room = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self._room = {uid: threading.BoundedSemaphore(MOST_CONNECTIONS) for uid in allowed}
+        self._told = ""
         public.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         umask = os.umask(0o177)  # nobody but root until the group is right
@@ -65,7 +67,7 @@ class Gate:
             os.umask(umask)
         os.chown(public, -1, gid, follow_symlinks=False)
         public.chmod(0o660)
-        self._listener.listen(_BACKLOG)
+        self._listener.listen(socket.SOMAXCONN)
         self._thread = threading.Thread(target=self._accept, name="gate", daemon=True)
         self._thread.start()
 
@@ -81,9 +83,11 @@ class Gate:
             try:
                 front, _ = self._listener.accept()
             except OSError as error:
-                if error.errno in _OF_ONE_CONNECTION:
-                    continue
-                return
+                if error.errno in _CLOSED:
+                    return
+                self._tell(f"connections have to wait: {error.strerror}")
+                time.sleep(_RETRY_SECONDS)
+                continue
             self._admit(front)
 
     def _admit(self, front: socket.socket) -> None:
@@ -92,26 +96,38 @@ class Gate:
             log.warning("connection refused", extra={"uid": uid, "pid": pid})
             front.close()
             return
-        if not self._room.acquire(blocking=False):
-            log.warning("too many connections", extra={"uid": uid, "pid": pid})
+        if not self._room[uid].acquire(blocking=False):
+            self._tell(f"uid {uid} has too many connections")
             front.close()
             return
         name = f"{_PREFIX}uid={uid},gid={gid},pid={pid},n={os.urandom(8).hex()}"
-        threading.Thread(target=self._splice, args=(front, name), name="splice", daemon=True).start()
+        try:
+            threading.Thread(target=self._splice, args=(front, name, uid), name="splice", daemon=True).start()
+        except RuntimeError as error:
+            self._tell(f"a connection can't be taken: {error}")
+            front.close()
+            self._room[uid].release()
 
-    def _splice(self, front: socket.socket, name: str) -> None:
+    def _splice(self, front: socket.socket, name: str, uid: int) -> None:
         try:
             with front, socket.socket(socket.AF_UNIX) as back:
                 back.bind(f"\0{name}")
                 back.connect(self._upstream)
                 answers = threading.Thread(target=_pump, args=(back, front), name="splice back", daemon=True)
                 answers.start()
+                self._told = ""
                 _pump(front, back)
                 answers.join()
-        except OSError as error:
-            log.error("the gRPC socket does not answer: %s", error)
+        except (OSError, RuntimeError) as error:
+            self._tell(f"a connection can't be handed on: {error}")
         finally:
-            self._room.release()
+            self._room[uid].release()
+
+    def _tell(self, problem: str) -> None:
+        """Once, until a connection is well again: who floods us must not flood the log."""
+        if problem != self._told:
+            log.error("%s", problem)
+        self._told = problem
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -4,15 +4,20 @@ import asyncio
 import grp
 import os
 import pwd
+import random
+import resource
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from ingle.api_server.gate import Callers, open_gate
+from ingle.api_server.gate import Callers, Gate, open_gate
 
 NOBODY = pwd.getpwnam("nobody")
 KNOCK = """
@@ -81,3 +86,129 @@ async def _knock(root: Path, *, uid: int, gid: int) -> str:
     )
     out, _ = await process.communicate()
     return out.decode().strip()
+
+
+@pytest.fixture
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Gate, Path]]:
+    """A gate before a server that sends back what it gets."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    with tempfile.TemporaryDirectory(prefix="ingle-t-") as name:
+        root = Path(name)
+        upstream = await asyncio.start_unix_server(echo, root / "up.sock", backlog=1000)
+        gate = await open_gate(root / "api.sock", root / "up.sock", Callers(os.getuid()))
+        yield gate, root / "api.sock"
+        gate.close()
+        upstream.close()
+
+
+@contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """That many may be opened, and no more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    filler = [
+        os.open("/dev/null", os.O_RDONLY) for _ in range(max(0, max(map(int, os.listdir("/proc/self/fd"))) - used))
+    ]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + number, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for descriptor in filler:
+            os.close(descriptor)
+
+
+async def _echoes(public: Path, word: bytes) -> bool:
+    reader, writer = await asyncio.open_unix_connection(public)
+    writer.write(word)
+    writer.write_eof()
+    said = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return said == word
+
+
+@pytest.mark.parametrize("left", range(1, 6))
+async def test_without_descriptors_a_connection_waits_or_ends_and_is_told_once(
+    place: tuple[Gate, Path], left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, public = place
+    callers = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    try:
+        with descriptors_left(left):
+            for caller in callers:
+                caller.setblocking(False)
+                caller.connect(str(public))
+            await asyncio.sleep(0.5)
+            assert sum(record.name == Gate.__module__ for record in caplog.records) <= 3
+        # None hangs: each is answered now, or was closed.
+        for caller in callers:
+            with suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(caller, b"x")
+            with suppress(ConnectionResetError):
+                async with asyncio.timeout(10):
+                    assert await asyncio.get_running_loop().sock_recv(caller, 1) in {b"x", b""}
+    finally:
+        for caller in callers:
+            caller.close()
+    assert await _echoes(public, b"still there")
+
+
+async def test_a_burst_is_not_refused(place: tuple[Gate, Path]) -> None:
+    _, public = place
+    callers = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+    try:
+        for caller in callers:
+            caller.setblocking(False)
+            caller.connect(str(public))  # nothing accepts meanwhile
+    finally:
+        for caller in callers:
+            caller.close()
+    assert await _echoes(public, b"still there")
+
+
+async def test_one_user_has_its_share_of_connections_and_each_that_ends_makes_room(
+    place: tuple[Gate, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, public = place
+    monkeypatch.setattr(gate, "_most", 3)
+    held = [await asyncio.open_unix_connection(public) for _ in range(3)]
+    for reader, writer in held:
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+    reader, writer = await asyncio.open_unix_connection(public)
+    assert await reader.read() == b""
+    writer.close()
+    for _, writer in held:
+        writer.close()
+        await writer.wait_closed()
+    async with asyncio.timeout(10):
+        while gate._open:
+            await asyncio.sleep(0.01)
+    assert await _echoes(public, b"room again")
+
+
+async def test_whatever_comes_and_however_it_ends_the_next_is_served(place: tuple[Gate, Path]) -> None:
+    gate, public = place
+    dice = random.Random(7)
+    for _ in range(200):
+        caller = socket.socket(socket.AF_UNIX)
+        caller.setblocking(False)
+        caller.connect(str(public))
+        for _ in range(dice.randrange(3)):
+            with suppress(BlockingIOError):
+                caller.send(dice.randbytes(dice.randrange(1, 100_000)))
+            await asyncio.sleep(0)
+        if dice.random() < 0.3:
+            caller.shutdown(dice.choice((socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR)))
+            await asyncio.sleep(0)
+        caller.close()
+    assert await _echoes(public, dice.randbytes(1_000_000))
+    async with asyncio.timeout(10):
+        while gate._open:
+            await asyncio.sleep(0.01)

@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ingle.api_server.host.descriptors import lower_limit
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat: set before anything of a process is taken down
 _PIDFD_GETFD = 438  # the same on every architecture; see pidfd_getfd(2)
@@ -53,11 +55,16 @@ class Process:
                 pass_fds=pass_fds,
                 start_new_session=True,
             )
-        # An unreaped child keeps its pid, so neither call can meet another process.
-        pidfd = os.pidfd_open(child.pid)
-        started = start_time_of(child.pid)
-        assert started is not None
-        return cls(child.pid, started, pidfd, child)
+        # An unreaped child keeps its pid, so none of these calls can meet another process.
+        try:
+            lower_limit(child.pid)
+            started = start_time_of(child.pid)
+            assert started is not None
+            return cls(child.pid, started, os.pidfd_open(child.pid), child)
+        except OSError:  # no descriptor is left, say: then nobody could watch it
+            child.kill()
+            child.wait()
+            raise
 
     @classmethod
     def adopt(cls, pid: int, start_time: int) -> "Process | None":

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ingle.api_server.host import leftovers
 from ingle.api_server.host.context import current_operation
+from ingle.api_server.host.descriptors import lower_limit
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
 
 PACKAGES: Mapping[str, str] = {
@@ -112,6 +113,7 @@ class Tools:
             limit=_LONGEST_LINE,
             start_new_session=True,
         )
+        lower_limit(process.pid)
         try:
             stdout, _, _ = await asyncio.gather(_read_all(process), _read_lines(process, tail, on_line), process.wait())
         except BaseException:

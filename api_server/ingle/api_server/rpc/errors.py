@@ -39,6 +39,7 @@ _CODES = {
     Reason.PORT_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.ADDRESSES_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.DISK_OVERFLOWED: grpc.StatusCode.DATA_LOSS,
+    Reason.HOST_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.IMAGE_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.KERNEL_INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.TOOL_FAILED: grpc.StatusCode.INTERNAL,

@@ -52,6 +52,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A network is full."""
     ERROR_REASON_DISK_OVERFLOWED: _ErrorReason.ValueType  # 36
     """The disk of a VM could not take a write, since the host was full: what was on it is lost."""
+    ERROR_REASON_HOST_EXHAUSTED: _ErrorReason.ValueType  # 130
+    """No descriptor, process or memory is left for now."""
     ERROR_REASON_IMAGE_INVALID: _ErrorReason.ValueType  # 40
     """A file given to ingle is not what it should be."""
     ERROR_REASON_KERNEL_INVALID: _ErrorReason.ValueType  # 41
@@ -140,6 +142,8 @@ ERROR_REASON_ADDRESSES_EXHAUSTED: ErrorReason.ValueType  # 34
 """A network is full."""
 ERROR_REASON_DISK_OVERFLOWED: ErrorReason.ValueType  # 36
 """The disk of a VM could not take a write, since the host was full: what was on it is lost."""
+ERROR_REASON_HOST_EXHAUSTED: ErrorReason.ValueType  # 130
+"""No descriptor, process or memory is left for now."""
 ERROR_REASON_IMAGE_INVALID: ErrorReason.ValueType  # 40
 """A file given to ingle is not what it should be."""
 ERROR_REASON_KERNEL_INVALID: ErrorReason.ValueType  # 41

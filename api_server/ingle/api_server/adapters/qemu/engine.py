@@ -17,6 +17,7 @@ from ingle.api_server.host.process import Process
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
+from ingle.api_server.model.exhaustion import exhaustion
 from ingle.api_server.model.guest import GuestNetwork, TcpAddress, VsockAddress
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Acceleration, Init, Kernel, Running, Vm
@@ -99,6 +100,8 @@ class QemuEngine:
                 )
             except OSError as error:
                 ready.close()
+                if exhaustion(error):
+                    raise
                 raise ToolFailed(Reason.VMM_FAILED, f"{BINARY} can't be started: {error}") from error
         ready.setblocking(False)
         vmm = QemuVmm(child, plan.paths, ready)
