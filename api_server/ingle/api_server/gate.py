@@ -63,7 +63,7 @@ class _Half(asyncio.Protocol):
         self.other: _Half | None = None
         self.transport: asyncio.Transport
         self._early: list[bytes] = []
-        self._ended = False
+        self.ended = False
         self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,7 +78,7 @@ class _Half(asyncio.Protocol):
         for data in self._early:
             other.transport.write(data)
         self._early.clear()
-        if self._ended:
+        if self.ended:
             other.transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
@@ -88,10 +88,10 @@ class _Half(asyncio.Protocol):
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        self._ended = True
+        self.ended = True
         if self.other is not None and not self.other.transport.is_closing():
             self.other.transport.write_eof()
-            if self.other._ended:  # nothing comes from either side any more
+            if self.other.ended:  # nothing comes from either side any more
                 self.other.transport.close()
         return True
 
