@@ -190,7 +190,7 @@ async def test_what_nobody_takes_is_not_read(impostor: Impostor) -> None:
 
 async def test_a_flood_of_empty_frames_is_bounded_too(impostor: Impostor) -> None:
     sent = 0
-    flood = encode(FrameType.STDOUT) * 10_000
+    flood = encode(FrameType.ENTRIES) * 10_000
 
     async def behaviour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent

@@ -15,18 +15,15 @@ from ingle.api_server.model.guest_files import FileInfo, ReadEnd, ReadSpec, Writ
 from unit.agent.conftest import HELLO_OK, Impostor, channel, says, says_nothing
 
 KIB = 1024
+FILE = agent_pb2.FileInfo(name="file", type=agent_pb2.FILE_TYPE_REGULAR)
 DATA_END = encode(FrameType.DATA_END)
 READ_END = encode(
     FrameType.RESPONSE,
-    agent_pb2.Response(
-        read_file=agent_pb2.ReadFileResponse(file=agent_pb2.FileInfo(type=agent_pb2.FILE_TYPE_REGULAR), next_offset=7)
-    ).SerializeToString(),
+    agent_pb2.Response(read_file=agent_pb2.ReadFileResponse(file=FILE, next_offset=7)).SerializeToString(),
 )
 WRITTEN = encode(
     FrameType.RESPONSE,
-    agent_pb2.Response(
-        write_file=agent_pb2.WriteFileResponse(file=agent_pb2.FileInfo(type=agent_pb2.FILE_TYPE_REGULAR))
-    ).SerializeToString(),
+    agent_pb2.Response(write_file=agent_pb2.WriteFileResponse(file=FILE)).SerializeToString(),
 )
 
 
@@ -85,12 +82,6 @@ async def test_pieces_are_neither_small_nor_large(impostor: Impostor) -> None:
     assert sum(map(len, pieces)) == sum(sizes)
 
 
-async def test_frames_without_data_are_nothing(impostor: Impostor) -> None:
-    transfer = await Transfer.connect(await impostor(says(encode(FrameType.DATA) * 3 + DATA_END)), b"?")
-    assert await content(transfer) == ([], Frame(FrameType.DATA_END, b""))
-    transfer.close()
-
-
 @pytest.mark.parametrize(
     "stream",
     [
@@ -117,7 +108,9 @@ async def test_a_stream_that_ends_early_is_no_file(impostor: Impostor, stream: b
         pytest.param(bytes(5), id="zero length"),
         pytest.param(HELLO_OK + (MAX_PAYLOAD + 2).to_bytes(4, "big") + b"\x14", id="a byte more than a megabyte"),
         pytest.param(HELLO_OK + encode(FrameType.REQUEST), id="what callers say"),
-        pytest.param(HELLO_OK + encode(FrameType.WINDOW), id="what belongs elsewhere"),
+        pytest.param(HELLO_OK + encode(FrameType.ENTRIES), id="what belongs elsewhere"),
+        pytest.param(HELLO_OK + encode(FrameType.DATA), id="no data"),
+        pytest.param(HELLO_OK + encode(FrameType.DATA_END, b"x"), id="an end with something in it"),
         pytest.param(HELLO_OK + encode(FrameType.DATA, b"some") + HELLO_OK, id="hello amid data"),
         pytest.param(READ_END, id="no hello"),
         pytest.param(HELLO_OK + WRITTEN, id="an answer to another question"),

@@ -1,5 +1,6 @@
 """The part of GuestService that is about files."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import TypeAlias
@@ -21,6 +22,7 @@ _TYPES: Mapping[FileType, guest_pb2.FileType.ValueType] = {
     kind: guest_pb2.FileType.Value(f"FILE_TYPE_{kind.name}") for kind in FileType
 }
 _LARGEST_MODE = 0o7777
+_ENTRIES_A_TURN = 200  # of a listing, before the event loop may turn to others
 
 
 class FileCalls(guest_pb2_grpc.GuestServiceServicer):
@@ -66,10 +68,11 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         path, token, size = _path(request.path), request.page_token, request.page_size
         files = await self._files_to_read(request.vm)
         listing = await files.list(path, after=token, max_entries=size, user=request.user)
-        return guest_pb2.ListDirectoryResponse(
-            entries=map(_file_info, listing.entries),
-            next_page_token=listing.next_after if listing.truncated else "",
-        )
+        response = guest_pb2.ListDirectoryResponse(next_page_token=listing.next_after if listing.truncated else "")
+        for start in range(0, len(listing.entries), _ENTRIES_A_TURN):
+            response.entries.extend(map(_file_info, listing.entries[start : start + _ENTRIES_A_TURN]))
+            await asyncio.sleep(0)
+        return response
 
     async def MakeDirectory(
         self, request: guest_pb2.MakeDirectoryRequest, context: Context

@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import configure_messages, messages, network_messages, session_messages
 from ingle.api_server.adapters.guest.connection import Connection
-from ingle.api_server.adapters.guest.conversation import START_SECONDS, answer_within, hello, next_frame, response
+from ingle.api_server.adapters.guest.conversation import answer_within, hello, next_frame, response
 from ingle.api_server.adapters.guest.files import Files
 from ingle.api_server.adapters.guest.forwarding import GuestForwarding
 from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
+from ingle.api_server.adapters.guest.patience import PATIENCE, Patience
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import (
     AgentEndpoint,
@@ -39,19 +40,23 @@ from ingle.api_server.model.guest_network import ForwardSpec, ListeningPorts
 class Dialler:
     """GuestDialler over TCP, vsock and unix sockets."""
 
+    def __init__(self, patience: Patience = PATIENCE) -> None:
+        self._patience = patience
+
     def channel(self, endpoint: AgentEndpoint) -> "Channel":
-        return Channel(endpoint)
+        return Channel(endpoint, self._patience)
 
 
 class Channel:
     """GuestChannel: the agent at one endpoint."""
 
-    def __init__(self, endpoint: AgentEndpoint) -> None:
+    def __init__(self, endpoint: AgentEndpoint, patience: Patience) -> None:
         self._endpoint = endpoint
+        self._patience = patience
 
     @property
     def files(self) -> Files:
-        return Files(self._endpoint.address, self._greeting)
+        return Files(self._endpoint.address, self._greeting, self._patience)
 
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
         greeting, answer = await self._ask(agent_pb2.Request(ping=agent_pb2.PingRequest()), "ping", timeout_seconds)
@@ -69,14 +74,14 @@ class Channel:
     @asynccontextmanager
     async def forward(self, spec: ForwardSpec) -> AsyncIterator[GuestForwarding]:
         request = network_messages.forward_request(spec)
-        limit = spec.timeout_seconds + START_SECONDS  # the agent's own limit comes first, and says more
+        limit = spec.timeout_seconds + self._patience.start_seconds  # the agent's own limit comes first, and says more
         async with self._begun(request, FrameType.CONNECTED, limit) as (connection, payload):
             yield GuestForwarding(connection, network_messages.connected(payload))
 
     async def list_ports(self, timeout_seconds: float = 10.0) -> ListeningPorts:
         request = agent_pb2.Request(list_ports=agent_pb2.ListPortsRequest())
         _, answer = await self._ask(request, "list_ports", timeout_seconds)
-        return network_messages.listening_ports(answer.list_ports)
+        return await network_messages.listening_ports(answer.list_ports)
 
     async def sync(self, timeout_seconds: float = 30.0) -> None:
         await self._ask(agent_pb2.Request(sync=agent_pb2.SyncRequest()), "sync", timeout_seconds)
@@ -96,7 +101,7 @@ class Channel:
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         request = session_messages.create_request(session_id, program)
-        _, response = await self._ask(request, "create_session", START_SECONDS)
+        _, response = await self._ask(request, "create_session", self._patience.start_seconds)
         return session_messages.session(response.create_session.session)
 
     @asynccontextmanager
@@ -108,11 +113,11 @@ class Channel:
     async def list_sessions(self, timeout_seconds: float = 5.0) -> tuple[GuestSession, ...]:
         request = agent_pb2.Request(list_sessions=agent_pb2.ListSessionsRequest())
         _, response = await self._ask(request, "list_sessions", timeout_seconds)
-        return tuple(session_messages.session(message) for message in response.list_sessions.sessions)
+        return await session_messages.sessions(response.list_sessions)
 
     async def resize_session(self, session_id: str, size: TerminalSize) -> None:
         resize = agent_pb2.ResizeSessionRequest(id=session_id, size=session_messages.terminal_size(size))
-        await self._ask(agent_pb2.Request(resize_session=resize), "resize_session", START_SECONDS)
+        await self._ask(agent_pb2.Request(resize_session=resize), "resize_session", self._patience.start_seconds)
 
     async def kill_session(self, session_id: str, timeout_seconds: float = 10.0) -> None:
         kill = agent_pb2.KillSessionRequest(id=session_id)
@@ -120,11 +125,11 @@ class Channel:
 
     @asynccontextmanager
     async def _begun(
-        self, request: agent_pb2.Request, expected: FrameType, limit_seconds: float = START_SECONDS
+        self, request: agent_pb2.Request, expected: FrameType, limit_seconds: float | None = None
     ) -> AsyncIterator[tuple[Connection, bytes]]:
         """An operation that goes on, and the payload of its first answer; the connection is closed at the end."""
         async with self._begin(request) as connection:
-            async with answer_within(self._endpoint.address, limit_seconds):
+            async with answer_within(self._endpoint.address, limit_seconds or self._patience.start_seconds):
                 frame = await next_frame(connection)
             if frame.type is not expected:
                 raise messages.nonsense(f"{frame.type.name} instead of {expected.name}")
@@ -135,7 +140,7 @@ class Channel:
         """A connection on which the agent has taken the request; closed at the end."""
         connection: Connection | None = None
         try:
-            async with answer_within(self._endpoint.address, START_SECONDS):
+            async with answer_within(self._endpoint.address, self._patience.start_seconds):
                 connection = await self._connect(request)
                 await hello(connection)
             yield connection

@@ -8,6 +8,8 @@ import asyncio
 import os
 import socket
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import Self
 
 from google.protobuf.message import DecodeError
@@ -22,6 +24,7 @@ _STDIN_WINDOW = 256 * 1024  # as the protocol has it
 _STDIN_CHUNK = 64 * 1024  # a pipe's size: larger pieces reach the command no faster
 _READ_AHEAD = 512 * 1024  # bytes of frames nobody asked for yet, before reading stops
 _FRAME_COST = 64  # what a frame is counted as beyond its payload, so that empty ones are bounded too
+_FRAMES_A_TURN = 256  # taken before the event loop may turn to others: a read can hold thousands of tiny ones
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -32,6 +35,7 @@ class Connection(asyncio.BufferedProtocol):
         self._decoder = Decoder()
         self._transport: asyncio.Transport | None = None
         self._frames: deque[Frame] = deque()
+        self._coming: Iterator[Frame] | None = None  # in what was read, and not taken yet
         self._queued_bytes = 0
         self._reader: asyncio.Future[None] | None = None
         self._failure: GuestError | None = None
@@ -88,6 +92,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def receive(self) -> Frame:
         """The next frame. Raises GuestError: GUEST_UNREACHABLE at the end of the stream, GUEST_PROTOCOL for garbage."""
+        if self._frames:
+            await asyncio.sleep(0)  # a guest that always has something to say must not keep the loop from the others
         while not self._frames:
             if self._failure is not None:
                 raise self._failure
@@ -98,8 +104,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._reader = None
         frame = self._frames.popleft()
         self._queued_bytes -= len(frame.payload) + _FRAME_COST
-        if self._queued_bytes <= _READ_AHEAD // 2:
-            self._resume()
+        self._resume()
         return frame
 
     def close(self) -> None:
@@ -116,12 +121,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._decoder.space()
 
     def buffer_updated(self, nbytes: int) -> None:
-        try:
-            for frame in self._decoder.received(nbytes):
-                self._take(frame)
-        except (FrameError, DecodeError) as error:
-            self._end(GuestError(Reason.GUEST_PROTOCOL, f"the guest's agent at {self._peer} sent garbage: {error}"))
-        self._wake_reader()
+        self._coming = self._decoder.received(nbytes)
+        self._take_some()
 
     def eof_received(self) -> None:
         self._end(self._unreachable("it hung up in the middle of a frame" if self._decoder.partial else "it hung up"))
@@ -135,11 +136,31 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
+    def _take_some(self) -> None:
+        """Frames of what was read; the rest of them, before anything else is read, when the loop comes round again."""
+        assert self._coming is not None
+        taken = 0
+        try:
+            for frame in islice(self._coming, _FRAMES_A_TURN):
+                self._take(frame)
+                taken += 1
+        except (FrameError, DecodeError) as error:
+            self._end(GuestError(Reason.GUEST_PROTOCOL, f"the guest's agent at {self._peer} sent garbage: {error}"))
+        if taken == _FRAMES_A_TURN:
+            if self._transport is not None:
+                self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._take_some)
+        else:
+            self._coming = None
+            self._resume()
+        self._wake_reader()
+
     def _take(self, frame: Frame) -> None:
         if frame.type is FrameType.WINDOW:
-            self._window += agent_pb2.ExecWindow.FromString(frame.payload).bytes
-            if self._window > _STDIN_WINDOW:
-                raise FrameError(f"a window of {self._window} bytes; at most {_STDIN_WINDOW} are allowed")
+            granted = agent_pb2.ExecWindow.FromString(frame.payload).bytes
+            self._window += granted
+            if not granted or self._window > _STDIN_WINDOW:
+                raise FrameError(f"{granted} bytes more of a window of {_STDIN_WINDOW}, to {self._window}")
             if self._window > 0:
                 self._window_open.set()
             return
@@ -149,6 +170,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _resume(self) -> None:
+        if self._coming is not None or self._queued_bytes > _READ_AHEAD // 2:
+            return
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 

@@ -11,9 +11,6 @@ from ingle.api_server.adapters.guest.address import Address, describe
 from ingle.api_server.adapters.guest.frames import Frame, FrameType
 from ingle.api_server.model.errors import GuestError, Reason
 
-START_SECONDS = 30.0
-"""How long an agent may take to say its first words."""
-
 
 class Receiver(Protocol):
     """Whatever frames come from."""

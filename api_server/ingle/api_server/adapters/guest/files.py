@@ -8,33 +8,36 @@ from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import messages
 from ingle.api_server.adapters.guest.address import Address
 from ingle.api_server.adapters.guest.conversation import (
-    START_SECONDS,
     answer_within,
     hello,
     next_frame,
     response,
     unless_error,
 )
+from ingle.api_server.adapters.guest.file_messages import check_next, file_info, file_infos
 from ingle.api_server.adapters.guest.frames import Frame, FrameType, encode
+from ingle.api_server.adapters.guest.patience import Patience
 from ingle.api_server.adapters.guest.transfer import Transfer
 from ingle.api_server.model.guest_files import (
     LARGEST_PAGE,
     Copied,
     FileInfo,
-    FileType,
     Listing,
     ReadEnd,
     ReadSpec,
     WriteSpec,
 )
 
+_LARGEST_PAGE_BYTES = 3 * 1024 * 1024  # an agent ends a page behind the second megabyte
+
 
 class Files:
     """GuestFiles of one agent. `greeting` is what a connection begins with to make a request."""
 
-    def __init__(self, address: Address, greeting: Callable[[agent_pb2.Request], bytes]) -> None:
+    def __init__(self, address: Address, greeting: Callable[[agent_pb2.Request], bytes], patience: Patience) -> None:
         self._address = address
         self._greeting = greeting
+        self._patience = patience
 
     async def read(self, spec: ReadSpec) -> AsyncGenerator[bytes | ReadEnd, None]:
         request = agent_pb2.ReadFileRequest(
@@ -44,7 +47,7 @@ class Files:
             while isinstance(piece := await transfer.receive_data(), bytes):
                 yield piece
             end = response(unless_error(piece), "read_file").read_file
-            yield ReadEnd(_file_info(end.file), end.truncated, end.next_offset)
+            yield ReadEnd(file_info(end.file), end.truncated, end.next_offset)
 
     async def write(self, spec: WriteSpec, data: AsyncIterable[bytes]) -> FileInfo:
         request = agent_pb2.WriteFileRequest(
@@ -56,41 +59,41 @@ class Files:
             user=spec.user,
         )
         answer = await self._upload(agent_pb2.Request(write_file=request), "write_file", data)
-        return _file_info(answer.write_file.file)
+        return file_info(answer.write_file.file)
 
     async def stat(self, path: str, *, follow: bool = False, user: str = "") -> FileInfo:
         request = agent_pb2.StatFileRequest(path=path, follow=follow, user=user)
-        answer = await self._ask(agent_pb2.Request(stat_file=request), "stat_file")
-        return _file_info(answer.stat_file.file)
+        answer = await self._ask(agent_pb2.Request(stat_file=request), "stat_file", self._patience.answer_seconds)
+        return file_info(answer.stat_file.file)
 
     async def list(self, path: str, *, after: str = "", max_entries: int = 0, user: str = "") -> Listing:
         request = agent_pb2.ListDirectoryRequest(path=path, after=after, max_entries=max_entries, user=user)
-        entries: list[FileInfo] = []
-        async with self._begin(agent_pb2.Request(list_directory=request)) as transfer:
-            while (frame := await next_frame(transfer)).type is FrameType.ENTRIES:
-                batch = messages.parse(agent_pb2.DirectoryEntries, frame.payload)
-                if len(entries) + len(batch.entries) > LARGEST_PAGE:
-                    raise messages.nonsense(f"more than {LARGEST_PAGE} entries at once")
-                entries += map(_file_info, batch.entries)
+        async with (
+            answer_within(self._address, self._patience.answer_seconds),
+            self._begin(agent_pb2.Request(list_directory=request)) as transfer,
+        ):
+            entries, frame = await _page(transfer)
         end = response(frame, "list_directory").list_directory
-        if end.truncated and not end.next_after:
-            raise messages.nonsense("a page without a next one")
+        if end.truncated:
+            check_next(after, end.next_after)
         return Listing(tuple(entries), end.truncated, end.next_after)
 
     async def make_directory(
         self, path: str, *, mode: int | None = None, owner: str = "", parents: bool = False, user: str = ""
     ) -> FileInfo:
         request = agent_pb2.MakeDirectoryRequest(path=path, mode=mode, owner=owner, parents=parents, user=user)
-        answer = await self._ask(agent_pb2.Request(make_directory=request), "make_directory")
-        return _file_info(answer.make_directory.file)
+        answer = await self._ask(
+            agent_pb2.Request(make_directory=request), "make_directory", self._patience.answer_seconds
+        )
+        return file_info(answer.make_directory.file)
 
     async def remove(self, path: str, *, recursive: bool = False, user: str = "") -> None:
         request = agent_pb2.RemoveRequest(path=path, recursive=recursive, user=user)
-        await self._ask(agent_pb2.Request(remove=request), "remove")
+        await self._ask(agent_pb2.Request(remove=request), "remove", self._patience.work_seconds)
 
     async def rename(self, path: str, new_path: str, *, replace: bool = False, user: str = "") -> None:
         request = agent_pb2.RenameRequest(path=path, new_path=new_path, replace=replace, user=user)
-        await self._ask(agent_pb2.Request(rename=request), "rename")
+        await self._ask(agent_pb2.Request(rename=request), "rename", self._patience.answer_seconds)
 
     async def copy_in(
         self, path: str, archive: AsyncIterable[bytes], *, preserve_owners: bool = False, user: str = ""
@@ -110,14 +113,14 @@ class Files:
             end = response(unless_error(piece), "copy_out").copy_out
             yield Copied(end.entries, end.bytes, end.attributes_left_out)
 
-    async def _ask(self, request: agent_pb2.Request, result: str) -> agent_pb2.Response:
-        async with self._begin(request) as transfer:
+    async def _ask(self, request: agent_pb2.Request, result: str, seconds: float) -> agent_pb2.Response:
+        async with answer_within(self._address, seconds), self._begin(request) as transfer:
             return response(await next_frame(transfer), result)
 
     async def _upload(self, request: agent_pb2.Request, result: str, data: AsyncIterable[bytes]) -> agent_pb2.Response:
         """Send it all, without waiting to be greeted, and take the answer, which comes early when the agent refuses."""
-        async with answer_within(self._address, START_SECONDS):
-            transfer = await Transfer.connect(self._address, self._greeting(request))
+        async with answer_within(self._address, self._patience.start_seconds):
+            transfer = await Transfer.connect(self._address, self._greeting(request), self._patience)
         try:
             sender = asyncio.create_task(_send(transfer, data))
             answer = asyncio.create_task(self._answer(transfer))
@@ -125,7 +128,8 @@ class Files:
                 await asyncio.wait({sender, answer}, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
                     await sender  # raises what kept the data from coming; then the agent never sees its end
-                return response(await answer, result)
+                async with answer_within(self._address, self._patience.work_seconds):
+                    return response(await answer, result)
             finally:
                 sender.cancel()
                 answer.cancel()
@@ -134,7 +138,7 @@ class Files:
             transfer.close()
 
     async def _answer(self, transfer: Transfer) -> Frame:
-        async with answer_within(self._address, START_SECONDS):
+        async with answer_within(self._address, self._patience.start_seconds):
             await hello(transfer)
         return await next_frame(transfer)
 
@@ -143,8 +147,8 @@ class Files:
         """A connection on which the agent has taken the request; closed at the end."""
         transfer: Transfer | None = None
         try:
-            async with answer_within(self._address, START_SECONDS):
-                transfer = await Transfer.connect(self._address, self._greeting(request))
+            async with answer_within(self._address, self._patience.start_seconds):
+                transfer = await Transfer.connect(self._address, self._greeting(request), self._patience)
                 await hello(transfer)
             yield transfer
         finally:
@@ -158,19 +162,17 @@ async def _send(transfer: Transfer, data: AsyncIterable[bytes]) -> None:
     await transfer.send(encode(FrameType.DATA_END))
 
 
-def _file_info(message: agent_pb2.FileInfo) -> FileInfo:
-    try:
-        kind = FileType(message.type)
-    except ValueError as error:
-        raise messages.nonsense(f"a file of type {message.type}") from error
-    return FileInfo(
-        name=message.name,
-        type=kind,
-        mode=message.mode,
-        uid=message.uid,
-        gid=message.gid,
-        size_bytes=message.size_bytes,
-        modified_nanoseconds=message.modified_nanoseconds,
-        link_target=message.link_target,
-        links=message.links,
-    )
+async def _page(transfer: Transfer) -> tuple[list[FileInfo], Frame]:
+    """All entries, and the frame behind them."""
+    entries: list[FileInfo] = []
+    size, ended = 0, False
+    while (frame := await next_frame(transfer)).type is FrameType.ENTRIES:
+        size += len(frame.payload)
+        if ended or size > _LARGEST_PAGE_BYTES:
+            raise messages.nonsense("entries without end")
+        batch = messages.parse(agent_pb2.DirectoryEntries, frame.payload).entries
+        if len(entries) + len(batch) > LARGEST_PAGE:
+            raise messages.nonsense(f"more than {LARGEST_PAGE} entries at once")
+        entries += await file_infos(batch)
+        ended = not batch  # only the last one may be empty
+    return entries, frame

@@ -4,7 +4,7 @@ The bytes come from a machine that nobody vouches for. So this is pure and small
 frame, and a refusal as soon as a byte can't be right. proto/ingle/agent/v1/agent.proto has the format.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -40,26 +40,29 @@ class FrameType(IntEnum):
     CONNECTED = 24
 
 
-_FROM_AGENT = {
-    int(kind): kind
-    for kind in (
-        FrameType.HELLO_OK,
-        FrameType.ERROR,
-        FrameType.RESPONSE,
-        FrameType.STARTED,
-        FrameType.EXITED,
-        FrameType.WINDOW,
-        FrameType.ATTACHED,
-        FrameType.DETACHED,
-        FrameType.SCROLLBACK,
-        FrameType.STDOUT,
-        FrameType.STDERR,
-        FrameType.DATA,
-        FrameType.DATA_END,
-        FrameType.ENTRIES,
-        FrameType.CONNECTED,
-    )
+_SMALL, _MIDDLING = 4096, 64 * 1024
+
+PAYLOADS: Mapping[FrameType, range] = {
+    FrameType.HELLO_OK: range(_SMALL + 1),
+    FrameType.ERROR: range(_MIDDLING + 1),
+    FrameType.RESPONSE: range(MAX_PAYLOAD + 1),
+    FrameType.STARTED: range(_SMALL + 1),
+    FrameType.EXITED: range(_SMALL + 1),
+    FrameType.WINDOW: range(1, _SMALL + 1),
+    FrameType.ATTACHED: range(_MIDDLING + 1),
+    FrameType.DETACHED: range(_SMALL + 1),
+    FrameType.SCROLLBACK: range(1, _MIDDLING + 1),
+    FrameType.STDOUT: range(1, MAX_PAYLOAD + 1),
+    FrameType.STDERR: range(1, MAX_PAYLOAD + 1),
+    FrameType.DATA: range(1, MAX_PAYLOAD + 1),
+    FrameType.DATA_END: range(1),
+    FrameType.ENTRIES: range(MAX_PAYLOAD + 1),
+    FrameType.CONNECTED: range(_SMALL + 1),
 }
+"""What an agent may send, and how many bytes of it. Content is never empty: nothing, sent again and again, would keep
+us busy for ever."""
+
+_FROM_AGENT = {int(kind): kind for kind in PAYLOADS}
 
 
 class Frame(NamedTuple):
@@ -87,8 +90,8 @@ def encode_header(kind: FrameType, size: int) -> bytes:
 
 def decode_header(data: bytes) -> tuple[FrameType, int]:
     """Type and payload's size from the first HEADER_SIZE bytes of a frame. Raises FrameError."""
-    length = _length(data)
-    return _from_agent(data[_LENGTH_SIZE]), length - 1
+    size = _length(data) - 1
+    return _from_agent(data[_LENGTH_SIZE], size), size
 
 
 def _length(data: bytes | memoryview) -> int:
@@ -98,9 +101,15 @@ def _length(data: bytes | memoryview) -> int:
     return length
 
 
-def _from_agent(kind: int) -> FrameType:
+def _told(sizes: range) -> str:
+    return f"{sizes[0]} to {sizes[-1]} are" if len(sizes) > 1 else "none is"
+
+
+def _from_agent(kind: int, size: int) -> FrameType:
     if (known := _FROM_AGENT.get(kind)) is None:
         raise FrameError(f"a frame of type {kind}, which no agent sends")
+    if size not in PAYLOADS[known]:
+        raise FrameError(f"a frame {known.name} of {size} bytes; {_told(PAYLOADS[known])} allowed")
     return known
 
 
@@ -143,7 +152,7 @@ class Decoder:
             return None
         length = _length(self._view[self._start :])
         if have >= HEADER_SIZE:
-            _from_agent(self._view[self._start + _LENGTH_SIZE])
+            _from_agent(self._view[self._start + _LENGTH_SIZE], length - 1)
         return length
 
     def _make_room(self, frame_size: int) -> None:

@@ -1,9 +1,10 @@
 """Agent messages and the domain: what a guest says is checked here before anybody believes it."""
 
+import asyncio
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -22,11 +23,14 @@ from ingle.api_server.model.guest import (
 from ingle.api_server.model.limits import ResourceLimit
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 PROTOCOL_VERSION = 1
 
 _LONGEST_TEXT = 500
-_LONGEST_UPTIME = 315_576_000_000_000  # milliseconds: what a google.protobuf.Duration can hold, 10000 years
+_LONGEST_AGE = 100 * 365 * 24 * 3600 * 1000  # milliseconds, of a machine and all that is in it
+_MOST_CPUS = 1 << 16
+_CONVERTED_A_TURN = 50
 _MOST_INTERFACES = 256
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # a UUID, see random(4)
 
@@ -148,7 +152,7 @@ def agent_info(hello: agent_pb2.HelloOk, ping: agent_pb2.PingResponse) -> AgentI
     """The answer to a ping. Raises GuestError(GUEST_PROTOCOL)."""
     if not _BOOT_ID.fullmatch(ping.boot_id):
         raise nonsense(f"boot id {printable(ping.boot_id)!r}")
-    return AgentInfo(printable(hello.agent_version), ping.boot_id, ping.uptime_milliseconds / 1000)
+    return AgentInfo(printable(hello.agent_version), ping.boot_id, age(ping.uptime_milliseconds, "an uptime"))
 
 
 def started(payload: bytes) -> Started:
@@ -169,12 +173,13 @@ def stats(message: agent_pb2.StatsResponse) -> GuestStats:
     load = (message.load_1m, message.load_5m, message.load_15m)
     if not all(math.isfinite(value) and value >= 0 for value in load):
         raise nonsense(f"load {load}")
-    if message.uptime_milliseconds > _LONGEST_UPTIME:
-        raise nonsense(f"an uptime of {message.uptime_milliseconds} ms")
+    busy, idle = message.cpu_total_nanoseconds, message.cpu_idle_nanoseconds
+    if message.cpus > _MOST_CPUS or max(busy, idle) > _LONGEST_AGE * 10**6 * max(1, message.cpus):
+        raise nonsense(f"{message.cpus} processors, {busy} and {idle} ns of their time")
     if len(message.interfaces) > _MOST_INTERFACES:
         raise nonsense(f"{len(message.interfaces)} network interfaces; at most {_MOST_INTERFACES} are allowed")
     return GuestStats(
-        uptime_seconds=message.uptime_milliseconds / 1000,
+        uptime_seconds=age(message.uptime_milliseconds, "an uptime"),
         load=load,
         memory_total_bytes=message.memory_total_bytes,
         memory_available_bytes=message.memory_available_bytes,
@@ -202,15 +207,30 @@ def _interface(message: agent_pb2.InterfaceStats) -> InterfaceStats:
 
 def activity(message: agent_pb2.ActivityResponse) -> GuestActivity:
     """What clients do. Raises GuestError(GUEST_PROTOCOL)."""
-    if message.idle_milliseconds > _LONGEST_UPTIME:
-        raise nonsense(f"idle for {message.idle_milliseconds} ms")
     return GuestActivity(
-        idle_seconds=message.idle_milliseconds / 1000,
+        idle_seconds=age(message.idle_milliseconds, "idleness"),
         execs=message.execs,
         sessions=message.sessions,
         attached_sessions=message.attached_sessions,
         forwards=message.forwards,
     )
+
+
+def age(milliseconds: int, what: str) -> float:
+    """Seconds that something lasts already. Raises GuestError(GUEST_PROTOCOL) for more than a century."""
+    if milliseconds > _LONGEST_AGE:
+        raise nonsense(f"{what} of {milliseconds} ms")
+    return milliseconds / 1000
+
+
+async def in_turns(convert: Callable[[M], T], messages: Iterable[M]) -> list[T]:
+    """All of them converted; the event loop turns to others in between. What `convert` raises."""
+    converted: list[T] = []
+    for message in messages:
+        converted.append(convert(message))
+        if len(converted) % _CONVERTED_A_TURN == 0:
+            await asyncio.sleep(0)
+    return converted
 
 
 def nonsense(what: str) -> GuestError:
@@ -220,5 +240,7 @@ def nonsense(what: str) -> GuestError:
 
 def printable(text: str) -> str:
     """A guest's text as it may be shown on somebody's terminal: one short line without control characters."""
-    kept = "".join(" " if unicodedata.category(char).startswith("C") else char for char in text[: _LONGEST_TEXT + 1])
+    kept = text[: _LONGEST_TEXT + 1]
+    if not kept.isprintable():  # which is ten times as fast as looking at each character
+        kept = "".join(" " if unicodedata.category(char).startswith("C") else char for char in kept)
     return kept if len(kept) <= _LONGEST_TEXT else kept[: _LONGEST_TEXT - 1] + "…"

@@ -4,7 +4,7 @@ import ipaddress
 import math
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest.messages import nonsense, parse, printable
+from ingle.api_server.adapters.guest.messages import in_turns, nonsense, parse, printable
 from ingle.api_server.model.guest_network import (
     Connected,
     ForwardSpec,
@@ -17,7 +17,7 @@ from ingle.api_server.model.guest_network import (
 
 _MOST_PORTS = 1000
 _LARGEST_PORT = 65535
-_MOST_WORDS = 512  # what half a kilobyte of command line can hold
+_LONGEST_COMMAND = 512  # characters and words, since an agent tells half a kilobyte of a command line
 
 _PROTOCOLS = {
     agent_pb2.PORT_PROTOCOL_TCP: PortProtocol.TCP,
@@ -41,11 +41,11 @@ def connected(payload: bytes) -> Connected:
     return Connected(printable(parse(agent_pb2.ForwardConnected, payload).address))
 
 
-def listening_ports(message: agent_pb2.ListPortsResponse) -> ListeningPorts:
+async def listening_ports(message: agent_pb2.ListPortsResponse) -> ListeningPorts:
     """All ports. Raises GuestError(GUEST_PROTOCOL) for what no kernel has."""
     if len(message.ports) > _MOST_PORTS:
         raise nonsense(f"{len(message.ports)} ports; at most {_MOST_PORTS} are allowed")
-    return ListeningPorts(tuple(map(_listening_port, message.ports)), message.truncated)
+    return ListeningPorts(tuple(await in_turns(_listening_port, message.ports)), message.truncated)
 
 
 def _listening_port(message: agent_pb2.ListeningPort) -> ListeningPort:
@@ -54,8 +54,10 @@ def _listening_port(message: agent_pb2.ListeningPort) -> ListeningPort:
         address = str(ipaddress.ip_address(message.address))
     except ValueError:
         address = ""
-    if protocol is None or not address or message.port > _LARGEST_PORT or len(message.command) > _MOST_WORDS:
+    if protocol is None or not address or message.port > _LARGEST_PORT:
         raise nonsense(f"protocol {message.protocol}, address {printable(message.address)!r}, port {message.port}")
+    if max(len(message.command), sum(map(len, message.command))) > _LONGEST_COMMAND:
+        raise nonsense(f"a command line of {len(message.command)} words, more than {_LONGEST_COMMAND} characters")
     return ListeningPort(
         protocol=protocol,
         address=address,

@@ -4,11 +4,13 @@ import math
 import re
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest.messages import nonsense, parse, printable, resource_limits
+from ingle.api_server.adapters.guest.messages import age, in_turns, nonsense, parse, printable, resource_limits
 from ingle.api_server.model.guest import AttachSpec, GuestSession, SessionProgram, TerminalSize
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LARGEST_SIZE = 65535
+_MOST_SESSIONS = 256
+_LONGEST_ARGV = 1024  # characters and words, since an agent tells a kilobyte of it
 
 
 def create_request(session_id: str, program: SessionProgram) -> agent_pb2.Request:
@@ -47,14 +49,23 @@ def session(message: agent_pb2.Session) -> GuestSession:
         raise nonsense(f"session id {printable(message.id)!r}")
     if not (1 <= size.rows <= _LARGEST_SIZE and 1 <= size.columns <= _LARGEST_SIZE):
         raise nonsense(f"a terminal of {size.rows} rows and {size.columns} columns")
+    if max(len(message.argv), sum(map(len, message.argv))) > _LONGEST_ARGV:
+        raise nonsense(f"an argv of {len(message.argv)} words, more than {_LONGEST_ARGV} characters")
     return GuestSession(
         id=message.id,
         argv=tuple(printable(argument) for argument in message.argv),
         size=TerminalSize(size.rows, size.columns),
         attached=message.attached,
-        idle_seconds=message.idle_milliseconds / 1000,
-        age_seconds=message.age_milliseconds / 1000,
+        idle_seconds=age(message.idle_milliseconds, "idleness"),
+        age_seconds=age(message.age_milliseconds, "an age"),
     )
+
+
+async def sessions(message: agent_pb2.ListSessionsResponse) -> tuple[GuestSession, ...]:
+    """All of them. Raises GuestError(GUEST_PROTOCOL)."""
+    if len(message.sessions) > _MOST_SESSIONS:
+        raise nonsense(f"{len(message.sessions)} sessions; at most {_MOST_SESSIONS} are allowed")
+    return tuple(await in_turns(session, message.sessions))
 
 
 def _program(program: SessionProgram) -> agent_pb2.SessionProgram:

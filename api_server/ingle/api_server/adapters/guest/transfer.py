@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Self
 
 from ingle.api_server.adapters.guest.address import Address, check_holder, describe, unreachable
+from ingle.api_server.adapters.guest.conversation import answer_within
 from ingle.api_server.adapters.guest.frames import (
     HEADER_SIZE,
     MAX_PAYLOAD,
@@ -21,6 +22,7 @@ from ingle.api_server.adapters.guest.frames import (
     decode_header,
     encode_header,
 )
+from ingle.api_server.adapters.guest.patience import PATIENCE, Patience
 from ingle.api_server.model.errors import GuestError, Reason
 from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
 
@@ -34,19 +36,21 @@ _QUEUE = 1024 * 1024  # bytes a unix socket holds: it wakes who waits to send wh
 class Transfer:
     """Frames to and from one agent. Made by `connect`; used by one reader and one writer."""
 
-    def __init__(self, peer: str, stream: socket.socket) -> None:
-        self._peer = peer
+    def __init__(self, address: Address, stream: socket.socket, patience: Patience) -> None:
+        self._address = address
+        self._peer = describe(address)
         self._stream = stream
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
         self._left = 0  # bytes of a DATA frame that were not asked for yet
 
     @classmethod
-    async def connect(cls, address: Address, greeting: bytes) -> Self:
+    async def connect(cls, address: Address, greeting: bytes, patience: Patience = PATIENCE) -> Self:
         """Connect and send the first bytes. Raises GuestError(GUEST_UNREACHABLE)."""
         family, place = _socket_address(address)
         transfer: Self | None = None
         try:
-            transfer = cls(describe(address), socket.socket(family, socket.SOCK_STREAM))
+            transfer = cls(address, socket.socket(family, socket.SOCK_STREAM), patience)
             await transfer._connect(family, place)
             check_holder(address)
         except BaseException as error:
@@ -60,9 +64,11 @@ class Transfer:
         return transfer
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Send encoded frames, or nowhere when the connection is gone: the reader is who learns that."""
-        with suppress(OSError):
-            await self._loop.sock_sendall(self._stream, data)
+        """Send encoded frames, or nowhere when the connection is gone: the reader is who learns that. Raises
+        GuestError(GUEST_UNREACHABLE) when the guest takes none of it."""
+        async with answer_within(self._address, self._patience.work_seconds):
+            with suppress(OSError):
+                await self._loop.sock_sendall(self._stream, data)
 
     async def send_data(self, data: bytes) -> None:
         """Send DATA frames; returns when all is handed to the kernel, or the connection is gone."""
@@ -82,19 +88,22 @@ class Transfer:
                 await self.send(payload[max(0, sent - HEADER_SIZE) :])
 
     async def receive(self) -> Frame:
-        """The next frame. Raises GuestError: GUEST_UNREACHABLE at the end of the stream, GUEST_PROTOCOL for garbage."""
+        """The next frame; how long it may take to begin is the caller's to say. Raises GuestError: GUEST_UNREACHABLE at
+        the end of the stream, GUEST_PROTOCOL for garbage."""
         kind, size = await self._header()
         return Frame(kind, await self._exactly(size))
 
     async def receive_data(self) -> bytes | Frame:
         """A piece of what DATA frames hold, or the next frame of another type. Raises what receive does."""
-        while not self._left:
-            kind, size = await self._header()
+        if not self._left:
+            async with answer_within(self._address, self._patience.work_seconds):
+                kind, size = await self._header()
             if kind is not FrameType.DATA:
                 return Frame(kind, await self._exactly(size))
             self._left = size
         size = min(self._left, _PIECE)
-        piece = await self._some(size)
+        async with answer_within(self._address, self._patience.frame_seconds):
+            piece = await self._some(size)
         if len(piece) < min(size, _SMALLEST_PIECE):
             piece += await self._exactly(size - len(piece))
         self._left -= len(piece)
@@ -114,6 +123,7 @@ class Transfer:
 
     async def _header(self) -> tuple[FrameType, int]:
         """The next frame's type, and the size of its payload."""
+        await asyncio.sleep(0)  # a guest that always has something to say must not keep the loop from the others
         header = await self._some(HEADER_SIZE, "it hung up")
         if len(header) < HEADER_SIZE:
             header += await self._exactly(HEADER_SIZE - len(header))
@@ -128,14 +138,16 @@ class Transfer:
         # Not a list of pieces: who sends byte by byte would make us hold much more than a frame.
         whole = bytearray(size)
         rest = memoryview(whole)
-        while rest:
-            try:
-                got = await self._loop.sock_recv_into(self._stream, rest)
-            except OSError as error:
-                raise unreachable(self._peer, str(error)) from error
-            if got == 0:
-                raise unreachable(self._peer, _WITHIN)
-            rest = rest[got:]
+        async with answer_within(self._address, self._patience.frame_seconds):
+            while rest:
+                try:
+                    got = await self._loop.sock_recv_into(self._stream, rest)
+                except OSError as error:
+                    raise unreachable(self._peer, str(error)) from error
+                if got == 0:
+                    raise unreachable(self._peer, _WITHIN)
+                if rest := rest[got:]:
+                    await asyncio.sleep(0)
         return bytes(whole)
 
     async def _some(self, size: int, end: str = _WITHIN) -> bytes:
