@@ -61,7 +61,7 @@ bench-agent: deps ## The same for the guest agent, on a socket and in a VM; ARGS
 bench-helper: deps ## The same for the root helper, as root; ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m bench.helper $(ARGS)
 
-fuzz: venv ## Feed each fuzz target of the agent for FUZZTIME (10m); ARGS=NAME picks one
+fuzz: venv ## Feed each fuzz target for FUZZTIME (10m); ARGS=NAME picks one
 	@FUZZTIME=$(or $(FUZZTIME),10m) scripts/fuzz.sh $(ARGS)
 
 lab: test-deps ## The tests that need KVM, device-mapper and systemd, in a VM that has them; ARGS="-k NAME" picks some

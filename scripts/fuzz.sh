@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Feeds every fuzz target of the agent for FUZZTIME (10m), one after the other. What breaks one is kept, made small, in
-# its testdata/fuzz, where `go test` tries it ever after.
+# Feeds every fuzz target for FUZZTIME (10m), one after the other. What breaks one of the agent's is kept, made small, in
+# its testdata/fuzz, where `go test` tries it ever after. The targets in Python are the tests named test_fuzz_*.
 #   [FUZZTIME=10m] scripts/fuzz.sh [TARGET...]
 set -euo pipefail
 cd "$(dirname "$0")/../guest_agent"
@@ -18,4 +18,10 @@ while IFS=: read -r file target; do
   nice -n 15 ../scripts/go.sh test -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime" -fuzzminimizetime 100x -parallel 1 \
     "./$(dirname "$file")" || failed=1
 done < <(grep -rhoHE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' internal | sed 's/func //')
+cd ..
+while IFS=: read -r file target; do
+  [[ "$wanted" == "  " || "$wanted" == *" $target "* ]] || continue
+  echo "$target, $fuzztime"
+  FUZZTIME=$fuzztime nice -n 15 .venv/bin/pytest -q "$file::$target" || failed=1
+done < <(grep -rHoE --include='test_*.py' '^def test_fuzz_[a-z0-9_]*' tests/unit | sed 's/def //')
 exit "$failed"

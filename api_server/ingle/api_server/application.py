@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 from ingle.api_server import doctor
 from ingle.api_server.adapters.boot import Initramfs
 from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk, SnapshotDisk
-from ingle.api_server.adapters.dns import LOOPBACK, AbsentNames, Directory, DnsServer, Host
+from ingle.api_server.adapters.dns import LOOPBACK, AbsentNames, DnsServer, Host
 from ingle.api_server.adapters.files import LocalVmFiles
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.helper import AbsentDevices, AbsentNetwork, HelperDevices, HelperNetwork
@@ -183,11 +183,17 @@ async def _names(config: Config, store: Store) -> AsyncIterator[NameService]:
     if not config.system:
         yield AbsentNames()
         return
-    directory = Directory(
-        by_name=lambda name: _host(store.connected_vm(name=name)),
-        by_address=lambda address: _host(store.connected_vm(address=address)),
-    )
-    server = DnsServer(config.defaults.domain, directory)
+    server = DnsServer(config.defaults.domain)
+
+    def look(vm_id: str) -> None:
+        if vm_id:
+            (found, *_) = (*store.connected_vms(vm_id), None)
+            server.tell(vm_id, _host(found))
+
+    for vm in store.connected_vms():
+        look(vm.id)
+    store.watch = look
+    server.start()
     try:
         try:
             await server.serve(LOOPBACK)

@@ -177,17 +177,24 @@ class NothingAlive:
         return None
 
 
-async def test_a_vm_is_found_by_its_name_and_address_while_it_runs_in_a_shared_network(tmp_path: Path) -> None:
+async def test_who_is_connected_is_told_whenever_it_changes(tmp_path: Path) -> None:
     async with shared_world(tmp_path) as at:
-        assert at.store.connected_vm(name="shared") is None
+        seen: list[tuple[str, list[str]]] = []
+        at.store.watch = lambda vm_id: seen.append((vm_id, [vm.name for vm in at.store.connected_vms(vm_id)]))
+        assert at.store.connected_vms() == []
         await started(at)
         shared = await at.store.vm(SHARED.id)
-        for address in ("10.0.0.2", "fd00::2"):
-            assert at.store.connected_vm(name="shared") == at.store.connected_vm(address=address) == shared
-        for nobody in ({"name": ""}, {"address": ""}, {"name": SHARED.id}, {"name": VM.name}, {"address": "10.0.0.3"}):
-            assert at.store.connected_vm(**nobody) is None
+        assert at.store.connected_vms() == at.store.connected_vms(SHARED.id) == [shared]
+        assert at.store.connected_vms(VM.id) == []
+        assert seen[-1] == (SHARED.id, ["shared"])
+        await at.store.update_vm(replace(shared, name="renamed"))
+        assert seen[-1] == (SHARED.id, ["renamed"])
         await at.store.move_vm(SHARED.id, VmState.STOPPED)
-        assert at.store.connected_vm(name="shared") is None
+        assert seen[-1] == (SHARED.id, [])
+        assert at.store.connected_vms() == []
+        del seen[:]
+        await at.store.delete_vm(SHARED.id)
+        assert seen == [(SHARED.id, [])]
 
 
 async def test_a_starting_server_serves_names_to_the_vms_it_adopts(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What ingle remembers: intent (VMs, images, kernels, operations) and the journal of steps in flight."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,8 +77,11 @@ class Store(Journal, Protocol):
     async def vm_slot(self, vm_id: str) -> int | None:
         """Its place in a shared network, None also for a VM that is not there."""
 
-    def connected_vm(self, *, name: str = "", address: str = "") -> Vm | None:
-        """The VM of that name, or at that address, if it runs in a shared network."""
+    def connected_vms(self, vm_id: str = "") -> list[Vm]:
+        """Those that run in a shared network: all, or the one with that id."""
+
+    watch: Callable[[str], None]
+    """Called with a VM's id when it may have changed or be gone, and with none when something else has."""
 
     async def vm_token(self, vm_id: str) -> bytes:
         """The secret its agent wants, in this boot alone."""

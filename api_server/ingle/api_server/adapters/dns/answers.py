@@ -1,14 +1,15 @@
-"""What is answered to whom: pure, but for looking VMs up.
+"""What is answered to whom: pure.
 
 A VM sees the names of its own network, the host sees all. What is not ours is for other servers, and only those VMs may
 have them asked that may reach beyond their network: a question to the world is a way out like any other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from dnslib import AAAA, PTR, QTYPE, RCODE, RR, SOA, A, DNSLabel, DNSRecord
+from ingle.api_server.adapters.dns import wire
+from ingle.api_server.adapters.dns.wire import Question, Record
 
 _DIGITS = 32  # of an IPv6 address
 _TTL_SECONDS = 5  # a VM may be stopped, and another get its address, at any time
@@ -26,12 +27,31 @@ class Host:
     """Empty: it has none."""
 
 
-@dataclass(frozen=True, slots=True)
 class Directory:
-    """How hosts are found; None: there is none."""
+    """The hosts, as they were told of last."""
 
-    by_name: Callable[[str], Host | None]
-    by_address: Callable[[str], Host | None]
+    def __init__(self) -> None:
+        self._hosts: dict[str, Host] = {}
+        self._by_name: dict[str, Host] = {}
+        self._by_address: dict[str, Host] = {}
+
+    def tell(self, vm_id: str, host: Host | None) -> None:
+        """The VM is such a host, or none."""
+        if host is None:
+            self._hosts.pop(vm_id, None)
+        else:
+            self._hosts[vm_id] = host
+        hosts = self._hosts.values()
+        self._by_name = {each.name: each for each in hosts}
+        self._by_address = {address: each for each in hosts for address in (each.address, each.address6) if address}
+
+    def by_name(self, name: str) -> Host | None:
+        """The host of that name."""
+        return self._by_name.get(name)
+
+    def by_address(self, address: str) -> Host | None:
+        """The host at that address."""
+        return self._by_address.get(address)
 
 
 class Forward(Exception):
@@ -42,63 +62,49 @@ class Answers:
     """For one domain, e.g. "vm"."""
 
     def __init__(self, domain: str, directory: Directory) -> None:
-        self._domain = DNSLabel(domain)
+        self._domain = tuple(domain.encode().lower().split(b"."))
         self._directory = directory
 
-    def to(self, question: DNSRecord, asker: str) -> DNSRecord:
+    def to(self, question: Question, asker: str) -> bytes:
         """The reply for who asks from address `asker`. Raises Forward."""
-        reply = question.reply(ra=1, aa=1)
-        if len(question.questions) != 1:
-            reply.header.rcode = RCODE.FORMERR
-            return reply
-        name, kind = question.q.qname, question.q.qtype
+        if question.error:
+            return wire.reply(question, code=question.error, ours=False)
         from_host = ip_address(asker).is_loopback
         caller = None if from_host else self._directory.by_address(asker)
         if caller is None and not from_host:
-            reply.header.rcode = RCODE.REFUSED
-            return reply
-        if name.matchSuffix(self._domain):
-            self._answer_name(reply, name, kind, caller)
-        elif (found := self._reverse(name, caller)) is not None:
-            if kind in {QTYPE.PTR, QTYPE.ANY}:
-                pointer = PTR(DNSLabel((found.name.encode(), *self._domain.label)))
-                reply.add_answer(RR(name, QTYPE.PTR, rdata=pointer, ttl=_TTL_SECONDS))
-            else:
-                self._add_authority(reply)
-        elif caller is not None and not caller.nat:
-            reply.header.rcode = RCODE.REFUSED
-        else:
-            raise Forward
-        return reply
+            return wire.reply(question, code=wire.REFUSED)
+        depth = len(question.labels) - len(self._domain)
+        if depth >= 0 and question.labels[depth:] == self._domain:
+            return self._about_name(question, question.labels[:depth], caller)
+        if (found := self._reverse(question, caller)) is not None:
+            name = wire.name((found.name.encode(), *self._domain))
+            return self._found(question, [Record(wire.PTR, name, _TTL_SECONDS)])
+        if caller is not None and not caller.nat:
+            return wire.reply(question, code=wire.REFUSED)
+        raise Forward
 
-    def _answer_name(self, reply: DNSRecord, name: DNSLabel, kind: int, caller: Host | None) -> None:
-        labels = name.stripSuffix(self._domain).label
+    def _about_name(self, question: Question, labels: Sequence[bytes], caller: Host | None) -> bytes:
         if not labels:  # the domain itself is there, and has no addresses
-            self._add_authority(reply)
-            return
-        found = self._directory.by_name(labels[0].decode("ascii", "replace").lower()) if len(labels) == 1 else None
+            return self._found(question, [])
+        found = self._directory.by_name(labels[0].decode("ascii", "replace")) if len(labels) == 1 else None
         if found is None or not _may_know(caller, found):
-            reply.header.rcode = RCODE.NXDOMAIN
-            self._add_authority(reply)
-        else:
-            if kind in {QTYPE.A, QTYPE.ANY}:
-                reply.add_answer(RR(name, QTYPE.A, rdata=A(found.address), ttl=_TTL_SECONDS))
-            if kind in {QTYPE.AAAA, QTYPE.ANY} and found.address6:
-                reply.add_answer(RR(name, QTYPE.AAAA, rdata=AAAA(found.address6), ttl=_TTL_SECONDS))
-            if not reply.rr:
-                self._add_authority(reply)
+            return wire.reply(question, (), [self._authority], code=wire.NXDOMAIN)
+        addresses = [(wire.A, found.address), *([(wire.AAAA, found.address6)] if found.address6 else [])]
+        return self._found(question, [Record(kind, wire.address(text), _TTL_SECONDS) for kind, text in addresses])
 
-    def _reverse(self, name: DNSLabel, caller: Host | None) -> Host | None:
-        address = _reversed(tuple(label.decode("ascii", "replace").lower() for label in name.label))
+    def _found(self, question: Question, records: Sequence[Record]) -> bytes:
+        """Those of what there is that were asked for."""
+        wanted = [each for each in records if question.kind in {each.kind, wire.ANY}]
+        return wire.reply(question, wanted, () if wanted else [self._authority])
+
+    @property
+    def _authority(self) -> Record:
+        return wire.start_of_authority(self._domain, _TTL_SECONDS)
+
+    def _reverse(self, question: Question, caller: Host | None) -> Host | None:
+        address = _reversed([label.decode("ascii", "replace") for label in question.labels])
         found = None if address is None else self._directory.by_address(address)
         return found if found is not None and _may_know(caller, found) else None
-
-    def _add_authority(self, reply: DNSRecord) -> None:
-        """A negative answer without it may not be kept, RFC 2308: resolvers would ask again and again."""
-        serial, refresh, retry, expire = 1, 60, 60, 60
-        times = (serial, refresh, retry, expire, _TTL_SECONDS)
-        soa = SOA(self._domain, DNSLabel((b"root", *self._domain.label)), times)
-        reply.add_auth(RR(self._domain, QTYPE.SOA, rdata=soa, ttl=_TTL_SECONDS))
 
 
 def _reversed(labels: Sequence[str]) -> str | None:

@@ -1,19 +1,24 @@
-"""NameService: UDP and TCP at every gateway, and at the host's loopback.
+"""NameService: keeps the process that answers guests, and tells it what it needs to know.
 
-The port is one that needs no rights; the firewall leads port 53 of a gateway to it.
+What a guest sends is never read here. The sockets are: they stay this process's while another takes over, so that
+nobody else gets the port meanwhile. It is one that needs no rights; the firewall leads port 53 of a gateway to it.
 """
 
 import asyncio
 import errno
+import json
 import logging
+import os
 import socket
-from collections.abc import Callable
-from typing import cast
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 
-from dnslib import RCODE, DNSError, DNSRecord
-
-from ingle.api_server.adapters.dns.answers import Answers, Directory, Forward
-from ingle.api_server.adapters.dns.upstream import NoAnswer, Upstream, framed, read_framed
+from ingle.api_server.adapters.dns.answers import Host
+from ingle.api_server.adapters.dns.upstream import servers_of
 from ingle.api_server.model.errors import HostProblem, Reason
 
 log = logging.getLogger(__name__)
@@ -21,124 +26,166 @@ log = logging.getLogger(__name__)
 PORT = 10053
 LOOPBACK = "127.0.0.1"
 
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_RESPONDER = "ingle.api_server.adapters.dns.responder"
 _IP_FREEBIND = 15  # ip(7); the bridge that has the address may come later, or go and come again
-_MOST_AT_ONCE = 256
-_IDLE_SECONDS = 10.0
-_PLAIN_UDP_BYTES = 512  # RFC 1035, 2.3.4
+_LOOK_SECONDS = 2.0  # at resolv.conf, because networks change
+_HEARS_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 30.0
+_LONG_LIFE_SECONDS = 60.0
+_ENVIRONMENT = ("LANG", "LC_ALL", "PATH", "PYTHONPATH", "TZ")
 
 
 class DnsServer:
-    """Answers for `domain`, until it is closed."""
+    """Answers for `domain` from `start` until `close`."""
 
-    def __init__(self, domain: str, directory: Directory, upstream: Upstream | None = None, port: int = PORT) -> None:
-        self._answers = Answers(domain, directory)
-        self._upstream = upstream or Upstream()
+    def __init__(self, domain: str, port: int = PORT, configuration: Path = _RESOLV_CONF) -> None:
+        self._domain = domain
         self._port = port
-        self._serving: dict[str, Callable[[], None]] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._configuration = configuration
+        self._hosts: dict[str, Host] = {}
+        self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
+        self._orders: asyncio.Queue[tuple[bytes, Sequence[socket.socket]]] = asyncio.Queue()
+        self._keeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """There is somebody who answers, from now on."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    def tell(self, vm_id: str, host: Host | None) -> None:
+        """The VM is such a host, or none."""
+        if host is None:
+            self._hosts.pop(vm_id, None)
+        else:
+            self._hosts[vm_id] = host
+        self._orders.put_nowait((_about(vm_id, host), ()))
 
     async def serve(self, gateway: str) -> None:
-        if gateway in self._serving:
+        if gateway in self._sockets:
             return
-        self._serving[gateway] = lambda: None  # a second caller meanwhile has nothing to do
         try:
-            self._serving[gateway] = await self._listen(gateway)
+            sockets = _bound(gateway, self._port)
         except OSError as error:
-            del self._serving[gateway]
             who = "another program has it" if error.errno == errno.EADDRINUSE else error.strerror
             raise HostProblem(
                 Reason.PORT_REFUSED, f"DNS at {gateway} port {self._port}: {who}", f"ss -lnp | grep :{self._port}"
             ) from error
+        self._sockets[gateway] = sockets
+        self._orders.put_nowait((_LISTEN, sockets))
 
     async def close(self) -> None:
         """Answer nobody any more."""
-        for stop in self._serving.values():
-            stop()
-        self._serving.clear()
-        for task in self._under_way:
-            task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for sockets in self._sockets.values():
+            for each in sockets:
+                each.close()
+        self._sockets.clear()
 
-    async def _listen(self, address: str) -> Callable[[], None]:
-        datagrams = _bound(address, self._port, socket.SOCK_DGRAM)
-        try:
-            streams = _bound(address, self._port, socket.SOCK_STREAM)
-        except OSError:
-            datagrams.close()
-            raise
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Questions(self._take), sock=datagrams)
-        server = await asyncio.start_server(self._converse, sock=streams)
+    async def _keep(self) -> None:
+        """One process after the other, each later than the one before when they don't last."""
+        pause = _FIRST_PAUSE_SECONDS
+        clock = asyncio.get_running_loop().time
+        while True:
+            since = clock()
+            try:
+                log.error("the process that answers DNS ended with %s", await self._run_one())
+            except OSError as error:
+                log.error("the process that answers DNS can't be started: %s", error)
+            if clock() - since > _LONG_LIFE_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-        def stop() -> None:
-            transport.close()
-            server.close()
+    async def _run_one(self) -> int:
+        """From start to end; what it ended with. Raises OSError."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with ours:
+            with its:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", _RESPONDER, str(its.fileno()), self._domain),
+                    cwd="/",
+                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                    stdin=DEVNULL,
+                    stdout=DEVNULL,
+                    pass_fds=(its.fileno(),),
+                )
+            telling = [asyncio.create_task(work) for work in (self._tell_all(ours, process), self._look(process))]
+            try:
+                return await process.wait()
+            finally:
+                for task in telling:
+                    task.cancel()
+                await asyncio.gather(*telling, return_exceptions=True)
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await asyncio.shield(process.wait())
 
-        return stop
+    async def _look(self, process: Process) -> None:
+        """Have it ask the host's servers, whichever they are by now."""
+        before = None
+        while process.returncode is None:
+            servers = servers_of(self._configuration)
+            if servers != before:
+                before = servers
+                self._orders.put_nowait((json.dumps({"servers": servers}).encode(), ()))
+            await asyncio.sleep(_LOOK_SECONDS)
 
-    def _take(self, question: bytes, asker: str, send: Callable[[bytes], None]) -> None:
-        if len(self._under_way) >= _MOST_AT_ONCE:
-            return  # as lost as any datagram may be: whoever wants to know asks again
-
-        async def work() -> None:
-            reply = await self._reply(question, asker, stream=False)
-            if reply is not None:
-                send(reply)
-
-        task = asyncio.create_task(work())
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asker = writer.get_extra_info("peername")[0]
+    async def _tell_all(self, to_process: socket.socket, process: Process) -> None:
+        """All that there is to know, and then whatever is new. One that doesn't listen is ended."""
+        self._orders = asyncio.Queue()
+        for vm_id, host in self._hosts.items():
+            self._orders.put_nowait((_about(vm_id, host), ()))
+        for sockets in self._sockets.values():
+            self._orders.put_nowait((_LISTEN, sockets))
         try:
             while True:
-                async with asyncio.timeout(_IDLE_SECONDS):
-                    question = await read_framed(reader)
-                    reply = await self._reply(question, asker, stream=True)
-                    if reply is None:
-                        return
-                    writer.write(framed(reply))
-                    await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
+                message, passed = await self._orders.get()
+                async with asyncio.timeout(_HEARS_SECONDS):
+                    await _send(to_process, message, [each.fileno() for each in passed])
+        except (OSError, TimeoutError):
+            if process.returncode is None:
+                process.kill()
 
-    async def _reply(self, question: bytes, asker: str, *, stream: bool) -> bytes | None:
-        """None for what is no question: nothing is owed to noise."""
+
+_LISTEN = b"{}"  # at the sockets that come with it
+
+
+def _about(vm_id: str, host: Host | None) -> bytes:
+    return json.dumps({"vm": vm_id, "host": host and asdict(host)}).encode()
+
+
+async def _send(to_process: socket.socket, message: bytes, descriptors: Sequence[int]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
         try:
-            record = DNSRecord.parse(question)
-        except (DNSError, ValueError, IndexError):
-            return None
-        if record.header.qr:
-            return None
-        try:
-            reply = self._answers.to(record, asker)
-        except Forward:
+            socket.send_fds(to_process, [message], descriptors)
+        except BlockingIOError:
+            writable = asyncio.Event()
+            loop.add_writer(to_process, writable.set)
             try:
-                return await self._upstream.ask(question, stream=stream)
-            except NoAnswer:
-                reply = record.reply(ra=1, aa=0)
-                reply.header.rcode = RCODE.SERVFAIL
-        packed: bytes = reply.pack()
-        return packed if stream or len(packed) <= _PLAIN_UDP_BYTES else bytes(reply.truncate().pack())
+                await writable.wait()
+            finally:
+                loop.remove_writer(to_process)
+        else:
+            return
 
 
-class _Questions(asyncio.DatagramProtocol):
-    def __init__(self, take: Callable[[bytes, str, Callable[[bytes], None]], None]) -> None:
-        self._take = take
-        self._transport: asyncio.DatagramTransport
+def _bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """For datagrams and for connections. Raises OSError."""
+    datagrams = _bound_one(address, port, socket.SOCK_DGRAM)
+    try:
+        streams = _bound_one(address, port, socket.SOCK_STREAM)
+        streams.listen()
+    except OSError:
+        datagrams.close()
+        raise
+    return datagrams, streams
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # asyncio's own is none by inheritance.
-        self._transport = cast("asyncio.DatagramTransport", transport)
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._take(data, addr[0], lambda reply: self._transport.sendto(reply, addr))
-
-
-def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bound_one(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
     bound = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
     try:
         bound.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)

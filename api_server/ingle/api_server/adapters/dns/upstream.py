@@ -2,44 +2,66 @@
 
 import asyncio
 import re
+import socket
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
-_RESOLV_CONF = Path("/etc/resolv.conf")
+Server: TypeAlias = tuple[int, list[Any]]
+"""Family and address, as socket(2) and connect(2) take them."""
+
 _NAMESERVER = re.compile(r"^nameserver\s+(\S+)", re.MULTILINE)
 _PORT = 53
+_MOST_SERVERS = 3  # MAXNS of resolv.conf(5)
 _SECONDS = 3.0
+_LONGEST_ANSWER = 1 << 16
 
 
 class NoAnswer(Exception):
     """None of the servers did."""
 
 
-class Upstream:
-    """The servers of resolv.conf(5), in its order; it is read at every question, because networks change."""
+def servers_of(configuration: Path, port: int = _PORT) -> list[Server]:
+    """Those of a resolv.conf(5), in its order: IPv4, IPv6, or IPv6 of one link, as fe80::1%eth0."""
+    try:
+        text = configuration.read_text(errors="replace")
+    except OSError:
+        return []
+    servers: list[Server] = []
+    for address in _NAMESERVER.findall(text)[:_MOST_SERVERS]:
+        try:
+            ((family, _, _, _, place), *_) = socket.getaddrinfo(
+                address, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            )
+        except (OSError, UnicodeError):
+            continue
+        servers.append((int(family), list(place)))
+    return servers
 
-    def __init__(self, configuration: Path = _RESOLV_CONF, port: int = _PORT) -> None:
-        self._configuration = configuration
-        self._port = port
+
+class Upstream:
+    """The first of its servers that answers; they are told anew when the host's change."""
+
+    def __init__(self, servers: Sequence[Server] = ()) -> None:
+        self.servers = servers
 
     async def ask(self, question: bytes, *, stream: bool) -> bytes:
         """The first answer, by TCP when `stream`. Raises NoAnswer."""
-        for server in self._servers():
+        for family, place in self.servers:
+            kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
             try:
-                async with asyncio.timeout(_SECONDS):
-                    return await (_by_stream if stream else _by_datagram)(server, self._port, question)
+                # From a port of its own, which the kernel picks: nobody else can guess where the answer is awaited.
+                with socket.socket(family, kind | socket.SOCK_NONBLOCK) as to_server:
+                    async with asyncio.timeout(_SECONDS):
+                        await asyncio.get_running_loop().sock_connect(to_server, tuple(place))
+                        return await (_by_stream if stream else _by_datagram)(to_server, question)
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 continue
         raise NoAnswer
 
-    def _servers(self) -> list[str]:
-        try:
-            return _NAMESERVER.findall(self._configuration.read_text())
-        except FileNotFoundError:
-            return []
 
-
-async def _by_stream(server: str, port: int, question: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(server, port)
+async def _by_stream(to_server: socket.socket, question: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(sock=to_server.dup())
     try:
         writer.write(framed(question))
         return await read_framed(reader)
@@ -47,37 +69,23 @@ async def _by_stream(server: str, port: int, question: bytes) -> bytes:
         writer.close()
 
 
+async def _by_datagram(to_server: socket.socket, question: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(to_server, question)
+    while True:
+        answer = await loop.sock_recv(to_server, _LONGEST_ANSWER)
+        if answer[:2] == question[:2]:
+            return answer
+
+
 def framed(message: bytes) -> bytes:
     """As TCP carries it, RFC 1035 section 4.2.2."""
     return len(message).to_bytes(2, "big") + message
 
 
-async def read_framed(reader: asyncio.StreamReader) -> bytes:
-    """One message. Raises IncompleteReadError at the end of the stream."""
-    return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-
-
-class _Datagram(asyncio.DatagramProtocol):
-    def __init__(self, question: bytes) -> None:
-        self._id = question[:2]
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        if data[:2] == self._id and not self.answer.done():
-            self.answer.set_result(data)
-
-    def error_received(self, exc: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(exc)
-
-
-async def _by_datagram(server: str, port: int, question: bytes) -> bytes:
-    """From a port of its own, which the kernel picks: nobody else can guess where the answer is awaited."""
-    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: _Datagram(question), remote_addr=(server, port)
-    )
-    try:
-        transport.sendto(question)
-        return await protocol.answer
-    finally:
-        transport.close()
+async def read_framed(reader: asyncio.StreamReader, longest: int = _LONGEST_ANSWER) -> bytes:
+    """One message. Raises IncompleteReadError at the end of the stream, and at a message that is too long."""
+    length = int.from_bytes(await reader.readexactly(2), "big")
+    if length > longest:
+        raise asyncio.IncompleteReadError(b"", length)
+    return await reader.readexactly(length)

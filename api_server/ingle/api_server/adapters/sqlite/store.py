@@ -8,7 +8,7 @@ Every public method is one transaction. A call that is cancelled either happened
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.watch: Callable[[str], None] = lambda vm_id: None
         self._lock = asyncio.Lock()
         self._writer: aiosqlite.Connection
         self._reader: aiosqlite.Connection
@@ -73,7 +74,7 @@ class SqliteStore:
     async def update_vm(self, vm: Vm) -> None:
         columns = rows.vm_columns(vm)
         del columns["state"], columns["error"]
-        async with self._transaction() as db:
+        async with self._transaction(vm.id) as db:
             try:
                 await db.execute(rows.update("vms", columns), columns)
             except sqlite3.IntegrityError as error:
@@ -82,7 +83,7 @@ class SqliteStore:
     async def move_vm(
         self, vm_id: str, state: VmState, *, running: Running | None = None, error: str = "", token: bytes | None = None
     ) -> Vm:
-        async with self._transaction() as db:
+        async with self._transaction(vm_id) as db:
             vm = await _one_vm(db, vm_id)
             check_move(vm.name, vm.state, state)
             columns = {"id": vm_id, "state": state.value, "error": error} | ({"token": token} if token else {})
@@ -94,7 +95,7 @@ class SqliteStore:
             return await _one_vm(db, vm_id)
 
     async def delete_vm(self, vm_id: str) -> None:
-        async with self._transaction() as db:
+        async with self._transaction(vm_id) as db:
             await db.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
             await networks.forget_empty(db)
 
@@ -120,10 +121,9 @@ class SqliteStore:
         row = self._rows.execute("SELECT slot FROM vms WHERE id = ?", (vm_id,)).fetchone()
         return None if row is None else row["slot"]
 
-    def connected_vm(self, *, name: str = "", address: str = "") -> Vm | None:
-        where = " WHERE address != '' AND (name = ?1 OR (?2 != '' AND ?2 IN (address, address6)))"
-        row = self._rows.execute(rows.SELECT_VMS + where, (name, address)).fetchone()
-        return None if row is None else rows.vm_of(row)
+    def connected_vms(self, vm_id: str = "") -> list[Vm]:
+        sql = rows.SELECT_VMS + " WHERE address != '' AND ?1 IN ('', id)"
+        return [rows.vm_of(row) for row in self._rows.execute(sql, (vm_id,))]
 
     async def vm_token(self, vm_id: str) -> bytes:
         row = self._rows.execute("SELECT token FROM vms WHERE id = ?", (vm_id,)).fetchone()
@@ -222,7 +222,7 @@ class SqliteStore:
     # -- shared by the above
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+    async def _transaction(self, vm_id: str = "") -> AsyncIterator[aiosqlite.Connection]:
         async with self._lock:
             try:
                 await self._writer.execute("BEGIN IMMEDIATE")
@@ -234,6 +234,8 @@ class SqliteStore:
                 if isinstance(error, sqlite3.OperationalError):
                     raise _translated(error, self._path) from error
                 raise
+            finally:
+                self.watch(vm_id)  # "": no VM's
 
     async def _delete_unused(self, table: str, noun: str, item_id: str) -> None:
         async with self._transaction() as db:
