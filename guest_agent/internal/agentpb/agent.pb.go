@@ -2990,8 +2990,11 @@ type FileInfo struct {
 	// Since the epoch.
 	ModifiedNanoseconds int64 `protobuf:"varint,7,opt,name=modified_nanoseconds,json=modifiedNanoseconds,proto3" json:"modified_nanoseconds,omitempty"`
 	// Of a symbolic link.
-	LinkTarget    string `protobuf:"bytes,8,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"`
-	Links         uint64 `protobuf:"varint,9,opt,name=links,proto3" json:"links,omitempty"`
+	LinkTarget string `protobuf:"bytes,8,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"`
+	Links      uint64 `protobuf:"varint,9,opt,name=links,proto3" json:"links,omitempty"`
+	// The name, and a link's target, as they are; set when they are not UTF-8.
+	RawName       []byte `protobuf:"bytes,80,opt,name=raw_name,json=rawName,proto3" json:"raw_name,omitempty"`
+	RawLinkTarget []byte `protobuf:"bytes,81,opt,name=raw_link_target,json=rawLinkTarget,proto3" json:"raw_link_target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3089,6 +3092,20 @@ func (x *FileInfo) GetLinks() uint64 {
 	return 0
 }
 
+func (x *FileInfo) GetRawName() []byte {
+	if x != nil {
+		return x.RawName
+	}
+	return nil
+}
+
+func (x *FileInfo) GetRawLinkTarget() []byte {
+	if x != nil {
+		return x.RawLinkTarget
+	}
+	return nil
+}
+
 type ReadFileRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Path   string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -3096,8 +3113,10 @@ type ReadFileRequest struct {
 	// 0: to the end.
 	MaxBytes uint64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// 0: to the end. Whichever limit comes first.
-	MaxLines      uint64 `protobuf:"varint,4,opt,name=max_lines,json=maxLines,proto3" json:"max_lines,omitempty"`
-	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	MaxLines uint64 `protobuf:"varint,4,opt,name=max_lines,json=maxLines,proto3" json:"max_lines,omitempty"`
+	User     string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3165,6 +3184,13 @@ func (x *ReadFileRequest) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *ReadFileRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
 }
 
 type ReadFileResponse struct {
@@ -3240,6 +3266,7 @@ type WriteFileRequest struct {
 	Parents       bool   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
 	Append        bool   `protobuf:"varint,5,opt,name=append,proto3" json:"append,omitempty"`
 	User          string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3316,6 +3343,13 @@ func (x *WriteFileRequest) GetUser() string {
 	return ""
 }
 
+func (x *WriteFileRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
+}
+
 type WriteFileResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -3366,6 +3400,7 @@ type StatFileRequest struct {
 	// What a symbolic link leads to, instead of the link.
 	Follow        bool   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
 	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3421,6 +3456,13 @@ func (x *StatFileRequest) GetUser() string {
 	return ""
 }
 
+func (x *StatFileRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
+}
+
 type StatFileResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -3473,6 +3515,7 @@ type ListDirectoryRequest struct {
 	// At most 10,000, which is also what 0 means.
 	MaxEntries    uint32 `protobuf:"varint,3,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
 	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3533,6 +3576,13 @@ func (x *ListDirectoryRequest) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *ListDirectoryRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
 }
 
 type DirectoryEntries struct {
@@ -3642,6 +3692,7 @@ type MakeDirectoryRequest struct {
 	// Make missing ones above it too; one that is there already is no error.
 	Parents       bool   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
 	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3711,6 +3762,13 @@ func (x *MakeDirectoryRequest) GetUser() string {
 	return ""
 }
 
+func (x *MakeDirectoryRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
+}
+
 type MakeDirectoryResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -3762,6 +3820,7 @@ type RemoveRequest struct {
 	// A directory with all that is in it.
 	Recursive     bool   `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
 	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3817,6 +3876,13 @@ func (x *RemoveRequest) GetUser() string {
 	return ""
 }
 
+func (x *RemoveRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
+}
+
 type RemoveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3860,6 +3926,8 @@ type RenameRequest struct {
 	// What is at new_path goes.
 	Replace       bool   `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"`
 	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
+	RawNewPath    []byte `protobuf:"bytes,81,opt,name=raw_new_path,json=rawNewPath,proto3" json:"raw_new_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3922,6 +3990,20 @@ func (x *RenameRequest) GetUser() string {
 	return ""
 }
 
+func (x *RenameRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
+}
+
+func (x *RenameRequest) GetRawNewPath() []byte {
+	if x != nil {
+		return x.RawNewPath
+	}
+	return nil
+}
+
 type RenameResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3958,7 +4040,8 @@ func (*RenameResponse) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
-// A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
+// A tar archive follows, to be unpacked in the directory `path`: each file is replaced as a whole or stays. Directories
+// that are there are kept, also behind a symbolic link, unless that leads out of `path` or came with the archive.
 // Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, or the same
 // with one record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes cost nothing.
 type CopyInRequest struct {
@@ -3968,8 +4051,12 @@ type CopyInRequest struct {
 	// all of that for directories that are there already, which otherwise stay as they are.
 	PreserveOwners bool   `protobuf:"varint,2,opt,name=preserve_owners,json=preserveOwners,proto3" json:"preserve_owners,omitempty"`
 	User           string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	RawPath        []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
+	// What the top of the archive is called there, whatever its own name is. A symbolic link of that name is followed, by
+	// the rules for links on the way to `path`. Empty: its own name, and a link is replaced.
+	Name          []byte `protobuf:"bytes,81,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CopyInRequest) Reset() {
@@ -4021,6 +4108,20 @@ func (x *CopyInRequest) GetUser() string {
 		return x.User
 	}
 	return ""
+}
+
+func (x *CopyInRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
+}
+
+func (x *CopyInRequest) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
 }
 
 type CopyInResponse struct {
@@ -4092,7 +4193,8 @@ type CopyOutRequest struct {
 	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	User  string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	// What is in the directory, which a symbolic link may lead to; names then begin with "./".
-	Contents      bool `protobuf:"varint,3,opt,name=contents,proto3" json:"contents,omitempty"`
+	Contents      bool   `protobuf:"varint,3,opt,name=contents,proto3" json:"contents,omitempty"`
+	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4146,6 +4248,13 @@ func (x *CopyOutRequest) GetContents() bool {
 		return x.Contents
 	}
 	return false
+}
+
+func (x *CopyOutRequest) GetRawPath() []byte {
+	if x != nil {
+		return x.RawPath
+	}
+	return nil
 }
 
 type CopyOutResponse struct {
@@ -5340,7 +5449,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\vSyncRequest\"\x0e\n" +
 	"\fSyncResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse\"\x8d\x02\n" +
+	"\x10ShutdownResponse\"\xd0\x02\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x18.ingle.agent.v1.FileTypeR\x04type\x12\x12\n" +
@@ -5352,78 +5461,92 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x14modified_nanoseconds\x18\a \x01(\x03R\x13modifiedNanoseconds\x12\x1f\n" +
 	"\vlink_target\x18\b \x01(\tR\n" +
 	"linkTarget\x12\x14\n" +
-	"\x05links\x18\t \x01(\x04R\x05links\"\x8b\x01\n" +
+	"\x05links\x18\t \x01(\x04R\x05links\x12\x19\n" +
+	"\braw_name\x18P \x01(\fR\arawName\x12&\n" +
+	"\x0fraw_link_target\x18Q \x01(\fR\rrawLinkTarget\"\xa6\x01\n" +
 	"\x0fReadFileRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x1b\n" +
 	"\tmax_bytes\x18\x03 \x01(\x04R\bmaxBytes\x12\x1b\n" +
 	"\tmax_lines\x18\x04 \x01(\x04R\bmaxLines\x12\x12\n" +
-	"\x04user\x18\x05 \x01(\tR\x04user\"\x7f\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\"\x7f\n" +
 	"\x10ReadFileResponse\x12,\n" +
 	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\x12\x1c\n" +
 	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12\x1f\n" +
 	"\vnext_offset\x18\x03 \x01(\x04R\n" +
-	"nextOffset\"\xa4\x01\n" +
+	"nextOffset\"\xbf\x01\n" +
 	"\x10WriteFileRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\x04mode\x18\x02 \x01(\rH\x00R\x04mode\x88\x01\x01\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
 	"\aparents\x18\x04 \x01(\bR\aparents\x12\x16\n" +
 	"\x06append\x18\x05 \x01(\bR\x06append\x12\x12\n" +
-	"\x04user\x18\x06 \x01(\tR\x04userB\a\n" +
+	"\x04user\x18\x06 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPathB\a\n" +
 	"\x05_mode\"A\n" +
 	"\x11WriteFileResponse\x12,\n" +
-	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"Q\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"l\n" +
 	"\x0fStatFileRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04user\"@\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\"@\n" +
 	"\x10StatFileResponse\x12,\n" +
-	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"u\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"\x90\x01\n" +
 	"\x14ListDirectoryRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\tR\x05after\x12\x1f\n" +
 	"\vmax_entries\x18\x03 \x01(\rR\n" +
 	"maxEntries\x12\x12\n" +
-	"\x04user\x18\x04 \x01(\tR\x04user\"F\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\"F\n" +
 	"\x10DirectoryEntries\x122\n" +
 	"\aentries\x18\x01 \x03(\v2\x18.ingle.agent.v1.FileInfoR\aentries\"T\n" +
 	"\x15ListDirectoryResponse\x12\x1c\n" +
 	"\ttruncated\x18\x01 \x01(\bR\ttruncated\x12\x1d\n" +
 	"\n" +
-	"next_after\x18\x02 \x01(\tR\tnextAfter\"\x90\x01\n" +
+	"next_after\x18\x02 \x01(\tR\tnextAfter\"\xab\x01\n" +
 	"\x14MakeDirectoryRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x17\n" +
 	"\x04mode\x18\x02 \x01(\rH\x00R\x04mode\x88\x01\x01\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x18\n" +
 	"\aparents\x18\x04 \x01(\bR\aparents\x12\x12\n" +
-	"\x04user\x18\x05 \x01(\tR\x04userB\a\n" +
+	"\x04user\x18\x05 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPathB\a\n" +
 	"\x05_mode\"E\n" +
 	"\x15MakeDirectoryResponse\x12,\n" +
-	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"U\n" +
+	"\x04file\x18\x01 \x01(\v2\x18.ingle.agent.v1.FileInfoR\x04file\"p\n" +
 	"\rRemoveRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
 	"\trecursive\x18\x02 \x01(\bR\trecursive\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04user\"\x10\n" +
-	"\x0eRemoveResponse\"l\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\"\x10\n" +
+	"\x0eRemoveResponse\"\xa9\x01\n" +
 	"\rRenameRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x19\n" +
 	"\bnew_path\x18\x02 \x01(\tR\anewPath\x12\x18\n" +
 	"\areplace\x18\x03 \x01(\bR\areplace\x12\x12\n" +
-	"\x04user\x18\x04 \x01(\tR\x04user\"\x10\n" +
-	"\x0eRenameResponse\"`\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\x12 \n" +
+	"\fraw_new_path\x18Q \x01(\fR\n" +
+	"rawNewPath\"\x10\n" +
+	"\x0eRenameResponse\"\x8f\x01\n" +
 	"\rCopyInRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12'\n" +
 	"\x0fpreserve_owners\x18\x02 \x01(\bR\x0epreserveOwners\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04user\"p\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\x12\x12\n" +
+	"\x04name\x18Q \x01(\fR\x04name\"p\n" +
 	"\x0eCopyInResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
-	"\x13attributes_left_out\x18\x03 \x01(\x04R\x11attributesLeftOut\"T\n" +
+	"\x13attributes_left_out\x18\x03 \x01(\x04R\x11attributesLeftOut\"o\n" +
 	"\x0eCopyOutRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x1a\n" +
-	"\bcontents\x18\x03 \x01(\bR\bcontents\"q\n" +
+	"\bcontents\x18\x03 \x01(\bR\bcontents\x12\x19\n" +
+	"\braw_path\x18P \x01(\fR\arawPath\"q\n" +
 	"\x0fCopyOutResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +

@@ -64,7 +64,7 @@ func list(
 			return nil, err
 		}
 		batch = append(batch, info)
-		size := len(info.Name) + len(info.LinkTarget) + entryCost
+		size := len(info.Name) + len(info.RawName) + len(info.LinkTarget) + len(info.RawLinkTarget) + entryCost
 		batched, total = batched+size, total+size
 		if batched > batchBytes {
 			if err := send(batch); err != nil {

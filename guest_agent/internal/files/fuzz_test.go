@@ -45,7 +45,7 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatal(err)
 		}
 		before := described(t, whole)
-		withFileSizeLimit(t, func() { _, _ = Unpack(root, preserve, bytes.NewReader(sealed(archive))) })
+		withFileSizeLimit(t, func() { _, _ = Unpack(root, "", preserve, bytes.NewReader(sealed(archive))) })
 		if after := described(t, whole); after != before {
 			t.Fatalf("before:\n%s\nafter:\n%s", before, after)
 		}

@@ -3,6 +3,7 @@ package files
 import (
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -48,7 +49,6 @@ func describe(directory int, name string, flags int) (*agentpb.FileInfo, error) 
 		return nil, err
 	}
 	info := &agentpb.FileInfo{
-		Name:                utf8Only(filepath.Base(name)),
 		Type:                types[stat.Mode&unix.S_IFMT],
 		Mode:                stat.Mode & permissions,
 		Uid:                 stat.Uid,
@@ -57,12 +57,13 @@ func describe(directory int, name string, flags int) (*agentpb.FileInfo, error) 
 		ModifiedNanoseconds: stat.Mtim.Nano(),
 		Links:               uint64(stat.Nlink),
 	}
+	info.Name, info.RawName = utf8Only(filepath.Base(name))
 	if info.Type == agentpb.FileType_FILE_TYPE_SYMLINK {
 		target, err := readlink(directory, name)
 		if err != nil {
 			return nil, err
 		}
-		info.LinkTarget = utf8Only(target)
+		info.LinkTarget, info.RawLinkTarget = utf8Only(target)
 	}
 	return info, nil
 }
@@ -76,6 +77,10 @@ func readlink(directory int, name string) (string, error) {
 	return string(buffer[:size]), nil
 }
 
-func utf8Only(text string) string {
-	return strings.ToValidUTF8(text, "\uFFFD")
+// utf8Only answers what a field of text can hold, and, if that isn't all, the text itself.
+func utf8Only(text string) (string, []byte) {
+	if utf8.ValidString(text) {
+		return text, nil
+	}
+	return strings.ToValidUTF8(text, "\uFFFD"), []byte(text)
 }

@@ -92,7 +92,7 @@ func ofRegular(file *os.File, path string) (*agentpb.FileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	info.Name = utf8Only(filepath.Base(path))
+	info.Name, info.RawName = utf8Only(filepath.Base(path))
 	switch info.Type {
 	case agentpb.FileType_FILE_TYPE_REGULAR:
 		return info, nil

@@ -2,6 +2,7 @@ package files
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -35,15 +36,40 @@ func openDirectory(path string, make bool) (int, error) {
 	if err := w.toRoot(); err != nil {
 		return -1, explain(err, path)
 	}
-	for len(w.rest) > 0 {
-		name := w.rest[0]
-		w.rest = w.rest[1:]
-		if err := w.step(name); err != nil {
-			w.close()
-			return -1, explain(err, path)
+	directory, err = w.toEnd()
+	return directory, explain(err, path)
+}
+
+// toFile answers, for a name in a directory, where and how what it stands for is called: the same, or what a symbolic
+// link there leads to, whether that is there already or not. It takes the directory over.
+func toFile(directory int, name string) (int, string, error) {
+	w := &walk{directory: directory}
+	for {
+		var found unix.Stat_t
+		err := unix.Fstatat(w.directory, name, &found, unix.AT_SYMLINK_NOFOLLOW)
+		if err == unix.ENOENT || err == nil && found.Mode&unix.S_IFMT != unix.S_IFLNK {
+			return w.directory, name, nil
 		}
+		target := ""
+		if err == nil {
+			target, err = readlink(w.directory, name)
+		}
+		way := components(target)
+		if err == nil && (len(way) == 0 || slices.Contains([]string{".", ".."}, way[len(way)-1])) {
+			err = unix.EISDIR
+		}
+		if err == nil {
+			err = w.detour(filepath.IsAbs(target), way[:len(way)-1], name, found.Uid)
+		}
+		if err != nil {
+			w.close()
+			return -1, "", err
+		}
+		if _, err := w.toEnd(); err != nil {
+			return -1, "", err
+		}
+		name = way[len(way)-1]
 	}
-	return w.directory, nil
 }
 
 // walk goes through a path, one component at a time, with the directory it has reached held open.
@@ -52,6 +78,8 @@ type walk struct {
 	directory int
 	rest      []string
 	links     int
+	// refused are links that are not followed, whoever they belong to.
+	refused map[inode]struct{}
 	// detours are links that have not been followed to their end, the innermost last.
 	detours []detour
 }
@@ -80,12 +108,26 @@ func (w *walk) toRoot() error {
 	return err
 }
 
-func (w *walk) step(name string) error {
-	if name != "." {
-		if err := w.take(name); err != nil {
-			return err
+// toEnd goes all the way and answers the directory it has reached, or leaves it.
+func (w *walk) toEnd() (int, error) {
+	for {
+		err := w.endDetours()
+		if err == nil && len(w.rest) == 0 {
+			return w.directory, nil
+		}
+		if err == nil {
+			name := w.rest[0]
+			w.rest = w.rest[1:]
+			err = w.take(name)
+		}
+		if err != nil {
+			w.close()
+			return -1, err
 		}
 	}
+}
+
+func (w *walk) endDetours() error {
 	for len(w.detours) > 0 && len(w.rest) <= w.detours[len(w.detours)-1].left {
 		last := w.detours[len(w.detours)-1]
 		w.detours = w.detours[:len(w.detours)-1]
@@ -102,6 +144,9 @@ func (w *walk) step(name string) error {
 }
 
 func (w *walk) take(name string) error {
+	if name == "." {
+		return nil
+	}
 	flags := unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	found, err := unix.Openat(w.directory, name, flags, 0)
 	if err == unix.ENOENT && w.make {
@@ -124,26 +169,29 @@ func (w *walk) take(name string) error {
 		return nil
 	case unix.S_IFLNK:
 		defer unix.Close(found)
-		return w.follow(found, name, stat.Uid)
+		if _, refused := w.refused[inode{stat.Dev, stat.Ino}]; refused {
+			return unix.ELOOP
+		}
+		target, err := readlink(found, "")
+		if err != nil {
+			return err
+		}
+		return w.detour(filepath.IsAbs(target), components(target), name, stat.Uid)
 	}
 	unix.Close(found)
 	return unix.ENOTDIR
 }
 
-// follow puts what a link says before the rest of the path.
-func (w *walk) follow(link int, name string, owner uint32) error {
+// detour puts what a link says before the rest of the path.
+func (w *walk) detour(fromRoot bool, way []string, name string, owner uint32) error {
 	if w.links++; w.links > maxLinks {
 		return unix.ELOOP
-	}
-	target, err := readlink(link, "")
-	if err != nil {
-		return err
 	}
 	if self, _ := unix.SetfsuidRetUid(-1); owner != 0 && int(owner) != self {
 		w.detours = append(w.detours, detour{left: len(w.rest), owner: owner, name: name})
 	}
-	w.rest = append(components(target), w.rest...)
-	if filepath.IsAbs(target) {
+	w.rest = slices.Concat(way, w.rest)
+	if fromRoot {
 		w.close()
 		return w.toRoot()
 	}

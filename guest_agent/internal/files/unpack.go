@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,20 +15,28 @@ import (
 	"ingle.dev/guest_agent/internal/failure"
 )
 
-// beneath: no component of a name below the directory may be a symbolic link, or lead out of it; see openat2(2).
-const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS
-
-// Unpack takes a tar archive apart in a directory. Files that are there are replaced, directories kept. Nothing is
-// written through a symbolic link. With preserve owners, setuid and setgid bits and extended attributes are the
-// archive's; otherwise everything belongs to whoever does it, and directories that are there stay as they are.
-func Unpack(directory string, preserve bool, source io.Reader) (Copied, error) {
+// Unpack takes a tar archive apart in a directory. Files that are there are replaced, each as a whole or not at all, and
+// directories kept, also where a symbolic link that was there before leads to them, unless it leads out of the directory.
+// What the archive links itself is never followed. With preserve owners, setuid and setgid bits and extended attributes
+// are the archive's; otherwise everything belongs to whoever does it, and directories that are there stay as they are.
+//
+// A name that isn't empty is what the top of the archive is called here; a symbolic link of that name is followed.
+func Unpack(directory, name string, preserve bool, source io.Reader) (Copied, error) {
 	root, err := openDirectory(directory, false)
 	if err != nil {
 		return Copied{}, err
 	}
+	if name != "" {
+		if root, name, err = toFile(root, name); err != nil {
+			return Copied{}, explain(err, path.Join(directory, name))
+		}
+	}
 	defer unix.Close(root)
 	tracked := &trackedReader{source: source}
-	u := &unpacker{root: root, preserve: preserve, archive: tar.NewReader(tracked), buffer: make([]byte, chunk)}
+	u := &unpacker{
+		root: root, wholeGuest: directory == "/", top: name, preserve: preserve, links: map[inode]struct{}{},
+		archive: tar.NewReader(tracked), buffer: make([]byte, chunk),
+	}
 	for {
 		header, err := u.archive.Next()
 		if err == io.EOF {
@@ -76,11 +83,17 @@ func (r *trackedReader) blame(err error) error {
 }
 
 type unpacker struct {
-	root     int
+	root int
+	// wholeGuest: the root is the guest's own, and nothing leads out of it.
+	wholeGuest bool
+	// top takes the place of the first component of all names.
+	top      string
 	preserve bool
-	archive  *tar.Reader
-	buffer   []byte
-	copied   Copied
+	// links are what the archive has made itself, up to mostLinks.
+	links   map[inode]struct{}
+	archive *tar.Reader
+	buffer  []byte
+	copied  Copied
 	// directories get their modes and times when nothing is written into them any more.
 	directories []*tar.Header
 }
@@ -89,7 +102,7 @@ func (u *unpacker) take(header *tar.Header) error {
 	if header.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	name, err := nameWithin(header.Name)
+	name, err := u.nameWithin(header.Name)
 	if err != nil {
 		return err
 	}
@@ -110,7 +123,7 @@ func (u *unpacker) take(header *tar.Header) error {
 func (u *unpacker) make(parent int, name string, header *tar.Header) error {
 	switch header.Typeflag {
 	case tar.TypeDir:
-		made, err := makeDirectory(parent, name)
+		made, err := u.makeDirectory(parent, name, header.Name)
 		if err == nil && (made || u.preserve) {
 			u.directories = append(u.directories, header)
 		}
@@ -120,37 +133,44 @@ func (u *unpacker) make(parent int, name string, header *tar.Header) error {
 	case tar.TypeLink:
 		return u.makeLink(parent, name, header)
 	case tar.TypeSymlink:
-		return u.makeNode(parent, name, header, func() error { return unix.Symlinkat(header.Linkname, parent, name) })
-	case tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
-		kinds := map[byte]uint32{tar.TypeFifo: unix.S_IFIFO, tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK}
-		device := unix.Mkdev(uint32(header.Devmajor), uint32(header.Devminor))
-		return u.makeNode(parent, name, header, func() error {
-			if err := unix.Mknodat(parent, name, kinds[header.Typeflag]|0o600, int(device)); err != nil {
+		return u.makeNode(parent, name, unix.S_IFLNK, header, func(temporary string) error {
+			if err := unix.Symlinkat(header.Linkname, parent, temporary); err != nil {
 				return err
 			}
-			return chmodNode(parent, name, u.mode(header))
+			return u.remember(parent, temporary)
+		})
+	case tar.TypeFifo, tar.TypeChar, tar.TypeBlock:
+		kind := map[byte]uint32{tar.TypeFifo: unix.S_IFIFO, tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK}[header.Typeflag]
+		device := unix.Mkdev(uint32(header.Devmajor), uint32(header.Devminor))
+		return u.makeNode(parent, name, kind, header, func(temporary string) error {
+			if err := unix.Mknodat(parent, temporary, kind|0o600, int(device)); err != nil {
+				return err
+			}
+			return chmodNode(parent, temporary, u.mode(header))
 		})
 	}
 	return badArchive("%s: an entry of type %q", header.Name, header.Typeflag)
 }
 
 func (u *unpacker) makeFile(parent int, name string, header *tar.Header) error {
-	var descriptor int
-	err := replacing(parent, name, func() (err error) {
-		flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-		descriptor, err = unix.Openat(parent, name, flags, 0o600)
-		return err
-	})
+	replaces, err := replaceable(parent, name, unix.S_IFREG)
 	if err != nil {
 		return err
 	}
-	file := os.NewFile(uintptr(descriptor), header.Name)
-	defer file.Close()
-	if err := u.fill(file, header); err != nil {
-		_ = unix.Unlinkat(parent, name, 0) // half a file is worse than none; the first failure is the one to tell
-		return err
-	}
-	return u.adorn(parent, name, descriptor, header)
+	return putInPlace(parent, name, func(temporary string) error {
+		file, err := newFile(parent, temporary)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := u.fill(file, header); err != nil {
+			return err
+		}
+		if err := u.adorn(parent, temporary, int(file.Fd()), header); err != nil || !replaces {
+			return err
+		}
+		return file.Sync() // or a crash of the guest may leave neither the old content nor the new
+	})
 }
 
 // fill writes a file's content, with holes if the archive says so.
@@ -191,7 +211,7 @@ func (u *unpacker) adorn(parent int, name string, file int, header *tar.Header) 
 }
 
 func (u *unpacker) makeLink(parent int, name string, header *tar.Header) error {
-	target, err := nameWithin(header.Linkname)
+	target, err := u.nameWithin(header.Linkname)
 	if err != nil {
 		return err
 	}
@@ -203,22 +223,36 @@ func (u *unpacker) makeLink(parent int, name string, header *tar.Header) error {
 		return err
 	}
 	defer unix.Close(targetParent)
-	return replacing(parent, name, func() error {
-		return unix.Linkat(targetParent, path.Base(target), parent, name, 0)
+	if _, err := replaceable(parent, name, unix.S_IFREG); err != nil {
+		return err
+	}
+	return putInPlace(parent, name, func(temporary string) error {
+		if err := unix.Linkat(targetParent, path.Base(target), parent, temporary, 0); err != nil {
+			return err
+		}
+		return u.remember(parent, temporary)
 	})
 }
 
 // makeNode makes what has no content.
-func (u *unpacker) makeNode(parent int, name string, header *tar.Header, create func() error) error {
-	if err := replacing(parent, name, create); err != nil {
+func (u *unpacker) makeNode(
+	parent int, name string, kind uint32, header *tar.Header, create func(temporary string) error,
+) error {
+	if _, err := replaceable(parent, name, kind); err != nil {
 		return err
 	}
-	if u.preserve {
-		if err := unix.Fchownat(parent, name, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	return putInPlace(parent, name, func(temporary string) error {
+		if err := create(temporary); err != nil {
 			return err
 		}
-	}
-	return setTime(parent, name, header)
+		if u.preserve {
+			err := unix.Fchownat(parent, temporary, header.Uid, header.Gid, unix.AT_SYMLINK_NOFOLLOW)
+			if err != nil {
+				return err
+			}
+		}
+		return setTime(parent, temporary, header)
+	})
 }
 
 // chmodNode changes the mode of what was just made, which must not be opened: fchmodat(2) would follow a symbolic link
@@ -244,18 +278,17 @@ func (u *unpacker) finish() error {
 }
 
 func (u *unpacker) finishDirectory(header *tar.Header) error {
-	parent, err := u.open(path.Dir(header.Name), false)
+	found, err := u.open(header.Name, false)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(parent)
-	name := path.Base(header.Name)
-	directory, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	defer unix.Close(found)
+	directory, err := unix.Openat(found, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(directory)
-	return u.adorn(parent, name, directory, header)
+	return u.adorn(directory, ".", directory, header)
 }
 
 func (u *unpacker) mode(header *tar.Header) uint32 {
@@ -266,55 +299,6 @@ func (u *unpacker) mode(header *tar.Header) uint32 {
 	return mode
 }
 
-// open opens a directory below the root; create: an archive may name what is in a directory without the directory.
-func (u *unpacker) open(name string, create bool) (int, error) {
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath}
-	descriptor, err := unix.Openat2(u.root, name, how)
-	if err != unix.ENOENT || !create || name == "." {
-		return descriptor, err
-	}
-	parent, err := u.open(path.Dir(name), true)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(parent)
-	if err := unix.Mkdirat(parent, path.Base(name), newDirectoryMode); err != nil {
-		return -1, err
-	}
-	return u.open(name, false)
-}
-
-// makeDirectory makes one that only its maker may use, until it is finished; or takes the one that is there.
-func makeDirectory(parent int, name string) (made bool, err error) {
-	err = unix.Mkdirat(parent, name, 0o700)
-	if err != unix.EEXIST {
-		return err == nil, err
-	}
-	var there unix.Stat_t
-	if err := unix.Fstatat(parent, name, &there, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return false, err
-	}
-	switch there.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return false, nil
-	case unix.S_IFLNK:
-		return false, unix.ELOOP
-	}
-	return false, unix.ENOTDIR
-}
-
-// replacing makes something, if need be in the place of what is there; but never in that of a directory.
-func replacing(parent int, name string, create func() error) error {
-	err := create()
-	if err != unix.EEXIST {
-		return err
-	}
-	if err := unix.Unlinkat(parent, name, 0); err != nil {
-		return err
-	}
-	return create()
-}
-
 func setTime(parent int, name string, header *tar.Header) error {
 	when, err := unix.TimeToTimespec(header.ModTime)
 	if err != nil {
@@ -322,15 +306,6 @@ func setTime(parent int, name string, header *tar.Header) error {
 	}
 	times := []unix.Timespec{when, when}
 	return unix.UtimesNanoAt(parent, name, times, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// nameWithin cleans a name of an archive, which must not leave the directory that it is unpacked in.
-func nameWithin(name string) (string, error) {
-	if name == "" || strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) ||
-		slices.Contains(strings.Split(name, "/"), "..") {
-		return "", badArchive("the name %q", name)
-	}
-	return path.Clean(name), nil
 }
 
 func badArchive(format string, arguments ...any) error {

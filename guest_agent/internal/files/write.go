@@ -1,8 +1,6 @@
 package files
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"io"
 	"os"
 	"path/filepath"
@@ -145,29 +143,31 @@ func inherit(wanted Attributes, former unix.Stat_t, path string) (Attributes, er
 }
 
 func replace(directory int, name string, wanted Attributes, source io.Reader) error {
-	var random [8]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return err
-	}
-	temporary := ".ingle-" + hex.EncodeToString(random[:])
-	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	descriptor, err := unix.Openat(directory, temporary, flags, 0o600)
+	err := putInPlace(directory, name, func(temporary string) error {
+		file, err := newFile(directory, temporary)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := wanted.apply(int(file.Fd())); err != nil {
+			return err
+		}
+		return fill(file, source)
+	})
 	if err != nil {
-		return err
-	}
-	file := os.NewFile(uintptr(descriptor), temporary)
-	defer file.Close()
-	if err = wanted.apply(descriptor); err == nil {
-		err = fill(file, source)
-	}
-	if err == nil {
-		err = unix.Renameat(directory, temporary, directory, name)
-	}
-	if err != nil {
-		_ = unix.Unlinkat(directory, temporary, 0) // the first failure is the one to tell
 		return err
 	}
 	return syncDirectory(directory)
+}
+
+// newFile makes a file that only its maker may use.
+func newFile(directory int, name string) (*os.File, error) {
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	descriptor, err := unix.Openat(directory, name, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(descriptor), name), nil
 }
 
 // chunks are what files are filled from.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/failure"
@@ -62,6 +63,7 @@ func (c *connection) operateOnFiles(request *agentpb.Request) (found bool, err e
 func (c *connection) withPath(
 	request interface {
 		GetPath() string
+		GetRawPath() []byte
 		GetUser() string
 	},
 	work func(path string) error,
@@ -70,13 +72,21 @@ func (c *connection) withPath(
 	if err != nil {
 		return unknownAccount(err)
 	}
-	path, err := files.Resolve(account.Home, request.GetPath())
+	path, err := files.Resolve(account.Home, either(request.GetPath(), request.GetRawPath()))
 	if err != nil {
 		return err
 	}
 	return account.Do(func() error {
 		return c.lively(func() error { return work(path) })
 	})
+}
+
+// either is a text as it is, which a field of text can't hold if it isn't UTF-8.
+func either(text string, raw []byte) string {
+	if len(raw) > 0 {
+		return string(raw)
+	}
+	return text
 }
 
 func unknownAccount(err error) error {
@@ -179,7 +189,7 @@ func (c *connection) rename(path string, request *agentpb.RenameRequest) error {
 	if err != nil {
 		return unknownAccount(err)
 	}
-	newPath, err := files.Resolve(account.Home, request.NewPath)
+	newPath, err := files.Resolve(account.Home, either(request.NewPath, request.RawNewPath))
 	if err != nil {
 		return err
 	}
@@ -190,7 +200,11 @@ func (c *connection) rename(path string, request *agentpb.RenameRequest) error {
 }
 
 func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
-	copied, err := files.Unpack(path, request.PreserveOwners, &dataReader{reader: c.reader})
+	name := string(request.Name)
+	if strings.ContainsAny(name, "/\x00") || name == "." || name == ".." {
+		return badRequest("the name %q: it must be that of a file", name)
+	}
+	copied, err := files.Unpack(path, name, request.PreserveOwners, &dataReader{reader: c.reader})
 	if err != nil {
 		return err
 	}

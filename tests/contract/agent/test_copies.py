@@ -1,7 +1,9 @@
 """Directories as tar archives, in and out: everything arrives as it was, and nothing outside is ever touched."""
 
+import asyncio
 import io
 import os
+import stat
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -157,6 +159,120 @@ async def test_what_is_there_is_replaced_and_directories_are_kept(files: GuestFi
     assert (tmp_path / "d" / "kept").exists()
 
 
+async def test_a_copy_that_breaks_off_leaves_the_file_that_was_there(files: GuestFiles, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    half = archive_of(("f", tarfile.REGTYPE, "", b"n" * 300_000))[:200_000]
+    seen = []
+
+    async def breaking_off() -> AsyncIterator[bytes]:
+        yield half
+        # The agent has begun with the file when it has made something beside it.
+        async with asyncio.timeout(20):
+            while len(os.listdir(tmp_path)) == 1:
+                await asyncio.sleep(0.01)
+        seen.append((tmp_path / "f").read_bytes())
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await files.copy_in(str(tmp_path), breaking_off())
+    async with asyncio.timeout(20):
+        while os.listdir(tmp_path) != ["f"]:
+            await asyncio.sleep(0.01)
+    assert [*seen, (tmp_path / "f").read_bytes()] == [b"old", b"old"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "directory"])
+async def test_a_file_replaces_nothing_but_a_file(files: GuestFiles, tmp_path: Path, kind: str) -> None:
+    there = tmp_path / "there"
+    match kind:
+        case "fifo":
+            os.mkfifo(there)
+        case "socket":
+            os.mknod(there, stat.S_IFSOCK | 0o600)
+        case _:
+            there.mkdir()
+    before = there.lstat()
+    for members in (("there", tarfile.REGTYPE, "", b"new"), ("there", tarfile.SYMTYPE, "x", b"")):
+        with pytest.raises(GuestError) as refused:
+            await files.copy_in(str(tmp_path), pieces(archive_of(members)))
+        assert refused.value.reason in {Reason.NOT_A_REGULAR_FILE, Reason.IS_A_DIRECTORY}
+    assert (there.lstat().st_mode, there.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert os.listdir(tmp_path) == ["there"]
+
+
+async def test_a_copy_again_replaces_pipes_and_links_by_their_like(files: GuestFiles, tmp_path: Path) -> None:
+    archive = archive_of(
+        ("f", tarfile.REGTYPE, "", b"x"),
+        ("p", tarfile.FIFOTYPE, "", b""),
+        ("s", tarfile.SYMTYPE, "f", b""),
+        ("h", tarfile.LNKTYPE, "f", b""),
+        ("h", tarfile.LNKTYPE, "f", b""),
+    )
+    for _ in range(2):
+        await files.copy_in(str(tmp_path), pieces(archive))
+    assert sorted(os.listdir(tmp_path)) == ["f", "h", "p", "s"]
+    assert (tmp_path / "f").samefile(tmp_path / "h")
+
+
+@pytest.mark.parametrize("members", [("bin", "bin/new"), ("bin/new",)], ids=["with its directory", "without"])
+async def test_a_directory_goes_into_the_one_that_a_link_leads_to(
+    files: GuestFiles, tmp_path: Path, members: tuple[str, ...]
+) -> None:
+    (tmp_path / "usr" / "bin").mkdir(parents=True)
+    (tmp_path / "bin").symlink_to("usr/bin")
+    entries = [
+        (name, tarfile.DIRTYPE if name == "bin" else tarfile.REGTYPE, "", b"" if name == "bin" else b"x")
+        for name in members
+    ]
+    await files.copy_in(str(tmp_path), pieces(archive_of(*entries)), preserve_owners=True)
+    assert (tmp_path / "bin").is_symlink()
+    assert (tmp_path / "usr" / "bin" / "new").read_bytes() == b"x"
+
+
+async def test_a_link_of_somebody_leads_nowhere_that_is_not_theirs(files: GuestFiles, tmp_path: Path) -> None:
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots" / "secret").write_text("untouched")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "way").symlink_to("../roots")
+    (tmp_path / "theirs" / "file").symlink_to("../roots/secret")
+    for link in ("way", "file"):
+        os.lchown(tmp_path / "theirs" / link, 65534, 65534)
+    evil = archive_of(("theirs/way/secret", tarfile.REGTYPE, "", b"evil"))
+    with pytest.raises(GuestError) as refused:
+        await files.copy_in(str(tmp_path), pieces(evil))
+    assert refused.value.reason is Reason.SYMLINK_REFUSED
+    one = archive_of(("x", tarfile.REGTYPE, "", b"evil"))
+    with pytest.raises(GuestError) as refused:
+        await files.copy_in(str(tmp_path / "theirs"), pieces(one), name=b"file")
+    assert refused.value.reason is Reason.SYMLINK_REFUSED
+    assert (tmp_path / "roots" / "secret").read_text() == "untouched"
+
+
+async def test_a_link_at_the_name_that_was_given_is_followed(files: GuestFiles, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("deep/also")
+    (tmp_path / "deep" / "also").symlink_to(tmp_path / "deep" / "real")
+    (tmp_path / "dangling").symlink_to("deep/new")
+    (tmp_path / "loop").symlink_to("loop")
+    archive = archive_of(("x", tarfile.REGTYPE, "", b"new"))
+    for name in (b"link", b"dangling", b"no\xffutf8"):
+        await files.copy_in(str(tmp_path), pieces(archive), name=name)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "dangling").is_symlink()
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"new"} == {
+        "link",
+        "also",
+        "real",
+        "dangling",
+        "new",
+        "no\udcffutf8",
+    }
+    with pytest.raises(GuestError) as refused:
+        await files.copy_in(str(tmp_path), pieces(archive), name=b"loop")
+    assert refused.value.reason is Reason.SYMLINK_REFUSED
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
@@ -168,6 +284,16 @@ async def test_what_is_there_is_replaced_and_directories_are_kept(files: GuestFi
             [("x", tarfile.SYMTYPE, "..", b""), ("x/evil", tarfile.REGTYPE, "", b"x")],
             Reason.SYMLINK_REFUSED,
             id="through a link of its own",
+        ),
+        pytest.param(
+            [
+                ("d", tarfile.DIRTYPE, "", b""),
+                ("x", tarfile.SYMTYPE, "d", b""),
+                ("y", tarfile.LNKTYPE, "x", b""),
+                ("y/evil", tarfile.REGTYPE, "", b"x"),
+            ],
+            Reason.SYMLINK_REFUSED,
+            id="through a hard link to a link of its own",
         ),
         pytest.param([("link/evil", tarfile.REGTYPE, "", b"x")], Reason.SYMLINK_REFUSED, id="through a link that was"),
         pytest.param([("link", tarfile.DIRTYPE, "", b"")], Reason.SYMLINK_REFUSED, id="a directory for a link"),

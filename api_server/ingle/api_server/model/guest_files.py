@@ -21,7 +21,8 @@ class FileType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """As lstat(2) has it. `mode`: the lower 12 bits. `name`: the last component; bytes that are no UTF-8 are U+FFFD."""
+    """As lstat(2) has it. `mode`: the lower 12 bits. `name`: the last component; where it or a link's target is no UTF-8,
+    that has U+FFFD, and `raw_name` or `raw_link_target` is what it really is."""
 
     name: str
     type: FileType
@@ -32,6 +33,8 @@ class FileInfo:
     modified_nanoseconds: int
     link_target: str
     links: int
+    raw_name: bytes = b""
+    raw_link_target: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

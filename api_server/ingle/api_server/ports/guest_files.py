@@ -8,7 +8,7 @@ from ingle.api_server.model.guest_files import Copied, FileInfo, Listing, ReadEn
 
 class GuestFiles(Protocol):
     """Files of one guest. Paths are absolute, or relative to the home of `user` (name or uid; empty: root), whose
-    rights decide.
+    rights decide. Bytes that are no UTF-8 are lone surrogates in them, as in Python's own (PEP 383).
 
     All raise GuestError: what GuestChannel's calls raise, GUEST_USER_NOT_FOUND, and a reason for each way in which a
     kernel refuses (FILE_NOT_FOUND to FILE_IO_FAILED). Cancelling a call, or closing its iterator, ends it in the guest
@@ -38,9 +38,16 @@ class GuestFiles(Protocol):
         """Move within a file system; FILE_EXISTS unless `replace`."""
 
     async def copy_in(
-        self, path: str, archive: AsyncIterable[bytes], *, preserve_owners: bool = False, user: str = ""
+        self,
+        path: str,
+        archive: AsyncIterable[bytes],
+        *,
+        name: bytes = b"",
+        preserve_owners: bool = False,
+        user: str = "",
     ) -> Copied:
-        """Unpack a tar archive in a directory. What came before a failure stays."""
+        """Unpack a tar archive in a directory. What came before a failure stays; each file is replaced as a whole or not
+        at all. `name`: what the archive's top is called there, and a symbolic link of that name is followed."""
 
     def copy_out(self, path: str, *, contents: bool = False, user: str = "") -> AsyncGenerator[bytes | Copied, None]:
         """A tar archive of a file or directory as it is made, then Copied. `contents`: of what is in a directory."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -35,7 +35,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     async def ReadFile(
         self, request: guest_pb2.ReadFileRequest, context: Context
     ) -> AsyncIterator[guest_pb2.ReadFileResponse]:
-        spec = ReadSpec(_path(request.path), request.offset, request.max_bytes, request.max_lines, request.user)
+        spec = ReadSpec(_path(request), request.offset, request.max_bytes, request.max_lines, request.user)
         async with aclosing((await self._files_to_read(request.vm)).read(spec)) as events:
             async for event in events:
                 if isinstance(event, ReadEnd):
@@ -51,13 +51,13 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     ) -> guest_pb2.WriteFileResponse:
         start = (await uploads.first(request_iterator)).start
         mode = _mode(start.mode) if start.HasField("mode") else None
-        spec = WriteSpec(_path(start.path), mode, start.owner, start.parents, start.append, start.user)
+        spec = WriteSpec(_path(start), mode, start.owner, start.parents, start.append, start.user)
         info = await (await self._files(start.vm)).write(spec, uploads.pieces(request_iterator))
         return guest_pb2.WriteFileResponse(file=_file_info(info))
 
     async def StatFile(self, request: guest_pb2.StatFileRequest, context: Context) -> guest_pb2.StatFileResponse:
         files = await self._files_to_read(request.vm)
-        info = await files.stat(_path(request.path), follow=request.follow, user=request.user)
+        info = await files.stat(_path(request), follow=request.follow, user=request.user)
         return guest_pb2.StatFileResponse(file=_file_info(info))
 
     async def ListDirectory(
@@ -65,7 +65,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     ) -> guest_pb2.ListDirectoryResponse:
         if request.page_size > LARGEST_PAGE:
             raise InvalidArgument(f"page_size {request.page_size}: at most {LARGEST_PAGE} is allowed")
-        path, token, size = _path(request.path), request.page_token, request.page_size
+        path, token, size = _path(request), request.page_token, request.page_size
         files = await self._files_to_read(request.vm)
         listing = await files.list(path, after=token, max_entries=size, user=request.user)
         response = guest_pb2.ListDirectoryResponse(next_page_token=listing.next_after if listing.truncated else "")
@@ -77,7 +77,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     async def MakeDirectory(
         self, request: guest_pb2.MakeDirectoryRequest, context: Context
     ) -> guest_pb2.MakeDirectoryResponse:
-        path, mode = _path(request.path), _mode(request.mode) if request.HasField("mode") else None
+        path, mode = _path(request), _mode(request.mode) if request.HasField("mode") else None
         files = await self._files(request.vm)
         info = await files.make_directory(
             path, mode=mode, owner=request.owner, parents=request.parents, user=request.user
@@ -86,11 +86,11 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
 
     async def Remove(self, request: guest_pb2.RemoveRequest, context: Context) -> guest_pb2.RemoveResponse:
         files = await self._files(request.vm)
-        await files.remove(_path(request.path), recursive=request.recursive, user=request.user)
+        await files.remove(_path(request), recursive=request.recursive, user=request.user)
         return guest_pb2.RemoveResponse()
 
     async def Rename(self, request: guest_pb2.RenameRequest, context: Context) -> guest_pb2.RenameResponse:
-        path, new_path = _path(request.path), _path(request.new_path)
+        path, new_path = _path(request), _checked(request.new_path, request.raw_new_path)
         files = await self._files(request.vm)
         await files.rename(path, new_path, replace=request.replace, user=request.user)
         return guest_pb2.RenameResponse()
@@ -99,10 +99,12 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         self, request_iterator: AsyncIterator[guest_pb2.CopyInRequest], context: Context
     ) -> guest_pb2.CopyInResponse:
         start = (await uploads.first(request_iterator)).start
-        path = _path(start.path)
+        path, name = _path(start), start.name
+        if b"/" in name or b"\0" in name or name in {b".", b".."}:
+            raise InvalidArgument(f"name {name.decode(errors='replace')!r}: it must be that of a file in `path`")
         files = await self._files(start.vm)
         copied = await files.copy_in(
-            path, uploads.pieces(request_iterator), preserve_owners=start.preserve_owners, user=start.user
+            path, uploads.pieces(request_iterator), name=name, preserve_owners=start.preserve_owners, user=start.user
         )
         return guest_pb2.CopyInResponse(
             entries=copied.entries, bytes=copied.bytes, attributes_left_out=copied.attributes_left_out
@@ -111,7 +113,7 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
     async def CopyOut(
         self, request: guest_pb2.CopyOutRequest, context: Context
     ) -> AsyncIterator[guest_pb2.CopyOutResponse]:
-        path = _path(request.path)
+        path = _path(request)
         files = await self._files_to_read(request.vm)
         async with aclosing(files.copy_out(path, contents=request.contents, user=request.user)) as events:
             async for event in events:
@@ -130,7 +132,20 @@ class FileCalls(guest_pb2_grpc.GuestServiceServicer):
         return self._fleet.channel(await self._store.find_vm(reference)).files
 
 
-def _path(path: str) -> str:
+class _OfPath(Protocol):
+    """A request about a file."""
+
+    path: str
+    raw_path: bytes
+
+
+def _path(request: _OfPath) -> str:
+    return _checked(request.path, request.raw_path)
+
+
+def _checked(text: str, raw: bytes) -> str:
+    """A path as Python has those of files: bytes that are no UTF-8 are lone surrogates."""
+    path = raw.decode(errors="surrogateescape") or text
     if not path or "\0" in path:
         raise InvalidArgument(f"path {path!r}: it must not be empty, nor hold a NUL")
     return path
@@ -154,4 +169,6 @@ def _file_info(info: FileInfo) -> guest_pb2.FileInfo:
         modified_at=Timestamp(seconds=seconds, nanos=nanos),
         link_target=info.link_target,
         links=info.links,
+        raw_name=info.raw_name,
+        raw_link_target=info.raw_link_target,
     )

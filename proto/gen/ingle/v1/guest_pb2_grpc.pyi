@@ -69,9 +69,10 @@ class GuestServiceStub:
     """A symbolic link is removed itself, never what it leads to."""
     Rename: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]
     CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
-    """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
-    before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
-    link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
+    """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
+    a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
+    there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
+    Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
     tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
     file's size, in the place of GNU.sparse.*: then large holes cost nothing.
     """
@@ -129,9 +130,10 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """A symbolic link is removed itself, never what it leads to."""
     Rename: _aio.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]  # type: ignore[assignment]
     CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
-    """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
-    before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
-    link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
+    """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
+    a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
+    there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
+    Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
     tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
     file's size, in the place of GNU.sparse.*: then large holes cost nothing.
     """
@@ -270,9 +272,10 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_guest_pb2.CopyInRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
-        """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. When the caller leaves
-        before end, what was unpacked stays, and the file that was under way does not. Nothing is written through a symbolic
-        link below the directory. Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
+        """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
+        a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
+        there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
+        Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
         tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
         file's size, in the place of GNU.sparse.*: then large holes cost nothing.
         """

@@ -15,11 +15,13 @@ _LONGEST_TOKEN = 3 * _LONGEST_NAME  # a name whose every byte is escaped
 
 def file_info(message: agent_pb2.FileInfo) -> FileInfo:
     """A file as a guest tells of it. Raises GuestError(GUEST_PROTOCOL) for what no kernel has."""
-    name = message.name
-    if not _is_name(name):
+    # Text that isn't what the bytes say would show one file and mean another.
+    name = message.raw_name.decode(errors="replace") or message.name
+    target = message.raw_link_target.decode(errors="replace") or message.link_target
+    if not _is_name(name) or len(message.raw_name) > _LONGEST_NAME:
         raise nonsense(f"a file of the name {printable(name)!r}")
-    if len(message.link_target) > _LONGEST_TARGET:
-        raise nonsense(f"a link to {len(message.link_target)} characters; at most {_LONGEST_TARGET} are allowed")
+    if len(target) > _LONGEST_TARGET:
+        raise nonsense(f"a link to {len(target)} characters; at most {_LONGEST_TARGET} are allowed")
     if message.mode > _LARGEST_MODE:
         raise nonsense(f"a file of mode {message.mode:#o}")
     try:
@@ -34,8 +36,10 @@ def file_info(message: agent_pb2.FileInfo) -> FileInfo:
         gid=message.gid,
         size_bytes=message.size_bytes,
         modified_nanoseconds=message.modified_nanoseconds,
-        link_target=message.link_target,
+        link_target=target,
         links=message.links,
+        raw_name=message.raw_name,
+        raw_link_target=message.raw_link_target,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypedDict
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import messages
@@ -41,7 +42,7 @@ class Files:
 
     async def read(self, spec: ReadSpec) -> AsyncGenerator[bytes | ReadEnd, None]:
         request = agent_pb2.ReadFileRequest(
-            path=spec.path, offset=spec.offset, max_bytes=spec.max_bytes, max_lines=spec.max_lines, user=spec.user
+            **_place(spec.path), offset=spec.offset, max_bytes=spec.max_bytes, max_lines=spec.max_lines, user=spec.user
         )
         async with self._begin(agent_pb2.Request(read_file=request)) as transfer:
             while isinstance(piece := await transfer.receive_data(), bytes):
@@ -51,7 +52,7 @@ class Files:
 
     async def write(self, spec: WriteSpec, data: AsyncIterable[bytes]) -> FileInfo:
         request = agent_pb2.WriteFileRequest(
-            path=spec.path,
+            **_place(spec.path),
             mode=spec.mode,
             owner=spec.owner,
             parents=spec.parents,
@@ -62,12 +63,12 @@ class Files:
         return file_info(answer.write_file.file)
 
     async def stat(self, path: str, *, follow: bool = False, user: str = "") -> FileInfo:
-        request = agent_pb2.StatFileRequest(path=path, follow=follow, user=user)
+        request = agent_pb2.StatFileRequest(**_place(path), follow=follow, user=user)
         answer = await self._ask(agent_pb2.Request(stat_file=request), "stat_file", self._patience.answer_seconds)
         return file_info(answer.stat_file.file)
 
     async def list(self, path: str, *, after: str = "", max_entries: int = 0, user: str = "") -> Listing:
-        request = agent_pb2.ListDirectoryRequest(path=path, after=after, max_entries=max_entries, user=user)
+        request = agent_pb2.ListDirectoryRequest(**_place(path), after=after, max_entries=max_entries, user=user)
         async with (
             answer_within(self._address, self._patience.answer_seconds),
             self._begin(agent_pb2.Request(list_directory=request)) as transfer,
@@ -81,24 +82,32 @@ class Files:
     async def make_directory(
         self, path: str, *, mode: int | None = None, owner: str = "", parents: bool = False, user: str = ""
     ) -> FileInfo:
-        request = agent_pb2.MakeDirectoryRequest(path=path, mode=mode, owner=owner, parents=parents, user=user)
+        request = agent_pb2.MakeDirectoryRequest(**_place(path), mode=mode, owner=owner, parents=parents, user=user)
         answer = await self._ask(
             agent_pb2.Request(make_directory=request), "make_directory", self._patience.answer_seconds
         )
         return file_info(answer.make_directory.file)
 
     async def remove(self, path: str, *, recursive: bool = False, user: str = "") -> None:
-        request = agent_pb2.RemoveRequest(path=path, recursive=recursive, user=user)
+        request = agent_pb2.RemoveRequest(**_place(path), recursive=recursive, user=user)
         await self._ask(agent_pb2.Request(remove=request), "remove", self._patience.work_seconds)
 
     async def rename(self, path: str, new_path: str, *, replace: bool = False, user: str = "") -> None:
-        request = agent_pb2.RenameRequest(path=path, new_path=new_path, replace=replace, user=user)
+        request = agent_pb2.RenameRequest(**_place(path), replace=replace, user=user)
+        target = _place(new_path)
+        request.new_path, request.raw_new_path = target.get("path", ""), target.get("raw_path", b"")
         await self._ask(agent_pb2.Request(rename=request), "rename", self._patience.answer_seconds)
 
     async def copy_in(
-        self, path: str, archive: AsyncIterable[bytes], *, preserve_owners: bool = False, user: str = ""
+        self,
+        path: str,
+        archive: AsyncIterable[bytes],
+        *,
+        name: bytes = b"",
+        preserve_owners: bool = False,
+        user: str = "",
     ) -> Copied:
-        request = agent_pb2.CopyInRequest(path=path, preserve_owners=preserve_owners, user=user)
+        request = agent_pb2.CopyInRequest(**_place(path), name=name, preserve_owners=preserve_owners, user=user)
         answer = await self._upload(agent_pb2.Request(copy_in=request), "copy_in", archive)
         copied = answer.copy_in
         return Copied(copied.entries, copied.bytes, copied.attributes_left_out)
@@ -106,7 +115,7 @@ class Files:
     async def copy_out(
         self, path: str, *, contents: bool = False, user: str = ""
     ) -> AsyncGenerator[bytes | Copied, None]:
-        request = agent_pb2.CopyOutRequest(path=path, user=user, contents=contents)
+        request = agent_pb2.CopyOutRequest(**_place(path), user=user, contents=contents)
         async with self._begin(agent_pb2.Request(copy_out=request)) as transfer:
             while isinstance(piece := await transfer.receive_data(), bytes):
                 yield piece
@@ -176,3 +185,19 @@ async def _page(transfer: Transfer) -> tuple[list[FileInfo], Frame]:
         entries += await file_infos(batch)
         ended = not batch  # only the last one may be empty
     return entries, frame
+
+
+class _Place(TypedDict, total=False):
+    """Fields of a request."""
+
+    path: str
+    raw_path: bytes
+
+
+def _place(path: str) -> _Place:
+    """A path in the field that can hold it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return {"raw_path": path.encode(errors="surrogateescape")}
+    return {"path": path}

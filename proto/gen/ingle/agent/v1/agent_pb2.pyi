@@ -1296,6 +1296,8 @@ class FileInfo(_message.Message):
     MODIFIED_NANOSECONDS_FIELD_NUMBER: _builtins.int
     LINK_TARGET_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
+    RAW_NAME_FIELD_NUMBER: _builtins.int
+    RAW_LINK_TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Last component of the path. Bytes that are no UTF-8 are U+FFFD here."""
     type: Global___FileType.ValueType
@@ -1309,6 +1311,9 @@ class FileInfo(_message.Message):
     link_target: _builtins.str
     """Of a symbolic link."""
     links: _builtins.int
+    raw_name: _builtins.bytes
+    """The name, and a link's target, as they are; set when they are not UTF-8."""
+    raw_link_target: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1321,10 +1326,12 @@ class FileInfo(_message.Message):
         modified_nanoseconds: _builtins.int = ...,
         link_target: _builtins.str = ...,
         links: _builtins.int = ...,
+        raw_name: _builtins.bytes = ...,
+        raw_link_target: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modified_nanoseconds", b"modified_nanoseconds", "name", b"name", "size_bytes", b"size_bytes", "type", b"type", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modified_nanoseconds", b"modified_nanoseconds", "name", b"name", "raw_link_target", b"raw_link_target", "raw_name", b"raw_name", "size_bytes", b"size_bytes", "type", b"type", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1339,6 +1346,7 @@ class ReadFileRequest(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     MAX_LINES_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     offset: _builtins.int
     max_bytes: _builtins.int
@@ -1346,6 +1354,8 @@ class ReadFileRequest(_message.Message):
     max_lines: _builtins.int
     """0: to the end. Whichever limit comes first."""
     user: _builtins.str
+    raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1354,10 +1364,11 @@ class ReadFileRequest(_message.Message):
         max_bytes: _builtins.int = ...,
         max_lines: _builtins.int = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_lines", b"max_lines", "offset", b"offset", "path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_lines", b"max_lines", "offset", b"offset", "path", b"path", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1405,6 +1416,7 @@ class WriteFileRequest(_message.Message):
     PARENTS_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     mode: _builtins.int
     owner: _builtins.str
@@ -1412,6 +1424,7 @@ class WriteFileRequest(_message.Message):
     """Make missing directories."""
     append: _builtins.bool
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1421,10 +1434,11 @@ class WriteFileRequest(_message.Message):
         parents: _builtins.bool = ...,
         append: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "append", b"append", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "append", b"append", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1459,20 +1473,23 @@ class StatFileRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     follow: _builtins.bool
     """What a symbolic link leads to, instead of the link."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         follow: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "path", b"path", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1506,12 +1523,14 @@ class ListDirectoryRequest(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     MAX_ENTRIES_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     after: _builtins.str
     """`next_after` of the page before; empty: the first page."""
     max_entries: _builtins.int
     """At most 10,000, which is also what 0 means."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1519,10 +1538,11 @@ class ListDirectoryRequest(_message.Message):
         after: _builtins.str = ...,
         max_entries: _builtins.int = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "max_entries", b"max_entries", "path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "max_entries", b"max_entries", "path", b"path", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1581,6 +1601,7 @@ class MakeDirectoryRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     mode: _builtins.int
     """Unset: 0755."""
@@ -1588,6 +1609,7 @@ class MakeDirectoryRequest(_message.Message):
     parents: _builtins.bool
     """Make missing ones above it too; one that is there already is no error."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1596,10 +1618,11 @@ class MakeDirectoryRequest(_message.Message):
         owner: _builtins.str = ...,
         parents: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1636,20 +1659,23 @@ class RemoveRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     RECURSIVE_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     recursive: _builtins.bool
     """A directory with all that is in it."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         recursive: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "recursive", b"recursive", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "raw_path", b"raw_path", "recursive", b"recursive", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1678,11 +1704,15 @@ class RenameRequest(_message.Message):
     NEW_PATH_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    RAW_NEW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     new_path: _builtins.str
     replace: _builtins.bool
     """What is at new_path goes."""
     user: _builtins.str
+    raw_path: _builtins.bytes
+    raw_new_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1690,10 +1720,12 @@ class RenameRequest(_message.Message):
         new_path: _builtins.str = ...,
         replace: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        raw_new_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "path", b"path", "replace", b"replace", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "path", b"path", "raw_new_path", b"raw_new_path", "raw_path", b"raw_path", "replace", b"replace", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1716,7 +1748,8 @@ Global___RenameResponse: _TypeAlias = RenameResponse  # noqa: Y015
 
 @_typing.final
 class CopyInRequest(_message.Message):
-    """A tar archive follows, to be unpacked in the directory `path`. Nothing is written through a symbolic link below it.
+    """A tar archive follows, to be unpacked in the directory `path`: each file is replaced as a whole or stays. Directories
+    that are there are kept, also behind a symbolic link, unless that leads out of `path` or came with the archive.
     Extended attributes and ACLs are records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, or the same
     with one record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes cost nothing.
     """
@@ -1726,22 +1759,31 @@ class CopyInRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     PRESERVE_OWNERS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     preserve_owners: _builtins.bool
     """Owners as the archive's numbers say, instead of the user; setuid and setgid bits, extended attributes and ACLs; and
     all of that for directories that are there already, which otherwise stay as they are.
     """
     user: _builtins.str
+    raw_path: _builtins.bytes
+    name: _builtins.bytes
+    """What the top of the archive is called there, whatever its own name is. A symbolic link of that name is followed, by
+    the rules for links on the way to `path`. Empty: its own name, and a link is replaced.
+    """
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         preserve_owners: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        name: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "preserve_owners", b"preserve_owners", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "preserve_owners", b"preserve_owners", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1785,20 +1827,23 @@ class CopyOutRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     user: _builtins.str
     contents: _builtins.bool
     """What is in the directory, which a symbolic link may lead to; names then begin with "./"."""
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         user: _builtins.str = ...,
         contents: _builtins.bool = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "path", b"path", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "path", b"path", "raw_path", b"raw_path", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
