@@ -834,6 +834,8 @@ class FileInfo(_message.Message):
     MODIFIED_AT_FIELD_NUMBER: _builtins.int
     LINK_TARGET_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
+    RAW_NAME_FIELD_NUMBER: _builtins.int
+    RAW_LINK_TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Last component of the path. Bytes that are no UTF-8 are U+FFFD here."""
     type: Global___FileType.ValueType
@@ -845,6 +847,9 @@ class FileInfo(_message.Message):
     link_target: _builtins.str
     """Of a symbolic link."""
     links: _builtins.int
+    raw_name: _builtins.bytes
+    """The name, and a link's target, as they are; set when they are not UTF-8."""
+    raw_link_target: _builtins.bytes
     @_builtins.property
     def modified_at(self) -> _timestamp_pb2.Timestamp:
         """Of the content."""
@@ -861,10 +866,12 @@ class FileInfo(_message.Message):
         modified_at: _timestamp_pb2.Timestamp | None = ...,
         link_target: _builtins.str = ...,
         links: _builtins.int = ...,
+        raw_name: _builtins.bytes = ...,
+        raw_link_target: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["modified_at", b"modified_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modified_at", b"modified_at", "name", b"name", "size_bytes", b"size_bytes", "type", b"type", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid", b"gid", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modified_at", b"modified_at", "name", b"name", "raw_link_target", b"raw_link_target", "raw_name", b"raw_name", "size_bytes", b"size_bytes", "type", b"type", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -880,6 +887,7 @@ class ReadFileRequest(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     MAX_LINES_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id, unique prefix of one, or name."""
     path: _builtins.str
@@ -890,6 +898,8 @@ class ReadFileRequest(_message.Message):
     """0: to the end. Whichever limit comes first."""
     user: _builtins.str
     """Name or uid; empty: root."""
+    raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -899,10 +909,11 @@ class ReadFileRequest(_message.Message):
         max_bytes: _builtins.int = ...,
         max_lines: _builtins.int = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_lines", b"max_lines", "offset", b"offset", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes", "max_lines", b"max_lines", "offset", b"offset", "path", b"path", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1002,6 +1013,7 @@ class WriteFileStart(_message.Message):
     PARENTS_FIELD_NUMBER: _builtins.int
     APPEND_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     mode: _builtins.int
@@ -1015,6 +1027,7 @@ class WriteFileStart(_message.Message):
     just then, may leave a part.
     """
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1025,10 +1038,11 @@ class WriteFileStart(_message.Message):
         parents: _builtins.bool = ...,
         append: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "append", b"append", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "append", b"append", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1064,11 +1078,13 @@ class StatFileRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     follow: _builtins.bool
     """What a symbolic link leads to, instead of the link."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1076,10 +1092,11 @@ class StatFileRequest(_message.Message):
         path: _builtins.str = ...,
         follow: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "path", b"path", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1114,6 +1131,7 @@ class ListDirectoryRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     page_size: _builtins.int
@@ -1121,6 +1139,7 @@ class ListDirectoryRequest(_message.Message):
     page_token: _builtins.str
     """Of the page before; empty: the first page."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1129,10 +1148,11 @@ class ListDirectoryRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "path", b"path", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1172,6 +1192,7 @@ class MakeDirectoryRequest(_message.Message):
     OWNER_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     mode: _builtins.int
@@ -1181,6 +1202,7 @@ class MakeDirectoryRequest(_message.Message):
     parents: _builtins.bool
     """Make missing ones above it too; one that is there already is no error."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1190,10 +1212,11 @@ class MakeDirectoryRequest(_message.Message):
         owner: _builtins.str = ...,
         parents: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mode", b"_mode", "mode", b"mode", "owner", b"owner", "parents", b"parents", "path", b"path", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mode: _TypeAlias = _typing.Literal["mode"]  # noqa: Y015
     _WhichOneofArgType__mode: _TypeAlias = _typing.Literal["_mode", b"_mode"]  # noqa: Y015
@@ -1229,11 +1252,13 @@ class RemoveRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     RECURSIVE_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     recursive: _builtins.bool
     """A directory with all that is in it."""
     user: _builtins.str
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1241,10 +1266,11 @@ class RemoveRequest(_message.Message):
         path: _builtins.str = ...,
         recursive: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "recursive", b"recursive", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "raw_path", b"raw_path", "recursive", b"recursive", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1274,12 +1300,16 @@ class RenameRequest(_message.Message):
     NEW_PATH_FIELD_NUMBER: _builtins.int
     REPLACE_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    RAW_NEW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     new_path: _builtins.str
     replace: _builtins.bool
     """What is at new_path goes."""
     user: _builtins.str
+    raw_path: _builtins.bytes
+    raw_new_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1288,10 +1318,12 @@ class RenameRequest(_message.Message):
         new_path: _builtins.str = ...,
         replace: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        raw_new_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "path", b"path", "replace", b"replace", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["new_path", b"new_path", "path", b"path", "raw_new_path", b"raw_new_path", "raw_path", b"raw_path", "replace", b"replace", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1350,6 +1382,8 @@ class CopyInStart(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     PRESERVE_OWNERS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     """A directory that is there."""
@@ -1358,6 +1392,11 @@ class CopyInStart(_message.Message):
     all of that for directories that are there already, which otherwise stay as they are.
     """
     user: _builtins.str
+    raw_path: _builtins.bytes
+    name: _builtins.bytes
+    """What the top of the archive is called there, whatever its own name is. A symbolic link of that name is followed, by
+    the rules for links on the way to `path`. Empty: its own name, and a link is replaced.
+    """
     def __init__(
         self,
         *,
@@ -1365,10 +1404,12 @@ class CopyInStart(_message.Message):
         path: _builtins.str = ...,
         preserve_owners: _builtins.bool = ...,
         user: _builtins.str = ...,
+        raw_path: _builtins.bytes = ...,
+        name: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "preserve_owners", b"preserve_owners", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "preserve_owners", b"preserve_owners", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1409,11 +1450,13 @@ class CopyOutRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     CONTENTS_FIELD_NUMBER: _builtins.int
+    RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     path: _builtins.str
     user: _builtins.str
     contents: _builtins.bool
     """What is in the directory, which a symbolic link may lead to; names then begin with "./"."""
+    raw_path: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1421,10 +1464,11 @@ class CopyOutRequest(_message.Message):
         path: _builtins.str = ...,
         user: _builtins.str = ...,
         contents: _builtins.bool = ...,
+        raw_path: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "path", b"path", "user", b"user", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "path", b"path", "raw_path", b"raw_path", "user", b"user", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
