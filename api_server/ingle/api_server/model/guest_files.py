@@ -21,8 +21,8 @@ class FileType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """As lstat(2) has it. `mode`: the lower 12 bits. `name`: the last component; where it or a link's target is no UTF-8,
-    that has U+FFFD, and `raw_name` or `raw_link_target` is what it really is."""
+    """As lstat(2) has it. `mode`: the lower 12 bits. `name`: the last component. Where it or a link's target isn't
+    UTF-8, it has U+FFFD, and `raw_name` or `raw_link_target` is what it really is."""
 
     name: str
     type: FileType

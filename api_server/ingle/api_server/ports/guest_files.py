@@ -46,8 +46,8 @@ class GuestFiles(Protocol):
         preserve_owners: bool = False,
         user: str = "",
     ) -> Copied:
-        """Unpack a tar archive in a directory. What came before a failure stays; each file is replaced as a whole or not
-        at all. `name`: what the archive's top is called there, and a symbolic link of that name is followed."""
+        """Unpack a tar archive in a directory. What came before a failure stays, each file as a whole. `name`: what the
+        archive's top is called there, and a symbolic link of that name is followed."""
 
     def copy_out(self, path: str, *, contents: bool = False, user: str = "") -> AsyncGenerator[bytes | Copied, None]:
         """A tar archive of a file or directory as it is made, then Copied. `contents`: of what is in a directory."""
