@@ -3,6 +3,7 @@ package serve
 
 import (
 	"bufio"
+	"container/list"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -59,6 +60,7 @@ type Server struct {
 
 	sessions *session.Registry
 	activity activity
+	callers  callers
 }
 
 // Serve answers connections until the listener is closed, and returns when the last one is over.
@@ -89,6 +91,7 @@ func (s *Server) Serve(listener net.Listener) error {
 // connection is one caller and its one operation.
 type connection struct {
 	server *Server
+	caller *list.Element
 	stream *watchedStream
 	reader *bufio.Reader
 	writer *frame.Writer
@@ -96,9 +99,12 @@ type connection struct {
 
 func (s *Server) converse(accepted net.Conn) {
 	defer accepted.Close()
+	caller := s.callers.came(accepted)
+	defer s.callers.known(caller)
 	stream := &watchedStream{Conn: accepted, activity: &s.activity}
 	c := &connection{
 		server: s,
+		caller: caller,
 		stream: stream,
 		reader: bufio.NewReaderSize(stream, readAhead),
 		writer: frame.NewWriter(stream),
@@ -133,6 +139,7 @@ func (c *connection) greet() (*agentpb.Request, error) {
 	if !sameToken(hello.Token, c.server.Token) {
 		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_TOKEN, "the token is not this agent's")
 	}
+	c.server.callers.known(c.caller)
 	answer, err := proto.Marshal(&agentpb.HelloOk{ProtocolVersion: ProtocolVersion, AgentVersion: c.server.Version})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 """The protocol byte for byte: what an agent answers to callers that break the rules."""
 
 import asyncio
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -188,3 +189,30 @@ async def test_the_window_is_granted_as_input_is_read(agent: Agent) -> None:
     granted = sum(agent_pb2.ExecWindow.FromString(payload).bytes for kind, payload in answer if kind == WINDOW)
     assert 192 * 1024 < granted <= 256 * 1024
     assert (STDOUT, b"262144\n") in answer
+
+
+async def test_callers_who_say_nothing_make_room_for_new_ones(start_agent: StartAgent) -> None:
+    agent = start_agent("--hello-timeout", "1h")
+    silent = [await asyncio.open_unix_connection(agent.path) for _ in range(900)]
+    await agent.channel().ping()
+    assert len(os.listdir(f"/proc/{agent.process.pid}/fd")) < 300
+    for reader, _ in silent[:600]:  # the oldest have gone
+        assert await reader.read(1) == b""
+    _, newest = silent[-1]
+    newest.write(hello() + PING)
+    assert await silent[-1][0].readexactly(5) != b""
+    for _, writer in silent:
+        writer.close()
+
+
+async def test_a_caller_who_has_said_hello_is_not_shed(start_agent: StartAgent) -> None:
+    agent = start_agent("--hello-timeout", "1h")
+    reader, known = await asyncio.open_unix_connection(agent.path)
+    known.write(hello() + CAT)
+    assert (await reader.readexactly(5))[4] == HELLO_OK
+    silent = [await asyncio.open_unix_connection(agent.path) for _ in range(600)]
+    await agent.channel().ping()
+    known.write(frame(STDIN, b"still here") + frame(STDIN_EOF))
+    assert b"still here" in await reader.read(-1)
+    for _, writer in (*silent, (reader, known)):
+        writer.close()
