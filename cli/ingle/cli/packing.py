@@ -8,12 +8,14 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import IO, Protocol, cast
 
 from ingle.cli.attributes import read_attributes
 from ingle.cli.errors import failed
 
 _CHUNK = 256 * 1024
+_MOST_UNTOLD = 16 * 1024 * 1024  # bytes kept in memory to learn the size of a file
 _MOST_SEGMENTS = 10_000  # of a sparse file; what is behind the last one is packed as it reads
 _KINDS = {stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE, stat.S_IFIFO: tarfile.FIFOTYPE}
 
@@ -142,11 +144,12 @@ class _Packer:
             if facts.st_nlink > 1:
                 self._seen[key] = member.name
             self._add_attributes(file.fileno(), member)
-            member.size = facts.st_size
             segments = _segments(file.fileno(), facts)
             if segments is None:
-                self._begin(member, file)
+                begin, member.size = _measure(file, path)
+                self._begin(member, cast("io.FileIO", _Begun(begin, file)))
             else:
+                member.size = facts.st_size
                 self._add_sparse(file, member, segments)
 
     def _add_sparse(self, file: io.FileIO, member: tarfile.TarInfo, segments: list[tuple[int, int]]) -> None:
@@ -182,6 +185,39 @@ class _Pieces:
             self._rest += piece
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
+
+
+class _Begun:
+    """A file whose first bytes were read already."""
+
+    def __init__(self, begin: bytes, file: io.FileIO) -> None:
+        self._begin = io.BytesIO(begin)
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        data = self._begin.read(size)
+        return data + (self._file.read(size - len(data)) if len(data) < size else b"")
+
+
+def _measure(file: io.FileIO, path: Path) -> tuple[bytes, int]:
+    """How a file begins, and how much it holds: an archive tells the size first, and a file of the kernel's (/proc,
+    /sys) has none that is true. Content that ends within the first chunk is the size. Of a file that is longer the
+    kernel's word counts, as of now: what is written behind that meanwhile is none of the copy. Where that is less than
+    what was read, the rest is read too."""
+    begin = b""
+    limit = _CHUNK
+    while True:
+        while len(begin) < limit and (piece := file.read(limit - len(begin))):
+            begin += piece
+        size = os.fstat(file.fileno()).st_size
+        if len(begin) < limit:
+            return begin, len(begin)
+        if size > len(begin):
+            return begin, size
+        if limit == _MOST_UNTOLD:
+            message = f"{path}: it says that it holds {size} bytes, and holds more than {limit}"
+            raise failed("FILE_TOO_LARGE", message, f"cat {quote(str(path))} | ingle vm file write VM PATH")
+        limit = min(2 * limit, _MOST_UNTOLD)
 
 
 def _member(name: str, facts: os.stat_result) -> tarfile.TarInfo:

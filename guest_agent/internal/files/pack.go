@@ -2,6 +2,7 @@ package files
 
 import (
 	"archive/tar"
+	"bytes"
 	"io"
 	"os"
 	"path/filepath"
@@ -38,7 +39,10 @@ func Pack(path string, contents bool, sink io.Writer) (Copied, error) {
 		return Copied{}, explain(err, parent)
 	}
 	defer unix.Close(directory)
-	p := &packer{sink: sink, archive: tar.NewWriter(sink), seen: map[inode]string{}, buffer: make([]byte, chunk)}
+	p := &packer{
+		sink: sink, archive: tar.NewWriter(sink), seen: map[inode]string{},
+		buffer: make([]byte, chunk), begun: make([]byte, chunk),
+	}
 	var top unix.Stat_t
 	if err := unix.Fstatat(directory, name, &top, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return Copied{}, explain(err, path)
@@ -50,12 +54,16 @@ func Pack(path string, contents bool, sink io.Writer) (Copied, error) {
 	return p.copied, p.archive.Close()
 }
 
+// mostUntold is how much of a file is kept in memory to learn its size.
+const mostUntold = 16 << 20
+
 type inode struct{ device, number uint64 }
 
 type packer struct {
 	sink    io.Writer
 	archive *tar.Writer
 	buffer  []byte
+	begun   []byte // of the file that is being packed
 	copied  Copied
 	device  uint64
 	// seen has the names of files that other names link to.
@@ -173,12 +181,46 @@ func (p *packer) addFile(directory int, name string, header *tar.Header, path st
 	if parts != nil {
 		return p.addSparse(file, header, parts, stat.Size)
 	}
-	header.Typeflag, header.Size = tar.TypeReg, stat.Size
+	begin, size, err := p.measure(file, path)
+	if err != nil {
+		return explain(err, path)
+	}
+	header.Typeflag, header.Size = tar.TypeReg, size
 	if err := p.begin(header); err != nil {
 		return err
 	}
-	p.copied.Bytes += uint64(stat.Size)
-	return p.content(file, stat.Size, path)
+	p.copied.Bytes += uint64(size)
+	return p.content(io.MultiReader(bytes.NewReader(begin), file), size, path)
+}
+
+// measure answers how much a file holds, and how it begins, which was read for that: an archive tells the size first, and
+// a file of the kernel's (/proc, /sys) has none that is true. Content that ends within the first chunk is the size. Of a
+// file that is longer the kernel's word counts, as of now: what is written behind that meanwhile is none of the copy.
+// Where that is less than what was read, the rest is read too.
+func (p *packer) measure(file *os.File, path string) (begin []byte, size int64, err error) {
+	begin = p.begun
+	filled, err := io.ReadFull(file, begin)
+	for err == nil {
+		var stat unix.Stat_t
+		if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+			return nil, 0, err
+		}
+		if stat.Size > int64(filled) {
+			return begin, stat.Size, nil
+		}
+		if filled >= mostUntold {
+			return nil, 0, failure.New(agentpb.ErrorCode_ERROR_CODE_FILE_TOO_LARGE,
+				"%s: it says that it holds %d bytes, and holds more than %d", path, stat.Size, filled)
+		}
+		begin = append(begin, make([]byte, min(filled, mostUntold-filled))...)
+		var more int
+		more, err = io.ReadFull(file, begin[filled:])
+		filled += more
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return begin[:filled], int64(filled), nil
+	}
+	return nil, 0, err
 }
 
 // content packs so many bytes, neither less nor more.

@@ -62,7 +62,8 @@ func segments(file int, stat *unix.Stat_t) ([]segment, error) {
 		found = append(found, segment{begin, end - begin})
 	}
 	if len(found) == 1 && found[0] == (segment{0, stat.Size}) {
-		return nil, nil
+		_, err := unix.Seek(file, 0, unix.SEEK_SET)
+		return nil, err
 	}
 	return found, nil
 }

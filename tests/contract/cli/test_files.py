@@ -134,6 +134,22 @@ async def test_cp_without_archive_gives_no_powers(ingle: Ingle, guest: Path, her
         assert (info.st_uid, info.st_gid, oct(info.st_mode), os.listxattr(copy)) == (0, 0, "0o100755", [])
 
 
+_OF_THE_KERNEL = ("/proc/version", "/proc/filesystems", "/sys/kernel/mm/transparent_hugepage/enabled", "/proc/kallsyms")
+"""Files whose size is 0, or a page, whatever they hold; the last one is longer than what is read at once."""
+
+
+@pytest.mark.parametrize("out", [False, True], ids=["in", "out"])
+async def test_cp_takes_what_is_in_a_file_whatever_its_size_says(
+    ingle: Ingle, guest: Path, here: Path, out: bool
+) -> None:
+    for path in map(Path, _OF_THE_KERNEL):
+        target = (here if out else guest) / path.name
+        await done(ingle, "cp", *((f"web:{path}", target) if out else (path, f"web:{target}")))
+        assert target.read_bytes() == path.read_bytes()
+        assert target.stat().st_size > 0
+        assert await done(ingle, "file", "cat", "web", path) == path.read_bytes()
+
+
 _GOES_WHERE: list[tuple[str, str, dict[str, str] | None]] = [
     ("f", "new", {"new": "f"}),
     ("f", "file", {"file": "f"}),
