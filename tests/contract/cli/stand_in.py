@@ -140,6 +140,12 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         self.world.changes.append(("stop", vm.name))
         return vm_pb2.StopVmResponse(vm=vm)
 
+    async def RestartVm(self, request: vm_pb2.RestartVmRequest, context: Context) -> vm_pb2.RestartVmResponse:
+        """Never done."""
+        self.world.changes.append(("restart", request.vm))
+        await asyncio.Event().wait()
+        raise AssertionError
+
     async def KillVm(self, request: vm_pb2.KillVmRequest, context: Context) -> vm_pb2.KillVmResponse:
         vm = await self.world.find(request.vm, context)
         self.world.changes.append((f"kill {request.signal}", vm.name))

@@ -1,5 +1,6 @@
 """A signal that ends the command line: silently, whenever it comes."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -70,3 +71,16 @@ async def test_an_interrupted_pull_ends_as_any_other_command(ingle: Ingle, world
     _, said = await process.communicate()
     assert process.returncode == 130
     assert b"fault" not in said
+
+
+async def test_an_interrupted_restart_says_how_to_go_on(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    process = await ingle.start("vm", "restart", "web")
+    async with asyncio.timeout(60):
+        while not world.changes:
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, said = await process.communicate()
+    assert process.returncode == 130
+    assert "stopped all the same" in said.decode()
+    assert "ingle vm start web" in said.decode()

@@ -88,6 +88,41 @@ async def test_a_restart_cancelled_while_the_vmm_ends_does_not_start_it_again(tm
         assert running.operation.state is OperationState.CANCELLED
         assert await at.state() is VmState.STOPPED
         assert start.starts == 0
+        assert running.operation.failure is not None
+        assert "'demo' is stopped" in running.operation.failure.message
+        assert running.operation.failure.remedy == "ingle vm start demo"
+
+
+async def test_a_change_cancelled_half_way_is_completed_and_told_as_done(tmp_path: Path) -> None:
+    class SlowDisk:
+        name = "scripted"
+        growing = asyncio.Event()
+        go_on = asyncio.Event()
+
+        async def grow(self, directory: Path, size_bytes: int) -> None:
+            self.growing.set()
+            await self.go_on.wait()
+
+    disk = SlowDisk()
+    async with world(tmp_path, VmState.STOPPED) as at:
+        update = UpdateVm(
+            at.operations,
+            at.store,
+            at.fleet,
+            at.files,
+            {"scripted": cast("Any", disk)},
+            at.network,
+            HostLimits(8, 2**34),
+        )
+        running = await update.update(OP_ID, VM.id, VmChange(name="other", disk_bytes=2**31))
+        await disk.growing.wait()
+        cancelling = asyncio.create_task(running.cancel())
+        await asyncio.sleep(0)
+        disk.go_on.set()
+        await cancelling
+        assert running.operation.state is OperationState.SUCCEEDED
+        vm = await at.store.vm(VM.id)
+        assert (vm.name, vm.disk_bytes) == ("other", 2**31)
 
 
 async def test_a_vm_whose_stop_failed_is_not_taken_for_stopped_by_a_start(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import IngleError, Reason
 from ingle.api_server.model.network import gateway_of
-from ingle.api_server.model.operation import Failure, OperationState
+from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import Step
@@ -30,9 +30,14 @@ from ingle.api_server.steps.target import VmTarget
 
 log = logging.getLogger(__name__)
 
-_INTERRUPTED = Failure(
-    Reason.SERVER_STOPPING, "the server ended in the middle of it; the next one undid what had been done"
-)
+_ENDED = "the server ended in the middle of it; the next one "
+_ONE_WAY = {
+    OperationKind.STOP_VM: "left the VM running, or stopped it",
+    OperationKind.RESTART_VM: "left the VM running, or stopped it",
+    OperationKind.KILL_VM: "left the VM running, or stopped it",
+    OperationKind.DELETE_VM: "left the VM as it was, or deleted it",
+}
+"""What is not undone."""
 
 
 class Recovery:
@@ -78,7 +83,7 @@ class Recovery:
         await self._sweep()
         for operation in await self._store.operations(limit=1000):
             if operation.state is OperationState.RUNNING:
-                ended = operation.ended(OperationState.FAILED, datetime.now(UTC), _INTERRUPTED)
+                ended = operation.ended(OperationState.FAILED, datetime.now(UTC), _interrupted(operation))
                 await self._store.save_operation(replace(ended, stages=operation.stages))
 
     async def _undo_open_operations(self) -> None:
@@ -141,3 +146,10 @@ class Recovery:
             return
         await self._images.sweep({image.id for image in await self._store.images()})
         await self._kernels.sweep({kernel.id for kernel in await self._store.kernels()})
+
+
+def _interrupted(operation: Operation) -> Failure:
+    one_way = _ONE_WAY.get(operation.kind)
+    if one_way is None:
+        return Failure(Reason.SERVER_STOPPING, f"{_ENDED}undid what had been done")
+    return Failure(Reason.SERVER_STOPPING, _ENDED + one_way, f"ingle vm show {operation.target_id}")

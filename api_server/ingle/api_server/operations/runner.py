@@ -23,6 +23,8 @@ class Progress:
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
+        self.if_cancelled = _CANCELLED
+        """What is true after a cancellation that comes now; the work changes it when it passes a point of no return."""
         self._changed = asyncio.Event()
 
     def stage(self, name: str, text: str) -> None:
@@ -74,12 +76,13 @@ class Running(Generic[R]):
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
             if self._task.done():  # the operation was cancelled, not this call
-                raise Conflict(Reason.OPERATION_CANCELLED, "the operation was cancelled") from None
+                failure = self.progress.if_cancelled
+                raise Conflict(failure.reason, failure.message, failure.remedy) from None
             await uninterrupted(self.cancel())
             raise
 
     async def cancel(self) -> None:
-        """Cancel, and return when everything is undone."""
+        """Cancel, and return when everything is undone that can be: `progress.if_cancelled` says what is so then."""
         # A task cancelled before its first step ends without running any of it, and so without a word in its record.
         await asyncio.sleep(0)
         self._task.cancel()
@@ -164,7 +167,7 @@ class Operations:
 
     async def _end_badly(self, progress: Progress, cause: BaseException) -> None:
         if isinstance(cause, asyncio.CancelledError):
-            await self._end(progress, OperationState.CANCELLED, _CANCELLED)
+            await self._end(progress, OperationState.CANCELLED, progress.if_cancelled)
             return
         if not isinstance(cause, IngleError):
             log.error("operation failed unexpectedly", exc_info=cause)

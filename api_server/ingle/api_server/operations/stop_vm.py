@@ -5,7 +5,7 @@ import logging
 import signal
 
 from ingle.api_server.model.errors import Conflict, IngleError, Reason, ToolFailed
-from ingle.api_server.model.operation import OperationKind
+from ingle.api_server.model.operation import Failure, OperationKind
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
@@ -83,6 +83,11 @@ class StopVm:
                 return vm
             if vm.state is VmState.RUNNING:  # else an earlier stop failed half-way
                 await self._mark_stopping(vm_id)
+            progress.if_cancelled = Failure(
+                Reason.OPERATION_CANCELLED,
+                f"cancelled; VM {vm.name!r} is stopped: a guest that was asked to power off can't be called back",
+                f"ingle vm start {vm.name}",
+            )
             try:
                 progress.stage("guest", "asking the guest to power off")
                 await self._ask_guest(vmm, vm, timeout_seconds)

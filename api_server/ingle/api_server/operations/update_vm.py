@@ -57,30 +57,33 @@ class UpdateVm:
             async with self._fleet.lock(vm.id):
                 now = await self._store.vm(vm.id)
                 self._check(now, change)
-                new = change.applied(now)
-                # The name is what can still be refused: it goes first, so that a refused change grows no disk.
-                await self._store.update_vm(replace(new, disk_bytes=now.disk_bytes))
-                if new.nat != now.nat and new.slot is not None and new.running is not None:
-                    progress.stage("network", f"turning NAT {'on' if new.nat else 'off'}")
-                    try:
-                        await self._network.connect(new)
-                    except BaseException:
-                        await uninterrupted(self._store.update_vm(now))
-                        raise
-                if new.disk_bytes != now.disk_bytes:
-                    progress.stage("disk", f"growing the disk to {size_text(new.disk_bytes)}")
-                    try:
-                        await self._backends[now.disk_backend].grow(self._files.paths(now.id).state, new.disk_bytes)
-                        await self._store.update_vm(new)
-                    except BaseException:
-                        await uninterrupted(self._store.update_vm(now))
-                        raise
-                if new.name != now.name and new.state is VmState.RUNNING:
-                    progress.stage("guest", f"telling the guest that it is {new.name}")
-                    await self._tell_name(new)
-                return new
+                # Half a change would be neither what was nor what was asked for: a cancellation comes too late.
+                return await uninterrupted(self._change(now, change.applied(now), progress))
 
         return await self._operations.begin(op_id, OperationKind.UPDATE_VM, work, vm.id)
+
+    async def _change(self, now: Vm, new: Vm, progress: Progress) -> Vm:
+        # The name is what can still be refused: it goes first, so that a refused change grows no disk.
+        await self._store.update_vm(replace(new, disk_bytes=now.disk_bytes))
+        if new.nat != now.nat and new.slot is not None and new.running is not None:
+            progress.stage("network", f"turning NAT {'on' if new.nat else 'off'}")
+            try:
+                await self._network.connect(new)
+            except BaseException:
+                await uninterrupted(self._store.update_vm(now))
+                raise
+        if new.disk_bytes != now.disk_bytes:
+            progress.stage("disk", f"growing the disk to {size_text(new.disk_bytes)}")
+            try:
+                await self._backends[now.disk_backend].grow(self._files.paths(now.id).state, new.disk_bytes)
+                await self._store.update_vm(new)
+            except BaseException:
+                await uninterrupted(self._store.update_vm(now))
+                raise
+        if new.name != now.name and new.state is VmState.RUNNING:
+            progress.stage("guest", f"telling the guest that it is {new.name}")
+            await self._tell_name(new)
+        return new
 
     async def _tell_name(self, vm: Vm) -> None:
         """A guest that does not listen learns it when it boots."""

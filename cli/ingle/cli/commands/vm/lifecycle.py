@@ -1,5 +1,6 @@
 """`ingle vm start|stop|restart|kill|delete|prune`: changes to VMs that exist, many at a time."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar, cast
@@ -12,12 +13,15 @@ from ingle.cli.errors import failed
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
 from ingle.cli.options import AsJson, StopTimeout, VmReferences, as_option
-from ingle.cli.output import is_terminal, person_watches
+from ingle.cli.output import is_terminal, person_watches, tell
 from ingle.v1 import vm_pb2
 
 app = new_app()
 
 _R = TypeVar("_R", bound=Message)
+
+_ASKED = "a guest that was asked to power off is stopped all the same;"
+_GOES_ON = "what was begun is done all the same;"
 
 _IDLE = {vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_ERROR}
 
@@ -51,7 +55,9 @@ def stop(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False) -
         return vm_pb2.StopVmRequest(vm=vm, timeout=duration(timeout))
 
     with connect() as client:
-        _change(client, vms, request, vm_pb2.StopVmResponse, "Stopping", json=json)
+        _change(
+            client, vms, request, vm_pb2.StopVmResponse, "Stopping", json=json, if_interrupted=f"{_ASKED} {_see(vms)}"
+        )
 
 
 @app.command(epilog=examples("ingle vm restart web", "ingle vm restart --timeout 5s web db"))
@@ -62,7 +68,15 @@ def restart(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False
         return vm_pb2.RestartVmRequest(vm=vm, timeout=duration(timeout))
 
     with connect() as client:
-        _change(client, vms, request, vm_pb2.RestartVmResponse, "Restarting", json=json)
+        _change(
+            client,
+            vms,
+            request,
+            vm_pb2.RestartVmResponse,
+            "Restarting",
+            json=json,
+            if_interrupted=f"{_ASKED} to start: ingle vm start {shlex.join(vms)}",
+        )
 
 
 @app.command(epilog=examples("ingle vm kill web", "ingle vm kill --signal TERM web db"))
@@ -89,7 +103,9 @@ def kill(
         return vm_pb2.KillVmRequest(vm=vm, signal=cast("vm_pb2.VmSignal.ValueType", signal))
 
     with connect() as client:
-        _change(client, vms, request, vm_pb2.KillVmResponse, "Killing", json=json)
+        _change(
+            client, vms, request, vm_pb2.KillVmResponse, "Killing", json=json, if_interrupted=f"{_GOES_ON} {_see(vms)}"
+        )
 
 
 @app.command(epilog=examples("ingle vm delete web", "ingle vm rm -f web db", "ingle vm rm -f $(ingle vm list -q)"))
@@ -106,7 +122,15 @@ def delete(
         return vm_pb2.DeleteVmRequest(vm=vm, force=force)
 
     with connect() as client:
-        _change(client, vms, request, vm_pb2.DeleteVmResponse, "Deleting", json=json)
+        _change(
+            client,
+            vms,
+            request,
+            vm_pb2.DeleteVmResponse,
+            "Deleting",
+            json=json,
+            if_interrupted=f"{_GOES_ON} to see: ingle vm list",
+        )
 
 
 @app.command(epilog=examples("ingle vm prune", "ingle vm prune -f"))
@@ -124,6 +148,10 @@ def prune(
         _change(client, idle, lambda vm: vm_pb2.DeleteVmRequest(vm=vm), vm_pb2.DeleteVmResponse, "Deleting", json=json)
 
 
+def _see(vms: Sequence[str]) -> str:
+    return f"to see: ingle vm show {shlex.quote(vms[0])}" if len(vms) == 1 else "to see: ingle vm list"
+
+
 def _ask_before_deleting(names: list[str]) -> None:
     if not is_terminal(sys.stdin) or not person_watches():
         raise failed("INVALID_ARGUMENT", "nobody is there to be asked", "ingle vm prune --force")
@@ -138,12 +166,18 @@ def _change(
     doing: str,
     *,
     json: bool,
+    if_interrupted: str = "",
 ) -> None:
-    change_each(
-        references,
-        lambda reference: client.begin(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse),
-        lambda found: found.vm.id,
-        lambda vm_id: client.begin(request(vm_id), response_type),
-        doing,
-        json=json,
-    )
+    try:
+        change_each(
+            references,
+            lambda reference: client.begin(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse),
+            lambda found: found.vm.id,
+            lambda vm_id: client.begin(request(vm_id), response_type),
+            doing,
+            json=json,
+        )
+    except KeyboardInterrupt:
+        if if_interrupted:
+            tell(f"interrupted: {if_interrupted}")
+        raise
