@@ -22,6 +22,6 @@ cd ..
 while IFS=: read -r file target; do
   [[ "$wanted" == "  " || "$wanted" == *" $target "* ]] || continue
   echo "$target, $fuzztime"
-  FUZZTIME=$fuzztime nice -n 15 .venv/bin/pytest -q "$file::$target" || failed=1
+  FUZZTIME=$fuzztime nice -n 15 .venv/bin/pytest -q -o faulthandler_timeout=0 "$file::$target" || failed=1
 done < <(grep -rHoE --include='test_*.py' '^def test_fuzz_[a-z0-9_]*' tests/unit | sed 's/def //')
 exit "$failed"

@@ -84,8 +84,8 @@ class Guest:
 class Echo:
     """A server on every address of a namespace that says who it heard and what."""
 
-    def __init__(self, namespace: Namespace, port: int, kind: socket.SocketKind, family: int) -> None:
-        self._socket = namespace.do(lambda: socket.socket(family, kind))
+    def __init__(self, namespace: Namespace, port: int, kind: socket.SocketKind, family: int, uid: int = 0) -> None:
+        self._socket = namespace.do(lambda: socket.socket(family, kind), uid)
         if family == socket.AF_INET6:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -93,7 +93,8 @@ class Echo:
         self._stream = kind == socket.SOCK_STREAM
         if self._stream:
             self._socket.listen()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        # Whose an accepted connection is, is who accepts it.
+        self._thread = threading.Thread(target=lambda: namespace.do(self._serve, uid), daemon=True)
         self._thread.start()
 
     def close(self) -> None:

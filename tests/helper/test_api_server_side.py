@@ -62,6 +62,21 @@ async def test_nat_is_changed_by_connecting_again(helper: Helper) -> None:
         assert [tap.nat for tap in listed(helper).taps] == [nat]
 
 
+async def test_dns_is_led_anew_after_whatever_has_led_it_back(helper: Helper) -> None:
+    network = HelperNetwork(helper.socket)
+    for _ in range(2):
+        await network.connect(SHARED)
+        await network.lead_dns(0, 20053)
+        assert "udp . 53 : 20053" in helper.namespace.rules()
+        await network.connect(OTHER)
+        assert "udp . 53 : 20053" in helper.namespace.rules()
+        await network.reconcile([SHARED])
+        assert "udp . 53 : 10053" in helper.namespace.rules()
+        await network.lead_dns(0, 20053)
+        for slot, vm_id in (2, SHARED.id), (3, OTHER.id):
+            await network.disconnect(slot, vm_id)
+
+
 async def test_the_network_goes_with_its_last_vm_and_absent_is_fine(helper: Helper) -> None:
     network = HelperNetwork(helper.socket)
     for each in (SHARED, OTHER):

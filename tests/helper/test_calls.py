@@ -87,7 +87,7 @@ def test_every_call_is_audited_with_who_what_and_how_it_ended(helper: Helper) ->
     refused(helper.stub.SetNat, pb.SetNatRequest(vm_id=vm(1), slot=770, enabled=True))
     done, failed = helper.audit()
     assert (done["verb"], done["uid"], done["pid"], done["result"]) == ("EnsureNetwork", 0, os.getpid(), "ok")
-    assert done["changes"] == ["EnsureNetwork(number=3)"]
+    assert done["changes"] == ["EnsureNetwork(number=3, dns_port=0)"]
     assert (failed["verb"], failed["result"]) == ("SetNat", "WRONG_STATE")
     assert "770" in failed["why"]
 

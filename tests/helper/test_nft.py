@@ -36,7 +36,7 @@ def without_library(monkeypatch: pytest.MonkeyPatch) -> Nft:
 
 def rules(namespace: Namespace, tool: Nft) -> list[str]:
     """After each of: all at once, a change, a change back, nothing."""
-    firewall = Firewall(tool, ADDRESSES)
+    firewall = Firewall(tool, ADDRESSES, 1)
     said = []
     steps: list[Callable[[], None]] = [
         lambda: firewall.replace(BEFORE),

@@ -10,7 +10,7 @@ import pytest
 from harness import refused
 from helper.guests import Echo, Guest, ask, dial, say
 from helper.namespaces import Namespace
-from helper.process import Helper, vm
+from helper.process import UID, Helper, vm
 from ingle.helper.v1 import helper_pb2 as pb
 
 HOST, OUTSIDE = "192.0.2.1", "192.0.2.2"
@@ -21,8 +21,8 @@ SOON = 0.3
 
 
 @contextmanager
-def echo(namespace: Namespace, port: int, kind: socket.SocketKind = TCP) -> Iterator[None]:
-    server = Echo(namespace, port, kind, socket.AF_INET6)
+def echo(namespace: Namespace, port: int, kind: socket.SocketKind = TCP, uid: int = 0) -> Iterator[None]:
+    server = Echo(namespace, port, kind, socket.AF_INET6, uid)
     yield
     server.close()
 
@@ -82,6 +82,29 @@ def test_a_vm_reaches_nothing_of_the_host_but_dns_at_its_gateway(helper: Helper)
                 for shut in (22, 10053):
                     assert ask(guest.namespace, gateway, shut, kind, timeout=SOON) is None
             assert ask(guest.namespace, "10.213.1.1", 53, kind, timeout=SOON) is None, "another network's gateway"
+
+
+@pytest.mark.parametrize("kind", [TCP, UDP])
+def test_nobody_but_the_servers_user_answers_dns_whoever_has_the_port(helper: Helper, kind: socket.SocketKind) -> None:
+    with helper.guest(2) as guest:
+        for gateway, source in ("10.213.0.1", guest.ipv4), ("fd69:6e67:6c65::1", guest.ipv6):
+            with echo(helper.namespace, 10053, kind, UID + 1):
+                assert ask(guest.namespace, gateway, 53, kind, timeout=SOON) is None
+            with echo(helper.namespace, 10053, kind, UID):
+                assert ask(guest.namespace, gateway, 53, kind) == source
+
+
+def test_dns_is_led_to_where_it_is_served_and_stays_there(helper: Helper) -> None:
+    with helper.guest(2) as guest, echo(helper.namespace, 20053, UDP, UID):
+        helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=0, dns_port=20053))
+        for _ in range(2):
+            assert ask(guest.namespace, "10.213.0.1", 53, UDP) == guest.ipv4
+            helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=0))
+        with echo(helper.namespace, 10053, UDP, UID):
+            helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=0, dns_port=10053))
+            with helper.namespace.do(lambda: socket.socket(socket.AF_INET, UDP)) as taken:
+                taken.bind(("10.213.0.1", 0))
+            assert ask(guest.namespace, "10.213.0.1", 53, UDP) == guest.ipv4
 
 
 def test_the_host_reaches_its_vms(helper: Helper) -> None:

@@ -3,7 +3,8 @@
 What the rules promise:
 * A guest sends nothing but from its own MAC and addresses, and claims no other in ARP and neighbour discovery.
 * VMs of one network reach each other, and no other network.
-* A guest reaches what the host reaches only with NAT on, and of the host itself only DNS at its gateway.
+* A guest reaches what the host reaches only with NAT on, and of the host itself only DNS at its gateway, which nobody
+  answers but the API server's user.
 * A published port of the host is a VM's, from anywhere but the host's loopback.
 * What is on no set is dropped: a tap or bridge of ours without elements is deaf and dumb.
 
@@ -42,7 +43,9 @@ class Element(NamedTuple):
 class Firewall:
     """The two tables. Raises KernelRefused."""
 
-    def __init__(self, nft: Nft, addresses: Addresses) -> None:
+    def __init__(self, nft: Nft, addresses: Addresses, server: int) -> None:
+        """`server` is the API server's uid."""
+        self._answerers = ", ".join(map(str, sorted({0, server})))
         self._nft = nft
         self._addresses = addresses
 
@@ -76,8 +79,8 @@ class Firewall:
     def _elements(self, resources: Iterable[Resource]) -> Iterator[Element]:
         for resource in resources:
             match resource:
-                case Network(number):
-                    yield from self._of_network(number)
+                case Network():
+                    yield from self._of_network(resource)
                 case Tap(slot, _):
                     yield from self._of_tap(slot)
                 case Nat(slot):
@@ -87,13 +90,13 @@ class Firewall:
                 case Published():
                     yield from self._of_port(resource)
 
-    def _of_network(self, number: int) -> Iterator[Element]:
-        name, gateway = bridge_name(number), self._addresses.gateway(number)
+    def _of_network(self, network: Network) -> Iterator[Element]:
+        name, gateway, port = bridge_name(network.number), self._addresses.gateway(network.number), network.dns_port
         yield Element("inet", "within", f'"{name}" . "{name}"')
         for protocol in ("tcp", "udp"):
-            yield Element("inet", "services4", f'"{name}" . {self._addresses.ipv4(gateway)} . {protocol} . 53')
+            yield Element("inet", "services4", f'"{name}" . {self._addresses.ipv4(gateway)} . {protocol} . 53 : {port}')
             if (ipv6 := self._addresses.ipv6(gateway)) is not None:
-                yield Element("inet", "services6", f'"{name}" . {ipv6} . {protocol} . 53')
+                yield Element("inet", "services6", f'"{name}" . {ipv6} . {protocol} . 53 : {port}')
 
     def _of_tap(self, slot: int) -> Iterator[Element]:
         port = f'"{tap_name(slot)}"'
@@ -115,7 +118,7 @@ class Firewall:
                 yield Element("inet", f"open{family}", f"{address} . {port.protocol.value} . {port.vm_port}")
 
     def _tables(self) -> str:
-        return _RULES.replace("$pool4", str(self._addresses.pool4))
+        return _RULES.replace("$pool4", str(self._addresses.pool4)).replace("$answerers", self._answerers)
 
 
 def _commands(verb: str, elements: Iterable[Element]) -> Iterator[str]:

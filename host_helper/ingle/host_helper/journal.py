@@ -93,8 +93,8 @@ def _replay(path: Path) -> State:
 
 def _as_json(resource: Resource) -> list[str | int]:
     match resource:
-        case Network(number):
-            return ["network", number]
+        case Network(number, dns_port):
+            return ["network", number, dns_port]
         case Tap(slot, vm):
             return ["tap", slot, vm]
         case Nat(slot):
@@ -107,8 +107,10 @@ def _as_json(resource: Resource) -> list[str | int]:
 
 def _of_json(value: list[Any]) -> Resource:
     match value:
-        case ["network", int(number)]:
+        case ["network", int(number)]:  # as an earlier version wrote it
             return Network(number)
+        case ["network", int(number), int(dns_port)]:
+            return Network(number, dns_port)
         case ["tap", int(slot), str(vm)]:
             return Tap(slot, vm)
         case ["nat", int(slot)]:

@@ -30,7 +30,7 @@ class NetworkPart:
         self._addresses = Addresses.of(policy)
         self._links = Links(policy)
         self._nft = open_nft()
-        self._firewall = Firewall(self._nft, self._addresses)
+        self._firewall = Firewall(self._nft, self._addresses, policy.uid)
 
     def close(self) -> None:
         """Spare taps go, the rest stays."""
@@ -63,7 +63,7 @@ class NetworkPart:
                 self._links.release_tap(resource.slot)
         for resource in dict.fromkeys([*added, *named]):
             self._ensure(resource)
-        networks = [each for each in removed if isinstance(each, Network)]
+        networks = [each for each in removed if isinstance(each, Network) and new.network(each.number) is None]
         for network in networks:
             self._links.delete_bridge(network.number)
         if networks or any(isinstance(each, Network) for each in added):

@@ -94,7 +94,8 @@ class Validator:
         kind = change.WhichOneof("change")
         match kind:
             case "ensure_network":
-                return EnsureNetwork(self._network(change.ensure_network.network))
+                network = change.ensure_network
+                return EnsureNetwork(self._network(network.network), _dns_port(network.dns_port))
             case "delete_network":
                 return DeleteNetwork(self._network(change.delete_network.network))
             case "create_tap":
@@ -187,6 +188,12 @@ class Validator:
                 f"{size} bytes; multiples of {_BLOCK} up to {self._policy.max_device_bytes} are allowed"
             )
         return size
+
+
+def _dns_port(number: int) -> int:
+    if number != 0 and not 1024 <= number <= 65535:
+        raise InvalidRequest(f"port {number} for DNS; 1024 to 65535 are allowed, and 0 for where it is")
+    return number
 
 
 def _file(number: "pb.VmFile.ValueType") -> VmFile:

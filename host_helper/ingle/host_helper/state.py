@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, TypeVar
 
+DNS_PORT = 10053
+"""Where DNS is served unless somebody has that port: one that takes no rights."""
+
 
 class Protocol(Enum):
     """Of a published port; the value is nft's word for it."""
@@ -18,9 +21,10 @@ class Protocol(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A bridge and its gateway addresses."""
+    """A bridge and its gateway addresses. DNS for it is served at `dns_port` of the host."""
 
     number: int
+    dns_port: int = DNS_PORT
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -125,6 +129,11 @@ class State:
     def get(self, *key: str) -> Resource | None:
         """The resource with this key."""
         return self._by_key.get(key)
+
+    def network(self, number: int) -> Network | None:
+        """The network with that number."""
+        found = self.get("network", str(number))
+        return found if isinstance(found, Network) else None
 
     def tap(self, slot: int) -> Tap | None:
         """The tap at a slot."""

@@ -5,7 +5,7 @@ there afterwards even when nothing changed: the kernel is looked at, not only th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -26,15 +26,18 @@ class VmFile(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EnsureNetwork:
-    """There is the network."""
+    """There is the network. Its DNS stays where it is, unless a port is given."""
 
     number: int
+    dns_port: int = 0
 
     def edit(self, state: State, policy: Policy) -> State:
-        return state.plus(Network(self.number))
+        present = state.network(self.number) or Network(self.number)
+        return state.plus(replace(present, dns_port=self.dns_port) if self.dns_port else present)
 
     def named(self, state: State) -> Sequence[Resource]:
-        return [Network(self.number)]
+        present = state.network(self.number)
+        return [] if present is None else [present]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class CreateTap:
             return state
         if (other := state.tap(self.slot)) is not None:
             raise InUse(f"slot {self.slot} is VM {other.vm}'s", "take another slot")
-        if Network(network_of(self.slot)) not in state:
+        if state.network(network_of(self.slot)) is None:
             raise Refused(f"there is no network {network_of(self.slot)}", "EnsureNetwork comes first")
         if len(state.all(Tap)) >= policy.max_taps:
             raise InUse(f"there are {policy.max_taps} taps, as many as max_taps in the policy allows")

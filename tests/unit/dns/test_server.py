@@ -16,7 +16,7 @@ from dnslib import RCODE, DNSRecord
 from ingle.api_server.adapters.dns import responder as responding
 from ingle.api_server.adapters.dns.answers import Host
 from ingle.api_server.adapters.dns.responder import Responder
-from ingle.api_server.adapters.dns.server import DnsServer, _bound
+from ingle.api_server.adapters.dns.server import DnsServer, bound
 from ingle.api_server.adapters.dns.upstream import Upstream, framed, read_framed, servers_of
 from ingle.api_server.model.errors import HostProblem, Reason
 
@@ -41,7 +41,7 @@ async def responder(domain: str = "vm") -> AsyncIterator[tuple[Responder, int]]:
     found = Responder(domain)
     found.directory.tell("1", WEB)
     port = free_port()
-    await found.listen(*_bound(HERE, port))
+    await found.listen(*bound(HERE, port))
     try:
         yield found, port
     finally:
@@ -70,10 +70,10 @@ class Caller(asyncio.DatagramProtocol):
         self.heard.put_nowait(data)
 
 
-async def by_datagram(port: int, *questions: bytes, source: str = HERE) -> bytes:
+async def by_datagram(port: int, *questions: bytes, source: str = HERE, to: str = HERE) -> bytes:
     """The first thing that is heard after all of them were sent."""
     loop = asyncio.get_running_loop()
-    transport, caller = await loop.create_datagram_endpoint(Caller, remote_addr=(HERE, port), local_addr=(source, 0))
+    transport, caller = await loop.create_datagram_endpoint(Caller, remote_addr=(to, port), local_addr=(source, 0))
     try:
         for question in questions:
             transport.sendto(question)
@@ -134,7 +134,7 @@ async def test_another_process_takes_over_with_all_that_is_known_and_the_port_is
             killed = responder_of(os.getpid())
             os.kill(killed, signal.SIGKILL)
             with pytest.raises(OSError, match="in use"):
-                _bound(HERE, port)
+                bound(HERE, port)
             assert addresses(await by_datagram(port, DNSRecord.question("two.vm").pack())) == ["10.213.0.4"]
             assert [addresses(reply) for reply in await by_stream(port, QUESTION)] == [[WEB.address]]
             assert responder_of(os.getpid()) != killed
@@ -304,6 +304,15 @@ async def test_an_address_that_is_not_there_yet_can_be_served() -> None:
         await server.serve("10.213.200.1")
     finally:
         await server.close()
+
+
+async def test_at_a_gateway_a_port_that_somebody_has_is_no_hindrance() -> None:
+    async with dns_server() as (server, port):
+        with socket.create_server(("127.0.0.2", port)):
+            other = await server.serve("127.0.0.2")
+            assert other != port == await server.serve(HERE)
+            assert other == await server.serve("127.0.0.2")
+            assert addresses(await by_datagram(other, QUESTION, to="127.0.0.2")) == [WEB.address]
 
 
 async def test_a_port_that_somebody_has_is_told_and_can_be_tried_again() -> None:

@@ -86,6 +86,11 @@ def test_a_network_out_of_the_pool_is_refused(number: int) -> None:
         NETWORK.wanted(pb.ReconcileRequest(networks=[number]))
 
 
+@pytest.mark.parametrize("port", [1, 53, 1023, 65536, 2**32 - 1])
+def test_dns_is_led_to_no_port_that_takes_rights(port: int) -> None:
+    refused(pb.Change(ensure_network=pb.EnsureNetworkRequest(network=0, dns_port=port)))
+
+
 @pytest.mark.parametrize("host_port", BAD_PORTS)
 def test_a_port_that_the_policy_does_not_allow_is_refused(host_port: int) -> None:
     port = pb.PublishedPort(vm_id=VM, slot=2, protocol=pb.PROTOCOL_TCP, host_port=host_port, vm_port=80)

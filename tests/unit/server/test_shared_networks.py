@@ -87,6 +87,7 @@ async def test_the_step_connects_and_its_undo_needs_the_id_alone(tmp_path: Path)
         assert start.link is not None
         assert start.link.address == "10.0.0.2"
         assert at.names.gateways == {"10.0.0.1"}
+        assert at.network.dns == {0: 20053}
         await step.undo(VmTarget(OP_ID, SHARED.id, at.files.paths(SHARED.id)))
         assert at.network.connected == {}
 
@@ -203,6 +204,7 @@ async def test_a_starting_server_serves_names_to_the_vms_it_adopts(tmp_path: Pat
         await recovery(at, tmp_path, Adopting()).run()
         assert set(at.network.connected) == {2}
         assert at.names.gateways == {"10.0.0.1"}
+        assert at.network.dns == {0: 20053}
 
 
 class Adopting:

@@ -95,6 +95,7 @@ class Wires:
 
     def __init__(self) -> None:
         self.connected: dict[int, Vm] = {}
+        self.dns: dict[int, int] = {}
         self.failure: IngleError | None = None
 
     async def problem(self) -> str:
@@ -106,6 +107,9 @@ class Wires:
         self.connected[vm.slot] = vm
         addresses = (f"10.0.0.{vm.slot}", 24, "10.0.0.1", f"fd00::{vm.slot}", "fd00::1")
         return Link(f"tap{vm.slot}", "02:00:00:00:00:01", *addresses)
+
+    async def lead_dns(self, network: int, port: int) -> None:
+        self.dns[network] = port
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
         self._may_fail()
@@ -170,8 +174,9 @@ class Names:
     def __init__(self) -> None:
         self.gateways: set[str] = set()
 
-    async def serve(self, gateway: str) -> None:
+    async def serve(self, gateway: str) -> int:
         self.gateways.add(gateway)
+        return 20053
 
 
 @dataclass

@@ -23,6 +23,9 @@ VMS_PER_NETWORK = LAST_HOST - FIRST_HOST + 1
 
 MOST_NETWORKS = 256
 
+DNS_PORT = 10053
+"""Where a network's DNS is served, unless somebody else has that port."""
+
 
 class Protocol(Enum):
     """What can be published."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import IngleError, Reason
-from ingle.api_server.model.network import gateway_of
+from ingle.api_server.model.network import SLOTS_PER_NETWORK, gateway_of
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
@@ -125,8 +125,13 @@ class Recovery:
         try:
             if connected or not await self._network.problem():
                 await self._network.reconcile(connected)
-            for gateway in sorted({gateway_of(vm.running.address) for vm in connected if vm.running is not None}):
-                await self._names.serve(gateway)
+            gateways = {
+                (vm.slot // SLOTS_PER_NETWORK, gateway_of(vm.running.address))
+                for vm in connected
+                if vm.running is not None and vm.slot is not None
+            }
+            for number, gateway in sorted(gateways):
+                await self._network.lead_dns(number, await self._names.serve(gateway))
         except IngleError as error:
             log.error("networks may be other than they should", extra={"error": error.message})
 

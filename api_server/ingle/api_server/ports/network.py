@@ -32,6 +32,9 @@ class HostNetwork(Protocol):
     async def connect(self, vm: Vm) -> Link:
         """Make, or change, what connects `vm` until it is as the VM's network, NAT and ports say."""
 
+    async def lead_dns(self, network: int, port: int) -> None:
+        """What the VMs of a network ask their gateway is asked of the host's port."""
+
     async def disconnect(self, slot: int, vm_id: str) -> None:
         """Take it away, with the network when nobody else is in it. Absent is fine."""
 

@@ -1,5 +1,6 @@
 """Connect the VM to its network."""
 
+from ingle.api_server.model.network import SLOTS_PER_NETWORK
 from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store import Store
@@ -20,7 +21,8 @@ class Connect:
     async def run(self, target: Start) -> None:
         if target.vm.slot is not None:
             target.link = await self._network.connect(target.vm)
-            await self._names.serve(target.link.gateway)
+            port = await self._names.serve(target.link.gateway)
+            await self._network.lead_dns(target.vm.slot // SLOTS_PER_NETWORK, port)
 
     async def undo(self, target: VmTarget) -> None:
         slot = await self._store.vm_slot(target.vm_id)

@@ -1,7 +1,8 @@
 """NameService: keeps the process that answers guests, and tells it what it needs to know.
 
 What a guest sends is never read here. The sockets are: they stay this process's while another takes over, so that
-nobody else gets the port meanwhile. It is one that needs no rights; the firewall leads port 53 of a gateway to it.
+nobody else gets the port meanwhile. It is one that needs no rights: the firewall leads port 53 of a gateway to it, and
+lets nobody else answer.
 """
 
 import asyncio
@@ -20,14 +21,15 @@ from pathlib import Path
 from ingle.api_server.adapters.dns.answers import Host
 from ingle.api_server.adapters.dns.upstream import servers_of
 from ingle.api_server.model.errors import HostProblem, Reason
+from ingle.api_server.model.network import DNS_PORT
 
 log = logging.getLogger(__name__)
 
-PORT = 10053
 LOOPBACK = "127.0.0.1"
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _RESPONDER = "ingle.api_server.adapters.dns.responder"
+_ANY_PORT, _TRIES = 0, 20  # what is free for datagrams may not be for connections
 _IP_FREEBIND = 15  # ip(7); the bridge that has the address may come later, or go and come again
 _LOOK_SECONDS = 2.0  # at resolv.conf, because networks change
 _HEARS_SECONDS = 10.0
@@ -39,7 +41,7 @@ _ENVIRONMENT = ("LANG", "LC_ALL", "PATH", "PYTHONPATH", "TZ")
 class DnsServer:
     """Answers for `domain` from `start` until `close`."""
 
-    def __init__(self, domain: str, port: int = PORT, configuration: Path = _RESOLV_CONF) -> None:
+    def __init__(self, domain: str, port: int = DNS_PORT, configuration: Path = _RESOLV_CONF) -> None:
         self._domain = domain
         self._port = port
         self._configuration = configuration
@@ -60,18 +62,27 @@ class DnsServer:
             self._hosts[vm_id] = host
         self._orders.put_nowait((_about(vm_id, host), ()))
 
-    async def serve(self, gateway: str) -> None:
-        if gateway in self._sockets:
-            return
-        try:
-            sockets = _bound(gateway, self._port)
-        except OSError as error:
-            who = "another program has it" if error.errno == errno.EADDRINUSE else error.strerror
-            raise HostProblem(
-                Reason.PORT_REFUSED, f"DNS at {gateway} port {self._port}: {who}", f"ss -lnp | grep :{self._port}"
-            ) from error
-        self._sockets[gateway] = sockets
-        self._orders.put_nowait((_LISTEN, sockets))
+    async def serve(self, gateway: str) -> int:
+        if gateway not in self._sockets:
+            sockets = self._bound(gateway)
+            self._sockets[gateway] = sockets
+            self._orders.put_nowait((_LISTEN, sockets))
+        port: int = self._sockets[gateway][0].getsockname()[1]
+        return port
+
+    def _bound(self, address: str) -> tuple[socket.socket, socket.socket]:
+        """At our port, or where another program has it, and nobody knows us by it, at one that is free."""
+        for port in (self._port, *([_ANY_PORT] * _TRIES if address != LOOPBACK else ())):
+            try:
+                return bound(address, port)
+            except OSError as error:
+                problem = error
+                if error.errno != errno.EADDRINUSE:
+                    break
+        who = "another program has it" if problem.errno == errno.EADDRINUSE else problem.strerror
+        raise HostProblem(
+            Reason.PORT_REFUSED, f"DNS at {address} port {self._port}: {who}", f"ss -lnp | grep :{self._port}"
+        ) from problem
 
     async def close(self) -> None:
         """Answer nobody any more."""
@@ -173,11 +184,11 @@ async def _send(to_process: socket.socket, message: bytes, descriptors: Sequence
             return
 
 
-def _bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
+def bound(address: str, port: int) -> tuple[socket.socket, socket.socket]:
     """For datagrams and for connections. Raises OSError."""
     datagrams = _bound_one(address, port, socket.SOCK_DGRAM)
     try:
-        streams = _bound_one(address, port, socket.SOCK_STREAM)
+        streams = _bound_one(address, datagrams.getsockname()[1], socket.SOCK_STREAM)
         streams.listen()
     except OSError:
         datagrams.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 from ingle.api_server.adapters.helper.calls import PATIENCE_SECONDS, Calls
 from ingle.api_server.host.forwarding import SYSCTLS, forwards_ipv6
 from ingle.api_server.model.errors import IngleError, Reason
-from ingle.api_server.model.network import SLOTS_PER_NETWORK, Protocol
+from ingle.api_server.model.network import DNS_PORT, SLOTS_PER_NETWORK, Protocol
 from ingle.api_server.model.vm import Vm
 from ingle.api_server.ports.network import Link
 from ingle.helper.v1 import helper_pb2 as pb
@@ -21,6 +21,7 @@ class HelperNetwork:
     def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS, sysctls: Path = SYSCTLS) -> None:
         self._calls = Calls(socket, "ingle-helper", patience)
         self._sysctls = sysctls
+        self._dns_ports: dict[int, int] = {}
 
     async def problem(self) -> str:
         try:
@@ -52,11 +53,18 @@ class HelperNetwork:
             gateway6=network.ipv6_gateway if forwards_ipv6(self._sysctls) else "",
         )
 
+    async def lead_dns(self, network: int, port: int) -> None:
+        if self._dns_ports.get(network, DNS_PORT) != port:
+            wanted = pb.EnsureNetworkRequest(network=network, dns_port=port)
+            await self._calls.make(lambda helper: helper.EnsureNetwork, wanted)
+            self._dns_ports[network] = port
+
     async def disconnect(self, slot: int, vm_id: str) -> None:
         await self._calls.make(lambda helper: helper.DeleteTap, pb.DeleteTapRequest(vm_id=vm_id, slot=slot))
         try:
             empty = pb.DeleteNetworkRequest(network=slot // SLOTS_PER_NETWORK)
             await self._calls.make(lambda helper: helper.DeleteNetwork, empty)
+            self._dns_ports.pop(empty.network, None)
         except IngleError as error:
             if error.reason is not Reason.IN_USE:
                 raise
@@ -68,6 +76,7 @@ class HelperNetwork:
             ports=[port for vm in vms for port in _ports(vm)],
         )
         await self._calls.make(lambda helper: helper.Reconcile, wanted)
+        self._dns_ports.clear()
 
 
 def _slot(vm: Vm) -> int:

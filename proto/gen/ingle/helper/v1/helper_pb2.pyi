@@ -166,15 +166,19 @@ class EnsureNetworkRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORK_FIELD_NUMBER: _builtins.int
+    DNS_PORT_FIELD_NUMBER: _builtins.int
     network: _builtins.int
+    dns_port: _builtins.int
+    """The host's port at which DNS for the network is served, 1024 to 65535. 0: where it is, at first 10053."""
     def __init__(
         self,
         *,
         network: _builtins.int = ...,
+        dns_port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dns_port", b"dns_port", "network", b"network"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
