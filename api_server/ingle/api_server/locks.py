@@ -1,28 +1,51 @@
-"""One server a state directory, one a socket: an flock that dies with its holder."""
+"""One server a state directory, one a socket: an flock that dies with its holder.
+
+The file says who that is, for people and for the command line: its first line is the holder's pid, its second where it
+listens.
+"""
 
 import fcntl
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
-from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.errors import Conflict, HostProblem, Reason
+
+_LONGEST = 4096
 
 
 class Lock:
     """An exclusive lock on a file. Held until `release`, or the end of the process."""
 
-    def __init__(self, path: Path, what: str) -> None:
-        """Take it. Raises Conflict(IN_USE) when another process has it."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, path: Path, what: str, socket: Path) -> None:
+        """Take it. Raises Conflict(IN_USE) when another process has it, HostProblem for what is no file of ours."""
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._file, 20, 0).decode(errors="replace").strip() or "unknown"
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        except OSError as error:
+            raise HostProblem(Reason.INTERNAL, f"{path}: {error.strerror}", f"remove {path}") from error
+        try:
+            status = os.fstat(self._file)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+                raise HostProblem(Reason.INTERNAL, f"{path} is no file of uid {os.getuid()}", f"remove {path}")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid, _, rest = os.pread(self._file, _LONGEST, 0).decode(errors="replace").partition("\n")
+                where = rest.partition("\n")[0]
+                listens = f", and listens on {where}" if where else ""
+                raise Conflict(
+                    Reason.IN_USE,
+                    f"another ingle server (pid {pid or 'unknown'}) uses {what}{listens}",
+                    f"INGLE_SOCKET={where} ingle server status" if where else "ingle server status",
+                ) from None
+            with suppress(OSError):  # a full disk, say: it is a lock all the same
+                said = f"{os.getpid()}\n{socket}\n".encode()
+                os.pwrite(self._file, said, 0)
+                os.ftruncate(self._file, len(said))
+        except BaseException:
             os.close(self._file)
-            raise Conflict(
-                Reason.IN_USE, f"another ingle server (pid {holder}) uses {what}", "ingle server status"
-            ) from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+            raise
 
     def release(self) -> None:
         """Let it go. The file stays: removing it would let two holders in."""

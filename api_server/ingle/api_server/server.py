@@ -5,15 +5,17 @@ import gc
 import logging
 import os
 import signal
+from pathlib import Path
 
 import grpc
 
 from ingle.api_server.application import application
-from ingle.api_server.config import Config, private_directory
+from ingle.api_server.config import Config, Paths, private_directory
 from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.host import sockets
 from ingle.api_server.host.files import remove_tree
 from ingle.api_server.host.leftovers import kill_leftovers
+from ingle.api_server.host.reserve import Reserve
 from ingle.api_server.host.service_manager import tell_manager
 from ingle.api_server.locks import Lock
 from ingle.api_server.rpc.interceptors import TRANSPORT_LIMIT, CallInterceptor
@@ -32,16 +34,13 @@ async def serve(config: Config) -> None:
 
     Raises Conflict(IN_USE) when another server has the state or the socket, HostProblem when it can't start."""
     paths = config.paths
-    os.umask(0o077)  # sockets, logs and databases are private from birth
-    for directory in (paths.state, paths.runtime, paths.cache, paths.vms, paths.images, paths.kernels):
-        private_directory(directory)
-    paths.socket.parent.mkdir(parents=True, exist_ok=True)
+    _make_directories(paths)
     private = paths.runtime / "private"
     upstream = private / "grpc.sock"
     for socket in (paths.socket, upstream):
         sockets.check_path(socket, "set XDG_RUNTIME_DIR (or INGLE_SOCKET) to a shorter path")
-    state_lock = Lock(paths.state / "lock", f"the state directory {paths.state}")
-    socket_lock = Lock(paths.socket.with_name(paths.socket.name + ".lock"), f"the socket {paths.socket}")
+    state_lock = Lock(paths.state / "lock", f"the state directory {paths.state}", paths.socket)
+    socket_lock = _lock_socket(paths.socket)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -88,6 +87,19 @@ async def serve(config: Config) -> None:
         remove_tree(private)
         socket_lock.release()
         state_lock.release()
+
+
+def _make_directories(paths: Paths) -> None:
+    os.umask(0o077)  # sockets, logs and databases are private from birth
+    private_directory(paths.state)
+    Reserve(paths.state).tend()  # on a full disk all that follows has this
+    for directory in (paths.runtime, paths.cache, paths.vms, paths.images, paths.kernels):
+        private_directory(directory)
+    paths.socket.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _lock_socket(socket: Path) -> Lock:
+    return Lock(socket.with_name(socket.name + ".lock"), f"the socket {socket}", socket)
 
 
 def _spare_the_garbage_collector() -> None:

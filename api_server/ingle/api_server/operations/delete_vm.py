@@ -1,7 +1,7 @@
 """Delete: everything a VM owns goes, every part is tried, and a crash half-way only delays it."""
 
 from ingle.api_server import pipeline
-from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.errors import Conflict, HostProblem, Reason
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.operations.fleet import Fleet
@@ -46,7 +46,14 @@ class DeleteVm:
     async def _delete_now(self, op_id: str, vm_id: str, progress: Progress) -> None:
         target = VmTarget(op_id=op_id, vm_id=vm_id, paths=self._files.paths(vm_id))
         try:
-            await pipeline.run([self._delete], target, self._store, progress.stage)
+            try:
+                await pipeline.run([self._delete], target, self._store, progress.stage)
+            except Exception as error:
+                cause = pipeline.root_cause(error)
+                if not isinstance(cause, HostProblem) or cause.reason is not Reason.DISK_FULL:
+                    raise
+                # Undoing a deletion is to go on with it: there may be room now to write it down.
+                await pipeline.run([self._delete], target, self._store, progress.stage)
         finally:
             await self._fleet.detach(vm_id)  # not before its process is gone: only who still watches a child reaps it
 

@@ -36,6 +36,7 @@ class Fleet:
         self._release = release
         self._vmms: dict[str, Vmm] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._stopped: set[str] = set()
         self._watchers: set[asyncio.Task[None]] = set()
 
     def lock(self, vm_id: str) -> asyncio.Lock:
@@ -52,9 +53,14 @@ class Fleet:
 
     async def detach(self, vm_id: str) -> None:
         """The VM's process is gone, and nobody else has the word on its state: the caller holds the lock."""
+        self._stopped.discard(vm_id)
         vmm = self._vmms.pop(vm_id, None)
         if vmm is not None:
             await vmm.close()
+
+    def record_stop_later(self, vm_id: str) -> None:
+        """The VM was stopped on purpose, and there is no space to write it down: its watcher tries until there is."""
+        self._stopped.add(vm_id)
 
     def vmm(self, vm_id: str) -> Vmm | None:
         """The VM's live VMM."""
@@ -131,8 +137,8 @@ class Fleet:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _record_end(self, vm_id: str, vmm: Vmm) -> None:
-        failure = vmm.failure
-        log.warning("VMM ended by itself", extra={"vm": vm_id, "failure": failure})
+        failure = "" if vm_id in self._stopped else vmm.failure
+        log.warning("VMM ended", extra={"vm": vm_id, "failure": failure})
         await self._release.of(await self._store.vm(vm_id))
         await self._store.move_vm(vm_id, VmState.ERROR if failure else VmState.STOPPED, error=failure)
         await self.detach(vm_id)

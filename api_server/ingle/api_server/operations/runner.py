@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from ingle.api_server.model.errors import Conflict, IngleError, Reason
+from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Reason
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
 from ingle.api_server.pipeline import completed, root_cause, uninterrupted
 from ingle.api_server.ports.store import Store
@@ -14,6 +14,9 @@ from ingle.api_server.ports.store import Store
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+_MAKES_ROOM = frozenset({OperationKind.STOP_VM, OperationKind.KILL_VM, OperationKind.DELETE_VM})
+"""Begun even when there is no space for their record."""
 
 _CANCELLED = Failure(Reason.OPERATION_CANCELLED, "cancelled; everything done so far was undone")
 
@@ -110,6 +113,10 @@ class Operations:
             ended = operation.ended(OperationState.CANCELLED, datetime.now(UTC), _CANCELLED)
             await uninterrupted(self._store.save_operation(ended))
             raise
+        except HostProblem as error:
+            if error.reason is not Reason.DISK_FULL or kind not in _MAKES_ROOM:
+                raise
+            log.warning("an operation is not recorded: %s", error.message)
         progress = Progress(operation)
         task = asyncio.create_task(self._run(progress, work), name=op_id)
         task.add_done_callback(_seen)
@@ -177,6 +184,10 @@ class Operations:
         progress.end(state, failure)
         try:
             await self._store.save_operation(progress.operation)
+        except HostProblem as error:  # what is done is done
+            if error.reason is not Reason.DISK_FULL:
+                raise
+            log.warning("the end of an operation is not recorded: %s", error.message)
         finally:
             del self._running[progress.operation.id]
 

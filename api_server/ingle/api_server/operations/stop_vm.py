@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import signal
+from dataclasses import replace
 
-from ingle.api_server.model.errors import Conflict, IngleError, Reason, ToolFailed
+from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Reason, ToolFailed
 from ingle.api_server.model.operation import Failure, OperationKind
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
@@ -104,6 +105,8 @@ class StopVm:
         except asyncio.CancelledError:  # nobody has asked the guest yet
             await uninterrupted(self._store.move_vm(vm_id, VmState.RUNNING))
             raise
+        except HostProblem as error:
+            _unless_full(error)
 
     async def _ask_guest(self, vmm: Vmm, vm: Vm, timeout_seconds: float) -> None:
         channel = self._dialler.channel(vmm.agent)
@@ -122,6 +125,20 @@ class StopVm:
             vmm.signal(signal.SIGKILL)
             if not await vmm.wait_gone(_KILL_SECONDS):
                 raise ToolFailed(Reason.VMM_FAILED, f"VMM process {vmm.pid} survives SIGKILL (is its disk hanging?)")
+        vm = await self._store.vm(vm_id)
+        await self._release.of(vm)
+        try:
+            stopped = await self._store.move_vm(vm_id, VmState.STOPPED)
+        except HostProblem as error:
+            _unless_full(error)
+            self._fleet.record_stop_later(vm_id)
+            return replace(vm, state=VmState.STOPPED, running=None)
         await self._fleet.detach(vm_id)
-        await self._release.of(await self._store.vm(vm_id))
-        return await self._store.move_vm(vm_id, VmState.STOPPED)
+        return stopped
+
+
+def _unless_full(error: HostProblem) -> None:
+    """To end a VM needs no space. Raises every other error."""
+    if error.reason is not Reason.DISK_FULL:
+        raise error
+    log.warning("what becomes of a VM is not recorded yet: %s", error.message)

@@ -19,6 +19,7 @@ import aiosqlite
 
 from ingle.api_server.adapters.sqlite import networks, references, rows
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
+from ingle.api_server.host.reserve import Reserve, allocate
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
 from ingle.api_server.model.network import USER_NETWORK
 from ingle.api_server.model.operation import Operation
@@ -27,6 +28,7 @@ from ingle.api_server.ports.store import JournalEntry
 
 _BUSY_SECONDS = 5.0
 _KEPT_OPERATIONS = 1000
+_LOG_BYTES = 4 * 1024 * 1024  # as much as is written before it goes into the database: wal_autocheckpoint's 1000 pages
 
 
 class SqliteStore:
@@ -36,17 +38,21 @@ class SqliteStore:
         self._path = path
         self.watch: Callable[[str], None] = lambda vm_id: None
         self._lock = asyncio.Lock()
+        self._reserve = Reserve(path.parent)
         self._writer: aiosqlite.Connection
         self._reader: aiosqlite.Connection
         self._rows: sqlite3.Connection
 
     async def __aenter__(self) -> Self:
+        self._reserve.tend()
         self._writer = await _open(self._path, read_only=False)
         try:
             await _migrate(self._writer)
             self._reader = await _open(self._path, read_only=True)
             self._rows = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
             self._rows.row_factory = sqlite3.Row
+            # Zeros are the end of the log to SQLite. So long as it fits, a transaction needs no space on a full disk.
+            allocate(self._path.with_name(f"{self._path.name}-wal"), _LOG_BYTES)
         except BaseException:
             await self._writer.close()
             raise
@@ -224,6 +230,7 @@ class SqliteStore:
     @asynccontextmanager
     async def _transaction(self, vm_id: str = "") -> AsyncIterator[aiosqlite.Connection]:
         async with self._lock:
+            self._reserve.tend()
             try:
                 await self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
@@ -232,7 +239,10 @@ class SqliteStore:
                 # A cancelled COMMIT may have been carried out: then there is nothing to roll back, and that is right.
                 await asyncio.shield(self._writer.rollback())
                 if isinstance(error, sqlite3.OperationalError):
-                    raise _translated(error, self._path) from error
+                    told = _translated(error, self._path)
+                    if told.reason is Reason.DISK_FULL:
+                        self._reserve.give_up()  # for the next try
+                    raise told from error
                 raise
             finally:
                 self.watch(vm_id)  # "": no VM's
@@ -310,7 +320,7 @@ def _check_version(version: int, path: Path) -> None:
 
 
 def _translated(error: sqlite3.Error, path: Path) -> IngleError:
-    if error.sqlite_errorname in {"SQLITE_FULL", "SQLITE_IOERR_WRITE"}:
+    if error.sqlite_errorname in {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}:
         return HostProblem(Reason.DISK_FULL, f"no space to write {path}", f"free some space on {path.parent}")
     return HostProblem(Reason.INTERNAL, f"database {path}: {error}", "ingle doctor")
 
