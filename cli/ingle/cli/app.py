@@ -25,6 +25,7 @@ class _Root(Group):
         "version": Target(f"{_COMMANDS}.version", "Version of this client, and of the server if it runs."),
         "completion": Target(f"{_COMMANDS}.completion", "Print what makes TAB complete commands and names."),
     }
+    aliases = {"list": "ps", "ls": "ps"}  # noqa: RUF012
 
 
 app = new_app("Real microVMs in one command.", cls=_Root)

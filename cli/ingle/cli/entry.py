@@ -5,6 +5,7 @@ import signal
 import sys
 from typing import Never
 
+import typer
 from typer.main import get_command
 
 from ingle.cli import completion
@@ -12,6 +13,7 @@ from ingle.cli.app import app
 from ingle.cli.errors import EXIT_FAILED, EXIT_SIGNAL, EXIT_USAGE, CliError, Failure, refused_by_the_system
 from ingle.cli.options import Settings
 from ingle.cli.output import tell, tell_failure
+from ingle.cli.usage import tell_usage_error
 
 _STDOUT, _STDERR = 1, 2
 TRACEBACK_VARIABLE = "INGLE_TRACEBACK"
@@ -24,7 +26,13 @@ def run() -> Never:
     try:
         _refuse_undecodable(sys.argv[1:])
         completion.prepare()
-        get_command(app).main(prog_name="ingle", obj=settings)
+        sys.exit(get_command(app).main(prog_name="ingle", obj=settings, standalone_mode=False))
+    except typer.TyperException as error:
+        tell_usage_error(error, as_json=settings.json)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        tell("Aborted!")
+        sys.exit(EXIT_FAILED)
     except CliError as error:
         _fail(error, settings)
     except KeyboardInterrupt:  # outside of what typer looks after
@@ -38,7 +46,6 @@ def run() -> Never:
         remedy = f"report it, with what the same command prints under {TRACEBACK_VARIABLE}=1"
         tell_failure(Failure("INTERNAL", message, remedy), as_json=settings.json)
         sys.exit(EXIT_FAILED)
-    sys.exit(0)
 
 
 def _fail(error: CliError, settings: Settings) -> Never:

@@ -1,16 +1,18 @@
 """Groups of commands that are loaded when one is used: a short command must not pay for the others."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ingle.cli import signals
+from ingle.cli.usage import Command, no_such_command
 
-Command = TyperCommand | TyperGroup
+AnyCommand = TyperCommand | TyperGroup
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Target(NamedTuple):
@@ -21,17 +23,17 @@ class Target(NamedTuple):
     help: str = ""
 
 
-class _Commands(Mapping[str, Command]):
+class _Commands(Mapping[str, AnyCommand]):
     """Name -> command, loaded when it is asked for. Aliases are found, and not listed."""
 
     def __init__(
-        self, loaded: Mapping[str, Command], targets: Mapping[str, Target], aliases: Mapping[str, str]
+        self, loaded: Mapping[str, AnyCommand], targets: Mapping[str, Target], aliases: Mapping[str, str]
     ) -> None:
         self._loaded = dict(loaded)
         self._targets = targets
         self._aliases = aliases
 
-    def __getitem__(self, name: str) -> Command:
+    def __getitem__(self, name: str) -> AnyCommand:
         name = self._aliases.get(name, name)
         if name not in self._loaded:
             self._loaded[name] = _load(self._targets[name].place)
@@ -52,15 +54,15 @@ class Group(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        own = cast("dict[str, Command]", self.commands)
+        own = cast("dict[str, AnyCommand]", self.commands)
         self.commands = cast("dict[str, Any]", _Commands(own, self.targets, self.aliases))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As the base does; once the command itself is found, and loaded, a signal must pass its every `finally`."""
-        found = super().resolve_command(ctx, args)
-        if not isinstance(found[1], TyperGroup):
-            signals.pass_every_finally()
-        return found
+        """As the base does, with an error that knows what people may have meant."""
+        if args[0] in self.commands or args[0].startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        of_vms = cast("Group", _load("ingle.cli.commands.vm"))
+        raise no_such_command(ctx, args, list(self.commands), {*of_vms.commands, *of_vms.aliases})
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """As the base does, but without loading what is known."""
@@ -71,9 +73,17 @@ class Group(TyperGroup):
             formatter.write_dl([(name, target.help) for name, target in self.targets.items()])
 
 
-def new_app(help_text: str = "", *, cls: type[Group] = Group) -> typer.Typer:
+class App(typer.Typer):
+    """Typer's, with commands of our own class."""
+
+    def command(self, *args: Any, **settings: Any) -> Callable[[_Function], _Function]:
+        """As the base does."""
+        return super().command(*args, **{"cls": Command, **settings})
+
+
+def new_app(help_text: str = "", *, cls: type[Group] = Group) -> App:
     """A Typer app as all of ours are: plain help, no tracebacks drawn, no options of Typer's own."""
-    return typer.Typer(
+    return App(
         cls=cls,
         help=help_text or None,
         no_args_is_help=True,
@@ -89,10 +99,10 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
-def _load(place: str) -> Command:
+def _load(place: str) -> AnyCommand:
     module, _, name = place.partition(":")
-    command = cast("Command", get_command(import_module(module).app))
+    command = cast("AnyCommand", get_command(import_module(module).app))
     if not name:
         return command
     assert isinstance(command, TyperGroup)
-    return cast("Command", command.commands[name])
+    return cast("AnyCommand", command.commands[name])

@@ -24,7 +24,7 @@ from ingle.cli.options import (
 )
 from ingle.cli.output import print_json, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch, follow
-from ingle.v1 import vm_pb2
+from ingle.v1 import image_pb2, vm_pb2
 
 app = new_app()
 
@@ -144,6 +144,12 @@ def create_vm(
 def get_vm(client: Client, reference: str) -> vm_pb2.Vm:
     """The VM that the reference stands for."""
     return client.call(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse).vm
+
+
+def image_names(client: Client) -> set[str]:
+    """Names of all images that are here."""
+    images = client.call(image_pb2.ListImagesRequest(), image_pb2.ListImagesResponse).images
+    return {name for image in images for name in image.names}
 
 
 def delete_vm(client: Client, vm_id: str) -> None:

@@ -25,6 +25,7 @@ from ingle.cli.commands.vm.create import (
     create_vm,
     delete_vm,
     get_vm,
+    image_names,
     vm_spec,
 )
 from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed, refused_by_the_system
@@ -46,6 +47,7 @@ from ingle.cli.output import is_terminal, person_watches, print_json, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch
 from ingle.cli.quantities import parse_umask
 from ingle.cli.ulimits import parse_ulimits
+from ingle.cli.usage import NewVmCommand, may_be_an_image, refuse_no_command
 from ingle.v1.guest_pb2 import ExecRequest, ExecResponse, ExecStart, ResourceLimit, SessionProgram
 
 app = new_app()
@@ -83,6 +85,7 @@ Stdin = Annotated[
 
 
 @app.command(
+    cls=NewVmCommand,
     context_settings=OPTIONS_FIRST,
     epilog=examples(
         "ingle vm run --rm -- uname -a",
@@ -95,6 +98,7 @@ Stdin = Annotated[
     ),
 )
 def run(
+    ctx: typer.Context,
     command: MaybeCommandWords = [],  # noqa: B006 - Typer copies it
     rm: Annotated[bool, typer.Option("--rm", help="Delete the VM when the command ends, whatever happens.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave the VM running, and print its name.")] = False,
@@ -139,6 +143,8 @@ def run(
     watch = Stopwatch()
     with told_apart_from_the_guest(), connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())
+        if argv and may_be_an_image(ctx):
+            refuse_no_command(ctx, argv, image_names(client))
         try:
             vm_id = create_vm(client, spec, stages, ephemeral=rm)
         except Interrupted as interrupted:

@@ -1,0 +1,63 @@
+"""What people type who know other tools is answered with what it is here."""
+
+import pytest
+
+from ingle.cli.habits import command_meant, extra_argument_meant, no_command, option_meant
+
+_HERE = ["run", "exec", "shell", "ps", "vm", "image", "kernel", "server", "version", "delete", "prune", "stop", "kill"]
+_OF_VMS = ["show", "stop", "start", "rm", "cp", "logs", "list"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("stop web", ": it is `ingle vm stop web`"),
+        ("rm -f web", ": it is `ingle vm rm -f web`"),
+        ("cp web:/etc .", ": it is `ingle vm cp web:/etc .`"),
+        ("top", ": it is `ingle vm stats --watch`"),
+        ("inspect web", ": it is `ingle vm show web`"),
+        ("ssh web", ": it is `ingle vm shell web`"),
+        ("rename web shop", ": it is `ingle vm set web --name shop`"),
+        ("pause web", ": a VM runs or is stopped, none is paused"),
+        ("verison", ": did you mean version?"),
+    ],
+)
+@pytest.mark.parametrize("group", ["", "vm"])
+def test_a_word_of_other_tools_is_answered_with_ours(group: str, typed: str, meant: str) -> None:
+    if group == "vm" and typed.split()[0] in _OF_VMS:
+        return
+    assert command_meant(group, typed.split(), _HERE, _OF_VMS) == meant
+
+
+@pytest.mark.parametrize("typo", ["delte", "deleet", "prun", "kil", "pruen", "restrat", "stpo"])
+def test_no_slip_of_the_finger_is_led_to_what_takes_something_away(typo: str) -> None:
+    said = command_meant("vm", [typo], ["delete", "kill", "prune", "restart", "rm", "stop"], [])
+    assert said == ""
+
+
+def test_an_image_where_a_command_belongs_is_given_as_an_option() -> None:
+    said = no_command("ingle run", ["--rm", "-m", "1G"], ["ubuntu:24.04", "sh", "-c", "make all"])
+    assert "ingle run --rm -m 1G --image ubuntu:24.04 -- sh -c 'make all'" in said
+    assert "ingle run --image ubuntu " in no_command("ingle run", [], ["ubuntu"])
+    assert "ingle run --image mine " in no_command("ingle run", [], ["mine"], {"mine"})
+
+
+@pytest.mark.parametrize("share", ["/a:/b", "./src:/src:ro", "data:/var/lib"])
+def test_a_directory_to_share_is_no_command(share: str) -> None:
+    assert "ingle vm cp" in no_command("ingle vm run", ["-v"], [share, "ls"])
+
+
+@pytest.mark.parametrize("command", ["uname", "/bin/ls", "python3", "./a:b c", "http://example.com/"])
+def test_commands_are_left_alone(command: str) -> None:
+    assert no_command("ingle vm run", [], [command]) == ""
+
+
+def test_options_of_other_tools_name_ours() -> None:
+    assert option_meant("--cpus") == "it is --vcpu"
+    assert "ingle vm cp" in option_meant("--volume")
+    assert option_meant("--nonsense") == ""
+
+
+def test_a_name_or_an_image_that_came_without_its_option() -> None:
+    assert extra_argument_meant("web") == "did you mean --name web?"
+    assert extra_argument_meant("debian:trixie") == "did you mean --image debian:trixie?"
