@@ -139,7 +139,7 @@ def test_ports_name_the_process(server: Server, web: vm_pb2.Vm) -> None:
 def test_what_nobody_listens_on_is_refused(server: Server, web: vm_pb2.Vm) -> None:
     start = guest_pb2.ForwardStart(vm=web.id, tcp=guest_pb2.TcpTarget(port=9))
     error = refused(list, server.guest.Forward(iter([guest_pb2.ForwardRequest(start=start)])))
-    assert (error.reason, error.remedy) == ("CONNECTION_REFUSED", "ingle vm ports VM shows who listens on what")
+    assert (error.reason, error.remedy) == ("CONNECTION_REFUSED", f"ingle vm ports {web.id} shows who listens on what")
     start = guest_pb2.ForwardStart(vm=web.id, unix_path="/run/no.sock")
     error = refused(list, server.guest.Forward(iter([guest_pb2.ForwardRequest(start=start)])))
     assert error.reason == "SOCKET_NOT_FOUND"

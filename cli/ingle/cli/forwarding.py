@@ -280,7 +280,7 @@ class Forwarder:
             if failure and failure.reason in _VM_GONE:
                 self._next_look = time.monotonic()
             elif name and failure and failure.reason != "CONNECTION_RESET":
-                hint = f" ({failure.remedy.replace('VM', self._vm.name)})" if failure.remedy else ""
+                hint = f" ({failure.remedy.replace(self._vm.id, self._vm.name)})" if failure.remedy else ""
                 tell(f"ingle: {name}: {failure.message}{hint}")
 
     def _look_at_vm(self) -> None:

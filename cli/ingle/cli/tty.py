@@ -22,13 +22,13 @@ DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 _AS_NEW = b"\x1b[?1049l\x1b[0m\x1b[?25h\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
 
 
-def require_terminal() -> None:
-    """Raises CliError when stdin and stdout aren't both a terminal."""
+def require_terminal(vm: str) -> None:
+    """Raises CliError when stdin and stdout aren't both a terminal. `vm` is where one was to be shown."""
     if not is_terminal(sys.stdin) or not is_terminal(sys.stdout):
         raise failed(
             "INVALID_ARGUMENT",
             "a terminal is needed here, on stdin and stdout",
-            "ingle vm exec VM -- COMMAND",
+            f"ingle vm exec {vm} -- sh",
         )
 
 

@@ -24,9 +24,10 @@ _OF_VMS = ["show", "stop", "start", "rm", "cp", "logs", "list"]
 )
 @pytest.mark.parametrize("group", ["", "vm"])
 def test_a_word_of_other_tools_is_answered_with_ours(group: str, typed: str, meant: str) -> None:
-    if group == "vm" and typed.split()[0] in _OF_VMS:
+    words = typed.split()
+    if group == "vm" and words[0] in _OF_VMS:
         return
-    assert command_meant(group, typed.split(), _HERE, _OF_VMS) == meant
+    assert command_meant(group, words, _HERE, _OF_VMS) == meant
 
 
 @pytest.mark.parametrize("typo", ["delte", "deleet", "prun", "kil", "pruen", "restrat", "stpo"])

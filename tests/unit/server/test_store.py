@@ -57,6 +57,21 @@ async def test_a_vm_comes_back_as_it_was_stored(store: SqliteStore) -> None:
     assert await store.vm_token(VM.id) == TOKEN
 
 
+async def test_a_slip_of_the_finger_is_answered_with_the_name_that_was_meant(store: SqliteStore) -> None:
+    await store.insert_vm(VM, TOKEN)
+    for find, typed, meant in (
+        (store.vm, "dmeo", "demo"),
+        (store.find_vm, "demmo", "demo"),
+        (store.image, "debian:bokworm", "debian:bookworm"),
+        (store.kernel, "debain", "debian"),
+    ):
+        with pytest.raises(NotFound, match=f"did you mean {meant}?"):
+            await find(typed)
+    with pytest.raises(NotFound) as refused:
+        await store.vm("x" * 1_000_000)
+    assert "did you mean" not in refused.value.message
+
+
 async def test_a_name_can_be_taken_once(store: SqliteStore) -> None:
     await store.insert_vm(VM, TOKEN)
     with pytest.raises(Conflict) as refused:

@@ -1,5 +1,6 @@
 """Protos to model values and back: the only place that knows both."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from ingle.api_server.model.spec import VmChange, VmSpec, check_env
 from ingle.api_server.model.vm import Acceleration, Image, Init, Kernel, Vm, VmState
 from ingle.api_server.operations.inspect_vm import Health, Stats
 from ingle.api_server.ports.disk import DiskChanges
+from ingle.api_server.rpc.remedies import with_names
 from ingle.v1 import error_pb2, guest_pb2, image_pb2, kernel_pb2, operation_pb2, vm_pb2
 
 _VM_STATES: Mapping[VmState, vm_pb2.VmState.ValueType] = {
@@ -273,12 +275,14 @@ def _activity(value: GuestActivity) -> vm_pb2.GuestActivity:
 def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
     """A command. Raises InvalidArgument for one that nobody could run."""
     if not message.argv or not message.argv[0]:
-        raise InvalidArgument("argv is empty: name a command to run", "ingle vm exec VM -- uname -a")
+        raise InvalidArgument(
+            "argv is empty: name a command to run", f"ingle vm exec {shlex.quote(message.vm)} -- uname -a"
+        )
     if any("\0" in argument for argument in message.argv):
         raise InvalidArgument("argv: an argument can't hold a NUL byte")
     check_env(message.env)
     if message.detach and message.stdin:
-        raise InvalidArgument("detach goes without stdin: nobody is there to send any", "ingle vm exec -d VM -- CMD")
+        raise InvalidArgument("detach goes without stdin: nobody is there to send any")
     return ExecSpec(
         argv=tuple(message.argv),
         env=dict(message.env),
@@ -334,7 +338,7 @@ def _error(value: Failure, op_id: str) -> error_pb2.Error:
     return error_pb2.Error(
         reason=error_pb2.ErrorReason.Value(f"ERROR_REASON_{value.reason.name}"),
         message=value.message,
-        remedy=value.remedy,
+        remedy=with_names(value.remedy, None),
         op_id=op_id,
     )
 

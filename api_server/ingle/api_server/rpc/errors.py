@@ -86,13 +86,15 @@ _CODES = {
 }
 
 
-async def abort(context: "grpc.aio.ServicerContext[object, object]", op_id: str, error: IngleError) -> NoReturn:
-    """End the call with `error`."""
+async def abort(
+    context: "grpc.aio.ServicerContext[object, object]", op_id: str, error: IngleError, remedy: str
+) -> NoReturn:
+    """End the call with `error`; `remedy` is that of the error with the names of the call in it."""
     code = _CODES[error.reason]
     message = error.message if len(error.message) <= _MESSAGE_LIMIT else f"{error.message[:_MESSAGE_LIMIT]}…"
     info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata={"op_id": op_id})
-    if error.remedy:
-        info.metadata["remedy"] = error.remedy
+    if remedy:
+        info.metadata["remedy"] = remedy
     detail = Any()
     detail.Pack(info)
     status = status_pb2.Status(code=code.value[0], message=message, details=[detail])

@@ -21,6 +21,7 @@ from ingle.api_server.model.ids import new_op_id
 from ingle.api_server.pipeline import root_cause
 from ingle.api_server.rpc.calls import Calls
 from ingle.api_server.rpc.errors import OP_ID_KEY, VERSION_KEY, abort
+from ingle.api_server.rpc.remedies import with_names
 from ingle.api_server.version import API_VERSION
 
 log = logging.getLogger(__name__)
@@ -72,24 +73,25 @@ class _Call:
     """One method's way through the interceptor."""
 
     def __init__(self, method: str, handler: "Handler | None", calls: Calls) -> None:
-        self._method = method
+        self.method = method
+        self.calls = calls
+        self.first_request: object = None
         self._handler: Any = handler
-        self._calls = calls
 
     async def unary(self, request: bytes, context: Context) -> object:
-        async with _Guard(self._method, context, self._calls):
+        async with _Guard(self, context):
             _check(context)
             return await self._handler.unary_unary(self._decode(request), context)
 
     async def gathering(self, requests: AsyncIterator[bytes], context: Context) -> object:
-        async with _Guard(self._method, context, self._calls):
+        async with _Guard(self, context):
             _check(context)
             return await self._handler.stream_unary(self._decode_all(requests), context)
 
     async def streaming(self, request: Any, context: Context) -> None:
         # Written here, and not by grpc as a generator yields: who is interrupted in the middle of that ends the call
         # without a status, and its caller waits for ever.
-        async with _Guard(self._method, context, self._calls):
+        async with _Guard(self, context):
             _check(context)
             if self._handler.request_streaming:
                 responses = self._handler.stream_stream(self._decode_all(request), context)
@@ -103,11 +105,11 @@ class _Call:
                 await responses.aclose()
 
     async def unknown(self, request: bytes, context: Context) -> object:
-        async with _Guard(self._method, context, self._calls):
+        async with _Guard(self, context):
             _check(context)
             raise Conflict(
                 Reason.UNKNOWN_METHOD,
-                f"this server has no method {self._method}",
+                f"this server has no method {self.method}",
                 "is the server older than the client?",
             )
 
@@ -115,9 +117,12 @@ class _Call:
         if len(request) > MESSAGE_LIMIT:
             raise MessageTooLarge(len(request))
         try:
-            return self._handler.request_deserializer(request)
+            message = self._handler.request_deserializer(request)
         except DecodeError:
-            raise InvalidArgument(f"the request is not a message that {self._method} takes") from None
+            raise InvalidArgument(f"the request is not a message that {self.method} takes") from None
+        if self.first_request is None:
+            self.first_request = message
+        return message
 
     async def _decode_all(self, requests: AsyncIterator[bytes]) -> AsyncIterator[object]:
         async for request in requests:
@@ -136,15 +141,15 @@ class MessageTooLarge(IngleError):
 class _Guard:
     """Gives a call its op_id, logs it, and turns whatever it raises into an error on the wire."""
 
-    def __init__(self, method: str, context: Context, calls: Calls) -> None:
-        self._method = method
+    def __init__(self, way: _Call, context: Context) -> None:
+        self._way = way
+        self._method = way.method
         self._context = context
-        self._calls = calls
         self._op_id = new_op_id()
         self._began = time.perf_counter()
 
     async def __aenter__(self) -> None:
-        self._call = self._calls.begin(self._method)
+        self._call = self._way.calls.begin(self._method)
         current_operation.set(self._op_id)
         self._context.set_trailing_metadata(((OP_ID_KEY, self._op_id),))
         log.debug("call %s", self._method, extra={"peer": self._context.peer()})
@@ -168,12 +173,10 @@ class _Guard:
             return
         if not isinstance(cause, IngleError):
             log.error("call failed unexpectedly", exc_info=error, extra=took)
-            cause = IngleError(
-                Reason.INTERNAL, f"internal error: {type(cause).__name__}: {cause}", "the server's log has more"
-            )
+            cause = IngleError(Reason.INTERNAL, "this is a fault of ingle's", f"ingle server logs has {self._op_id}")
         else:
             log.info("call refused", extra={**took, "reason": cause.reason.name, "why": cause.message})
-        await abort(self._context, self._op_id, cause)
+        await abort(self._context, self._op_id, cause, with_names(cause.remedy, self._way.first_request))
 
 
 def _check(context: Context) -> None:

@@ -6,12 +6,15 @@ An id wins over a name, and both over a prefix. Every call begins with this, so 
 import re
 import sqlite3
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ingle.api_server.adapters.sqlite import rows
 from ingle.api_server.model.errors import NotFound, Reason
 
 _HEX = re.compile(r"[0-9a-f]+")
 _SHOWN = 12
+_LONGEST_TYPED = 100
+_LOOKED_THROUGH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Kind:
     table: str
     select: str
     by_id_or_name: str
+    named: str
 
     @property
     def list_command(self) -> str:
@@ -32,16 +36,22 @@ class Kind:
 
 _BY_LINK = "WHERE id = ?1 OR id = (SELECT {noun}_id FROM {noun}_names WHERE name = ?1) ORDER BY id != ?1 LIMIT 1"
 
-VM = Kind("VM", Reason.VM_NOT_FOUND, "vms", rows.SELECT_VMS, "WHERE id = ?1 OR name = ?1 ORDER BY id != ?1 LIMIT 1")
-IMAGE = Kind("image", Reason.IMAGE_NOT_FOUND, "images", rows.SELECT_IMAGES, _BY_LINK.format(noun="image"))
-KERNEL = Kind("kernel", Reason.KERNEL_NOT_FOUND, "kernels", rows.SELECT_KERNELS, _BY_LINK.format(noun="kernel"))
+_BY_COLUMN = "WHERE id = ?1 OR name = ?1 ORDER BY id != ?1 LIMIT 1"
+
+VM = Kind("VM", Reason.VM_NOT_FOUND, "vms", rows.SELECT_VMS, _BY_COLUMN, "vms")
+IMAGE = Kind(
+    "image", Reason.IMAGE_NOT_FOUND, "images", rows.SELECT_IMAGES, _BY_LINK.format(noun="image"), "image_names"
+)
+KERNEL = Kind(
+    "kernel", Reason.KERNEL_NOT_FOUND, "kernels", rows.SELECT_KERNELS, _BY_LINK.format(noun="kernel"), "kernel_names"
+)
 
 
 def exact(db: sqlite3.Connection, kind: Kind, reference: str) -> sqlite3.Row:
     """The row of the thing with that id or name. Raises NotFound."""
     row = _exact(db, kind, reference)
     if row is None:
-        raise not_found(kind, reference, _ids_that_begin(db, kind, reference))
+        raise _not_found(db, kind, reference, _ids_that_begin(db, kind, reference))
     return row
 
 
@@ -59,19 +69,33 @@ def found(db: sqlite3.Connection, kind: Kind, reference: str) -> sqlite3.Row:
         )
     row = _exact(db, kind, ids[0]) if ids else None
     if row is None:
-        raise not_found(kind, reference)
+        raise _not_found(db, kind, reference)
     return row
 
 
-def not_found(kind: Kind, reference: str, ids: list[str] | None = None) -> NotFound:
-    """Nothing has that id or name; `ids` begin with it."""
+def not_found(kind: Kind, reference: str) -> NotFound:
+    """Nothing has that id or name."""
+    return NotFound(kind.missing, f"no {kind.noun} {reference!r}", kind.list_command)
+
+
+def _not_found(db: sqlite3.Connection, kind: Kind, reference: str, ids: list[str] | None = None) -> NotFound:
+    """The same, with a name that it may have been meant for; `ids` begin with it."""
     if not ids:
-        return NotFound(kind.missing, f"no {kind.noun} {reference!r}", kind.list_command)
+        meant = _meant(db, kind, reference)
+        return NotFound(kind.missing, f"no {kind.noun} {reference!r}{meant}", kind.list_command)
     return NotFound(
         kind.missing,
         f"no {kind.noun} {reference!r}: what changes one takes its name or its whole id, no part of one",
         kind.list_command,
     )
+
+
+def _meant(db: sqlite3.Connection, kind: Kind, reference: str) -> str:
+    if len(reference) > _LONGEST_TYPED:
+        return ""
+    names = db.execute(f"SELECT name FROM {kind.named} LIMIT {_LOOKED_THROUGH}")
+    close = get_close_matches(reference, [row[0] for row in names], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _exact(db: sqlite3.Connection, kind: Kind, reference: str) -> sqlite3.Row | None:
