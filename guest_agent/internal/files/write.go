@@ -70,36 +70,6 @@ func Write(path string, wanted Attributes, parents bool, source io.Reader) (*age
 	})
 }
 
-// Append adds to the end of a regular file, which is made when it is missing. A symbolic link is refused.
-func Append(path string, wanted Attributes, parents bool, source io.Reader) (*agentpb.FileInfo, error) {
-	return inParent(path, wanted, parents, func(directory int, name string) error {
-		flags := unix.O_WRONLY | unix.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-		descriptor, err := unix.Openat(directory, name, flags|unix.O_CREAT|unix.O_EXCL, 0o600)
-		created := err == nil
-		if err == unix.EEXIST {
-			descriptor, err = unix.Openat(directory, name, flags, 0)
-		}
-		if err != nil {
-			return err
-		}
-		file := os.NewFile(uintptr(descriptor), path)
-		defer file.Close()
-		if _, err := ofRegular(file, path); err != nil {
-			return err
-		}
-		if created {
-			wanted = wanted.or(newFileMode)
-		}
-		if err := wanted.apply(descriptor); err != nil {
-			return err
-		}
-		if err := fill(file, source); err != nil {
-			return err
-		}
-		return syncDirectory(directory)
-	})
-}
-
 // inParent works in the directory of a path, held open: nobody can put another in its place.
 func inParent(
 	path string, wanted Attributes, parents bool, work func(directory int, name string) error,
@@ -173,8 +143,16 @@ func newFile(directory int, name string) (*os.File, error) {
 // chunks are what files are filled from.
 var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
 
-// fill writes all of the source, to the disk. Whole chunks at a time: pages that are not cut are copied fastest.
+// fill writes all of the source, to the disk.
 func fill(file *os.File, source io.Reader) error {
+	if err := transfer(file, source); err != nil {
+		return err
+	}
+	return file.Sync()
+}
+
+// transfer writes all of the source. Whole chunks at a time: pages that are not cut are copied fastest.
+func transfer(file *os.File, source io.Reader) error {
 	buffer := chunks.Get().(*[chunk]byte)
 	defer chunks.Put(buffer)
 	for {
@@ -188,7 +166,7 @@ func fill(file *os.File, source io.Reader) error {
 			return err
 		}
 		if ended == io.EOF {
-			return file.Sync()
+			return nil
 		}
 		if ended != nil {
 			return ended

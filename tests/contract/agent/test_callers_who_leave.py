@@ -15,6 +15,7 @@ import pytest
 
 from contract.agent.conftest import Agent
 from contract.one_vm import new_server
+from harness import refusal
 from ingle.api_server.rpc import interceptors
 from ingle.api_server.rpc.calls import Calls
 from ingle.v1 import guest_pb2, guest_pb2_grpc
@@ -99,7 +100,7 @@ def _archive(*files: tuple[str, bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("append", [False], ids=["replace"])
+@pytest.mark.parametrize("append", [False, True], ids=["replace", "append"])
 @pytest.mark.parametrize("sent", [0, 1, 3, 5], ids=["before start", "after start", "amid data", "before end"])
 async def test_a_file_stays_as_it_was_when_its_writer_leaves(
     api: Api, guest: Path, way: str, append: bool, sent: int
@@ -117,6 +118,46 @@ async def test_a_file_stays_as_it_was_when_its_writer_leaves(
     await api.idle()
     await _only(guest, "file")
     assert path.read_bytes() == _OLD
+    await channel.close()
+
+
+@pytest.mark.parametrize("append", [False, True], ids=["write", "append"])
+async def test_no_file_is_made_when_its_writer_leaves(api: Api, guest: Path, append: bool) -> None:
+    async with api.connect() as channel:
+        call = guest_pb2_grpc.GuestServiceStub(channel).WriteFile()
+        for request in _write_requests(guest / "file", append=append):
+            await call.write(request)
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+    assert refusal(raised.value).reason == "INVALID_ARGUMENT"
+    await api.idle()
+    await _only(guest)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("point", ["before start", "after start", "before end"])
+async def test_an_archive_replaces_whole_files_alone_when_its_sender_leaves(
+    api: Api, guest: Path, way: str, point: str
+) -> None:
+    archive = _archive(("first", _PIECE), ("second", _PIECE))
+    for name in ("first", "second"):
+        (guest / name).write_bytes(_OLD)
+    start = guest_pb2.CopyInRequest(start=guest_pb2.CopyInStart(vm="web", path=str(guest)))
+    sent = {"before start": None, "after start": 0, "before end": len(archive)}
+    channel = api.connect()
+    call = guest_pb2_grpc.GuestServiceStub(channel).CopyIn(timeout=_timeout(way))
+    await call.wait_for_connection()
+    if (most := sent[point]) is not None:
+        await call.write(start)
+        await call.write(guest_pb2.CopyInRequest(data=archive[:most]))
+    await WAYS[way](call, channel)
+    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+        await call
+    await api.idle()
+    await _only(guest, "first", "second")
+    assert (guest / "first").read_bytes() in {_OLD, _PIECE}
+    assert (guest / "second").read_bytes() in ({_OLD, _PIECE} if point == "before end" else {_OLD})
     await channel.close()
 
 

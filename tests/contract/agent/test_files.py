@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +139,16 @@ async def test_append_adds_and_makes(files: GuestFiles, tmp_path: Path) -> None:
     for piece in (b"one", b"two"):
         await files.write(WriteSpec(str(tmp_path / "log"), append=True), pieces(piece))
     assert (tmp_path / "log").read_bytes() == b"onetwo"
+
+
+async def test_who_may_write_a_file_but_not_beside_it_may_append(files: GuestFiles) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        log = Path(directory) / "log"
+        log.write_bytes(b"one")
+        os.chown(log, 65534, 65534)
+        await files.write(WriteSpec(str(log), append=True, user="nobody"), pieces(b"two"))
+        assert log.read_bytes() == b"onetwo"
 
 
 async def test_no_link_is_followed_by_a_write_or_a_removal(files: GuestFiles, tmp_path: Path) -> None:
