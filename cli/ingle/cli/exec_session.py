@@ -24,11 +24,13 @@ from ingle.v1.guest_pb2 import ExecExited, ExecRequest, ExecResponse, ExecSignal
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _READ_SIZE = 1 << 16
 _FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_LEAVING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # while no command is there to hear them
 _ABORTING = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Aborted(Exception):
-    """The same signal came again: the person wants to leave, whatever the guest command thinks of it."""
+    """The person wants to leave, whatever the guest command thinks of it: the same signal came again, or came before
+    there was a command."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -52,7 +54,8 @@ class Output:
 
 def run_command(client: Client, start: ExecStart, stages: Stages) -> int:
     """Run it and answer this process's exit code: the command's own, EXIT_TIMED_OUT after its timeout, 128 + signal
-    when it was left to its fate by a second Ctrl-C or by a reader of its output who went away.
+    when it was left to its fate by a second Ctrl-C, by one before it had begun, or by a reader of its output who went
+    away.
 
     Raises CliError when the command could not be run to its end."""
     session = _Session(client, start)
@@ -70,6 +73,11 @@ def run_command(client: Client, start: ExecStart, stages: Stages) -> int:
     if exited.timed_out:
         tell(f"ingle: killed after {start.timeout.ToTimedelta().total_seconds():g} s (--timeout)")
         return EXIT_TIMED_OUT
+    if exited.output_cut:
+        tell(
+            "ingle: the command left a process behind that still has its output open: what that says now is lost"
+            " (--wait-output waits for it)"
+        )
     return exited.exit_code
 
 
@@ -81,7 +89,9 @@ class _Session:
         self._connection = client.connection
         self._call = client.begin(ExecRequest(start=start), ExecResponse, last=False)
         self._stdin_open = start.stdin
+        self._on_terminal = start.stdin and os.isatty(_STDIN)
         self._output: Output | None = None
+        self._started = False
         self._exited: ExecExited | None = None
         self._signals: list[int] = []
         self._seen_signals: set[int] = set()
@@ -129,12 +139,16 @@ class _Session:
                     self._output = Output(_STDOUT, memoryview(response.stdout))
                 case "stderr":
                     self._output = Output(_STDERR, memoryview(response.stderr))
+                case "started":
+                    self._started = True
                 case "exited":
                     self._exited = response.exited
                     self._stdin_open = False
 
     def _forward_signals(self) -> None:
         while self._signals:
+            if not self._started and self._signals[0] in _LEAVING:
+                raise _Aborted(self._signals[0])
             self._call.send(ExecRequest(signal=ExecSignal(signal=self._signals.pop(0))))
 
     def _move(self) -> None:
@@ -164,9 +178,11 @@ class _Session:
         except BlockingIOError:  # somebody made it non-blocking, and read first
             return
         except OSError as error:
-            if error.errno != errno.EIO:  # a terminal that was hung up has ended, as for any other reader
-                raise failed("INVALID_ARGUMENT", f"can't read stdin: {error.strerror}") from error
-            data = b""
+            if error.errno == errno.EIO and self._on_terminal:
+                raise _Aborted(signal.SIGHUP) from error
+            raise failed("INVALID_ARGUMENT", f"can't read stdin: {error.strerror}") from error
+        if not data and self._on_terminal and not os.isatty(_STDIN):
+            raise _Aborted(signal.SIGHUP)  # it was hung up, which is not the end of what was to be typed
         self._stdin_open = bool(data)
         self._call.send(ExecRequest(stdin=data) if data else ExecRequest(stdin_eof=ExecStdinEof()))
 

@@ -1381,7 +1381,10 @@ type ExecRequest struct {
 	// At most 0777; unset: 0022.
 	Umask *uint32 `protobuf:"varint,8,opt,name=umask,proto3,oneof" json:"umask,omitempty"`
 	// Those not named are as the agent's own.
-	Limits        []*ResourceLimit `protobuf:"bytes,9,rep,name=limits,proto3" json:"limits,omitempty"`
+	Limits []*ResourceLimit `protobuf:"bytes,9,rep,name=limits,proto3" json:"limits,omitempty"`
+	// After the command's own end, wait for its output until nobody has that open, and no longer than the timeout;
+	// otherwise for 2 s.
+	WaitOutput    bool `protobuf:"varint,70,opt,name=wait_output,json=waitOutput,proto3" json:"wait_output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1477,6 +1480,13 @@ func (x *ExecRequest) GetLimits() []*ResourceLimit {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *ExecRequest) GetWaitOutput() bool {
+	if x != nil {
+		return x.WaitOutput
+	}
+	return false
 }
 
 // See getrlimit(2).
@@ -1679,9 +1689,11 @@ func (x *ExecWindow) GetBytes() uint32 {
 type ExecExited struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0 to 255; 128 + signal when a signal ended it.
-	ExitCode      uint32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	Signal        uint32 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	TimedOut      bool   `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	ExitCode uint32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	Signal   uint32 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	TimedOut bool   `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	// A process that outlived the command still has its output open: what that says comes no more.
+	OutputCut     bool `protobuf:"varint,70,opt,name=output_cut,json=outputCut,proto3" json:"output_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1733,6 +1745,13 @@ func (x *ExecExited) GetSignal() uint32 {
 func (x *ExecExited) GetTimedOut() bool {
 	if x != nil {
 		return x.TimedOut
+	}
+	return false
+}
+
+func (x *ExecExited) GetOutputCut() bool {
+	if x != nil {
+		return x.OutputCut
 	}
 	return false
 }
@@ -5334,7 +5353,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12/\n" +
-	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\x8f\x03\n" +
+	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\xb0\x03\n" +
 	"\vExecRequest\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x126\n" +
 	"\x03env\x18\x02 \x03(\v2$.ingle.agent.v1.ExecRequest.EnvEntryR\x03env\x12+\n" +
@@ -5344,7 +5363,9 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x14timeout_milliseconds\x18\x06 \x01(\x04R\x13timeoutMilliseconds\x12\x16\n" +
 	"\x06detach\x18\a \x01(\bR\x06detach\x12\x19\n" +
 	"\x05umask\x18\b \x01(\rH\x00R\x05umask\x88\x01\x01\x125\n" +
-	"\x06limits\x18\t \x03(\v2\x1d.ingle.agent.v1.ResourceLimitR\x06limits\x1a6\n" +
+	"\x06limits\x18\t \x03(\v2\x1d.ingle.agent.v1.ResourceLimitR\x06limits\x12\x1f\n" +
+	"\vwait_output\x18F \x01(\bR\n" +
+	"waitOutput\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -5360,12 +5381,14 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06signal\x18\x01 \x01(\rR\x06signal\"\"\n" +
 	"\n" +
 	"ExecWindow\x12\x14\n" +
-	"\x05bytes\x18\x01 \x01(\rR\x05bytes\"^\n" +
+	"\x05bytes\x18\x01 \x01(\rR\x05bytes\"}\n" +
 	"\n" +
 	"ExecExited\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\rR\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12\x1b\n" +
-	"\ttimed_out\x18\x03 \x01(\bR\btimedOut\"<\n" +
+	"\ttimed_out\x18\x03 \x01(\bR\btimedOut\x12\x1d\n" +
+	"\n" +
+	"output_cut\x18F \x01(\bR\toutputCut\"<\n" +
 	"\fTerminalSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x02 \x01(\rR\acolumns\"\xca\x03\n" +

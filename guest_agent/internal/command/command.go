@@ -41,7 +41,7 @@ func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
 	if err != nil {
 		return nil, err
 	}
-	pipes, err := openPipes(spec.Stdin)
+	pipes, err := openPipes(spec.Stdin, program.account)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"ingle.dev/guest_agent/internal/users"
 )
 
 // pipes are the two ends of a command's standard streams. Ours are non-blocking and known to Go's poller, the child's
@@ -13,7 +15,7 @@ type pipes struct {
 	child                 [3]int
 }
 
-func openPipes(withStdin bool) (*pipes, error) {
+func openPipes(withStdin bool, owner users.Account) (*pipes, error) {
 	p := &pipes{child: [3]int{-1, -1, -1}}
 	err := func() (err error) {
 		if withStdin {
@@ -27,8 +29,10 @@ func openPipes(withStdin bool) (*pipes, error) {
 		if p.child[1], p.stdout, err = outputPipe(); err != nil {
 			return err
 		}
-		p.child[2], p.stderr, err = outputPipe()
-		return err
+		if p.child[2], p.stderr, err = outputPipe(); err != nil {
+			return err
+		}
+		return p.giveTo(owner)
 	}()
 	if err != nil {
 		p.closeChildEnds()
@@ -36,6 +40,23 @@ func openPipes(withStdin bool) (*pipes, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// giveTo lets a command of that user open its streams by name, as /dev/stdout or /proc/self/fd/1.
+func (p *pipes) giveTo(owner users.Account) error {
+	if os.Geteuid() != 0 {
+		return nil // it can only be ourselves
+	}
+	ends := p.child[1:]
+	if p.stdin != nil {
+		ends = p.child[:]
+	}
+	for _, fd := range ends {
+		if err := unix.Fchown(fd, int(owner.UID), int(owner.GID)); err != nil {
+			return os.NewSyscallError("fchown", err)
+		}
+	}
+	return nil
 }
 
 func (p *pipes) closeChildEnds() {

@@ -15,9 +15,13 @@ import (
 	"ingle.dev/guest_agent/internal/frame"
 )
 
-// outputGrace is how long output is waited for after the command ended while a process it left behind keeps the pipes
-// open. Without such a one the pipes end at once.
-const outputGrace = 500 * time.Millisecond
+// How long output is waited for after the command ended while a process it left behind keeps the pipes open; without such
+// a one the pipes end at once. A command that ended by itself may have another one finish its output, as docker has it;
+// one that was killed left behind what was not to be.
+const (
+	outputGrace       = 2 * time.Second
+	outputGraceKilled = 500 * time.Millisecond
+)
 
 // longestTimeout is the most milliseconds that a time.Duration holds: three centuries.
 const longestTimeout = uint64(math.MaxInt64 / time.Millisecond)
@@ -25,9 +29,11 @@ const longestTimeout = uint64(math.MaxInt64 / time.Millisecond)
 // execution is one command and its caller.
 type execution struct {
 	*connection
-	command  *command.Command
-	stdin    *stdinQueue
-	timedOut atomic.Bool
+	command    *command.Command
+	stdin      *stdinQueue
+	waitOutput bool
+	killed     atomic.Bool // by its timeout, or since its caller left
+	timedOut   atomic.Bool
 }
 
 func (c *connection) exec(request *agentpb.ExecRequest) error {
@@ -48,7 +54,9 @@ func (c *connection) exec(request *agentpb.ExecRequest) error {
 	if err != nil {
 		return err
 	}
-	e := &execution{connection: c, command: started, stdin: newStdinQueue(started.Stdin)}
+	e := &execution{
+		connection: c, command: started, stdin: newStdinQueue(started.Stdin), waitOutput: request.WaitOutput,
+	}
 	return e.run(timeout)
 }
 
@@ -81,7 +89,7 @@ func (s *Server) environment(wanted map[string]string) map[string]string {
 
 func (e *execution) run(timeout time.Duration) error {
 	if timeout > 0 {
-		timer := time.AfterFunc(timeout, func() { e.timedOut.Store(e.command.Condemn()) })
+		timer := time.AfterFunc(timeout, func() { e.timedOut.Store(e.kill()) })
 		defer timer.Stop()
 	}
 	// A caller that can't be told has left, which the reading side sees and acts upon; so errors of sending stay here.
@@ -89,32 +97,54 @@ func (e *execution) run(timeout time.Duration) error {
 
 	e.command.AfterExit(func() {
 		e.stdin.abandon()
-		deadline := time.Now().Add(outputGrace)
-		_ = e.command.Stdout.SetReadDeadline(deadline)
-		_ = e.command.Stderr.SetReadDeadline(deadline)
+		switch {
+		case e.killed.Load(), e.command.Status().Signaled():
+			e.endOutputIn(outputGraceKilled)
+		case !e.waitOutput:
+			e.endOutputIn(outputGrace)
+		}
 	})
 	// There are hundreds of commands, so there are no more goroutines of each than wait for something.
 	var work sync.WaitGroup
+	var stderrCut bool
 	work.Add(1)
-	go func() { defer work.Done(); pump(e.command.Stderr, e.writer, frame.Stderr) }()
+	go func() { defer work.Done(); stderrCut = pump(e.command.Stderr, e.writer, frame.Stderr) }()
 	if e.command.Stdin != nil {
 		work.Add(1)
 		go func() { defer work.Done(); e.stdin.drain(e.grant) }()
 	}
 	left := make(chan error, 1)
 	go func() { left <- e.obey() }()
-	pump(e.command.Stdout, e.writer, frame.Stdout)
+	stdoutCut := pump(e.command.Stdout, e.writer, frame.Stdout)
 	<-e.command.Done()
 	work.Wait()
 	select {
 	case err := <-left:
 		return err
 	default:
-		_ = e.send(frame.Exited, exited(e.command.Status(), e.timedOut.Load()))
+		message := exited(e.command.Status(), e.timedOut.Load())
+		message.OutputCut = stdoutCut || stderrCut
+		_ = e.send(frame.Exited, message)
 		e.finish()
 		<-left
 		return nil
 	}
+}
+
+// kill ends the command, and the waiting for output of one that has ended already. It says whether the command still ran.
+func (e *execution) kill() bool {
+	e.killed.Store(true)
+	running := e.command.Condemn()
+	if !running {
+		e.endOutputIn(0)
+	}
+	return running
+}
+
+func (e *execution) endOutputIn(grace time.Duration) {
+	deadline := time.Now().Add(grace)
+	_ = e.command.Stdout.SetReadDeadline(deadline)
+	_ = e.command.Stderr.SetReadDeadline(deadline)
 }
 
 // obey does what the caller says until it leaves or breaks the protocol; either is the end of the command.
@@ -125,7 +155,7 @@ func (e *execution) obey() error {
 			err = e.take(kind, payload)
 		}
 		if err != nil {
-			e.command.Condemn()
+			e.kill()
 			return err
 		}
 	}

@@ -15,22 +15,25 @@ import (
 const outputFrame = 64 * 1024
 
 // pump sends all of a command's output as frames, and closes the pipe. A slow caller slows the command. When the pipe's
-// read deadline passes, what is in it at that moment still goes out.
-func pump(pipe *os.File, writer *frame.Writer, kind frame.Type) {
+// read deadline passes, what is in it at that moment still goes out; cut says that somebody may write more.
+func pump(pipe *os.File, writer *frame.Writer, kind frame.Type) (cut bool) {
 	defer pipe.Close()
 	raw, err := pipe.SyscallConn()
 	if err != nil {
-		return
+		return false
 	}
-	for {
-		err := forward(raw, writer, kind)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = raw.Control(func(fd uintptr) { _ = forwardNow(int(fd), writer, kind) })
-		}
-		if err != nil {
-			return
-		}
+	for err == nil {
+		err = forward(raw, writer, kind)
 	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if err = forwardNow(int(fd), writer, kind); err == nil {
+			err = forwardNow(int(fd), writer, kind)
+		}
+	})
+	return err != io.EOF
 }
 
 // forward waits until a pipe or socket says something, and sends it as a frame; io.EOF at the end.

@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
-from contract.agent.conftest import Agent
+from contract.agent.conftest import Agent, Gone
 from contract.one_vm import new_server
 from harness import refusal
+from ingle.api_server.model.guest import GuestSession, SessionProgram
 from ingle.api_server.rpc import interceptors
 from ingle.api_server.rpc.calls import Calls
 from ingle.v1 import guest_pb2, guest_pb2_grpc
@@ -172,6 +173,118 @@ async def test_a_file_is_replaced_and_appended_to_by_who_says_the_end(api: Api, 
             assert (await call).file.size_bytes == len(content)  # the end was said: the stream need not stop
             assert path.read_bytes() == content
     await _only(guest, "file")
+
+
+_SAYS_EOF = "echo $$; cat >seen; echo saw the end >eof"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("sent", [0, 1, 3], ids=["before start", "after start", "before stdin_eof"])
+async def test_a_command_whose_caller_leaves_is_killed_and_sees_no_end_of_input(
+    api: Api, guest: Path, gone: Gone, way: str, sent: int
+) -> None:
+    argv = ["sh", "-c", _SAYS_EOF]
+    start = guest_pb2.ExecStart(vm="web", argv=argv, stdin=True, working_directory=str(guest))
+    requests = [guest_pb2.ExecRequest(start=start), *[guest_pb2.ExecRequest(stdin=b"some\n")] * 2]
+    channel = api.connect()
+    call: Any = guest_pb2_grpc.GuestServiceStub(channel).Exec(timeout=_timeout(way))
+    await call.wait_for_connection()
+    pid = 0
+    for request in requests[:sent]:
+        await call.write(request)
+        if not pid:
+            assert (await call.read()).HasField("started")
+            pid = int((await call.read()).stdout)
+    await WAYS[way](call, channel)
+    with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+        await _to_its_end(call)
+    await api.idle()
+    if pid:
+        await gone(pid)
+    assert not (guest / "eof").exists()
+    await channel.close()
+
+
+async def test_a_caller_without_stdin_may_say_nothing_more(api: Api) -> None:
+    async with api.connect() as channel:
+        start = guest_pb2.ExecStart(vm="web", argv=["sh", "-c", "sleep 0.2; cat; exit 7"])
+        responses = guest_pb2_grpc.GuestServiceStub(channel).Exec(iter([guest_pb2.ExecRequest(start=start)]))
+        assert [response async for response in responses][-1].exited.exit_code == 7
+
+
+@pytest.mark.parametrize("way", ["cancel", "close", "deadline"])
+@pytest.mark.parametrize("sent", [0, 1, 2], ids=["before start", "after start", "amid input"])
+async def test_a_session_whose_viewer_leaves_goes_on_without_one(api: Api, agent: Agent, way: str, sent: int) -> None:
+    guest_channel = agent.channel()
+    session = await guest_channel.create_session("", SessionProgram(("cat",)))
+    try:
+        start = guest_pb2.AttachSessionStart(vm="web", session_id=session.id)
+        requests = [
+            guest_pb2.AttachSessionRequest(start=start),
+            guest_pb2.AttachSessionRequest(input=b"half a line"),
+        ]
+        channel = api.connect()
+        call: Any = guest_pb2_grpc.GuestServiceStub(channel).AttachSession(timeout=_timeout(way))
+        await call.wait_for_connection()
+        for request in requests[:sent]:
+            await call.write(request)
+        if sent:
+            assert (await call.read()).attached.id == session.id
+        await WAYS[way](call, channel)
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await _to_its_end(call)
+        await api.idle()
+        async with asyncio.timeout(_SECONDS):
+            while _named(await guest_channel.list_sessions(), session.id).attached:
+                await asyncio.sleep(0.005)
+        await channel.close()
+    finally:
+        await guest_channel.kill_session(session.id)
+
+
+def _named(sessions: tuple[GuestSession, ...], session_id: str) -> GuestSession:
+    return next(session for session in sessions if session.id == session_id)
+
+
+@pytest.mark.parametrize("way", ["cancel", "close", "deadline"])
+@pytest.mark.parametrize("sent", [0, 1, 2], ids=["before start", "after start", "amid data"])
+async def test_a_server_whose_caller_leaves_sees_a_broken_connection_and_no_end(api: Api, way: str, sent: int) -> None:
+    ends: asyncio.Queue[BaseException | None] = asyncio.Queue()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        except ConnectionResetError as error:
+            ends.put_nowait(error)
+        else:
+            ends.put_nowait(None)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        target = guest_pb2.TcpTarget(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+        start = guest_pb2.ForwardStart(vm="web", tcp=target)
+        requests = [guest_pb2.ForwardRequest(start=start), guest_pb2.ForwardRequest(data=b"half a request")]
+        channel = api.connect()
+        call: Any = guest_pb2_grpc.GuestServiceStub(channel).Forward(timeout=_timeout(way))
+        await call.wait_for_connection()
+        for request in requests[:sent]:
+            await call.write(request)
+        if sent:
+            assert (await call.read()).HasField("connected")
+        await WAYS[way](call, channel)
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
+            await _to_its_end(call)
+        await api.idle()
+        if sent:
+            async with asyncio.timeout(_SECONDS):
+                assert isinstance(await ends.get(), ConnectionResetError)
+        await channel.close()
+
+
+async def _to_its_end(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 async def _only(directory: Path, *names: str) -> None:

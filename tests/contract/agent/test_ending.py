@@ -7,10 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ingle.api_server.model.guest import ExecEvent, ExecSpec, Exited, Started, Stdout
+import pytest
+
+from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.adapters.guest.patience import Patience
+from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.model.guest import AgentEndpoint, ExecEvent, ExecSpec, Exited, Started, Stdout
 from ingle.api_server.ports.guest import ExecSession, GuestChannel
 
-from .conftest import Agent, Run
+from .conftest import Agent, Run, StartAgent
 
 Gone = Callable[[int], Awaitable[None]]
 Family = tuple[ExecSession, list[int], AsyncIterator[ExecEvent]]
@@ -91,7 +96,7 @@ async def test_a_signal_overtakes_input_nobody_reads(channel: GuestChannel) -> N
         writer = asyncio.create_task(session.write_stdin(bytes(5_000_000)))
         await asyncio.sleep(0.05)
         await session.send_signal(signal.SIGINT)
-        assert [event async for event in events] == [Exited(130, signal=2)]
+        assert [event async for event in events] == [Exited(130, signal=2, output_cut=True)]
         await writer
 
 
@@ -132,7 +137,7 @@ async def test_a_background_process_outlives_its_command(run: Run, gone: Gone) -
     result = await run("sh", "-c", "sleep 1000 & echo $!; exit 5")
     background = int(result.stdout)
     try:
-        assert result.exited == Exited(5)
+        assert result.exited == Exited(5, output_cut=True)
         assert Path(f"/proc/{background}").exists()
     finally:
         os.kill(background, signal.SIGKILL)
@@ -141,8 +146,72 @@ async def test_a_background_process_outlives_its_command(run: Run, gone: Gone) -
 
 async def test_what_a_background_process_floods_does_not_hold_up_the_end(run: Run, gone: Gone) -> None:
     result = await run("sh", "-c", "sh -c 'echo $$; exec yes' & exit 5")
-    assert result.exited == Exited(5)
+    assert result.exited == Exited(5, output_cut=True)
     await gone(int(result.stdout.split(b"\n", 1)[0]))  # of SIGPIPE, since nobody reads
+
+
+async def test_output_of_what_a_command_leaves_behind_is_part_of_it(run: Run) -> None:
+    result = await run("sh", "-c", "(sleep 0.7; echo late) & exit 3")
+    assert (result.stdout, result.exited) == (b"late\n", Exited(3))
+
+
+async def test_late_output_is_waited_for_on_request(run: Run) -> None:
+    result = await run("sh", "-c", "(sleep 3; echo late >&2) & exit 3", wait_output=True)
+    assert (result.stderr, result.exited) == (b"late\n", Exited(3))
+
+
+async def test_late_output_is_not_waited_for_longer_than_the_timeout(run: Run, gone: Gone) -> None:
+    result = await run("sh", "-c", "sleep 1000 & echo $!; exit 3", wait_output=True, timeout_seconds=0.3)
+    os.kill(int(result.stdout), signal.SIGKILL)
+    assert result.exited == Exited(3, output_cut=True)
+
+
+async def test_who_leaves_while_late_output_is_waited_for_leaves_nothing_behind(channel: GuestChannel) -> None:
+    spec = ExecSpec(("sh", "-c", "sleep 1000 & echo $!"), wait_output=True)
+    async with channel.exec(spec) as session:
+        events = session.events()
+        outputs = [event for event in [await anext(events), await anext(events)] if isinstance(event, Stdout)]
+    async with asyncio.timeout(20):
+        while (await channel.activity()).execs:
+            await asyncio.sleep(0.005)
+    os.kill(int(outputs[0].data), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("moment", ["before it starts", "while it runs"])
+async def test_a_guest_that_is_frozen_does_not_hold_up_a_timeout(start_agent: StartAgent, moment: str) -> None:
+    agent = start_agent()
+    spec = ExecSpec(("sleep", "1000"), timeout_seconds=0.3)
+    try:
+        if moment == "before it starts":
+            agent.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(GuestError) as raised:
+            await _freeze_while_running(agent, spec)
+        assert raised.value.reason is Reason.COMMAND_TIMED_OUT
+    finally:
+        agent.process.send_signal(signal.SIGCONT)
+
+
+def _impatient(agent: Agent) -> GuestChannel:
+    return Dialler(Patience(late_seconds=0.2)).channel(AgentEndpoint(agent.address))
+
+
+async def _freeze_while_running(agent: Agent, spec: ExecSpec) -> None:
+    async with asyncio.timeout(20), _impatient(agent).exec(spec) as session:
+        async for _ in session.events():
+            agent.process.send_signal(signal.SIGSTOP)
+
+
+async def test_a_caller_who_is_slow_to_take_what_came_in_time_gets_all_of_it(
+    agent: Agent,
+) -> None:
+    received, last = 0, None
+    async with _impatient(agent).exec(ExecSpec(("head", "-c", "400000", "/dev/zero"), timeout_seconds=0.5)) as session:
+        async for event in session.events():
+            if isinstance(event, Stdout):
+                await asyncio.sleep(0 if received else 1.5)
+                received += len(event.data)
+            last = event
+    assert (received, last) == (400_000, Exited(0))
 
 
 async def test_orphans_are_reaped(run: Run, agent: Agent, gone: Gone) -> None:

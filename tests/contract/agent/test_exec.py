@@ -113,6 +113,13 @@ async def test_user_by_name_and_by_number(run: Run) -> None:
         assert result.stdout.decode().split() == [str(user.pw_uid), str(user.pw_gid), user.pw_name]
 
 
+@pytest.mark.parametrize("umask", [None, 0o77], ids=["as it is", "with a umask"])
+async def test_the_streams_of_any_user_may_be_opened_by_name(run: Run, umask: int | None) -> None:
+    script = "cat /dev/stdin >/dev/stdout; echo error >/proc/self/fd/2"
+    result = await run("sh", "-c", script, user="nobody", stdin=b"input\n", umask=umask)
+    assert (result.stdout, result.stderr, result.exited) == (b"input\n", b"error\n", Exited(0))
+
+
 async def test_a_command_is_alone_in_its_own_session(run: Run) -> None:
     fields = (await run("cat", "/proc/self/stat")).stdout.decode().split()
     pid, _, _, _, group, session, terminal = fields[:7]

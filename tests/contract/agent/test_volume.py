@@ -141,9 +141,14 @@ async def test_a_gigabyte_of_output_comes_as_it_went_at_constant_memory(
 
 async def test_a_gigabyte_passes_the_server_at_constant_memory(start_agent: StartAgent, tmp_path: Path) -> None:
     agent, pattern = start_agent(), Pattern(tmp_path)
-    script = Path(__file__).with_name("guest_server.py")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, script, agent.path, tmp_path / "api.sock", stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "contract.one_vm",
+        agent.path,
+        tmp_path / "api.sock",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout is not None

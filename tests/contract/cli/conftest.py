@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from contract import one_vm
 from contract.cli.stand_in import World, new_server
+from ingle.api_server.agents import agent_binary
+from ingle.api_server.rpc import interceptors
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,25 @@ def isolated(tmp_path: Path) -> Ingle:
             "XDG_STATE_HOME": str(tmp_path / "state"),
         }
     )
+
+
+@pytest.fixture
+async def with_an_agent(
+    isolated: Ingle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Ingle, int]]:
+    """The command line with a server whose every VM is an agent on this host, and the agent's pid."""
+    monkeypatch.setattr(interceptors, "PEER_PREFIX", "unix:")  # there is no gate before this server
+    agent = await asyncio.create_subprocess_exec(
+        agent_binary(), "--listen", f"unix:{tmp_path}/agent.sock", stdout=asyncio.subprocess.PIPE
+    )
+    assert agent.stdout is not None
+    await agent.stdout.readline()
+    server = one_vm.new_server(f"{tmp_path}/agent.sock", f"{tmp_path}/api.sock")
+    await server.start()
+    yield isolated.with_variables(INGLE_SOCKET=str(tmp_path / "api.sock")), agent.pid
+    await server.stop(None)
+    agent.kill()
+    await agent.communicate()
 
 
 @pytest.fixture

@@ -6,34 +6,18 @@ import json
 import os
 import stat
 import tarfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from contract.cli.conftest import Ingle
 from contract.cli.test_shell_completion import completions, typing
-from contract.one_vm import new_server
-from ingle.api_server.agents import agent_binary
-from ingle.api_server.rpc import interceptors
 from trees import allocated, facts, make_tree
 
 
 @pytest.fixture
-async def ingle(isolated: Ingle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ingle]:
-    """The command line, and a server whose every VM is an agent on this host."""
-    monkeypatch.setattr(interceptors, "PEER_PREFIX", "unix:")  # there is no gate before this server
-    agent = await asyncio.create_subprocess_exec(
-        agent_binary(), "--listen", f"unix:{tmp_path}/agent.sock", stdout=asyncio.subprocess.PIPE
-    )
-    assert agent.stdout is not None
-    await agent.stdout.readline()
-    server = new_server(f"{tmp_path}/agent.sock", f"{tmp_path}/api.sock")
-    await server.start()
-    yield isolated.with_variables(INGLE_SOCKET=str(tmp_path / "api.sock"))
-    await server.stop(None)
-    agent.kill()
-    await agent.communicate()
+def ingle(with_an_agent: tuple[Ingle, int]) -> Ingle:
+    return with_an_agent[0]
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ class AgentInfo:
 @dataclass(frozen=True, slots=True)
 class ExecSpec:
     """One command. Empty `user` is root, empty `working_directory` the user's home, `timeout_seconds` None is none,
-    `umask` None the agent's. With `detach` it runs on without its caller, from /dev/null to /dev/null."""
+    `umask` None the agent's. With `detach` it runs on without its caller, from /dev/null to /dev/null. `wait_output`:
+    its output ends when nobody has it open any more, however long the command is gone."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class ExecSpec:
     detach: bool = False
     umask: int | None = None
     limits: tuple[ResourceLimit, ...] = ()
+    wait_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +97,13 @@ class Stderr:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The last event: 0 to 255, 128 + signal when a signal ended the command."""
+    """The last event: 0 to 255, 128 + signal when a signal ended the command. `output_cut`: a process that outlived it
+    still has its output open."""
 
     exit_code: int
     signal: int = 0
     timed_out: bool = False
+    output_cut: bool = False
 
 
 ExecEvent = Started | Stdout | Stderr | Exited

@@ -30,7 +30,7 @@ class ExecSession(Protocol):
     def events(self) -> AsyncIterator[ExecEvent]:
         """Started, then output as it comes, then Exited, and the end. A lost connection raises GuestError: a stream
         without Exited is never taken for a success. Not reading slows the command. Of a detached command there is
-        Started alone."""
+        Started alone. COMMAND_TIMED_OUT when the guest itself doesn't end the command in time."""
 
     async def write_stdin(self, data: bytes) -> None:
         """Hand over input of any length; returns when the connection can take more. After the command closed its
@@ -41,6 +41,9 @@ class ExecSession(Protocol):
 
     async def send_signal(self, signal: int) -> None:
         """Signal the command's process group (1 to 64)."""
+
+    def leave(self) -> None:
+        """Leave now, as by leaving the context; who waits for an event gets a GuestError."""
 
 
 class Attachment(Protocol):
@@ -94,7 +97,8 @@ class GuestChannel(Protocol):
 
     def exec(self, spec: ExecSpec) -> AbstractAsyncContextManager[ExecSession]:
         """Start a command. GuestError COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE, GUEST_USER_NOT_FOUND,
-        GUEST_GROUP_NOT_FOUND, GUEST_DIRECTORY_NOT_FOUND or RESOURCE_LIMIT_REFUSED comes out of entering the context."""
+        GUEST_GROUP_NOT_FOUND, GUEST_DIRECTORY_NOT_FOUND, RESOURCE_LIMIT_REFUSED or COMMAND_TIMED_OUT
+        comes out of entering the context."""
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         """Start a command on a terminal that lives on without viewers; an empty id is made up. Raises GuestError

@@ -18,8 +18,8 @@ class GuestFiles(Protocol):
         """The content as it comes, then ReadEnd. Not reading slows the guest."""
 
     async def write(self, spec: WriteSpec, data: AsyncIterable[bytes]) -> FileInfo:
-        """Replace a file with all that `data` gives, as a whole or not at all. `append`: nothing before all has come; then only a
-        full disk leaves a part."""
+        """Replace a file with all that `data` gives, as a whole or not at all. `append`: nothing before all has come;
+        then only a full disk leaves a part."""
 
     async def stat(self, path: str, *, follow: bool = False, user: str = "") -> FileInfo:
         """Describe a file; `follow`: what a symbolic link leads to."""

@@ -293,6 +293,7 @@ def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
         detach=message.detach,
         umask=umask(message),
         limits=resource_limits(message.limits),
+        wait_output=message.wait_output,
     )
 
 
@@ -320,8 +321,10 @@ def exec_event(event: ExecEvent) -> guest_pb2.ExecResponse:
             return guest_pb2.ExecResponse(stderr=data)
         case Started(pid):
             return guest_pb2.ExecResponse(started=guest_pb2.ExecStarted(pid=pid))
-        case Exited(exit_code, signal, timed_out):
-            exited = guest_pb2.ExecExited(exit_code=exit_code, signal=signal, timed_out=timed_out)
+        case Exited(exit_code, signal, timed_out, output_cut):
+            exited = guest_pb2.ExecExited(
+                exit_code=exit_code, signal=signal, timed_out=timed_out, output_cut=output_cut
+            )
             return guest_pb2.ExecResponse(exited=exited)
 
 

@@ -52,6 +52,7 @@ _CODES = {
     Reason.GUEST_DIRECTORY_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.GUEST_GROUP_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.RESOURCE_LIMIT_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.COMMAND_TIMED_OUT: grpc.StatusCode.DEADLINE_EXCEEDED,
     Reason.SESSION_NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Reason.SESSION_ATTACHED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.FILE_NOT_FOUND: grpc.StatusCode.NOT_FOUND,

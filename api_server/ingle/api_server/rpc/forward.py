@@ -1,12 +1,12 @@
 """The part of GuestService that is about the guest's network: connections to its servers, and which there are."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import TypeAlias
 
 import grpc
 
-from ingle.api_server.model.errors import GuestError, InvalidArgument
+from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest_network import (
     Connected,
     ForwardEvent,
@@ -21,6 +21,7 @@ from ingle.api_server.model.guest_network import (
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.ports.guest import Forwarding
 from ingle.api_server.ports.store import Store
+from ingle.api_server.rpc.conversation import both_ways
 from ingle.api_server.rpc.convert import seconds_of
 from ingle.v1 import guest_pb2, guest_pb2_grpc
 
@@ -53,33 +54,17 @@ class ForwardCalls(guest_pb2_grpc.GuestServiceServicer):
         spec = _spec(first.start)
         vm = await self._store.vm(first.start.vm)
         async with self._fleet.conversation(vm) as channel, channel.forward(spec) as forwarding:
-            pump = asyncio.create_task(_pump_or_leave(request_iterator, forwarding))
-            try:
-                async for event in forwarding.events():
+            carry = _carry(request_iterator, forwarding)
+            async with aclosing(both_ways(carry, forwarding.leave, forwarding.events())) as events:
+                async for event in events:
                     yield _event(event)
-            except GuestError:
-                if pump.done() and (problem := pump.exception()):
-                    raise problem from None  # it is why the events ended
-                raise
-            finally:
-                pump.cancel()
-                await asyncio.gather(pump, return_exceptions=True)
 
     async def ListPorts(self, request: guest_pb2.ListPortsRequest, context: Context) -> guest_pb2.ListPortsResponse:
         found = await self._fleet.channel(await self._store.find_vm(request.vm)).list_ports()
         return guest_pb2.ListPortsResponse(ports=map(_port, found.ports), truncated=found.truncated)
 
 
-async def _pump_or_leave(requests: Requests, forwarding: Forwarding) -> None:
-    """A caller whose data can't be carried on loses its connection, which ends the events, and is told the reason."""
-    try:
-        await _pump(requests, forwarding)
-    except Exception:
-        forwarding.leave()
-        raise
-
-
-async def _pump(requests: Requests, forwarding: Forwarding) -> None:
+async def _carry(requests: Requests, forwarding: Forwarding) -> None:
     """Carry what the caller sends, at the pace of the server in the guest. The end of the messages is not the end of
     what is sent: that looks the same when a caller leaves."""
     ended = False

@@ -1,9 +1,8 @@
 """GuestService: what happens inside a VM, streamed."""
 
-import asyncio
 import logging
-import signal
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TypeAlias
 
 import grpc
@@ -17,6 +16,7 @@ from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.ports.guest import ExecSession
 from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc import convert
+from ingle.api_server.rpc.conversation import both_ways
 from ingle.api_server.rpc.forward import ForwardCalls
 from ingle.api_server.rpc.guest_files import FileCalls
 from ingle.api_server.rpc.sessions import SessionCalls
@@ -51,17 +51,12 @@ class GuestServicer(SessionCalls, FileCalls, ForwardCalls):
         try:
             spec = convert.exec_spec(start)
             async with self._fleet.conversation(vm) as channel, channel.exec(spec) as session:
-                pump = asyncio.create_task(_pump_or_kill(request_iterator, session))
-                try:
-                    async for event in session.events():
-                        if pump.done() and not pump.cancelled() and (problem := pump.exception()):
-                            raise problem
+                carry = _carry(request_iterator, session, stdin=spec.stdin)
+                async with aclosing(both_ways(carry, session.leave, session.events())) as events:
+                    async for event in events:
                         if isinstance(event, Exited) and event.signal and not event.timed_out:
                             await self._fleet.check_killed(vm)
                         yield convert.exec_event(event)
-                finally:
-                    pump.cancel()
-                    await asyncio.gather(pump, return_exceptions=True)
         except GuestError as error:
             if error.reason is Reason.VM_ENDED and start.delete_vm:  # then there is nothing to start again
                 raise GuestError(error.reason, error.message) from error
@@ -78,17 +73,9 @@ class GuestServicer(SessionCalls, FileCalls, ForwardCalls):
             log.info("the VM was deleted already", extra={"vm": vm_id})
 
 
-async def _pump_or_kill(requests: Requests, session: ExecSession) -> None:
-    """A caller whose input can't be carried on gets its command killed, which ends the event stream, and the reason."""
-    try:
-        await _pump(requests, session)
-    except Exception:
-        await session.send_signal(signal.SIGKILL)
-        raise
-
-
-async def _pump(requests: Requests, session: ExecSession) -> None:
-    """Carry the caller's input to the command, at the command's pace; the caller's last word ends its stdin."""
+async def _carry(requests: Requests, session: ExecSession, *, stdin: bool) -> None:
+    """Carry the caller's input to the command, at the command's pace. The end of the messages is not the end of the
+    input: that looks the same when a caller leaves."""
     async for request in requests:
         match request.WhichOneof("message"):
             case "stdin":
@@ -96,6 +83,7 @@ async def _pump(requests: Requests, session: ExecSession) -> None:
                     raise InvalidArgument(f"{len(request.stdin)} bytes of stdin at once; {_LARGEST_STDIN} is allowed")
                 await session.write_stdin(request.stdin)
             case "stdin_eof":
+                stdin = False
                 await session.close_stdin()
             case "signal":
                 if request.signal.signal not in _SIGNALS:
@@ -103,4 +91,8 @@ async def _pump(requests: Requests, session: ExecSession) -> None:
                 await session.send_signal(request.signal.signal)
             case other:
                 raise InvalidArgument(f"message {other or 'without content'} is not allowed after start")
-    await session.close_stdin()
+    if stdin:
+        raise InvalidArgument(
+            "the messages stopped before stdin_eof: the command was killed, as when its caller leaves",
+            "send stdin_eof as the end of its input, or start it without stdin",
+        )

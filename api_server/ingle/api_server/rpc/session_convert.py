@@ -87,7 +87,7 @@ def session_event(event: SessionEvent) -> guest_pb2.AttachSessionResponse:
             return guest_pb2.AttachSessionResponse(scrollback=data)
         case Attached(attached):
             return guest_pb2.AttachSessionResponse(attached=session(attached))
-        case Exited(exit_code, signal, _):
+        case Exited(exit_code, signal):
             return guest_pb2.AttachSessionResponse(exited=guest_pb2.ExecExited(exit_code=exit_code, signal=signal))
         case Detached():
             return guest_pb2.AttachSessionResponse(detached=guest_pb2.SessionDetached())

@@ -1,17 +1,18 @@
 """The part of GuestService that is about sessions: commands on terminals that outlive their callers."""
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TypeAlias
 
 import grpc
 
-from ingle.api_server.model.errors import GuestError, InvalidArgument
+from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import Exited
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.ports.guest import Attachment, GuestChannel
 from ingle.api_server.ports.store import Store
 from ingle.api_server.rpc import session_convert as convert
+from ingle.api_server.rpc.conversation import both_ways
 from ingle.v1 import guest_pb2, guest_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
@@ -44,19 +45,12 @@ class SessionCalls(guest_pb2_grpc.GuestServiceServicer):
         spec = convert.attach_spec(first.start)
         vm = await self._store.vm(first.start.vm)
         async with self._fleet.conversation(vm) as channel, channel.attach_session(spec) as attachment:
-            pump = asyncio.create_task(_pump_or_leave(request_iterator, attachment))
-            try:
-                async for event in attachment.events():
+            carry = _carry(request_iterator, attachment)
+            async with aclosing(both_ways(carry, attachment.leave, attachment.events())) as events:
+                async for event in events:
                     if isinstance(event, Exited) and event.signal:
                         await self._fleet.check_killed(vm)
                     yield convert.session_event(event)
-            except GuestError:
-                if pump.done() and (problem := pump.exception()):
-                    raise problem from None  # it is why the events ended
-                raise
-            finally:
-                pump.cancel()
-                await asyncio.gather(pump, return_exceptions=True)
 
     async def ListSessions(
         self, request: guest_pb2.ListSessionsRequest, context: Context
@@ -81,16 +75,7 @@ class SessionCalls(guest_pb2_grpc.GuestServiceServicer):
         return self._fleet.channel(await self._store.vm(vm))
 
 
-async def _pump_or_leave(requests: Requests, attachment: Attachment) -> None:
-    """A caller whose input can't be carried on is detached, which ends the event stream, and told the reason."""
-    try:
-        await _pump(requests, attachment)
-    except Exception:
-        attachment.leave()
-        raise
-
-
-async def _pump(requests: Requests, attachment: Attachment) -> None:
+async def _carry(requests: Requests, attachment: Attachment) -> None:
     """Carry what the caller types. A caller who will type nothing more may still look on."""
     async for request in requests:
         match request.WhichOneof("message"):

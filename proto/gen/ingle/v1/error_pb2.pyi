@@ -73,6 +73,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 90
     """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
     ERROR_REASON_SESSION_ATTACHED: _ErrorReason.ValueType  # 91
+    ERROR_REASON_COMMAND_TIMED_OUT: _ErrorReason.ValueType  # 170
+    """The command's timeout is over, and the guest says nothing: it is frozen, or has no time for its agent. A command whose
+    guest ended it in time is no error: ExecExited tells it.
+    """
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 70
     """Why the guest's kernel would not do something with a file."""
     ERROR_REASON_FILE_EXISTS: _ErrorReason.ValueType  # 71
@@ -163,6 +167,10 @@ ERROR_REASON_RESOURCE_LIMIT_REFUSED: ErrorReason.ValueType  # 93
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 90
 """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
 ERROR_REASON_SESSION_ATTACHED: ErrorReason.ValueType  # 91
+ERROR_REASON_COMMAND_TIMED_OUT: ErrorReason.ValueType  # 170
+"""The command's timeout is over, and the guest says nothing: it is frozen, or has no time for its agent. A command whose
+guest ended it in time is no error: ExecExited tells it.
+"""
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 70
 """Why the guest's kernel would not do something with a file."""
 ERROR_REASON_FILE_EXISTS: ErrorReason.ValueType  # 71

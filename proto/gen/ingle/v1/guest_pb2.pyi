@@ -181,6 +181,7 @@ class ExecStart(_message.Message):
     DETACH_FIELD_NUMBER: _builtins.int
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    WAIT_OUTPUT_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id or name."""
     working_directory: _builtins.str
@@ -190,7 +191,7 @@ class ExecStart(_message.Message):
     group alone.
     """
     stdin: _builtins.bool
-    """The command reads the stdin messages; otherwise it sees the end of input at once."""
+    """The command reads the stdin messages, up to stdin_eof; otherwise it sees the end of input at once."""
     delete_vm: _builtins.bool
     """Delete the VM when this call ends, however it ends: if the server is killed, the next one does it."""
     detach: _builtins.bool
@@ -200,6 +201,10 @@ class ExecStart(_message.Message):
     """
     umask: _builtins.int
     """At most 0777. Unset: 0022."""
+    wait_output: _builtins.bool
+    """A process that the command leaves behind may go on writing to its output. That is waited for until nobody has the
+    output open, and no longer than the timeout; unset: for 2 s after the command's own end.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Not a shell line: argv[0] is looked up in the guest's PATH."""
@@ -228,10 +233,11 @@ class ExecStart(_message.Message):
         detach: _builtins.bool = ...,
         umask: _builtins.int | None = ...,
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
+        wait_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "timeout", b"timeout", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
@@ -361,21 +367,25 @@ class ExecExited(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_CUT_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """0 to 255; 128 + signal when a signal ended it."""
     signal: _builtins.int
     """The signal that ended it, or 0."""
     timed_out: _builtins.bool
+    output_cut: _builtins.bool
+    """A process that outlived the command still has its output open: what that says from now on is lost."""
     def __init__(
         self,
         *,
         exit_code: _builtins.int = ...,
         signal: _builtins.int = ...,
         timed_out: _builtins.bool = ...,
+        output_cut: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "signal", b"signal", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "output_cut", b"output_cut", "signal", b"signal", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -129,8 +129,9 @@ class GuestServiceServicer:
     def Exec(self, request_iterator, context):
         """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
         stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-        command's whole process group. Output is bytes and is never dropped: a slow reader slows the command. A detached
-        command gets no more messages, and its caller started alone.
+        command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
+        never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
+        detached command gets no more messages, and its caller started alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,9 @@ class GuestServiceStub:
     Exec: _grpc.StreamStreamMultiCallable[_guest_pb2.ExecRequest, _guest_pb2.ExecResponse]
     """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
     stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-    command's whole process group. Output is bytes and is never dropped: a slow reader slows the command. A detached
-    command gets no more messages, and its caller started alone.
+    command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
+    never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
+    detached command gets no more messages, and its caller started alone.
     """
     CreateSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.CreateSessionRequest, _guest_pb2.CreateSessionResponse]
     """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
@@ -97,8 +98,9 @@ class GuestServiceAsyncStub(GuestServiceStub):
     Exec: _aio.StreamStreamMultiCallable[_guest_pb2.ExecRequest, _guest_pb2.ExecResponse]  # type: ignore[assignment]
     """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
     stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-    command's whole process group. Output is bytes and is never dropped: a slow reader slows the command. A detached
-    command gets no more messages, and its caller started alone.
+    command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
+    never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
+    detached command gets no more messages, and its caller started alone.
     """
     CreateSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.CreateSessionRequest, _guest_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
@@ -161,8 +163,9 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_guest_pb2.ExecResponse], _abc.AsyncIterator[_guest_pb2.ExecResponse]]:
         """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
         stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-        command's whole process group. Output is bytes and is never dropped: a slow reader slows the command. A detached
-        command gets no more messages, and its caller started alone.
+        command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
+        never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
+        detached command gets no more messages, and its caller started alone.
         """
 
     @_abc_1.abstractmethod

@@ -1,12 +1,13 @@
 """What can be asked of an agent: one connection a question, HELLO and REQUEST in one packet."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import configure_messages, messages, network_messages, session_messages
 from ingle.api_server.adapters.guest.connection import Connection
 from ingle.api_server.adapters.guest.conversation import answer_within, hello, next_frame, response
+from ingle.api_server.adapters.guest.deadline import Deadline
 from ingle.api_server.adapters.guest.files import Files
 from ingle.api_server.adapters.guest.forwarding import GuestForwarding
 from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
@@ -96,8 +97,12 @@ class Channel:
 
     @asynccontextmanager
     async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:
-        async with self._begun(messages.exec_request(spec), FrameType.STARTED) as (connection, payload):
-            yield Session(connection, messages.started(payload), ends_detached=spec.detach)
+        deadline = Deadline(spec.timeout_seconds, self._patience.late_seconds)
+        async with AsyncExitStack() as stack:
+            async with deadline.wait():
+                begun = self._begun(messages.exec_request(spec), FrameType.STARTED)
+                connection, payload = await stack.enter_async_context(begun)
+            yield Session(connection, messages.started(payload), deadline, ends_detached=spec.detach)
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         request = session_messages.create_request(session_id, program)
@@ -179,15 +184,17 @@ class Channel:
 class Session:
     """ExecSession over one connection."""
 
-    def __init__(self, connection: Connection, started: Started, *, ends_detached: bool) -> None:
+    def __init__(self, connection: Connection, started: Started, deadline: Deadline, *, ends_detached: bool) -> None:
         self._connection = connection
         self._started = started
+        self._deadline = deadline
         self._ends_detached = ends_detached
 
     async def events(self) -> AsyncIterator[ExecEvent]:
         yield self._started
         while not self._ends_detached:
-            frame = await next_frame(self._connection)
+            async with self._deadline.wait():
+                frame = await next_frame(self._connection)
             match frame.type:
                 case FrameType.STDOUT:
                     yield Stdout(frame.payload)
@@ -208,6 +215,9 @@ class Session:
 
     async def send_signal(self, signal: int) -> None:
         self._connection.send(encode(FrameType.SIGNAL, agent_pb2.ExecSignal(signal=signal).SerializeToString()))
+
+    def leave(self) -> None:
+        self._connection.close()
 
 
 class SessionAttachment:

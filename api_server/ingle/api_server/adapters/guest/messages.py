@@ -121,6 +121,7 @@ def exec_request(spec: ExecSpec) -> agent_pb2.Request:
             detach=spec.detach,
             umask=spec.umask,
             limits=resource_limits(spec.limits),
+            wait_output=spec.wait_output,
         )
     )
 
@@ -166,7 +167,7 @@ def exited(payload: bytes) -> Exited:
     message = parse(agent_pb2.ExecExited, payload)
     if message.exit_code > 255 or message.signal > 64:
         raise nonsense(f"exit code {message.exit_code}, signal {message.signal}")
-    return Exited(message.exit_code, message.signal, message.timed_out)
+    return Exited(message.exit_code, message.signal, message.timed_out, message.output_cut)
 
 
 def stats(message: agent_pb2.StatsResponse) -> GuestStats:

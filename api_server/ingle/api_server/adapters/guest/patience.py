@@ -1,4 +1,4 @@
-"""How long a guest may take. Each limit ends as GUEST_UNREACHABLE."""
+"""How long a guest may take. Each limit ends as GUEST_UNREACHABLE, or as is said."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ class Patience:
     """For an answer that takes a look at one file or one directory."""
     work_seconds: float = 3600.0
     """Between one piece of content and the next, to take one, and for what has much to do: to remove a tree, say."""
+    late_seconds: float = 3.0
+    """To say nothing, in all, after a command's timeout: its agent asks politely, kills, and tells. COMMAND_TIMED_OUT."""
 
 
 PATIENCE = Patience()

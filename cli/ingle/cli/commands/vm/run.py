@@ -78,6 +78,12 @@ Ulimits = Annotated[
     list[str],
     typer.Option("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit a resource, e.g. nofile=1024:4096 (repeatable)."),
 ]
+WaitOutput = Annotated[
+    bool,
+    typer.Option(
+        "--wait-output", help="Wait for all output, also of what the command leaves behind: not for 2 s only."
+    ),
+]
 Stdin = Annotated[
     bool | None,
     typer.Option("--stdin/--no-stdin", "-i", help="Pass stdin on; done without asking when it is not a terminal."),
@@ -122,6 +128,7 @@ def run(
     umask: Umask = None,
     ulimit: Ulimits = [],  # noqa: B006
     stdin: Stdin = None,
+    wait_output: WaitOutput = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
@@ -139,7 +146,7 @@ def run(
             "it goes with neither --rm nor a command; nothing was created", param_hint="'--detach'"
         )
     if not argv and not detach:
-        _check_shell_possible(timeout, stdin)
+        _check_shell_possible(timeout, stdin, wait_output=wait_output)
     watch = Stopwatch()
     with told_apart_from_the_guest(), connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())
@@ -156,7 +163,7 @@ def run(
             _tell_created(client, vm_id, json=json)
             return
         start = exec_start(vm_id, argv, {}, workdir, user, timeout, umask, limits)
-        start.delete_vm = rm
+        start.delete_vm, start.wait_output = rm, wait_output
         if not argv:
             raise typer.Exit(_shell(client, start))
         start.stdin = stdin_wanted(stdin)
@@ -172,15 +179,17 @@ def run(
     raise typer.Exit(exit_code)
 
 
-def _check_shell_possible(timeout: timedelta | None, stdin: bool | None) -> None:
+def _check_shell_possible(timeout: timedelta | None, stdin: bool | None, *, wait_output: bool) -> None:
     """Raises a usage error; nothing has been created by then."""
     if not is_terminal(sys.stdin) or not is_terminal(sys.stdout):
         raise typer.BadParameter(
             "no command, and no terminal for a shell: give a command, or --detach to leave the VM running",
             param_hint="COMMAND",
         )
-    if timeout is not None or stdin is False:
-        raise typer.BadParameter("without a command there is neither --timeout nor --no-stdin", param_hint="COMMAND")
+    if timeout is not None or stdin is False or wait_output:
+        raise typer.BadParameter(
+            "without a command there is no --timeout, --no-stdin or --wait-output", param_hint="COMMAND"
+        )
 
 
 def _shell(client: Client, start: ExecStart) -> int:
@@ -243,6 +252,7 @@ def exec_in_vm(
     umask: Umask = None,
     ulimit: Ulimits = [],  # noqa: B006
     stdin: Stdin = None,
+    wait_output: WaitOutput = False,
     detach: Detach = False,
     tty: Tty = False,
     json: AsJson = False,
@@ -255,16 +265,16 @@ def exec_in_vm(
     limits = limits_of(ulimit)
     start = exec_start(vm, guest_argv(command), parse_environment(env), workdir, user, timeout, umask, limits)
     if detach:
-        if tty or stdin:
-            raise typer.BadParameter("it goes with neither --tty nor --stdin", param_hint="'--detach'")
+        if tty or stdin or wait_output:
+            raise typer.BadParameter("it goes without --tty, --stdin and --wait-output", param_hint="'--detach'")
         start.detach = True
         _exec_detached(start, json=json)
         return
     if tty:
-        if timeout is not None or stdin is False:
-            raise typer.BadParameter("it goes with neither --timeout nor --no-stdin", param_hint="'--tty'")
+        if timeout is not None or stdin is False or wait_output:
+            raise typer.BadParameter("it goes without --timeout, --no-stdin and --wait-output", param_hint="'--tty'")
         raise typer.Exit(_exec_on_terminal(start))
-    start.stdin = stdin_wanted(stdin)
+    start.stdin, start.wait_output = stdin_wanted(stdin), wait_output
     with told_apart_from_the_guest(), connect() as client, Stages(lines=False, live=False) as stages:
         exit_code = run_command(client, start, stages)
     raise typer.Exit(exit_code)

@@ -544,6 +544,7 @@ class ExecRequest(_message.Message):
     DETACH_FIELD_NUMBER: _builtins.int
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    WAIT_OUTPUT_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
     """Absolute; empty: the user's home, or / where that is missing."""
     user: _builtins.str
@@ -557,6 +558,10 @@ class ExecRequest(_message.Message):
     """The command runs on without its caller, from /dev/null to /dev/null; never together with stdin."""
     umask: _builtins.int
     """At most 0777; unset: 0022."""
+    wait_output: _builtins.bool
+    """After the command's own end, wait for its output until nobody has that open, and no longer than the timeout;
+    otherwise for 2 s.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv[0] is looked up in the PATH of the command's own environment."""
@@ -581,10 +586,11 @@ class ExecRequest(_message.Message):
         detach: _builtins.bool = ...,
         umask: _builtins.int | None = ...,
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
+        wait_output: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "user", b"user", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
@@ -689,20 +695,24 @@ class ExecExited(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_CUT_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """0 to 255; 128 + signal when a signal ended it."""
     signal: _builtins.int
     timed_out: _builtins.bool
+    output_cut: _builtins.bool
+    """A process that outlived the command still has its output open: what that says comes no more."""
     def __init__(
         self,
         *,
         exit_code: _builtins.int = ...,
         signal: _builtins.int = ...,
         timed_out: _builtins.bool = ...,
+        output_cut: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "signal", b"signal", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "output_cut", b"output_cut", "signal", b"signal", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
