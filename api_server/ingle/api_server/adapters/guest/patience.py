@@ -16,7 +16,7 @@ class Patience:
     work_seconds: float = 3600.0
     """Between one piece of content and the next, to take one, and for what has much to do: to remove a tree, say."""
     late_seconds: float = 3.0
-    """To say nothing, in all, after a command's timeout: its agent asks politely, kills, and tells. COMMAND_TIMED_OUT."""
+    """To say nothing, in all, after a command's timeout: it asks politely, kills, and tells. COMMAND_TIMED_OUT."""
 
 
 PATIENCE = Patience()
