@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import Server
 from ingle.v1 import image_pb2
+from uploading import image_upload
 
 
 def ingle(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -23,8 +24,7 @@ def ingle(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]"
 def register(server: Server, tree: Path, content: str) -> str:
     """The image's id."""
     (tree / "file").write_text(content)
-    request = image_pb2.RegisterImageRequest(name="again", rootfs_path=str(tree))
-    return server.images.RegisterImage(request).image.id
+    return server.images.RegisterImage(image_upload("again", tree)).image.id
 
 
 def test_a_nameless_image_is_listed_as_such_and_pruned(server: Server, tmp_path: Path) -> None:

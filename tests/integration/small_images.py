@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import Server
 from ingle.v1 import image_pb2
+from uploading import image_upload
 
 BUSYBOX = "/bin/busybox"
 
@@ -38,7 +39,7 @@ def with_init(root: Path) -> Path:
 @contextmanager
 def registered(server: Server, name: str, rootfs: Path) -> Iterator[str]:
     """An image of that name, until the end."""
-    server.images.RegisterImage(image_pb2.RegisterImageRequest(name=name, rootfs_path=str(rootfs)))
+    server.images.RegisterImage(image_upload(name, rootfs))
     try:
         yield name
     finally:

@@ -10,6 +10,7 @@ import pytest
 
 from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
 from ingle.v1 import image_pb2, kernel_pb2, system_pb2, vm_pb2
+from uploading import image_upload, kernel_upload
 
 
 def test_a_missing_qemu_is_told_with_what_to_install(prepared: Path, tmp_path: Path) -> None:
@@ -79,22 +80,20 @@ def test_a_damaged_kernel_is_refused(server: Server, prepared: Path, tmp_path: P
     path = tmp_path / "vmlinux"
     path.write_bytes(content)
     before = len(server.kernels.ListKernels(kernel_pb2.ListKernelsRequest()).kernels)
-    request = kernel_pb2.ImportKernelRequest(name="bad", kernel_path=str(path))
-    assert refused(server.kernels.ImportKernel, request).reason == "KERNEL_INVALID"
+    assert refused(server.kernels.ImportKernel, kernel_upload("bad", path)).reason == "KERNEL_INVALID"
     assert len(server.kernels.ListKernels(kernel_pb2.ListKernelsRequest()).kernels) == before
 
 
-@pytest.mark.parametrize("damage", ["absent", "empty", "text", "truncated"])
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
 def test_a_damaged_image_is_refused(server: Server, prepared: Path, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "rootfs"
     if damage == "truncated":
         shutil.copy(next((prepared / "state" / "ingle" / "images").glob("*/rootfs.ext4")), path)
         os.truncate(path, path.stat().st_size // 2)
-    elif damage != "absent":
+    else:
         path.write_bytes({"empty": b"", "text": b"not an image\n" * 1000}[damage])
     before = len(server.images.ListImages(image_pb2.ListImagesRequest()).images)
-    request = image_pb2.RegisterImageRequest(name="bad", rootfs_path=str(path))
-    assert refused(server.images.RegisterImage, request).reason == "IMAGE_INVALID"
+    assert refused(server.images.RegisterImage, image_upload("bad", path)).reason == "IMAGE_INVALID"
     assert len(server.images.ListImages(image_pb2.ListImagesRequest()).images) == before
     strays = [item for item in (server.state / "images").iterdir() if len(item.name) != 64 and any(item.iterdir())]
     assert strays == []
@@ -103,13 +102,13 @@ def test_a_damaged_image_is_refused(server: Server, prepared: Path, tmp_path: Pa
 def test_a_modular_kernel_imported_without_its_modules_is_told_what_to_import(server: Server, prepared: Path) -> None:
     """What was unpacked once can be imported as a file."""
     kernel = next((prepared / "state" / "ingle" / "kernels").glob("*/vmlinux"))
-    answer = server.kernels.ImportKernel(kernel_pb2.ImportKernelRequest(name="bare", kernel_path=str(kernel))).kernel
+    answer = server.kernels.ImportKernel(kernel_upload("bare", kernel)).kernel
     assert answer.names == ["bare"]
     assert answer.modules == 0
     error = refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(kernel="bare")))
     assert error.reason == "VMM_FAILED"
     assert error.message.startswith("the guest has shut itself down; its console ends with:")
-    assert error.remedy == f"ingle kernel import --name NAME --modules /lib/modules/{answer.release} {kernel}"
+    assert error.remedy == f"ingle kernel import --name bare --modules /lib/modules/{answer.release} {kernel}"
     server.kernels.DeleteKernel(kernel_pb2.DeleteKernelRequest(kernel="bare"))
 
 
@@ -120,7 +119,7 @@ def test_a_busybox_root_file_system_boots(server: Server, tmp_path: Path) -> Non
     shutil.copy("/bin/busybox", root / "bin" / "busybox")
     for applet in ("sh", "cat", "echo", "uname"):
         (root / "bin" / applet).symlink_to("busybox")
-    server.images.RegisterImage(image_pb2.RegisterImageRequest(name="busybox", rootfs_path=str(root)))
+    server.images.RegisterImage(image_upload("busybox", root))
     vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(image="busybox"))).vm
     assert server.run(vm.id, "sh", "-c", "echo from $(uname)") == (0, b"from Linux\n", b"")
     server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))

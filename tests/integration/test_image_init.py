@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from harness import Server, refused
 from ingle.v1 import guest_pb2, image_pb2, vm_pb2
+from uploading import image_upload
 
 from .small_images import busybox_tree, registered, with_init
 
@@ -44,7 +45,7 @@ def systemd_image(server: Server, pytestconfig: pytest.Config) -> str:
     name = "debian:bookworm-systemd"
     kept = Path(pytestconfig.getoption("prepared"), "bookworm-systemd.ext4")
     if kept.exists():
-        server.images.RegisterImage(image_pb2.RegisterImageRequest(name=name, rootfs_path=str(kept)))
+        server.images.RegisterImage(image_upload(name, kept))
         return name
     image = server.images.PullImage(image_pb2.PullImageRequest(name=name)).image
     shutil.copyfile(server.state / "images" / image.id / "rootfs.ext4", kept)

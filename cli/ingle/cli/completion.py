@@ -78,6 +78,30 @@ def kernel_names(incomplete: str) -> list[str]:
     )
 
 
+def image_catalog(incomplete: str) -> list[str]:
+    """Names of the images that can be pulled."""
+    from ingle.v1.image_pb2 import ListCatalogImagesRequest, ListCatalogImagesResponse  # noqa: PLC0415
+
+    return _matching(
+        incomplete,
+        ListCatalogImagesRequest(),
+        ListCatalogImagesResponse,
+        lambda answer: (image.name for image in answer.images),
+    )
+
+
+def kernel_catalog(incomplete: str) -> list[str]:
+    """Names of the kernels that can be pulled."""
+    from ingle.v1.kernel_pb2 import ListCatalogKernelsRequest, ListCatalogKernelsResponse  # noqa: PLC0415
+
+    return _matching(
+        incomplete,
+        ListCatalogKernelsRequest(),
+        ListCatalogKernelsResponse,
+        lambda answer: (kernel.name for kernel in answer.kernels),
+    )
+
+
 def session_ids(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ids of the sessions of the VM that was named before."""
     from ingle.v1.guest_pb2 import ListSessionsRequest, ListSessionsResponse  # noqa: PLC0415

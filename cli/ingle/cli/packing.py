@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
@@ -48,6 +48,16 @@ def pack(source: Path, name: str, sink: Sink, told: Told) -> LeftOut:
     """Write a file or directory as an archive in which it is called `name`. Sockets are left out.
 
     Raises CliError for what can't be read."""
+    return _pack([(source, name)], sink, told, for_server=False)
+
+
+def pack_for_server(sources: Sequence[tuple[Path, str]], sink: Sink, told: Told) -> LeftOut:
+    """The same for an image or a kernel, which any tar can read. An ordinary user's files become root's, or nothing in
+    a guest could use them; and what is mounted inside is refused."""
+    return _pack(sources, sink, told, for_server=True)
+
+
+def _pack(sources: Sequence[tuple[Path, str]], sink: Sink, told: Told, *, for_server: bool) -> LeftOut:
     buffer = _Buffer(sink)
     try:
         with TarFile(
@@ -58,8 +68,10 @@ def pack(source: Path, name: str, sink: Sink, told: Told) -> LeftOut:
             errors="surrogateescape",
             copybufsize=_CHUNK,
         ) as archive:
-            packer = _Packer(archive, told)
-            packer.add(source, name)
+            packer = _Packer(archive, told, for_server=for_server)
+            for source, name in sources:
+                packer.begin(source)
+                packer.add(source, name)
     except OSError as error:
         why = error.strerror or "it shrank while it was read"
         raise failed("INVALID_ARGUMENT", f"{error.filename or source}: {why}") from error
@@ -96,17 +108,27 @@ class _Buffer:
 class _Packer:
     """An archive being written."""
 
-    def __init__(self, archive: TarFile, told: Told) -> None:
+    def __init__(self, archive: TarFile, told: Told, *, for_server: bool) -> None:
         self.left_out = LeftOut()
+        self._for_server = for_server
+        self._device = 0
         self._archive = archive
         self._told = told
         # Names of files that other names link to.
         self._seen: dict[tuple[int, int], str] = {}
 
+    def begin(self, source: Path) -> None:
+        """What follows is that, with all that is in it."""
+        self._device = source.lstat().st_dev
+
     def add(self, path: Path, name: str) -> None:
         """Add a file, or a directory with all that is in it."""
         facts = path.lstat()
         member = _member(name, facts)
+        if self._for_server:
+            self._check_same_device(path, facts)
+            if os.geteuid() != 0:
+                member.uid = member.gid = 0
         match stat.S_IFMT(facts.st_mode):
             case stat.S_IFDIR:
                 self._add_directory(path, member)
@@ -121,6 +143,10 @@ class _Packer:
                 self._begin(member)
             case _:
                 self.left_out.files.append(str(path))  # a socket is nothing without its listener
+
+    def _check_same_device(self, path: Path, facts: os.stat_result) -> None:
+        if facts.st_dev != self._device:  # /proc, say: it has no end
+            raise failed("INVALID_ARGUMENT", f"something is mounted at {path}", f"sudo umount {path}")
 
     def _add_directory(self, path: Path, member: tarfile.TarInfo) -> None:
         member.type = tarfile.DIRTYPE
@@ -144,21 +170,21 @@ class _Packer:
             if facts.st_nlink > 1:
                 self._seen[key] = member.name
             self._add_attributes(file.fileno(), member)
-            segments = _segments(file.fileno(), facts)
-            if segments is None:
+            found = segments(file.fileno(), facts)
+            if found is None:
                 begin, member.size = _measure(file, path)
                 self._begin(member, cast("io.FileIO", _Begun(begin, file)))
             else:
                 member.size = facts.st_size
-                self._add_sparse(file, member, segments)
+                self._add_sparse(file, member, found)
 
     def _add_sparse(self, file: io.FileIO, member: tarfile.TarInfo, segments: list[tuple[int, int]]) -> None:
-        """The map of a file's data, then the data, as in the GNU tar manual, "PAX Format, Version 1.0"; under a name of
-        ours, by which the agent knows that it has to spell no hole out."""
+        """The map of a file's data, then the data, as in the GNU tar manual, "PAX Format, Version 1.0"."""
         numbers = [len(segments) + 1, *(number for segment in segments for number in segment), member.size, 0]
         table = "".join(f"{number}\n" for number in numbers).encode()
         table += bytes(-len(table) % tarfile.BLOCKSIZE)
-        member.pax_headers = {**member.pax_headers, "INGLE.sparse.size": str(member.size)}
+        mark = _sparse_for_tar if self._for_server else _sparse_for_agent
+        mark(member)
         member.size = len(table) + sum(size for _, size in segments)
         self._begin(member, cast("io.FileIO", _Pieces(_sparse_content(file, table, segments))))
 
@@ -171,6 +197,18 @@ class _Packer:
         self._told(member.name, member.size)
         self._archive.addfile(member, content)
         self._archive.members.clear()
+
+
+def _sparse_for_agent(member: tarfile.TarInfo) -> None:
+    """By a record of ours the agent knows that it has to spell no hole out."""
+    member.pax_headers = {**member.pax_headers, "INGLE.sparse.size": str(member.size)}
+
+
+def _sparse_for_tar(member: tarfile.TarInfo) -> None:
+    directory, _, name = member.name.rpartition("/")
+    records = {"major": "1", "minor": "0", "name": member.name, "realsize": str(member.size)}
+    member.pax_headers = {**member.pax_headers, **{f"GNU.sparse.{key}": value for key, value in records.items()}}
+    member.name = f"{directory or '.'}/GNUSparseFile.0/{name}"
 
 
 class _Pieces:
@@ -231,7 +269,7 @@ def _member(name: str, facts: os.stat_result) -> tarfile.TarInfo:
     return member
 
 
-def _segments(file: int, facts: os.stat_result) -> list[tuple[int, int]] | None:
+def segments(file: int, facts: os.stat_result) -> list[tuple[int, int]] | None:
     """Where a file has data, as (offset, size); None when it has no holes."""
     if facts.st_blocks * 512 >= facts.st_size:
         return None

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 
 from ingle.cli.client import Call, Client
-from ingle.v1.upload_pb2 import UploadEnd
+from ingle.v1.upload_pb2 import UploadEnd, UploadHole
 
 _PIECE = 256 * 1024
 
@@ -27,13 +27,21 @@ class Upload(Generic[_R]):
         """Send data of any length."""
         rest = memoryview(data)
         while rest:
-            while not self._call.raw.can_send:
-                if self._call.raw.status is not None:
-                    self._call.result()  # raises what the server refused it for
-                self._client.connection.wait()
-            self._call.send(self._request(data=bytes(rest[:_PIECE])))
+            self._send(self._request(data=bytes(rest[:_PIECE])))
             rest = rest[_PIECE:]
         return len(data)
+
+    def skip(self, size: int) -> None:
+        """Send so many zeros, to a call that takes holes."""
+        if size:
+            self._send(self._request(hole=UploadHole(bytes=size)))
+
+    def _send(self, message: Message) -> None:
+        while not self._call.raw.can_send:
+            if self._call.raw.status is not None:
+                self._call.result()  # raises what the server refused it for
+            self._client.connection.wait()
+        self._call.send(message)
 
     def finish(self) -> _R:
         """All was sent; the server's answer."""

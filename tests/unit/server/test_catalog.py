@@ -1,7 +1,8 @@
-"""Images: what deletion and publication promise each other, and paths nobody could read."""
+"""Images: what deletion and publication promise each other, and what can be said of one that is sent."""
 
 import asyncio
 import gc
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,27 +13,37 @@ import pytest
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.host.tool import Tools
-from ingle.api_server.model.errors import BadFile
+from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Image, VmState
 from ingle.api_server.operations.catalog import Images
 from ingle.api_server.operations.runner import Operations, Progress
-from ingle.api_server.ports.sources import Report
+from ingle.api_server.ports.sources import CatalogEntry, Piece, Report, Upload
 from unit.server.vmms import VM, world
 
 
 class SameEveryTime:
     """Makes an image of a few bytes, always the same."""
 
-    async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
+    async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
         (into / "rootfs.ext4").write_bytes(b"a root file system")
 
 
-class CopiesFile:
-    """Makes an image of a file's bytes."""
+class KeepsBytes:
+    """Makes an image of the bytes that come."""
 
-    async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
-        (into / "rootfs.ext4").write_bytes(rootfs.read_bytes())
+    async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
+        (into / "rootfs.ext4").write_bytes(b"".join([piece.data async for piece in rootfs]))
+
+    async def pull(self, name: str, into: Path, report: Report) -> None:
+        (into / "rootfs.ext4").write_bytes(name.encode())
+
+    def catalog(self) -> tuple[CatalogEntry, ...]:
+        return tuple(CatalogEntry(f"name-{number}", "") for number in range(3))
+
+
+async def upload(content: str) -> AsyncIterator[Piece]:
+    yield Piece(0, content.encode())
 
 
 class SlowLibrary(DirectoryLibrary):
@@ -57,7 +68,7 @@ async def test_an_image_deleted_while_the_same_is_registered_anew_goes_as_a_whol
         operations = Operations(store)
 
         async def register(progress: Progress) -> Image:
-            return await images.register("a", tmp_path, progress)
+            return await images.register("a", "a test", upload("ignored"), progress)
 
         library.go_on.set()
         image = await (await operations.begin("op-1", OperationKind.REGISTER_IMAGE, register)).result()
@@ -78,11 +89,10 @@ async def test_an_image_deleted_while_the_same_is_registered_anew_goes_as_a_whol
 async def test_prune_takes_what_neither_a_name_nor_a_vm_points_to(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.STOPPED) as at:
         library = DirectoryLibrary(tmp_path / "images", Tools(tmp_path))
-        images = Images(at.store, library, cast("Any", CopiesFile()))
+        images = Images(at.store, library, cast("Any", KeepsBytes()))
 
         async def register(name: str, content: str) -> Image:
-            (tmp_path / "rootfs").write_text(content)
-            work = partial(images.register, name, tmp_path / "rootfs")
+            work = partial(images.register, name, "a test", upload(content))
             operation = await at.operations.begin(f"op-{content}", OperationKind.REGISTER_IMAGE, work)
             return await operation.result()
 
@@ -101,18 +111,17 @@ async def test_prune_takes_what_neither_a_name_nor_a_vm_points_to(tmp_path: Path
 
 async def test_a_name_has_one_lock_for_as_long_as_somebody_needs_it(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
-        images = Images(store, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), cast("Any", CopiesFile()))
+        images = Images(store, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), cast("Any", KeepsBytes()))
         operations = Operations(store)
-        (tmp_path / "rootfs").write_text("content")
         for number in range(3):
-            work = partial(images.register, f"name-{number}", tmp_path / "rootfs")
-            await (await operations.begin(f"op-{number}", OperationKind.REGISTER_IMAGE, work)).result()
+            work = partial(images.pull, f"name-{number}")
+            await (await operations.begin(f"op-{number}", OperationKind.PULL_IMAGE, work)).result()
         await operations.close()
         gc.collect()
         assert not images._locks
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd/below-a-file", "/" + "x" * 5000, "/with\0nul"])
-def test_a_path_that_can_not_be_read_is_a_clear_refusal(path: str) -> None:
-    with pytest.raises(BadFile, match="root file system"):
-        Images(cast("Any", None), cast("Any", None), cast("Any", None)).check_register("a", Path(path))
+@pytest.mark.parametrize("source", ["x" * 1001, "a\nline", "\x1b[2J"])
+def test_a_source_that_is_not_for_people_to_read_is_refused(source: str) -> None:
+    with pytest.raises(InvalidArgument, match="printable"):
+        Images(cast("Any", None), cast("Any", None), cast("Any", None)).check_sent("a", source)

@@ -5,7 +5,6 @@ of the same thing from doing the work twice; one lock a library keeps a deletion
 """
 
 import asyncio
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -14,17 +13,19 @@ from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from ingle.api_server.model.errors import BadFile, Conflict, NotFound, Reason
+from ingle.api_server.model.errors import Conflict, InvalidArgument, NotFound, Reason
 from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image, Kernel
 from ingle.api_server.operations.runner import Progress
 from ingle.api_server.pipeline import completed, uninterrupted
-from ingle.api_server.ports.sources import CatalogEntry, ImageSource, KernelFacts, KernelSource, Library, Report
+from ingle.api_server.ports.sources import CatalogEntry, ImageSource, KernelFacts, KernelSource, Library, Report, Upload
 from ingle.api_server.ports.store import Store
 
 Item = TypeVar("Item", Image, Kernel)
 Facts = TypeVar("Facts")
 Facts_co = TypeVar("Facts_co", covariant=True)
+
+_LONGEST_SOURCE = 1000
 
 
 class Source(Protocol[Facts_co]):
@@ -53,6 +54,12 @@ class _Catalog(ABC, Generic[Item, Facts]):
     def catalog(self) -> tuple[CatalogEntry, ...]:
         """What can be pulled."""
         return self._catalog.catalog()
+
+    def check_sent(self, name: str, source: str) -> None:
+        """Raise InvalidArgument when what is sent could not be added."""
+        check_catalog_name(name, self.noun)
+        if len(source) > _LONGEST_SOURCE or not source.isprintable():
+            raise InvalidArgument(f"source: at most {_LONGEST_SOURCE} printable characters are allowed")
 
     def check_pullable(self, name: str) -> None:
         """Raise NotFound unless the catalog has `name`."""
@@ -156,11 +163,10 @@ class Images(_Catalog[Image, None]):
         super().__init__(store, library, source)
         self._source = source
 
-    async def register(self, name: str, rootfs: Path, progress: Progress) -> Image:
-        """Take a tar archive, an ext4 image or a directory of this host."""
-        async with self._lock(name):
-            progress.stage("register-image", f"converting {rootfs}")
-            return await self._add(name, str(rootfs), progress, partial(self._source.convert, rootfs))
+    async def register(self, name: str, source: str, rootfs: Upload, progress: Progress) -> Image:
+        """Take a tar archive or an ext4 image from who calls; `source` is what it is said to be."""
+        progress.stage("register-image", f"taking {source}")
+        return await self._add(name, source, progress, partial(self._source.receive, rootfs))
 
     def allocated_bytes(self, image: Image) -> int:
         """What its file really takes; 0 when it is gone."""
@@ -168,11 +174,6 @@ class Images(_Catalog[Image, None]):
             return (self._library.path(image.id) / "rootfs.ext4").stat().st_blocks * 512
         except FileNotFoundError:  # it is being deleted
             return 0
-
-    def check_register(self, name: str, rootfs: Path) -> None:
-        """Raise InvalidArgument or BadFile when register could not even begin."""
-        check_catalog_name(name, "image")
-        _check_path(rootfs, Reason.IMAGE_INVALID, "root file system")
 
     async def _find(self, reference: str) -> Image:
         return await self._store.image(reference)
@@ -197,18 +198,10 @@ class Kernels(_Catalog[Kernel, KernelFacts]):
         super().__init__(store, library, source)
         self._source = source
 
-    async def import_file(self, name: str, kernel: Path, modules: Path | None, progress: Progress) -> Kernel:
-        """Take a vmlinux or bzImage of this host, and its modules."""
-        async with self._lock(name):
-            progress.stage("import-kernel", f"unpacking {kernel}")
-            return await self._add(name, str(kernel), progress, partial(self._source.convert, kernel, modules))
-
-    def check_import(self, name: str, kernel: Path, modules: Path | None) -> None:
-        """Raise InvalidArgument or BadFile when import could not even begin."""
-        check_catalog_name(name, "kernel")
-        _check_path(kernel, Reason.KERNEL_INVALID, "kernel")
-        if modules is not None:
-            _check_path(modules, Reason.KERNEL_INVALID, "modules directory")
+    async def register(self, name: str, source: str, kernel: Upload, progress: Progress) -> Kernel:
+        """Take a kernel, perhaps with its modules, from who calls; `source` is what it is said to be."""
+        progress.stage("import-kernel", f"taking {source}")
+        return await self._add(name, source, progress, partial(self._source.receive, kernel))
 
     async def _find(self, reference: str) -> Kernel:
         return await self._store.kernel(reference)
@@ -222,13 +215,3 @@ class Kernels(_Catalog[Kernel, KernelFacts]):
 
     async def _forget(self, item_id: str) -> None:
         await self._store.delete_kernel(item_id)
-
-
-def _check_path(path: Path, reason: Reason, what: str) -> None:
-    if not path.is_absolute():
-        raise BadFile(reason, f"{what} {path}: the path must be absolute")
-    try:
-        os.stat(path)
-    except (OSError, ValueError) as error:  # a ValueError: the path has a NUL byte in it
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise BadFile(reason, f"{what} {str(path)[:1000]!r}: {why}") from None

@@ -1,13 +1,24 @@
 """Where images and kernels come from, and where they are kept."""
 
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Report = Callable[[str, float | None], None]
 """Progress for a person: what is being done, and how much of it (0 to 1, None when that can't be known)."""
+
+
+class Piece(NamedTuple):
+    """Of a file: zeros that need not be written, then data."""
+
+    hole: int
+    data: bytes
+
+
+Upload = AsyncIterator[Piece]
+"""A file as its caller sends it. One that stops early raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +49,8 @@ class ImageSource(Protocol):
     async def pull(self, name: str, into: Path, report: Report) -> None:
         """Make the catalog's `name`."""
 
-    async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
-        """Take a tar archive (any usual compression), an ext4 image, or a directory."""
+    async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
+        """Take a tar archive (any usual compression) or an ext4 image. Whoever sends it is not trusted."""
 
 
 class KernelSource(Protocol):
@@ -53,8 +64,9 @@ class KernelSource(Protocol):
     async def pull(self, name: str, into: Path, report: Report) -> KernelFacts:
         """Make the catalog's `name`."""
 
-    async def convert(self, kernel: Path, modules: Path | None, into: Path, report: Report) -> KernelFacts:
-        """Take a vmlinux or bzImage, and its lib/modules/RELEASE directory."""
+    async def receive(self, kernel: Upload, into: Path, report: Report) -> KernelFacts:
+        """Take a vmlinux or bzImage, or a tar archive with that as `kernel` beside what is in its lib/modules/RELEASE,
+        below `modules`. Whoever sends it is not trusted."""
 
 
 class Library(Protocol):

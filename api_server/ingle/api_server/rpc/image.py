@@ -1,6 +1,6 @@
 """ImageService."""
 
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
@@ -11,7 +11,7 @@ from ingle.api_server.model.vm import Image
 from ingle.api_server.operations.catalog import Images
 from ingle.api_server.operations.runner import Operations, Running
 from ingle.api_server.ports.store import Store
-from ingle.api_server.rpc import convert
+from ingle.api_server.rpc import convert, uploads
 from ingle.v1 import image_pb2, image_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
@@ -25,6 +25,17 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         self._store = store
         self._images = images
 
+    async def ListCatalogImages(
+        self, request: image_pb2.ListCatalogImagesRequest, context: Context
+    ) -> image_pb2.ListCatalogImagesResponse:
+        here = {name for image in await self._store.images() for name in image.names}
+        return image_pb2.ListCatalogImagesResponse(
+            images=[
+                image_pb2.CatalogImage(name=entry.name, description=entry.description, present=entry.name in here)
+                for entry in self._images.catalog()
+            ]
+        )
+
     async def PullImage(self, request: image_pb2.PullImageRequest, context: Context) -> image_pb2.PullImageResponse:
         running = await self._pull(request)
         return image_pb2.PullImageResponse(image=self._convert(await running.result()))
@@ -36,15 +47,16 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         return image_pb2.BeginPullImageResponse(operation=convert.operation(running.operation))
 
     async def RegisterImage(
-        self, request: image_pb2.RegisterImageRequest, context: Context
+        self, request_iterator: AsyncIterator[image_pb2.RegisterImageRequest], context: Context
     ) -> image_pb2.RegisterImageResponse:
-        rootfs = Path(request.rootfs_path)
-        self._images.check_register(request.name, rootfs)
+        start = (await uploads.first(request_iterator)).start
+        self._images.check_sent(start.name, start.source)
+        rootfs = uploads.sparse_pieces(request_iterator)
         running = await self._operations.begin(
             current_operation.get(),
             OperationKind.REGISTER_IMAGE,
-            lambda progress: self._images.register(request.name, rootfs, progress),
-            request.name,
+            lambda progress: self._images.register(start.name, start.source, rootfs, progress),
+            start.name,
         )
         return image_pb2.RegisterImageResponse(image=self._convert(await running.result()))
 

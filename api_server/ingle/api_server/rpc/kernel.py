@@ -1,6 +1,6 @@
 """KernelService."""
 
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import TypeAlias
 
 import grpc
@@ -11,7 +11,7 @@ from ingle.api_server.model.vm import Kernel
 from ingle.api_server.operations.catalog import Kernels
 from ingle.api_server.operations.runner import Operations, Running
 from ingle.api_server.ports.store import Store
-from ingle.api_server.rpc import convert
+from ingle.api_server.rpc import convert, uploads
 from ingle.v1 import kernel_pb2, kernel_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
@@ -49,16 +49,16 @@ class KernelServicer(kernel_pb2_grpc.KernelServiceServicer):
         return kernel_pb2.BeginPullKernelResponse(operation=convert.operation(running.operation))
 
     async def ImportKernel(
-        self, request: kernel_pb2.ImportKernelRequest, context: Context
+        self, request_iterator: AsyncIterator[kernel_pb2.ImportKernelRequest], context: Context
     ) -> kernel_pb2.ImportKernelResponse:
-        kernel = Path(request.kernel_path)
-        modules = Path(request.modules_path) if request.modules_path else None
-        self._kernels.check_import(request.name, kernel, modules)
+        start = (await uploads.first(request_iterator)).start
+        self._kernels.check_sent(start.name, start.source)
+        kernel = uploads.sparse_pieces(request_iterator)
         running = await self._operations.begin(
             current_operation.get(),
             OperationKind.IMPORT_KERNEL,
-            lambda progress: self._kernels.import_file(request.name, kernel, modules, progress),
-            request.name,
+            lambda progress: self._kernels.register(start.name, start.source, kernel, progress),
+            start.name,
         )
         return kernel_pb2.ImportKernelResponse(kernel=convert.kernel(await running.result()))
 

@@ -4,16 +4,27 @@ A stream that stops looks the same whether its caller has sent everything or has
 and only later cancels the call. So silence is never taken for the end.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import TypeVar
 
 from ingle.api_server.model.errors import InvalidArgument
-from ingle.v1 import guest_pb2
+from ingle.api_server.ports.sources import Piece
+from ingle.v1 import guest_pb2, image_pb2, kernel_pb2
 
 Upload = guest_pb2.WriteFileRequest | guest_pb2.CopyInRequest
 """Requests whose oneof `message` holds `start`, `data` and `end`."""
 
-_U = TypeVar("_U", guest_pb2.WriteFileRequest, guest_pb2.CopyInRequest)
+SparseUpload = image_pb2.RegisterImageRequest | kernel_pb2.ImportKernelRequest
+"""Those that may hold a `hole` in the place of `data`."""
+
+_U = TypeVar(
+    "_U",
+    guest_pb2.WriteFileRequest,
+    guest_pb2.CopyInRequest,
+    image_pb2.RegisterImageRequest,
+    kernel_pb2.ImportKernelRequest,
+)
+_A = TypeVar("_A", bound=Upload | SparseUpload)
 
 _LARGEST_PIECE = 1024 * 1024
 
@@ -30,14 +41,24 @@ async def pieces(requests: AsyncIterator[Upload]) -> AsyncIterator[bytes]:
     """The data behind `start`, up to `end`: who takes it all may commit it.
 
     Raises InvalidArgument when the stream stops without `end`."""
+    async for request in _up_to_end(requests, {"data"}):
+        yield request.data
+
+
+async def sparse_pieces(requests: AsyncIterator[SparseUpload]) -> AsyncIterator[Piece]:
+    """The same with holes."""
+    async for request in _up_to_end(requests, {"data", "hole"}):
+        yield Piece(request.hole.bytes, request.data)
+
+
+async def _up_to_end(requests: AsyncIterator[_A], allowed: Collection[str]) -> AsyncIterator[_A]:
     async for request in requests:
-        match request.WhichOneof("message"):
-            case "data":
-                if len(request.data) > _LARGEST_PIECE:
-                    raise InvalidArgument(f"{len(request.data)} bytes of data at once; {_LARGEST_PIECE} is allowed")
-                yield request.data
-            case "end":
-                return
-            case other:
-                raise InvalidArgument(f"message {other or 'without content'} is not allowed after start")
+        kind = request.WhichOneof("message")
+        if kind == "end":
+            return
+        if kind not in allowed:
+            raise InvalidArgument(f"message {kind or 'without content'} is not allowed after start")
+        if len(request.data) > _LARGEST_PIECE:
+            raise InvalidArgument(f"{len(request.data)} bytes of data at once; {_LARGEST_PIECE} is allowed")
+        yield request
     raise InvalidArgument("the upload stopped without `end`: nothing is committed", "send `end` as the last message")

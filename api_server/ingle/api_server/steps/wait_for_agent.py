@@ -1,6 +1,7 @@
 """Wait until the guest's agent answers."""
 
 import asyncio
+from shlex import quote
 
 from ingle.api_server.model.errors import GuestError, Reason, ToolFailed
 from ingle.api_server.model.vm import Kernel
@@ -58,4 +59,5 @@ def _remedy(kernel: Kernel) -> str:
     """Distributions build as modules what a microVM needs: virtio's disk, network and vsock."""
     if kernel.modules:
         return ""
-    return f"ingle kernel import --name NAME --modules /lib/modules/{kernel.release} {kernel.source}"
+    name = kernel.names[0] if kernel.names else "mine"
+    return f"ingle kernel import --name {name} --modules /lib/modules/{kernel.release} {quote(kernel.source)}"

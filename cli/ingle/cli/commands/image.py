@@ -1,5 +1,6 @@
 """`ingle image`: root file systems."""
 
+import os
 from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
@@ -16,6 +17,7 @@ from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
 from ingle.cli.output import NAMELESS, fields, print_json, table, tell
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
+from ingle.cli.uploads import Upload
 from ingle.v1 import image_pb2
 
 app = new_app("Root file systems that VMs start from.")
@@ -32,9 +34,28 @@ References = Annotated[
 ]
 
 
+@app.command(epilog=examples("ingle image catalog"))
+def catalog(json: AsJson = False) -> None:
+    """What `image pull` can bring."""
+    with connect() as client:
+        images = client.call(image_pb2.ListCatalogImagesRequest(), image_pb2.ListCatalogImagesResponse).images
+    if json:
+        print_json([to_json(image) for image in images])
+    else:
+        rows = ((image.name, "yes" if image.present else "no", image.description) for image in images)
+        typer.echo(table(("NAME", "HERE", "WHAT IT IS"), rows))
+
+
 @app.command(epilog=examples("ingle image pull debian:bookworm", "ingle image pull --refresh debian:trixie"))
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the catalog, e.g. debian:bookworm.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Of the catalog, e.g. debian:bookworm; see ingle image catalog.",
+            autocompletion=completion.image_catalog,
+        ),
+    ],
     refresh: Refresh = False,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -50,20 +71,38 @@ def pull(
 
 @app.command(
     epilog=examples(
-        "ingle image register --name base --rootfs base.tar.zst", "ingle image register -n base --rootfs ./tree"
+        "ingle image register --name base --rootfs base.tar.zst",
+        "ingle image register -n base --rootfs ./tree        # a directory",
+        "docker export web | ingle image register -n web --rootfs -",
     )
 )
 def register(
     name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="What to call it.")],
-    rootfs: Annotated[Path, typer.Option("--rootfs", metavar="PATH", help="A tar archive, ext4 image or directory.")],
+    rootfs: Annotated[
+        str, typer.Option("--rootfs", metavar="PATH", help="A tar archive, ext4 image or directory; - is stdin.")
+    ],
     json: AsJson = False,
 ) -> None:
-    """Make an image of a file or directory of this host."""
-    request = image_pb2.RegisterImageRequest(name=name, rootfs_path=str(rootfs.absolute()))
-    with connect() as client, Stages(lines=False, steps=True) as stages:
-        call = client.begin(request, image_pb2.RegisterImageResponse)
-        stages.under_way(f"Registering {rootfs}")
-        image = call.result().image
+    """Make an image of a file or directory.
+
+    It is read with your rights, and sent to the server. A directory that you register as an ordinary user belongs to
+    root in the image."""
+    from ingle.cli.sending import described, opened, send_archive, send_file, sent  # noqa: PLC0415 - tarfile is slow
+
+    start = image_pb2.RegisterImageStart(name=name, source=described(rootfs))
+    with opened(rootfs) as descriptor, connect() as client, Stages(lines=False, steps=True) as stages:
+        request = image_pb2.RegisterImageRequest(start=start)
+        upload = Upload(
+            client, client.begin(request, image_pb2.RegisterImageResponse, last=False), image_pb2.RegisterImageRequest
+        )
+
+        def send(upload: Upload[image_pb2.RegisterImageResponse]) -> None:
+            if os.path.isdir(rootfs):
+                send_archive([(Path(rootfs).resolve(), ".")], rootfs, upload, stages)
+            else:
+                send_file(descriptor, start.source, upload, stages)
+
+        image = sent(upload, send, f"Making image {name} of {start.source}", stages).image
     _tell(image, json=json)
 
 

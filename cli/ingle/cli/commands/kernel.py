@@ -9,6 +9,7 @@ import typer
 
 from ingle.cli import completion
 from ingle.cli.client import connect
+from ingle.cli.errors import failed
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
@@ -16,6 +17,7 @@ from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
 from ingle.cli.output import NAMELESS, fields, print_json, table, tell
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
+from ingle.cli.uploads import Upload
 from ingle.v1 import kernel_pb2
 
 app = new_app("Kernels that VMs boot.")
@@ -48,7 +50,12 @@ def catalog(json: AsJson = False) -> None:
 
 @app.command(epilog=examples("ingle kernel pull debian", "ingle kernel pull --refresh debian"))
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the catalog.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Of the catalog; see ingle kernel catalog.", autocompletion=completion.kernel_catalog
+        ),
+    ],
     refresh: Refresh = False,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -70,23 +77,35 @@ def pull(
     ),
 )
 def import_kernel(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A vmlinux or bzImage of this host.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A vmlinux or bzImage.")],
     name: Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="What to call it.")],
     modules: Annotated[
         Path | None, typer.Option("--modules", metavar="DIR", help="Its lib/modules/RELEASE; none if all is built in.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Take a kernel of one's own."""
-    request = kernel_pb2.ImportKernelRequest(
-        name=name,
-        kernel_path=str(file.absolute()),
-        modules_path=str(modules.absolute()) if modules else "",
-    )
-    with connect() as client, Stages(lines=False, steps=True) as stages:
-        call = client.begin(request, kernel_pb2.ImportKernelResponse)
-        stages.under_way(f"Importing {file}")
-        kernel = call.result().kernel
+    """Take a kernel of one's own.
+
+    It and its modules are read with your rights, and sent to the server."""
+    from ingle.cli.sending import described, opened, send_archive, send_file, sent  # noqa: PLC0415 - tarfile is slow
+
+    start = kernel_pb2.ImportKernelStart(name=name, source=described(file))
+    if modules is not None and not modules.is_dir():
+        raise failed("INVALID_ARGUMENT", f"{modules} is not a directory", "give a lib/modules/RELEASE directory")
+    with opened(file) as descriptor, connect() as client, Stages(lines=False, steps=True) as stages:
+        request = kernel_pb2.ImportKernelRequest(start=start)
+        upload = Upload(
+            client, client.begin(request, kernel_pb2.ImportKernelResponse, last=False), kernel_pb2.ImportKernelRequest
+        )
+
+        def send(upload: Upload[kernel_pb2.ImportKernelResponse]) -> None:
+            if modules is None:
+                send_file(descriptor, start.source, upload, stages)
+            else:
+                sources = [(Path(file).resolve(), "kernel"), (modules.resolve(), "modules")]
+                send_archive(sources, f"{start.source} and {modules}", upload, stages)
+
+        kernel = sent(upload, send, f"Unpacking {start.source}", stages).kernel
     _tell(kernel, json=json)
 
 

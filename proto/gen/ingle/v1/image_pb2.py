@@ -24,45 +24,54 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ingle.v1 import operation_pb2 as ingle_dot_v1_dot_operation__pb2
+from ingle.v1 import upload_pb2 as ingle_dot_v1_dot_upload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/image.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18ingle/v1/operation.proto\"\x8f\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x04\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x06 \x01(\t\"1\n\x10PullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"3\n\x11PullImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\"6\n\x15\x42\x65ginPullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"@\n\x16\x42\x65ginPullImageResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\"9\n\x14RegisterImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0brootfs_path\x18\x02 \x01(\t\"7\n\x15RegisterImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\" \n\x0fGetImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"2\n\x10GetImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\"\x13\n\x11ListImagesRequest\"5\n\x12ListImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image\"#\n\x12\x44\x65leteImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse\"%\n\x12PruneImagesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"6\n\x13PruneImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image2\x9f\x04\n\x0cImageService\x12\x44\n\tPullImage\x12\x1a.ingle.v1.PullImageRequest\x1a\x1b.ingle.v1.PullImageResponse\x12S\n\x0e\x42\x65ginPullImage\x12\x1f.ingle.v1.BeginPullImageRequest\x1a .ingle.v1.BeginPullImageResponse\x12P\n\rRegisterImage\x12\x1e.ingle.v1.RegisterImageRequest\x1a\x1f.ingle.v1.RegisterImageResponse\x12\x41\n\x08GetImage\x12\x19.ingle.v1.GetImageRequest\x1a\x1a.ingle.v1.GetImageResponse\x12G\n\nListImages\x12\x1b.ingle.v1.ListImagesRequest\x1a\x1c.ingle.v1.ListImagesResponse\x12J\n\x0b\x44\x65leteImage\x12\x1c.ingle.v1.DeleteImageRequest\x1a\x1d.ingle.v1.DeleteImageResponse\x12J\n\x0bPruneImages\x12\x1c.ingle.v1.PruneImagesRequest\x1a\x1d.ingle.v1.PruneImagesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/image.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18ingle/v1/operation.proto\x1a\x15ingle/v1/upload.proto\"\x8f\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x04\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x06 \x01(\t\"B\n\x0c\x43\x61talogImage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x01(\x08\"\x1a\n\x18ListCatalogImagesRequest\"C\n\x19ListCatalogImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.ingle.v1.CatalogImage\"1\n\x10PullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"3\n\x11PullImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\"6\n\x15\x42\x65ginPullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"@\n\x16\x42\x65ginPullImageResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\"\xaa\x01\n\x14RegisterImageRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.ingle.v1.RegisterImageStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12$\n\x04hole\x18\x03 \x01(\x0b\x32\x14.ingle.v1.UploadHoleH\x00\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x13.ingle.v1.UploadEndH\x00\x42\t\n\x07message\"2\n\x12RegisterImageStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"7\n\x15RegisterImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\" \n\x0fGetImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"2\n\x10GetImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\"\x13\n\x11ListImagesRequest\"5\n\x12ListImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image\"#\n\x12\x44\x65leteImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteImageResponse\"%\n\x12PruneImagesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"6\n\x13PruneImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image2\xff\x04\n\x0cImageService\x12\\\n\x11ListCatalogImages\x12\".ingle.v1.ListCatalogImagesRequest\x1a#.ingle.v1.ListCatalogImagesResponse\x12\x44\n\tPullImage\x12\x1a.ingle.v1.PullImageRequest\x1a\x1b.ingle.v1.PullImageResponse\x12S\n\x0e\x42\x65ginPullImage\x12\x1f.ingle.v1.BeginPullImageRequest\x1a .ingle.v1.BeginPullImageResponse\x12R\n\rRegisterImage\x12\x1e.ingle.v1.RegisterImageRequest\x1a\x1f.ingle.v1.RegisterImageResponse(\x01\x12\x41\n\x08GetImage\x12\x19.ingle.v1.GetImageRequest\x1a\x1a.ingle.v1.GetImageResponse\x12G\n\nListImages\x12\x1b.ingle.v1.ListImagesRequest\x1a\x1c.ingle.v1.ListImagesResponse\x12J\n\x0b\x44\x65leteImage\x12\x1c.ingle.v1.DeleteImageRequest\x1a\x1d.ingle.v1.DeleteImageResponse\x12J\n\x0bPruneImages\x12\x1c.ingle.v1.PruneImagesRequest\x1a\x1d.ingle.v1.PruneImagesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ingle.v1.image_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGE']._serialized_start=94
-  _globals['_IMAGE']._serialized_end=237
-  _globals['_PULLIMAGEREQUEST']._serialized_start=239
-  _globals['_PULLIMAGEREQUEST']._serialized_end=288
-  _globals['_PULLIMAGERESPONSE']._serialized_start=290
-  _globals['_PULLIMAGERESPONSE']._serialized_end=341
-  _globals['_BEGINPULLIMAGEREQUEST']._serialized_start=343
-  _globals['_BEGINPULLIMAGEREQUEST']._serialized_end=397
-  _globals['_BEGINPULLIMAGERESPONSE']._serialized_start=399
-  _globals['_BEGINPULLIMAGERESPONSE']._serialized_end=463
-  _globals['_REGISTERIMAGEREQUEST']._serialized_start=465
-  _globals['_REGISTERIMAGEREQUEST']._serialized_end=522
-  _globals['_REGISTERIMAGERESPONSE']._serialized_start=524
-  _globals['_REGISTERIMAGERESPONSE']._serialized_end=579
-  _globals['_GETIMAGEREQUEST']._serialized_start=581
-  _globals['_GETIMAGEREQUEST']._serialized_end=613
-  _globals['_GETIMAGERESPONSE']._serialized_start=615
-  _globals['_GETIMAGERESPONSE']._serialized_end=665
-  _globals['_LISTIMAGESREQUEST']._serialized_start=667
-  _globals['_LISTIMAGESREQUEST']._serialized_end=686
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=688
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=741
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=743
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=778
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=780
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=801
-  _globals['_PRUNEIMAGESREQUEST']._serialized_start=803
-  _globals['_PRUNEIMAGESREQUEST']._serialized_end=840
-  _globals['_PRUNEIMAGESRESPONSE']._serialized_start=842
-  _globals['_PRUNEIMAGESRESPONSE']._serialized_end=896
-  _globals['_IMAGESERVICE']._serialized_start=899
-  _globals['_IMAGESERVICE']._serialized_end=1442
+  _globals['_IMAGE']._serialized_start=117
+  _globals['_IMAGE']._serialized_end=260
+  _globals['_CATALOGIMAGE']._serialized_start=262
+  _globals['_CATALOGIMAGE']._serialized_end=328
+  _globals['_LISTCATALOGIMAGESREQUEST']._serialized_start=330
+  _globals['_LISTCATALOGIMAGESREQUEST']._serialized_end=356
+  _globals['_LISTCATALOGIMAGESRESPONSE']._serialized_start=358
+  _globals['_LISTCATALOGIMAGESRESPONSE']._serialized_end=425
+  _globals['_PULLIMAGEREQUEST']._serialized_start=427
+  _globals['_PULLIMAGEREQUEST']._serialized_end=476
+  _globals['_PULLIMAGERESPONSE']._serialized_start=478
+  _globals['_PULLIMAGERESPONSE']._serialized_end=529
+  _globals['_BEGINPULLIMAGEREQUEST']._serialized_start=531
+  _globals['_BEGINPULLIMAGEREQUEST']._serialized_end=585
+  _globals['_BEGINPULLIMAGERESPONSE']._serialized_start=587
+  _globals['_BEGINPULLIMAGERESPONSE']._serialized_end=651
+  _globals['_REGISTERIMAGEREQUEST']._serialized_start=654
+  _globals['_REGISTERIMAGEREQUEST']._serialized_end=824
+  _globals['_REGISTERIMAGESTART']._serialized_start=826
+  _globals['_REGISTERIMAGESTART']._serialized_end=876
+  _globals['_REGISTERIMAGERESPONSE']._serialized_start=878
+  _globals['_REGISTERIMAGERESPONSE']._serialized_end=933
+  _globals['_GETIMAGEREQUEST']._serialized_start=935
+  _globals['_GETIMAGEREQUEST']._serialized_end=967
+  _globals['_GETIMAGERESPONSE']._serialized_start=969
+  _globals['_GETIMAGERESPONSE']._serialized_end=1019
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1021
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1040
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1042
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1095
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=1097
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=1132
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=1134
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=1155
+  _globals['_PRUNEIMAGESREQUEST']._serialized_start=1157
+  _globals['_PRUNEIMAGESREQUEST']._serialized_end=1194
+  _globals['_PRUNEIMAGESRESPONSE']._serialized_start=1196
+  _globals['_PRUNEIMAGESRESPONSE']._serialized_end=1250
+  _globals['_IMAGESERVICE']._serialized_start=1253
+  _globals['_IMAGESERVICE']._serialized_end=1892
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from ingle.v1 import operation_pb2 as _operation_pb2
+from ingle.v1 import upload_pb2 as _upload_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -37,7 +38,7 @@ class Image(_message.Message):
     allocated_bytes: _builtins.int
     """Blocks it really takes."""
     source: _builtins.str
-    """Where it came from: a catalog name or a path."""
+    """Where it came from: a catalog name, or what its caller said."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names that point to it, sorted; e.g. debian:bookworm."""
@@ -61,6 +62,67 @@ class Image(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
+class CatalogImage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    description: _builtins.str
+    present: _builtins.bool
+    """Here already."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        present: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "present", b"present"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CatalogImage: _TypeAlias = CatalogImage  # noqa: Y015
+
+@_typing.final
+class ListCatalogImagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCatalogImagesRequest: _TypeAlias = ListCatalogImagesRequest  # noqa: Y015
+
+@_typing.final
+class ListCatalogImagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogImage]: ...
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[Global___CatalogImage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCatalogImagesResponse: _TypeAlias = ListCatalogImagesResponse  # noqa: Y015
 
 @_typing.final
 class PullImageRequest(_message.Message):
@@ -151,24 +213,58 @@ Global___BeginPullImageResponse: _TypeAlias = BeginPullImageResponse  # noqa: Y0
 class RegisterImageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    START_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    HOLE_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """At most 1 MiB."""
+    @_builtins.property
+    def start(self) -> Global___RegisterImageStart: ...
+    @_builtins.property
+    def hole(self) -> _upload_pb2.UploadHole: ...
+    @_builtins.property
+    def end(self) -> _upload_pb2.UploadEnd: ...
+    def __init__(
+        self,
+        *,
+        start: Global___RegisterImageStart | None = ...,
+        data: _builtins.bytes = ...,
+        hole: _upload_pb2.UploadHole | None = ...,
+        end: _upload_pb2.UploadEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "hole", b"hole", "message", b"message", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "hole", b"hole", "message", b"message", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "data", "hole", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___RegisterImageRequest: _TypeAlias = RegisterImageRequest  # noqa: Y015
+
+@_typing.final
+class RegisterImageStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     NAME_FIELD_NUMBER: _builtins.int
-    ROOTFS_PATH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    rootfs_path: _builtins.str
-    """Absolute."""
+    source: _builtins.str
+    """What people read as its source, e.g. the name of a file; at most 1000 characters. Nothing is opened by it."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        rootfs_path: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "rootfs_path", b"rootfs_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RegisterImageRequest: _TypeAlias = RegisterImageRequest  # noqa: Y015
+Global___RegisterImageStart: _TypeAlias = RegisterImageStart  # noqa: Y015
 
 @_typing.final
 class RegisterImageResponse(_message.Message):

@@ -35,6 +35,11 @@ class ImageServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.ListCatalogImages = channel.unary_unary(
+                '/ingle.v1.ImageService/ListCatalogImages',
+                request_serializer=ingle_dot_v1_dot_image__pb2.ListCatalogImagesRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.ListCatalogImagesResponse.FromString,
+                _registered_method=True)
         self.PullImage = channel.unary_unary(
                 '/ingle.v1.ImageService/PullImage',
                 request_serializer=ingle_dot_v1_dot_image__pb2.PullImageRequest.SerializeToString,
@@ -45,7 +50,7 @@ class ImageServiceStub:
                 request_serializer=ingle_dot_v1_dot_image__pb2.BeginPullImageRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.BeginPullImageResponse.FromString,
                 _registered_method=True)
-        self.RegisterImage = channel.unary_unary(
+        self.RegisterImage = channel.stream_unary(
                 '/ingle.v1.ImageService/RegisterImage',
                 request_serializer=ingle_dot_v1_dot_image__pb2.RegisterImageRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.RegisterImageResponse.FromString,
@@ -76,6 +81,13 @@ class ImageServiceServicer:
     """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well.
     """
 
+    def ListCatalogImages(self, request, context):
+        """What PullImage can bring.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PullImage(self, request, context):
         """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it.
         """
@@ -90,8 +102,9 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RegisterImage(self, request, context):
-        """Takes a file or directory of the server's host: a tar archive, an ext4 image or a tree.
+    def RegisterImage(self, request_iterator, context):
+        """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
+        image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +139,11 @@ class ImageServiceServicer:
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListCatalogImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCatalogImages,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.ListCatalogImagesRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.ListCatalogImagesResponse.SerializeToString,
+            ),
             'PullImage': grpc.unary_unary_rpc_method_handler(
                     servicer.PullImage,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.PullImageRequest.FromString,
@@ -136,7 +154,7 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     request_deserializer=ingle_dot_v1_dot_image__pb2.BeginPullImageRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.BeginPullImageResponse.SerializeToString,
             ),
-            'RegisterImage': grpc.unary_unary_rpc_method_handler(
+            'RegisterImage': grpc.stream_unary_rpc_method_handler(
                     servicer.RegisterImage,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.RegisterImageRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.RegisterImageResponse.SerializeToString,
@@ -172,6 +190,33 @@ def add_ImageServiceServicer_to_server(servicer, server):
 class ImageService:
     """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well.
     """
+
+    @staticmethod
+    def ListCatalogImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/ListCatalogImages',
+            ingle_dot_v1_dot_image__pb2.ListCatalogImagesRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.ListCatalogImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def PullImage(request,
@@ -228,7 +273,7 @@ class ImageService:
             _registered_method=True)
 
     @staticmethod
-    def RegisterImage(request,
+    def RegisterImage(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -238,8 +283,8 @@ class ImageService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/ingle.v1.ImageService/RegisterImage',
             ingle_dot_v1_dot_image__pb2.RegisterImageRequest.SerializeToString,

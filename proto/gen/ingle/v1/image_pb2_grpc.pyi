@@ -33,12 +33,16 @@ class ImageServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ImageServiceAsyncStub: ...
+    ListCatalogImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListCatalogImagesRequest, _image_pb2.ListCatalogImagesResponse]
+    """What PullImage can bring."""
     PullImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PullImageRequest, _image_pb2.PullImageResponse]
     """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it."""
     BeginPullImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.BeginPullImageRequest, _image_pb2.BeginPullImageResponse]
     """The same, answered at once."""
-    RegisterImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]
-    """Takes a file or directory of the server's host: a tar archive, an ext4 image or a tree."""
+    RegisterImage: _grpc.StreamUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]
+    """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
+    image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]
     ListImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
@@ -51,12 +55,16 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    ListCatalogImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListCatalogImagesRequest, _image_pb2.ListCatalogImagesResponse]  # type: ignore[assignment]
+    """What PullImage can bring."""
     PullImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PullImageRequest, _image_pb2.PullImageResponse]  # type: ignore[assignment]
     """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it."""
     BeginPullImage: _aio.UnaryUnaryMultiCallable[_image_pb2.BeginPullImageRequest, _image_pb2.BeginPullImageResponse]  # type: ignore[assignment]
     """The same, answered at once."""
-    RegisterImage: _aio.UnaryUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]  # type: ignore[assignment]
-    """Takes a file or directory of the server's host: a tar archive, an ext4 image or a tree."""
+    RegisterImage: _aio.StreamUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]  # type: ignore[assignment]
+    """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
+    image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]  # type: ignore[assignment]
     ListImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]  # type: ignore[assignment]
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
@@ -66,6 +74,14 @@ class ImageServiceAsyncStub(ImageServiceStub):
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well."""
+
+    @_abc_1.abstractmethod
+    def ListCatalogImages(
+        self,
+        request: _image_pb2.ListCatalogImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.ListCatalogImagesResponse, _abc.Awaitable[_image_pb2.ListCatalogImagesResponse]]:
+        """What PullImage can bring."""
 
     @_abc_1.abstractmethod
     def PullImage(
@@ -86,10 +102,12 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def RegisterImage(
         self,
-        request: _image_pb2.RegisterImageRequest,
+        request_iterator: _MaybeAsyncIterator[_image_pb2.RegisterImageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.RegisterImageResponse, _abc.Awaitable[_image_pb2.RegisterImageResponse]]:
-        """Takes a file or directory of the server's host: a tar archive, an ext4 image or a tree."""
+        """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
+        image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        """
 
     @_abc_1.abstractmethod
     def GetImage(

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from ingle.v1 import operation_pb2 as _operation_pb2
+from ingle.v1 import upload_pb2 as _upload_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -211,28 +212,58 @@ Global___BeginPullKernelResponse: _TypeAlias = BeginPullKernelResponse  # noqa: 
 class ImportKernelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    START_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    HOLE_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """At most 1 MiB."""
+    @_builtins.property
+    def start(self) -> Global___ImportKernelStart: ...
+    @_builtins.property
+    def hole(self) -> _upload_pb2.UploadHole: ...
+    @_builtins.property
+    def end(self) -> _upload_pb2.UploadEnd: ...
+    def __init__(
+        self,
+        *,
+        start: Global___ImportKernelStart | None = ...,
+        data: _builtins.bytes = ...,
+        hole: _upload_pb2.UploadHole | None = ...,
+        end: _upload_pb2.UploadEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "hole", b"hole", "message", b"message", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "hole", b"hole", "message", b"message", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "data", "hole", "end"]  # noqa: Y015
+    _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
+
+Global___ImportKernelRequest: _TypeAlias = ImportKernelRequest  # noqa: Y015
+
+@_typing.final
+class ImportKernelStart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
     NAME_FIELD_NUMBER: _builtins.int
-    KERNEL_PATH_FIELD_NUMBER: _builtins.int
-    MODULES_PATH_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    kernel_path: _builtins.str
-    """Absolute."""
-    modules_path: _builtins.str
-    """Absolute path of the matching lib/modules/RELEASE directory; empty: nothing is loaded."""
+    source: _builtins.str
+    """What people read as its source, e.g. the name of a file; at most 1000 characters. Nothing is opened by it."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        kernel_path: _builtins.str = ...,
-        modules_path: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernel_path", b"kernel_path", "modules_path", b"modules_path", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ImportKernelRequest: _TypeAlias = ImportKernelRequest  # noqa: Y015
+Global___ImportKernelStart: _TypeAlias = ImportKernelStart  # noqa: Y015
 
 @_typing.final
 class ImportKernelResponse(_message.Message):

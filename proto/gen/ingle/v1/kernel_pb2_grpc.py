@@ -50,7 +50,7 @@ class KernelServiceStub:
                 request_serializer=ingle_dot_v1_dot_kernel__pb2.BeginPullKernelRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_kernel__pb2.BeginPullKernelResponse.FromString,
                 _registered_method=True)
-        self.ImportKernel = channel.unary_unary(
+        self.ImportKernel = channel.stream_unary(
                 '/ingle.v1.KernelService/ImportKernel',
                 request_serializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelResponse.FromString,
@@ -101,8 +101,10 @@ class KernelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ImportKernel(self, request, context):
-        """Takes a vmlinux or bzImage of the server's host.
+    def ImportKernel(self, request_iterator, context):
+        """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
+        archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
+        Nothing comes of it without end. No path of the host: what is read is read by the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,7 +154,7 @@ def add_KernelServiceServicer_to_server(servicer, server):
                     request_deserializer=ingle_dot_v1_dot_kernel__pb2.BeginPullKernelRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_kernel__pb2.BeginPullKernelResponse.SerializeToString,
             ),
-            'ImportKernel': grpc.unary_unary_rpc_method_handler(
+            'ImportKernel': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportKernel,
                     request_deserializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelResponse.SerializeToString,
@@ -271,7 +273,7 @@ class KernelService:
             _registered_method=True)
 
     @staticmethod
-    def ImportKernel(request,
+    def ImportKernel(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -281,8 +283,8 @@ class KernelService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/ingle.v1.KernelService/ImportKernel',
             ingle_dot_v1_dot_kernel__pb2.ImportKernelRequest.SerializeToString,

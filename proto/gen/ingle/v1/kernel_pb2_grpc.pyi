@@ -38,8 +38,11 @@ class KernelServiceStub:
     PullKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.PullKernelRequest, _kernel_pb2.PullKernelResponse]
     """Answers when it is there. Closing the call cancels it."""
     BeginPullKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.BeginPullKernelRequest, _kernel_pb2.BeginPullKernelResponse]
-    ImportKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ImportKernelRequest, _kernel_pb2.ImportKernelResponse]
-    """Takes a vmlinux or bzImage of the server's host."""
+    ImportKernel: _grpc.StreamUnaryMultiCallable[_kernel_pb2.ImportKernelRequest, _kernel_pb2.ImportKernelResponse]
+    """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
+    archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
+    Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    """
     GetKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.GetKernelRequest, _kernel_pb2.GetKernelResponse]
     ListKernels: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]
     DeleteKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]
@@ -57,8 +60,11 @@ class KernelServiceAsyncStub(KernelServiceStub):
     PullKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.PullKernelRequest, _kernel_pb2.PullKernelResponse]  # type: ignore[assignment]
     """Answers when it is there. Closing the call cancels it."""
     BeginPullKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.BeginPullKernelRequest, _kernel_pb2.BeginPullKernelResponse]  # type: ignore[assignment]
-    ImportKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ImportKernelRequest, _kernel_pb2.ImportKernelResponse]  # type: ignore[assignment]
-    """Takes a vmlinux or bzImage of the server's host."""
+    ImportKernel: _aio.StreamUnaryMultiCallable[_kernel_pb2.ImportKernelRequest, _kernel_pb2.ImportKernelResponse]  # type: ignore[assignment]
+    """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
+    archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
+    Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    """
     GetKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.GetKernelRequest, _kernel_pb2.GetKernelResponse]  # type: ignore[assignment]
     ListKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]  # type: ignore[assignment]
     DeleteKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]  # type: ignore[assignment]
@@ -95,10 +101,13 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ImportKernel(
         self,
-        request: _kernel_pb2.ImportKernelRequest,
+        request_iterator: _MaybeAsyncIterator[_kernel_pb2.ImportKernelRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_kernel_pb2.ImportKernelResponse, _abc.Awaitable[_kernel_pb2.ImportKernelResponse]]:
-        """Takes a vmlinux or bzImage of the server's host."""
+        """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
+        archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
+        Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        """
 
     @_abc_1.abstractmethod
     def GetKernel(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/upload.proto\x12\x08ingle.v1\"\x0b\n\tUploadEndb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/upload.proto\x12\x08ingle.v1\"\x0b\n\tUploadEnd\"\x1b\n\nUploadHole\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,4 +33,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPLOADEND']._serialized_start=35
   _globals['_UPLOADEND']._serialized_end=46
+  _globals['_UPLOADHOLE']._serialized_start=48
+  _globals['_UPLOADHOLE']._serialized_end=75
 # @@protoc_insertion_point(module_scope)

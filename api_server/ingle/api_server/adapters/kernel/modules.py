@@ -34,11 +34,25 @@ class Tree:
     builtin: frozenset[str]
 
 
+def install(index: str, directory: str, release: str, into: str) -> list[str]:
+    """Save those that a guest needs of a lib/modules/RELEASE directory, and answer their names in load order; `index`
+    is its modules.dep. For in_child. Raises BadFile(KERNEL_INVALID), HostProblem(DISK_FULL)."""
+    builtin = Path(directory, "modules.builtin")
+    tree = read_tree(
+        Path(index).read_text("utf-8", "replace"), builtin.read_text("utf-8", "replace") if builtin.exists() else ""
+    )
+    names = load_order(tree)
+    save(Path(directory), tree, names, release, Path(into))
+    return names
+
+
 def read_tree(dependencies: str, builtin: str) -> Tree:
     """Parse the texts of modules.dep and modules.builtin; other lines, as `depmod --dry-run` prints, are left out."""
     paths: dict[str, str] = {}
     needs: dict[str, tuple[str, ...]] = {}
     for path, needed in _DEPENDENCIES.findall(dependencies):
+        if path.startswith("/") or "\0" in path or ".." in PurePosixPath(path).parts:
+            raise _bad(f"its modules.dep leads out of its directory: {path[:100]!r}")
         name = name_of(path)
         paths[name] = path
         needs[name] = tuple(name_of(need) for need in needed.split())
@@ -105,6 +119,8 @@ def _content(path: Path) -> bytes:
         raise _bad(f"the module {path} is missing") from error
     except (compression.Corrupt, compression.Unsupported) as error:
         raise _bad(f"the module {path}: {error}") from error
+    except OSError as error:
+        raise _bad(f"the module {path}: {error.strerror}") from error
 
 
 def _limited(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
-from ingle.api_server.adapters.kernel import apt, elf, image, modules
+from ingle.api_server.adapters.kernel import apt, bundle, elf, image, modules
 from ingle.api_server.host import files
+from ingle.api_server.host.child import TooMuch, in_child, limited
+from ingle.api_server.host.spool import spool
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import BadFile, NotFound, Reason
-from ingle.api_server.ports.sources import CatalogEntry, KernelFacts, Report
+from ingle.api_server.ports.sources import CatalogEntry, KernelFacts, Report, Upload
 
 _DEBIAN = CatalogEntry("debian", "Debian's cloud kernel for the host's release, through the host's apt")
+
+_LARGEST = 4 << 30  # with all the modules that a distribution has
 
 
 class Kernels:
@@ -37,10 +41,27 @@ class Kernels:
         await in_thread(files.remove_tree, scratch)
         return facts
 
-    async def convert(self, kernel: Path, modules: Path | None, into: Path, report: Report) -> KernelFacts:
-        directory = None if modules is None else _modules_directory(modules)
+    async def receive(self, kernel: Upload, into: Path, report: Report) -> KernelFacts:
+        report("receiving the kernel", None)
         scratch = _scratch(into)
-        facts = await self._make(kernel, directory, into, scratch, report)
+        sent, tree = scratch / "sent", scratch / "tree"
+        await spool(kernel, sent, _LARGEST)
+        try:
+            if await in_thread(bundle.is_one, sent):
+                report("reading the archive", None)
+                await in_child(self._tools, bundle.unpack, sent, tree)
+                facts = await self._make(tree / bundle.KERNEL, tree / bundle.MODULES, into, scratch, report)
+            else:
+                facts = await self._make(sent, None, into, scratch, report)
+        except TooMuch:
+            raise BadFile(Reason.KERNEL_INVALID, "the kernel can't be used: it takes too much to be read") from None
+        await in_thread(files.remove_tree, scratch)
+        return facts
+
+    async def convert(self, kernel: Path, modules: Path, into: Path, report: Report) -> KernelFacts:
+        """Take files of our own."""
+        scratch = _scratch(into)
+        facts = await self._make(kernel, modules, into, scratch, report)
         await in_thread(files.remove_tree, scratch)
         return facts
 
@@ -48,43 +69,38 @@ class Kernels:
         self, kernel: Path, directory: Path | None, into: Path, scratch: Path, report: Report
     ) -> KernelFacts:
         report("extracting the kernel", None)
-        vmlinux = into / "vmlinux"
-        await in_thread(image.extract, kernel, vmlinux)
-        release = await in_thread(elf.release_of, vmlinux)
+        vmlinux, target = into / "vmlinux", into / "modules"
+        release = await in_child(self._tools, unpack, kernel, vmlinux)
         if directory is None:
-            (into / "modules").mkdir()
+            target.mkdir()
             return KernelFacts(release, ())
         report("choosing modules", None)
-        tree = await self._tree(directory, release, scratch)
-        names = modules.load_order(tree)
-        await in_thread(modules.save, directory, tree, names, release, into / "modules")
+        index = directory / "modules.dep"
+        if not index.exists():
+            index = await self._depmod(directory, release, scratch)
+        names = await in_child(self._tools, modules.install, index, directory, release, target)
         return KernelFacts(release, tuple(names))
 
-    async def _tree(self, directory: Path, release: str, scratch: Path) -> modules.Tree:
-        dependencies = directory / "modules.dep"
-        builtin = directory / "modules.builtin"
-        return modules.read_tree(
-            dependencies.read_text() if dependencies.exists() else await self._depmod(directory, release, scratch),
-            builtin.read_text() if builtin.exists() else "",
-        )
-
-    async def _depmod(self, directory: Path, release: str, scratch: Path) -> str:
+    async def _depmod(self, directory: Path, release: str, scratch: Path) -> Path:
         """What would be in modules.dep, which packages leave to their installation; `directory` is left as it is."""
         base = scratch / "base"
         (base / "lib" / "modules").mkdir(parents=True)
         (base / "lib" / "modules" / release).symlink_to(directory)
         # Whether depmod looks in lib or in usr/lib depends on how it was built.
         (base / "usr").symlink_to(".")
-        return (await self._tools.run(["depmod", "--dry-run", "--basedir", base, release])).decode()
+        said = await self._tools.run([*limited(), "depmod", "--dry-run", "--basedir", base, release])
+        index = scratch / "modules.dep"
+        await in_thread(index.write_bytes, said)
+        return index
+
+
+def unpack(kernel: str, vmlinux: str) -> str:
+    """Write the vmlinux of a kernel file, and answer its release. For in_child."""
+    image.extract(Path(kernel), Path(vmlinux))
+    return elf.release_of(Path(vmlinux))
 
 
 def _scratch(into: Path) -> Path:
     scratch = into / ".scratch"
     scratch.mkdir(mode=0o700)
     return scratch
-
-
-def _modules_directory(path: Path) -> Path:
-    if not path.is_dir():
-        raise BadFile(Reason.KERNEL_INVALID, f"{path} is not a directory; give a lib/modules/RELEASE directory")
-    return path.absolute()

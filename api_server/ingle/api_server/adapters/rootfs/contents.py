@@ -1,15 +1,18 @@
 """What goes into an image, found out before anything is unpacked: how much it is, and what only the archive knows."""
 
-import os
-import stat
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ingle.api_server.adapters.rootfs.problem import bad
 
 _BLOCK = 4096
+_LONGEST_NAME = 4096  # PATH_MAX
+_MOST_INODES = 1 << 30
+_MOST_BLOCKS = (16 << 40) // _BLOCK
+_MOST_XATTRS = _MOST_WAYS_OUT = 100_000
 _XATTR = "SCHILY.xattr."  # the prefix of pax records that GNU tar, bsdtar and Docker put extended attributes in
 
 
@@ -31,6 +34,21 @@ class Contents:
     xattrs: tuple[Xattr, ...] = ()
 
 
+def found_in(archive: str) -> dict[str, Any]:
+    """As of_archive, in what JSON can hold. For in_child; `restored` is the other end."""
+    return asdict(of_archive(Path(archive)), dict_factory=_as_text)
+
+
+def restored(found: Mapping[str, Any]) -> Contents:
+    """What `found_in` has found."""
+    xattrs = (Xattr(each["path"], each["name"], bytes.fromhex(each["value"])) for each in found["xattrs"])
+    return Contents(found["inodes"], found["blocks"], tuple(xattrs))
+
+
+def _as_text(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in items}
+
+
 def of_archive(archive: Path) -> Contents:
     """Read an uncompressed tar archive through.
 
@@ -47,6 +65,7 @@ def of_archive(archive: Path) -> Contents:
                 blocks += _blocks(member.size) if member.isreg() else 1
                 regular += member.isreg()
                 xattrs += _xattrs(member)
+                _check_bounds(inodes, blocks, xattrs, ways_out)
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them in memory
             # tarfile takes whatever is no header for the end of the archive; the end is a block of zeros.
             file.seek(tar.offset)
@@ -63,53 +82,25 @@ def of_archive(archive: Path) -> Contents:
     return Contents(inodes, blocks, tuple(xattrs))
 
 
-def of_directory(root: Path) -> Contents:
-    """Walk a directory, without following symlinks.
-
-    Raises BadFile(IMAGE_INVALID): unreadable, without a single file, or with something mounted inside."""
-    device = root.lstat().st_dev
-    seen: set[int] = set()
-    blocks = regular = 0
-    for path, info in _walk(root):
-        if info.st_dev != device:
-            raise bad(f"something is mounted at {path}", f"sudo umount {path}")
-        if stat.S_ISREG(info.st_mode):
-            regular += 1
-            if not os.access(path, os.R_OK):
-                raise bad(f"{path} is not readable for this user")
-        if info.st_ino not in seen:
-            seen.add(info.st_ino)
-            blocks += _blocks(info.st_size) if stat.S_ISREG(info.st_mode) else 1
-    if regular == 0:
-        raise bad(f"the directory {root} holds no files")
-    return Contents(len(seen), blocks)
-
-
-def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    pending = [str(root)]
-    while pending:
-        directory = pending.pop()
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    info = entry.stat(follow_symlinks=False)
-                    yield entry.path, info
-                    if stat.S_ISDIR(info.st_mode):
-                        pending.append(entry.path)
-        except OSError as error:
-            raise bad(f"{directory}: {error.strerror}") from error
-
-
 def _check_names(member: tarfile.TarInfo, ways_out: set[PurePosixPath]) -> None:
     """Refuse names that lead out of the root, by themselves or through a symlink (`ways_out`: those seen so far)."""
     for name in (member.name, member.linkname) if member.islnk() else (member.name,):
+        if len(name) > _LONGEST_NAME:
+            raise bad(f"the archive has a name of {len(name)} characters; {_LONGEST_NAME} are allowed")
         path = PurePosixPath(name)
         if _leads_out(path):
             raise bad(f"the archive has the name {name!r}; names must be relative and without '..'")
         if not ways_out.isdisjoint(path.parents):
             raise bad(f"the archive's {name!r} is behind a symlink that leads out of it")
-    if member.issym() and _leads_out(PurePosixPath(member.linkname)):
+    if member.issym() and (len(member.linkname) > _LONGEST_NAME or _leads_out(PurePosixPath(member.linkname))):
         ways_out.add(PurePosixPath(member.name))
+
+
+def _check_bounds(inodes: int, blocks: int, xattrs: list[Xattr], ways_out: set[PurePosixPath]) -> None:
+    if inodes > _MOST_INODES or blocks > _MOST_BLOCKS:
+        raise bad("the archive holds more than an ext4 file system of 16 TiB")
+    if len(xattrs) > _MOST_XATTRS or len(ways_out) > _MOST_WAYS_OUT:
+        raise bad(f"the archive has more than {_MOST_XATTRS} extended attributes, or links that lead out of it")
 
 
 def _leads_out(path: PurePosixPath) -> bool:

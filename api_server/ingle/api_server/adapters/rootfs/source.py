@@ -1,17 +1,23 @@
 """ImageSource: makes rootfs.ext4 from whatever it is given, in scratch space that is gone afterwards."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ingle.api_server.adapters.rootfs import bootstrap, contents, ext4
 from ingle.api_server.adapters.rootfs.problem import bad
 from ingle.api_server.host import compression
-from ingle.api_server.host.files import disk_full_reported
+from ingle.api_server.host.child import TooMuch, in_child, limited
 from ingle.api_server.host.rootlike import remove_tree
+from ingle.api_server.host.spool import check_room, spool, write_all
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import NotFound, Reason
-from ingle.api_server.ports.sources import CatalogEntry, Report
+from ingle.api_server.model.spec import MOST_DISK
+from ingle.api_server.ports.sources import CatalogEntry, Report, Upload
+
+R = TypeVar("R")
 
 # One command, because a fakeroot forgets at its end which owners and devices the files of an ordinary user stand for.
 _UNPACK_THEN = """
@@ -43,17 +49,22 @@ class RootFileSystems:
         await self._from_archive(archive, into, scratch, report)
         await remove_tree(self._tools, scratch)
 
+    async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
+        report("receiving the root file system", None)
+        sent = _scratch(into) / "sent"
+        await spool(rootfs, sent, MOST_DISK)
+        await self.convert(sent, into, report)
+
     async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
+        """Take a file of our own."""
         scratch = _scratch(into)
         match await in_thread(_kind, rootfs):
-            case "directory":
-                await self._from_directory(rootfs, into, report)
             case "ext4":
                 await self._from_ext4(rootfs, into, report)
             case "compressed":
                 report("decompressing", None)
                 archive = scratch / "rootfs.tar"
-                await in_thread(_decompress, rootfs, archive)
+                await self._in_child(decompress, rootfs, archive)
                 await self._from_archive(archive, into, scratch, report)
             case _:
                 await self._from_archive(rootfs, into, scratch, report)
@@ -61,24 +72,21 @@ class RootFileSystems:
 
     async def _from_archive(self, archive: Path, into: Path, scratch: Path, report: Report) -> None:
         report("reading the archive", None)
-        content = await in_thread(contents.of_archive, archive)
+        content = contents.restored(await self._in_child(contents.found_in, archive))
+        await in_thread(check_room, into, 2 * archive.stat().st_size)
         tree = scratch / "tree"
         tree.mkdir(mode=0o755)
         report("making the ext4 image", None)
         image = into / "rootfs.ext4"
         make = ext4.make_command(content, tree, image)
-        await self._tools.run([*_may_own(), "sh", "-e", "-c", _UNPACK_THEN, "sh", archive, tree, *make])
+        await self._tools.run([*limited(), *_may_own(), "sh", "-e", "-c", _UNPACK_THEN, "sh", archive, tree, *make])
         await ext4.set_xattrs(self._tools, image, content.xattrs, scratch)
 
-    async def _from_directory(self, directory: Path, into: Path, report: Report) -> None:
-        if into.resolve().is_relative_to(directory.resolve()):
-            raise bad(f"the image would be made inside {directory} itself")
-        report("reading the directory", None)
-        content = await in_thread(contents.of_directory, directory)
-        report("making the ext4 image", None)
-        make = ext4.make_command(content, directory, into / "rootfs.ext4")
-        # Root's files keep their owners; an ordinary user's become root's, or nothing in the guest could use them.
-        await self._tools.run([*_may_own(), *make])
+    async def _in_child(self, function: Callable[..., R], source: Path, *arguments: Path) -> R:
+        try:
+            return await in_child(self._tools, function, source, *arguments)
+        except TooMuch:
+            raise bad("it takes too much to be read") from None
 
     async def _from_ext4(self, source: Path, into: Path, report: Report) -> None:
         image = into / "rootfs.ext4"
@@ -96,34 +104,28 @@ def _may_own() -> tuple[str, ...]:
 
 
 def _kind(rootfs: Path) -> str:
-    """`directory`, `ext4`, `compressed`, or `archive` for all else. Raises BadFile(IMAGE_INVALID)."""
-    try:
-        if rootfs.is_dir():
-            return "directory"
-        if not rootfs.is_file():
-            raise bad(f"there is no file {rootfs}")
-        with open(rootfs, "rb") as file:
-            head = file.read(compression.MAGIC_LENGTH)
-        superblock = ext4.read_superblock(rootfs)
-    except PermissionError as error:
-        raise bad(f"{rootfs} is not readable for this user") from error
+    """`ext4`, `compressed`, or `archive` for all else. Raises BadFile(IMAGE_INVALID)."""
+    with open(rootfs, "rb") as file:
+        head = file.read(compression.MAGIC_LENGTH)
+    superblock = ext4.read_superblock(rootfs)
     if not head:
-        raise bad(f"{rootfs} is empty")
+        raise bad("it is empty")
     if superblock is not None:
         ext4.check_superblock(superblock, rootfs)
         return "ext4"
     return "archive" if compression.compression_of(head) is None else "compressed"
 
 
-def _decompress(source: Path, target: Path) -> None:
+def decompress(source: str, target: str) -> None:
+    """Write the content of a compressed file to a new one. For in_child. Raises BadFile, HostProblem(DISK_FULL)."""
     try:
-        with open(source, "rb") as reader, disk_full_reported(target.parent), open(target, "xb") as writer:
-            writer.writelines(compression.decompressed(reader))
+        with open(source, "rb") as reader:
+            write_all(compression.decompressed(reader), Path(target))
     except (compression.Corrupt, compression.Unsupported) as error:
         raise bad(str(error)) from error
 
 
 def _scratch(into: Path) -> Path:
     scratch = into / ".scratch"
-    scratch.mkdir(mode=0o700)
+    scratch.mkdir(mode=0o700, exist_ok=True)
     return scratch
