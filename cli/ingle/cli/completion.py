@@ -2,8 +2,10 @@
 
 import os
 import posixpath
+import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeVar
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import typer
 
@@ -37,6 +39,8 @@ def prepare() -> None:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
 
         completion_init()
+        # Names of files are bytes.
+        cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
 
 
 def shell_script(shell: str) -> str:
@@ -126,18 +130,21 @@ def places(incomplete: str) -> list[str]:
 
 
 def _paths(vm: str, incomplete: str) -> list[str]:
+    from ingle.cli.guest_files import name_of, place  # noqa: PLC0415
     from ingle.v1.guest_pb2 import FILE_TYPE_DIRECTORY, ListDirectoryRequest, ListDirectoryResponse  # noqa: PLC0415
 
     directory, last = posixpath.split(incomplete)
 
     def named(answer: ListDirectoryResponse) -> Iterable[str]:
         for entry in answer.entries:
-            hidden = entry.name.startswith(".") and not last.startswith(".")
-            if entry.name.isprintable() and not hidden:
-                path = posixpath.join(directory, entry.name)
+            name = name_of(entry)
+            hidden = name.startswith(".") and not last.startswith(".")
+            # A shell takes any byte; what a terminal obeys, it would not show.
+            if not hidden and all(char.isprintable() or "\udc80" <= char <= "\udcff" for char in name):
+                path = posixpath.join(directory, name)
                 yield f"{path}/" if entry.type == FILE_TYPE_DIRECTORY else path
 
-    return _matching(incomplete, ListDirectoryRequest(vm=vm, path=directory or "."), ListDirectoryResponse, named)
+    return _matching(incomplete, ListDirectoryRequest(vm=vm, **place(directory or ".")), ListDirectoryResponse, named)
 
 
 def _matching(

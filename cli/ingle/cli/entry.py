@@ -24,7 +24,6 @@ def run() -> Never:
     _fill_standard_streams()
     settings = Settings()
     try:
-        _refuse_undecodable(sys.argv[1:])
         completion.prepare()
         sys.exit(get_command(app).main(prog_name="ingle", obj=settings, standalone_mode=False))
     except typer.TyperException as error:
@@ -37,6 +36,10 @@ def run() -> Never:
         _fail(error, settings)
     except KeyboardInterrupt:  # outside of what typer looks after
         sys.exit(EXIT_SIGNAL + signal.SIGINT)
+    except UnicodeEncodeError as error:
+        # Text of the API is UTF-8, names of files apart; Python smuggles other bytes in as lone surrogates.
+        tell(f"Error: {error.object!r} is not UTF-8.")
+        sys.exit(EXIT_USAGE)
     except OSError as error:
         _fail(refused_by_the_system(error), settings)
     except Exception as error:
@@ -61,13 +64,3 @@ def _fill_standard_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(fd)
-
-
-def _refuse_undecodable(arguments: list[str]) -> None:
-    """Text of the API is UTF-8; Python smuggles other bytes in as lone surrogates."""
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            tell(f"Error: the argument {argument!r} is not UTF-8.")
-            sys.exit(EXIT_USAGE)

@@ -3,12 +3,13 @@
 A promise to scripts:
 
 * names are those of the proto fields, snake_case, and every field is always there;
-* numbers are numbers, also those of 64 bits; bytes do not occur;
+* numbers are numbers, also those of 64 bits; bytes are base64;
 * an enum value is its name without the enum's own, lower case: VM_STATE_RUNNING is "running", unspecified is null;
 * a timestamp is RFC 3339 in UTC, a duration seconds as a number;
 * a message or an optional field that is not set is null.
 """
 
+from base64 import b64encode
 from datetime import UTC
 from typing import cast
 
@@ -52,6 +53,8 @@ def _scalar(field: FieldDescriptor, value: object) -> Json:
             return value.ToTimedelta().total_seconds()
         case Message():
             return to_json(value)
+        case bytes():
+            return b64encode(value).decode()
         case int() if field.enum_type is not None:
             return enum_name(field.enum_type, value) if value else None
         case int() | float() | str():

@@ -1,9 +1,11 @@
 """`vm cp` and `vm file`, through real gRPC to a real agent: its files are this host's."""
 
 import asyncio
+import base64
 import io
 import json
 import os
+import signal
 import stat
 import tarfile
 from pathlib import Path
@@ -127,11 +129,11 @@ async def test_cp_takes_what_is_in_a_file_whatever_its_size_says(
     ingle: Ingle, guest: Path, here: Path, out: bool
 ) -> None:
     for path in map(Path, _OF_THE_KERNEL):
-        target = (here if out else guest) / path.name
+        target, content = (here if out else guest) / path.name, path.read_bytes()
         await done(ingle, "cp", *((f"web:{path}", target) if out else (path, f"web:{target}")))
-        assert target.read_bytes() == path.read_bytes()
-        assert target.stat().st_size > 0
-        assert await done(ingle, "file", "cat", "web", path) == path.read_bytes()
+        assert content
+        assert target.read_bytes() == content
+    assert await done(ingle, "file", "cat", "web", "/proc/version") == Path("/proc/version").read_bytes()
 
 
 _GOES_WHERE: list[tuple[str, str, dict[str, str] | None]] = [
@@ -139,6 +141,11 @@ _GOES_WHERE: list[tuple[str, str, dict[str, str] | None]] = [
     ("f", "file", {"file": "f"}),
     ("f", "dir", {"dir/f": "f"}),
     ("f", "link/", {"dir/f": "f"}),
+    ("f", "to file", {"file": "f"}),
+    ("f", "dangling", {"dir/fresh": "f"}),
+    ("d", "to file", None),
+    ("f", "to fifo", None),
+    ("f", "fifo", None),
     ("f", "new/", None),
     ("f/.", "dir", None),
     ("f", "none/new", None),
@@ -170,6 +177,10 @@ async def test_cp_goes_where_docker_would(ingle: Ingle, guest: Path, here: Path,
         (target / "dir").chmod(0o701)
         (target / "file").write_text("old")
         (target / "link").symlink_to("dir")
+        (target / "to file").symlink_to(target / "file")
+        (target / "dangling").symlink_to("dir/fresh")
+        (target / "to fifo").symlink_to("fifo")
+        os.mkfifo(target / "fifo")
         before = _content(target)
         places = (f"{sources}/{source}", f"{target}/{destination}")
         ended = await ingle("vm", "cp", *((f"web:{places[0]}", places[1]) if out else (places[0], f"web:{places[1]}")))
@@ -186,8 +197,80 @@ def _content(top: Path) -> dict[str, str]:
     return {
         str(path.relative_to(top)): f"-> {path.readlink()}" if path.is_symlink() else path.read_text()
         for path in top.rglob("*")
-        if path.is_symlink() or not path.is_dir()
+        if path.is_symlink() or path.is_file()
     }
+
+
+async def test_cp_merges_a_directory_into_the_one_that_a_link_leads_to(ingle: Ingle, guest: Path, here: Path) -> None:
+    for top in (guest, here):
+        (top / "tree" / "bin").mkdir(parents=True)
+        (top / "tree" / "bin" / "x").write_text("x")
+        (top / "root" / "usr" / "bin").mkdir(parents=True)
+        (top / "root" / "bin").symlink_to("usr/bin")
+    await done(ingle, "cp", f"{here}/tree/.", f"web:{guest}/root")
+    await done(ingle, "cp", "-a", f"web:{guest}/tree/.", here / "root")
+    for top in (guest, here):
+        assert (top / "root" / "bin").is_symlink()
+        assert (top / "root" / "usr" / "bin" / "x").read_text() == "x"
+    (here / "root" / "bin").unlink()
+    (here / "root" / "bin").symlink_to(here / "tree")
+    refused = await ingle("vm", "cp", f"web:{guest}/tree/.", str(here / "root"))
+    assert refused.code == 1
+    assert "leads out of" in refused.err
+    assert sorted(os.listdir(here / "tree")) == ["bin"]
+
+
+@pytest.mark.parametrize("out", [False, True], ids=["in", "out"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_cp_that_is_interrupted_leaves_what_was_there(
+    ingle: Ingle, guest: Path, here: Path, out: bool, number: signal.Signals
+) -> None:
+    source, target = (guest, here) if out else (here, guest)
+    (source / "f").write_bytes(b"new" * 50_000_000)
+    (target / "f").write_bytes(b"old")
+    places = (f"{source}/f", f"{target}/f")
+    copying = await ingle.start(
+        "vm", "cp", *((f"web:{places[0]}", places[1]) if out else (places[0], f"web:{places[1]}"))
+    )
+    async with asyncio.timeout(30):
+        while len(os.listdir(target)) == 1:
+            await asyncio.sleep(0.005)
+        assert (target / "f").read_bytes() == b"old"
+        copying.send_signal(number)
+        _, told = await copying.communicate()
+        while os.listdir(target) != ["f"]:
+            await asyncio.sleep(0.01)
+    assert copying.returncode == 128 + number
+    assert b"Traceback" not in told
+    assert (target / "f").read_bytes() == b"old"
+
+
+async def test_cp_replaces_a_file_and_no_pipe_or_device(ingle: Ingle, guest: Path, here: Path) -> None:
+    (guest / "f").write_text("new")
+    os.mknod(here / "full", stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    refused = await ingle("vm", "cp", f"web:{guest}/f", str(here / "full"))
+    assert "a character device is not replaced by a file" in refused.err
+    assert stat.S_ISCHR((here / "full").lstat().st_mode)
+    assert os.listdir(here) == ["full"]
+
+
+async def test_names_that_are_not_utf8_go_both_ways(ingle: Ingle, guest: Path, here: Path, tmp_path: Path) -> None:
+    odd = "no\udcffutf8"
+    (here / odd).write_text("x")
+    await done(ingle, "cp", here / odd, f"web:{guest}")
+    await done(ingle, "cp", f"web:{guest}/{odd}", here / "back")
+    assert (here / "back").read_text() == "x"
+    assert os.listdir(guest) == [odd]
+    assert await done(ingle, "file", "cat", "web", guest / odd) == b"x"
+    assert "no\ufffdutf8" in (await done(ingle, "file", "ls", "web", guest)).decode()
+    told = json.loads(await done(ingle, "file", "stat", "--json", "web", guest / odd))
+    assert (base64.b64decode(told["raw_name"]), told["mode"]) == (b"no\xffutf8", "0644")
+    assert await completions(ingle, tmp_path, "ingle", "vm", "file", "cat", "web", f"{guest}/no") == [f"{guest}/{odd}"]
+    await done(ingle, "file", "mv", "web", guest / odd, guest / f"{odd}2")
+    await done(ingle, "file", "write", "web", guest / odd, stdin=b"y")
+    await done(ingle, "file", "mkdir", "web", guest / f"{odd}3")
+    await done(ingle, "file", "rm", "web", guest / f"{odd}2")
+    assert sorted(os.listdir(guest)) == [odd, f"{odd}3"]
 
 
 async def test_cp_from_stdin_and_to_stdout_is_an_archive(ingle: Ingle, guest: Path) -> None:

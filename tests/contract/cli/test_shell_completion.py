@@ -42,7 +42,7 @@ async def completions(ingle: Ingle, bin_directory: Path, *words: str) -> list[st
     async with asyncio.timeout(60):
         out, err = await bash.communicate()
     assert err == b""
-    return sorted(out.decode().split())
+    return sorted(out.decode(errors="surrogateescape").split())
 
 
 @asynccontextmanager

@@ -2,13 +2,17 @@
 
 import io
 import os
+import random
 import stat
 import tarfile
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ingle.cli import unpacking
 from ingle.cli.errors import CliError
 from ingle.cli.packing import LeftOut
 from ingle.cli.unpacking import unpack
@@ -88,6 +92,93 @@ def test_it_is_refused(archive: bytes, inside: Path) -> None:
     assert all(not path.is_file() or path.stat().st_size <= 1 for path in inside.rglob("*"))
 
 
+def chain_of(*headers: bytes) -> bytes:
+    """PAX headers of these contents, and then an entry."""
+    chain = b""
+    for header in headers:
+        member = tarfile.TarInfo("header")
+        member.type, member.size = tarfile.XHDTYPE, len(header)
+        chain += member.tobuf(tarfile.USTAR_FORMAT) + header + bytes(-len(header) % 512)
+    return chain + archive_of(("t", {}, b"x"))
+
+
+def record_of(key: str, value: str) -> bytes:
+    for size in range(len(key) + len(value), len(key) + len(value) + 20):
+        record = f"{size} {key}={value}\n".encode()
+        if len(record) == size:
+            return record
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        pytest.param(chain_of(*[record_of("comment", "x")] * 1000), id="a chain of headers"),
+        pytest.param(chain_of(b"2 " * 500_000 + b"="), id="records that overlap"),
+        pytest.param(chain_of(b"1"), id="half a record"),
+        pytest.param(chain_of(b"0 a=b\n"), id="a record of no length"),
+        pytest.param(chain_of(record_of("path", "t/" + "x/" * 200_000)), id="a name of many parts"),
+        pytest.param(chain_of(record_of("linkpath", "x" * 5000)), id="a link to a long name"),
+        pytest.param(chain_of(record_of("size", "9" * 19)), id="a size beyond all files"),
+        pytest.param(chain_of(record_of("size", "-1")), id="less than nothing"),
+    ],
+)
+def test_what_describes_an_entry_is_bounded(archive: bytes, inside: Path) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(CliError, match="archive"):
+            unpacked(archive, inside)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+    assert list(inside.iterdir()) == []
+
+
+def test_many_directories_are_not_kept_beyond_bounds(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "_MOST_REMEMBERED", 100_000)
+    with pytest.raises(CliError, match="too many files"):
+        unpacked(archive_of(*[(name, _DIRECTORY, b"") for name in ("t", *(f"t/{n}" for n in range(1000)))]), inside)
+
+
+def test_mutations_of_an_archive_do_nothing_else_than_be_refused(inside: Path) -> None:
+    """Whatever a guest sends: refused by a word, or files below the destination."""
+    chance = random.Random(1)
+    whole = archive_of(
+        ("t", _DIRECTORY, b""),
+        ("t/x", {"pax_headers": {"mtime": "1.25", "SCHILY.xattr.user.a": "b"}}, b"x" * 600),
+        ("t/h", {"type": tarfile.LNKTYPE, "linkname": "t/x"}, b""),
+        ("t/s", {"type": tarfile.SYMTYPE, "linkname": "../.."}, b""),
+    )
+    for number in range(400):
+        mutated = bytearray(whole)
+        for _ in range(chance.randrange(1, 6)):
+            at = chance.randrange(len(mutated))
+            match chance.randrange(3):
+                case 0:
+                    mutated[at] = chance.randrange(256)
+                case 1:
+                    del mutated[at : at + chance.randrange(1, 600)]
+                case _:
+                    mutated[at:at] = mutated[chance.randrange(len(mutated)) :][: chance.randrange(1, 600)]
+        target = inside / str(number)
+        target.mkdir()
+        with suppress(CliError):
+            unpacked(sealed(bytes(mutated)), target)
+    assert (inside.parent / "outside").read_text() == "untouched"
+    assert sorted(path.name for path in inside.parent.iterdir()) == ["inside", "outside"]
+    assert not list(inside.rglob(".ingle-*"))
+
+
+def sealed(archive: bytes) -> bytes:
+    """The same with right checksums wherever a header may be."""
+    result = bytearray(archive)
+    for at in range(0, len(result) - 511, 512):
+        if result[at + 257 : at + 262] == b"ustar":
+            result[at + 148 : at + 156] = b" " * 8
+            result[at + 148 : at + 156] = b"%06o\0 " % sum(result[at : at + 512])
+    return bytes(result)
+
+
 def sparse(table: bytes, size: int, content: bytes) -> bytes:
     headers = {
         "GNU.sparse.major": "1",
@@ -118,7 +209,10 @@ def test_a_map_is_not_kept_beyond_its_bounds(inside: Path) -> None:
 
     def endless() -> Iterator[bytes]:
         nonlocal taken
-        yield sparse(b"99999999\n" + b"1\n" * 1000, 5, b"")[:2048]
+        member = tarfile.TarInfo("x")
+        member.size = 1 << 30
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": "5"}
+        yield member.tobuf(tarfile.PAX_FORMAT) + b"99999999\n"
         while True:
             taken += 1024
             yield b"1\n" * 512

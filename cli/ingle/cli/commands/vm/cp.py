@@ -11,6 +11,7 @@ import typer
 from ingle.cli import completion
 from ingle.cli.client import Client, connect
 from ingle.cli.errors import CliError, failed, printable
+from ingle.cli.guest_files import place, to_bytes
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.output import is_terminal, tell
 from ingle.cli.progress import Stages
@@ -101,8 +102,8 @@ def cp(
             raise typer.BadParameter("one of the two must be VM:PATH, and the other on this machine")
 
 
-def _remote(place: str) -> _Remote | None:
-    vm, colon, path = place.partition(":")
+def _remote(argument: str) -> _Remote | None:
+    vm, colon, path = argument.partition(":")
     if not colon or not vm or vm.startswith((".", "/")) or "/" in vm:
         return None
     return _Remote(vm, path or ".")
@@ -111,7 +112,7 @@ def _remote(place: str) -> _Remote | None:
 def _pipeline(source: _Remote, target: _Remote) -> str:
     from shlex import quote  # noqa: PLC0415 - only this message needs it
 
-    there, here = (quote(f"{place.vm}:{place.path}") for place in (source, target))
+    there, here = (quote(f"{remote.vm}:{remote.path}") for remote in (source, target))
     return f"ingle vm cp {there} - | ingle vm cp - {here}"
 
 
@@ -123,7 +124,7 @@ def _unpack_stdin(client: Client, target: _Remote, options: _Options) -> None:
             f"{target.path}: an archive from stdin is unpacked in a directory, and this is none",
             f"ingle vm file mkdir {target.vm} {target.path}; for a file: ingle vm file write {target.vm} {target.path}",
         )
-    upload = _begin_copy_in(client, target.vm, target.path, options)
+    upload = _begin_copy_in(client, target.vm, target.path, "", options)
     while data := os.read(sys.stdin.fileno(), _CHUNK):
         upload.write(data)
     _tell_left_out([], upload.finish().attributes_left_out)
@@ -156,12 +157,12 @@ def _copy_in(client: Client, source: str, target: _Remote, options: _Options, pr
     found = _stat(client, target, options, follow=True)
     if found is not None and found.type == guest_pb2.FILE_TYPE_DIRECTORY:
         name = "." if contents else Path(os.path.abspath(source)).name or "."
-        directory = target.path
+        upload = _begin_copy_in(client, target.vm, target.path, "", options)
     else:
         remedy = f"ingle vm file mkdir -p {target.vm} {target.path}"
         _require_place(target.path, is_directory, found is not None, remedy)
         directory, name = str(PurePosixPath(target.path).parent), PurePosixPath(target.path).name
-    upload = _begin_copy_in(client, target.vm, directory, options)
+        upload = _begin_copy_in(client, target.vm, directory, name, options)
     try:
         left_out = pack(local, name, upload, progress.told)
     except BaseException:
@@ -192,6 +193,7 @@ def _copy_out(client: Client, source: _Remote, destination: str, options: _Optio
         directory, name = local, "" if contents else name if name not in {"", ".."} else source.vm
     else:
         _require_place(destination, is_directory, os.path.lexists(local), f"mkdir -p {destination}")
+        local = _followed(local)
         directory, name = local.parent, local.name
     if not directory.is_dir():
         raise failed("INVALID_ARGUMENT", f"{directory}: no such directory here", f"mkdir -p {directory}")
@@ -200,6 +202,17 @@ def _copy_out(client: Client, source: _Remote, destination: str, options: _Optio
     if progress.entries != archive.end.entries:
         raise failed("GUEST_PROTOCOL", f"{archive.end.entries} entries were sent, {progress.entries} arrived")
     _tell_left_out(left_out.files, left_out.attributes + archive.end.attributes_left_out)
+
+
+def _followed(path: Path) -> Path:
+    """The file that a path stands for: a symbolic link's target, whether that is there or not."""
+    try:
+        path.stat()  # asks the kernel, which may forbid to follow a stranger's link; see protected_symlinks in proc(5)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise failed("SYMLINK_REFUSED", f"{path}: {error.strerror}") from error
+    return path.resolve() if path.is_symlink() else path
 
 
 def _means_contents(path: str) -> bool:
@@ -214,8 +227,8 @@ def _require_place(path: str, is_directory: bool, is_there: bool, remedy: str) -
         raise failed("NOT_A_DIRECTORY", f"{path}: no such directory", remedy)
 
 
-def _stat(client: Client, place: _Remote, options: _Options, *, follow: bool) -> guest_pb2.FileInfo | None:
-    request = guest_pb2.StatFileRequest(vm=place.vm, path=place.path, follow=follow, user=options.user)
+def _stat(client: Client, target: _Remote, options: _Options, *, follow: bool) -> guest_pb2.FileInfo | None:
+    request = guest_pb2.StatFileRequest(vm=target.vm, **place(target.path), follow=follow, user=options.user)
     try:
         return client.call(request, guest_pb2.StatFileResponse).file
     except CliError as error:
@@ -224,8 +237,13 @@ def _stat(client: Client, place: _Remote, options: _Options, *, follow: bool) ->
         raise
 
 
-def _begin_copy_in(client: Client, vm: str, directory: str, options: _Options) -> "Upload[guest_pb2.CopyInResponse]":
-    start = guest_pb2.CopyInStart(vm=vm, path=directory, preserve_owners=options.archive, user=options.user)
+def _begin_copy_in(
+    client: Client, vm: str, directory: str, name: str, options: _Options
+) -> "Upload[guest_pb2.CopyInResponse]":
+    """`name`: of what is made in the directory; a symbolic link there is followed. Empty: as the archive has it."""
+    start = guest_pb2.CopyInStart(
+        vm=vm, **place(directory), name=to_bytes(name), preserve_owners=options.archive, user=options.user
+    )
     call = client.begin(guest_pb2.CopyInRequest(start=start), guest_pb2.CopyInResponse, last=False)
     return Upload(client, call, guest_pb2.CopyInRequest)
 
@@ -234,7 +252,7 @@ class _Archive:
     """The pieces of a guest's archive; `end` is what it held, once all came."""
 
     def __init__(self, client: Client, source: _Remote, options: _Options, *, contents: bool) -> None:
-        request = guest_pb2.CopyOutRequest(vm=source.vm, path=source.path, user=options.user, contents=contents)
+        request = guest_pb2.CopyOutRequest(vm=source.vm, **place(source.path), user=options.user, contents=contents)
         self._call = client.begin(request, guest_pb2.CopyOutResponse)
         self.end = guest_pb2.CopyOutEnd()
 

@@ -11,6 +11,7 @@ import typer
 from ingle.cli import completion
 from ingle.cli.client import connect
 from ingle.cli.errors import failed, printable
+from ingle.cli.guest_files import new_place, place
 from ingle.cli.jsonable import Json, enum_name, to_json
 from ingle.cli.lazy import Group, examples, new_app
 from ingle.cli.options import AsJson, Size, VmReference, as_option
@@ -78,7 +79,7 @@ def cat(
     With --json that and the file's facts are part of one object; its `content` is text, or base64 for what is no
     UTF-8, as `encoding` says."""
     request = guest_pb2.ReadFileRequest(
-        vm=vm, path=path, offset=offset, max_bytes=max_bytes or 0, max_lines=lines, user=user
+        vm=vm, **place(path), offset=offset, max_bytes=max_bytes or 0, max_lines=lines, user=user
     )
     kept: list[bytes] = []
     take = kept.append if json else sys.stdout.buffer.write
@@ -92,7 +93,7 @@ def cat(
     if end is None:
         raise failed("GUEST_PROTOCOL", "the call ended without the end of the file")
     if json:
-        print_json({**to_json(end), **_text_or_base64(b"".join(kept))})
+        print_json({**to_json(end), "file": _facts(end.file), **_text_or_base64(b"".join(kept))})
     elif end.truncated:
         tell(f"ingle: there is more, from --offset {end.next_offset}")
 
@@ -115,7 +116,7 @@ def write(
 ) -> None:
     """Write stdin to a file, which is replaced as a whole or not at all."""
     start = guest_pb2.WriteFileStart(
-        vm=vm, path=path, mode=mode, owner=owner, parents=parents, append=append, user=user
+        vm=vm, **place(path), mode=mode, owner=owner, parents=parents, append=append, user=user
     )
     with connect() as client:
         call = client.begin(guest_pb2.WriteFileRequest(start=start), guest_pb2.WriteFileResponse, last=False)
@@ -124,14 +125,14 @@ def write(
             upload.write(data)
         info = upload.finish().file
     if json:
-        print_json(to_json(info))
+        print_json(_facts(info))
 
 
 @app.command(epilog=examples("ingle vm file ls web /etc", "ingle vm file ls --json web /srv"))
 def ls(vm: VmReference, path: Path = ".", user: User = "", json: AsJson = False) -> None:
     """List a directory, sorted by name. Alias: list."""
     entries: list[guest_pb2.FileInfo] = []
-    request = guest_pb2.ListDirectoryRequest(vm=vm, path=path, user=user)
+    request = guest_pb2.ListDirectoryRequest(vm=vm, **place(path), user=user)
     with connect() as client:
         while True:
             page = client.call(request, guest_pb2.ListDirectoryResponse)
@@ -140,7 +141,7 @@ def ls(vm: VmReference, path: Path = ".", user: User = "", json: AsJson = False)
                 break
             request.page_token = page.next_page_token
     if json:
-        print_json([to_json(entry) for entry in entries])
+        print_json([_facts(entry) for entry in entries])
         return
     rows = (
         (
@@ -164,11 +165,11 @@ def stat(
     json: AsJson = False,
 ) -> None:
     """Describe a file."""
-    request = guest_pb2.StatFileRequest(vm=vm, path=path, follow=follow, user=user)
+    request = guest_pb2.StatFileRequest(vm=vm, **place(path), follow=follow, user=user)
     with connect() as client:
         info = client.call(request, guest_pb2.StatFileResponse).file
     if json:
-        print_json(to_json(info))
+        print_json(_facts(info))
         return
     typer.echo(
         fields(
@@ -194,7 +195,7 @@ def rm(
 ) -> None:
     """Remove a file, an empty directory, or a symbolic link itself."""
     with connect() as client:
-        request = guest_pb2.RemoveRequest(vm=vm, path=path, recursive=recursive, user=user)
+        request = guest_pb2.RemoveRequest(vm=vm, **place(path), recursive=recursive, user=user)
         client.call(request, guest_pb2.RemoveResponse)
 
 
@@ -209,11 +210,11 @@ def mkdir(
     json: AsJson = False,
 ) -> None:
     """Make a directory."""
-    request = guest_pb2.MakeDirectoryRequest(vm=vm, path=path, mode=mode, owner=owner, parents=parents, user=user)
+    request = guest_pb2.MakeDirectoryRequest(vm=vm, **place(path), mode=mode, owner=owner, parents=parents, user=user)
     with connect() as client:
         info = client.call(request, guest_pb2.MakeDirectoryResponse).file
     if json:
-        print_json(to_json(info))
+        print_json(_facts(info))
 
 
 @app.command(epilog=examples("ingle vm file mv web /srv/new /srv/current", "ingle vm file mv --force web a b"))
@@ -226,7 +227,8 @@ def mv(
 ) -> None:
     """Rename a file or directory."""
     with connect() as client:
-        request = guest_pb2.RenameRequest(vm=vm, path=path, new_path=new_path, replace=force, user=user)
+        request = guest_pb2.RenameRequest(vm=vm, **place(path), replace=force, user=user)
+        request.MergeFrom(new_place(new_path))
         client.call(request, guest_pb2.RenameResponse)
 
 
@@ -235,6 +237,11 @@ def _text_or_base64(content: bytes) -> dict[str, Json]:
         return {"content": content.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:
         return {"content": b64encode(content).decode(), "encoding": "base64"}
+
+
+def _facts(info: guest_pb2.FileInfo) -> dict[str, Json]:
+    """The mode as chmod(1) takes it: JSON has no octal numbers."""
+    return {**to_json(info), "mode": f"{info.mode:04o}"}
 
 
 def _mode_text(info: guest_pb2.FileInfo) -> str:
