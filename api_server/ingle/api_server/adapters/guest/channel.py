@@ -157,7 +157,7 @@ class Channel:
         self, request: agent_pb2.Request, result: str, timeout_seconds: float
     ) -> tuple[agent_pb2.HelloOk, agent_pb2.Response]:
         """One question, one answer of the kind `result`."""
-        async with answer_within(self._endpoint.address, timeout_seconds):
+        async with answer_within(self._endpoint.address, min(timeout_seconds, self._patience.answer_seconds)):
             connection = await self._connect(request)
             try:
                 greeting = await hello(connection)
