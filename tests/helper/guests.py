@@ -118,7 +118,7 @@ class Echo:
 
     @staticmethod
     def _converse(connection: socket.socket, peer: tuple[str, int]) -> None:
-        with connection:
+        with connection, suppress(OSError):
             while data := connection.recv(2048):
                 connection.sendall(_answer(peer, data))
 

@@ -50,8 +50,11 @@ def publish(
     host_port: int,
     vm_port: int,
     protocol: "pb.Protocol.ValueType" = pb.PROTOCOL_TCP,
+    address: str = "",
 ) -> pb.PublishedPort:
-    port = pb.PublishedPort(vm_id=vm(owner), slot=slot, protocol=protocol, host_port=host_port, vm_port=vm_port)
+    port = pb.PublishedPort(
+        vm_id=vm(owner), slot=slot, protocol=protocol, host_port=host_port, vm_port=vm_port, address=address
+    )
     helper.stub.PublishPort(pb.PublishPortRequest(port=port))
     return port
 
@@ -174,6 +177,23 @@ def test_a_published_port_is_the_vms_from_everywhere(
         assert ask(outside, HOST, 8080, kind, timeout=SOON) is None
 
 
+def test_a_port_published_at_one_address_is_the_vms_there_alone(helper: Helper, outside: Namespace) -> None:
+    helper.namespace.run(*"ip address add 192.0.2.3/24 dev uplink".split())
+    with helper.guest(2, 1) as guest, helper.guest(3, 2) as other, echo(guest.namespace, 80), echo(other.namespace, 80):
+        for address, there, elsewhere in (HOST, HOST, "192.0.2.3"), (HOST6, HOST6, HOST):
+            port = publish(helper, 1, 2, 8080, 80, address=address)
+            assert ask(outside, there, 8080) is not None
+            assert ask(outside, elsewhere, 8080, timeout=SOON) is None
+            assert [each.address for each in helper.stub.List(pb.ListRequest()).ports] == [address]
+            helper.stub.UnpublishPort(pb.UnpublishPortRequest(port=port))
+            assert ask(outside, there, 8080, timeout=SOON) is None
+        publish(helper, 1, 2, 8080, 80, address=HOST)
+        publish(helper, 2, 3, 8080, 80, address="192.0.2.3")
+        with pytest.raises(Exception, match=f"8080/tcp is published for VM {vm(1)}"):
+            publish(helper, 2, 3, 8080, 80)
+        assert ask(outside, "192.0.2.3", 8080) == OUTSIDE
+
+
 def test_withdrawing_a_port_cuts_its_connections_and_leaves_its_twin(helper: Helper, outside: Namespace) -> None:
     with helper.guest(2) as guest, echo(guest.namespace, 80):
         first, second = publish(helper, 1, 2, 8080, 80), publish(helper, 1, 2, 8081, 80)
@@ -202,8 +222,10 @@ def test_a_port_is_one_vms_and_never_one_that_the_host_serves(helper: Helper) ->
     with pytest.raises(Exception, match=f"8080/tcp is published for VM {vm(1)}"):
         publish(helper, 2, 3, 8080, 80)
     for kind, protocol in (TCP, pb.PROTOCOL_TCP), (UDP, pb.PROTOCOL_UDP):
-        with echo(helper.namespace, 9090, kind), pytest.raises(Exception, match="serves port 9090"):
-            publish(helper, 1, 2, 9090, 80, protocol)
+        with echo(helper.namespace, 9090, kind):
+            for address in ("", HOST):
+                with pytest.raises(Exception, match="serves port 9090"):
+                    publish(helper, 1, 2, 9090, 80, protocol, address)
         publish(helper, 1, 2, 9090, 80, protocol)
     with pytest.raises(Exception, match="port 80 of the host; the policy allows 1024 to 65535"):
         publish(helper, 1, 2, 80, 80)

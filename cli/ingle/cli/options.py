@@ -69,21 +69,32 @@ def parse_environment(assignments: Iterable[str]) -> dict[str, str]:
     return environment
 
 
+_PUBLISHED = re.compile(
+    r"(((?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<host_port>[0-9]{1,5}):)?(?P<vm_port>[0-9]{1,5})(/(?P<protocol>tcp|udp))?"
+)
+
+
 def parse_published(ports: Iterable[str]) -> "list[PublishedPort]":
-    """[HOST_PORT:]VM_PORT[/tcp|/udp]; without HOST_PORT it is the same on both sides."""
+    """[[ADDRESS:]HOST_PORT:]VM_PORT[/tcp|/udp]; without HOST_PORT it is the same on both sides."""
     from ingle.v1.vm_pb2 import PROTOCOL_TCP, PROTOCOL_UDP, PublishedPort  # noqa: PLC0415 - only few commands need it
 
     protocols = {"": PROTOCOL_TCP, "tcp": PROTOCOL_TCP, "udp": PROTOCOL_UDP}
     published = []
     for text in ports:
-        numbers, _, protocol = text.partition("/")
-        host_port, _, vm_port = numbers.rpartition(":")
-        both = (host_port or vm_port, vm_port)
-        if protocol not in protocols or not all(re.fullmatch(r"[0-9]{1,5}", number) for number in both):
+        found = _PUBLISHED.fullmatch(text)
+        if found is None:
             raise typer.BadParameter(
-                f"{text!r}: give [HOST_PORT:]VM_PORT[/udp], e.g. 8080:80", param_hint="'--publish' / '-p'"
+                f"{text!r}: give [[ADDRESS:]HOST_PORT:]VM_PORT[/udp], e.g. 8080:80, 127.0.0.1:8080:80 or [::1]:8080:80",
+                param_hint="'--publish' / '-p'",
             )
-        published.append(PublishedPort(host_port=int(both[0]), vm_port=int(both[1]), protocol=protocols[protocol]))
+        published.append(
+            PublishedPort(
+                address=(found["address"] or "").strip("[]"),
+                host_port=int(found["host_port"] or found["vm_port"]),
+                vm_port=int(found["vm_port"]),
+                protocol=protocols[found["protocol"] or ""],
+            )
+        )
     return published
 
 
@@ -139,8 +150,8 @@ Publish = Annotated[
     typer.Option(
         "--publish",
         "-p",
-        metavar="[HOST:]PORT[/udp]",
-        help="Let every address of the host have a port of the guest (repeatable), e.g. 8080:80.",
+        metavar="[[ADDRESS:]HOST:]PORT[/udp]",
+        help="Let every address of the host, or one, have a port of the guest (repeatable), e.g. 8080:80.",
     ),
 ]
 StopTimeout = Annotated[

@@ -114,7 +114,13 @@ class Firewall:
         for family, address in ("4", self._addresses.ipv4(port.slot)), ("6", self._addresses.ipv6(port.slot)):
             if address is not None:
                 service = f"{port.protocol.value} . {port.host_port}"
-                yield Element("inet", f"ports{family}", f"{service} : {address} . {port.vm_port}")
+                if not port.address:
+                    yield Element("inet", f"ports{family}", f"{service} : {address} . {port.vm_port}")
+                elif (":" in port.address) == (family == "6"):
+                    place = f"{port.address} . {service}"
+                    yield Element("inet", f"places{family}", f"{place} : {address} . {port.vm_port}")
+                else:
+                    continue
                 yield Element("inet", f"open{family}", f"{address} . {port.protocol.value} . {port.vm_port}")
 
     def _tables(self) -> str:

@@ -99,24 +99,22 @@ def _as_json(resource: Resource) -> list[str | int]:
             return ["tap", slot, vm]
         case Nat(slot):
             return ["nat", slot]
-        case Published(protocol, host_port, slot, vm_port):
-            return ["port", protocol.value, host_port, slot, vm_port]
+        case Published(protocol, host_port, slot, vm_port, address):
+            return ["port", protocol.value, host_port, slot, vm_port, address]
         case Device(vm, image, size):
             return ["device", vm, image, size]
 
 
 def _of_json(value: list[Any]) -> Resource:
     match value:
-        case ["network", int(number)]:  # as an earlier version wrote it
-            return Network(number)
-        case ["network", int(number), int(dns_port)]:
-            return Network(number, dns_port)
+        case ["network", int(number), *dns_port]:  # which earlier versions did not have
+            return Network(number, *dns_port)
         case ["tap", int(slot), str(vm)]:
             return Tap(slot, vm)
         case ["nat", int(slot)]:
             return Nat(slot)
-        case ["port", str(protocol), int(host_port), int(slot), int(vm_port)]:
-            return Published(Protocol(protocol), host_port, slot, vm_port)
+        case ["port", str(protocol), int(host_port), int(slot), int(vm_port), *address]:  # neither this
+            return Published(Protocol(protocol), host_port, slot, vm_port, *address)
         case ["device", str(vm), str(image), int(size)]:
             return Device(vm, image, size)
     raise ValueError(f"{value} is nothing that a journal holds")

@@ -47,4 +47,5 @@ def port_message(port: Published, state: State) -> pb.PublishedPort:
         protocol=_PROTOCOLS[port.protocol],
         host_port=port.host_port,
         vm_port=port.vm_port,
+        address=port.address,
     )

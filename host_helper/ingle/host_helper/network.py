@@ -41,7 +41,7 @@ class NetworkPart:
         if any(isinstance(resource, (Nat, Published)) for resource in added):
             self._check_forwarding()
         for resource in added:
-            if isinstance(resource, Published) and is_served(resource.protocol, resource.host_port):
+            if isinstance(resource, Published) and is_served(resource.protocol, resource.host_port, resource.address):
                 name = f"{resource.host_port}/{resource.protocol.value}"
                 raise InUse(f"a program of the host serves port {name}", "take another port")
 

@@ -3,7 +3,7 @@
 import os
 import socket
 import struct
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ingle.host_helper.errors import KernelRefused
 from ingle.host_helper.state import Protocol
@@ -23,14 +23,20 @@ _MESSAGE = struct.Struct("=BBBB2s2s16s")
 _SERVING = {Protocol.TCP: (socket.IPPROTO_TCP, 1 << 10), Protocol.UDP: (socket.IPPROTO_UDP, 1 << 7)}
 
 
-def is_served(protocol: Protocol, port: int) -> bool:
-    """Whether a program serves the port, at any address but the loopback's. Raises KernelRefused."""
+def is_served(protocol: Protocol, port: int, at: str = "") -> bool:
+    """Whether a program serves the port at that address, or at any but the loopback's. Raises KernelRefused."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
         return any(
-            not ip_address(address).is_loopback
+            _is_at(ip_address(address), at)
             for family in (socket.AF_INET, socket.AF_INET6)
             for address in _served(netlink, family, protocol, port)
         )
+
+
+def _is_at(address: IPv4Address | IPv6Address, at: str) -> bool:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return not address.is_loopback and (not at or address.is_unspecified or str(address) == at)
 
 
 def _served(netlink: socket.socket, family: int, protocol: Protocol, port: int) -> list[bytes]:

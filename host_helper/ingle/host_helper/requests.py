@@ -4,7 +4,8 @@ Raises InvalidRequest that says what is wrong and what is allowed, before anythi
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from ipaddress import ip_address
 
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.errors import InvalidRequest
@@ -131,12 +132,16 @@ class Validator:
             raise InvalidRequest("this helper serves devices", "ask the one for the network")
 
     @staticmethod
-    def _check_unique(resources: Iterable[Resource]) -> None:
+    def _check_unique(resources: Sequence[Resource]) -> None:
         seen: set[tuple[str, ...]] = set()
         for resource in resources:
             if resource.key in seen:
                 raise InvalidRequest(f"{resource}: wanted twice")
             seen.add(resource.key)
+        ports = [resource for resource in resources if isinstance(resource, Published)]
+        for number, port in enumerate(ports):
+            if any(port.meets(other) for other in ports[:number]):
+                raise InvalidRequest(f"{port}: that port of the host is wanted twice")
 
     @staticmethod
     def _vm(text: str) -> str:
@@ -169,7 +174,7 @@ class Validator:
             )
         if not 1 <= message.vm_port <= 65535:
             raise InvalidRequest(f"port {message.vm_port} of the VM; 1 to 65535 are allowed")
-        return vm, Published(protocol, message.host_port, slot, message.vm_port)
+        return vm, Published(protocol, message.host_port, slot, message.vm_port, _address(message.address))
 
     def _owner(self, uid: int) -> int:
         if uid != self._policy.uid and uid not in self._policy.vm_uids:
@@ -194,6 +199,28 @@ def _dns_port(number: int) -> int:
     if number != 0 and not 1024 <= number <= 65535:
         raise InvalidRequest(f"port {number} for DNS; 1024 to 65535 are allowed, and 0 for where it is")
     return number
+
+
+def _address(text: str) -> str:
+    """Of the host, and one at which something can be published."""
+    if not text:
+        return ""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        address = None
+    if (
+        address is None
+        or str(address) != text
+        or address.is_loopback
+        or address.is_unspecified
+        or address.is_multicast
+        or "%" in text
+    ):
+        raise InvalidRequest(
+            f"address {_shown(text)}; one of the host's but loopback is allowed, in its shortest form, or none for all"
+        )
+    return text
 
 
 def _file(number: "pb.VmFile.ValueType") -> VmFile:

@@ -71,13 +71,21 @@ class Published:
     host_port: int
     slot: int
     vm_port: int
+    address: str = ""
+    """Empty: every one of the host's."""
 
     @property
     def key(self) -> tuple[str, ...]:
-        return ("port", self.protocol.value, str(self.host_port))
+        return ("port", self.protocol.value, str(self.host_port), self.address)
+
+    def meets(self, other: "Published") -> bool:
+        """Whether some packet would be for both."""
+        same = (self.protocol, self.host_port) == (other.protocol, other.host_port)
+        return same and (not self.address or not other.address or self.address == other.address)
 
     def __str__(self) -> str:
-        return f"port {self.host_port}/{self.protocol.value} to {self.vm_port} of {self.slot}"
+        at = f" at {self.address}" if self.address else ""
+        return f"port {self.host_port}/{self.protocol.value}{at} to {self.vm_port} of {self.slot}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +152,6 @@ class State:
         """A VM's device."""
         found = self.get("device", vm)
         return found if isinstance(found, Device) else None
-
-    def published(self, protocol: Protocol, host_port: int) -> Published | None:
-        """Whose a port of the host is."""
-        found = self.get("port", protocol.value, str(host_port))
-        return found if isinstance(found, Published) else None
 
     def all(self, kind: type[Kind]) -> list[Kind]:
         """Every resource of a kind."""

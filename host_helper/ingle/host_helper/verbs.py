@@ -125,8 +125,9 @@ class PublishPort:
 
     def edit(self, state: State, policy: Policy) -> State:
         _own(state, self.vm, self.port.slot)
-        present = state.published(self.port.protocol, self.port.host_port)
-        if present is not None and present != self.port:
+        for present in state.all(Published):
+            if not present.meets(self.port) or present == self.port:
+                continue
             owner = state.tap(present.slot)
             raise InUse(
                 f"port {self.port.host_port}/{self.port.protocol.value} is published for VM {owner and owner.vm}",

@@ -44,17 +44,35 @@ def test_fields_leave_out_what_is_empty() -> None:
 
 
 def test_published_ports() -> None:
-    ports = parse_published(["80", "8080:80", "5353:53/udp", "1:2/tcp"])
-    assert [(port.host_port, port.vm_port, port.protocol) for port in ports] == [
-        (80, 80, vm_pb2.PROTOCOL_TCP),
-        (8080, 80, vm_pb2.PROTOCOL_TCP),
-        (5353, 53, vm_pb2.PROTOCOL_UDP),
-        (1, 2, vm_pb2.PROTOCOL_TCP),
+    texts = ["80", "8080:80", "5353:53/udp", "1:2/tcp", "127.0.0.1:8080:80", "[::1]:8080:80/udp", "0.0.0.0:1:2"]
+    assert [(port.address, port.host_port, port.vm_port, port.protocol) for port in parse_published(texts)] == [
+        ("", 80, 80, vm_pb2.PROTOCOL_TCP),
+        ("", 8080, 80, vm_pb2.PROTOCOL_TCP),
+        ("", 5353, 53, vm_pb2.PROTOCOL_UDP),
+        ("", 1, 2, vm_pb2.PROTOCOL_TCP),
+        ("127.0.0.1", 8080, 80, vm_pb2.PROTOCOL_TCP),
+        ("::1", 8080, 80, vm_pb2.PROTOCOL_UDP),
+        ("0.0.0.0", 1, 2, vm_pb2.PROTOCOL_TCP),
     ]
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "a", "80:", "80:b", "-1:80", "80/sctp", "1:2:3", "127.0.0.1:80:80", "123456"]
+    "text",
+    [
+        "",
+        ":",
+        "a",
+        "80:",
+        "80:b",
+        "-1:80",
+        "80/sctp",
+        "example:1:2",
+        "127.0.0.1:80",
+        "127.0.0.1::80",
+        "::1:80:80",
+        "[::1]80",
+        "123456",
+    ],
 )
 def test_what_is_no_published_port(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="8080:80"):

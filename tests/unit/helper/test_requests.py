@@ -100,6 +100,18 @@ def test_a_port_that_the_policy_does_not_allow_is_refused(host_port: int) -> Non
         refused(pb.Change(publish_port=pb.PublishPortRequest(port=port)))
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "2001:DB8::1", "fe80::1%eth0", '1 } x "', "1.2.3"],
+)
+def test_what_is_no_address_to_publish_at_is_refused(address: str) -> None:
+    for taken in ("192.0.2.1", "2001:db8::1", ""):
+        port = pb.PublishedPort(vm_id=VM, slot=2, protocol=pb.PROTOCOL_TCP, host_port=8080, vm_port=80, address=taken)
+        NETWORK.verb(pb.Change(publish_port=pb.PublishPortRequest(port=port)))
+    port.address = address
+    refused(pb.Change(publish_port=pb.PublishPortRequest(port=port)))
+
+
 @pytest.mark.parametrize("uid", [0, 1, 4241, 4999, 5010, 2**31, 2**32 - 1])
 def test_no_uid_but_the_policys_gets_a_file(uid: int) -> None:
     refused(pb.Change(chown_vm_file=pb.ChownVmFileRequest(vm_id=VM, file=pb.VM_FILE_COW, uid=uid)))

@@ -119,6 +119,6 @@ def test_a_vm_in_a_shared_network_gets_the_tap_and_nothing_of_the_hosts_user() -
 
 
 def test_published_ports_are_forwarded_by_the_vmm_of_a_network_of_its_own() -> None:
-    ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP))
+    ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP, "127.0.0.1"))
     arguments = argv(replace(PLAN, vm=replace(PLAN.vm, ports=ports)), vsock=True)
-    assert values(arguments, "-netdev") == ["user,id=net,ipv6=off,hostfwd=tcp::8080-:80,hostfwd=udp::5353-:53"]
+    assert values(arguments, "-netdev") == ["user,id=net,ipv6=off,hostfwd=tcp::8080-:80,hostfwd=udp:127.0.0.1:5353-:53"]

@@ -25,13 +25,15 @@ def check_path(path: Path, remedy: str) -> None:
         )
 
 
-def check_port(port: int, kind: socket.SocketKind) -> None:
-    """Raise Conflict(IN_USE) when another socket of that kind has the port, HostProblem when it can't be ours."""
-    with socket.socket(socket.AF_INET, kind) as probe:
+def check_port(address: str, port: int, kind: socket.SocketKind) -> None:
+    """Raise Conflict(IN_USE) when another socket of that kind has the port, HostProblem when it can't be ours.
+
+    "" is every address."""
+    with socket.socket(_family(address), kind) as probe:
         if kind is socket.SOCK_STREAM:  # as a server does: connections that have ended are no hindrance
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("", port))
+            probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise Conflict(
@@ -39,6 +41,41 @@ def check_port(port: int, kind: socket.SocketKind) -> None:
                     f"port {port} of the host is in use",
                     f"choose another, or see: ss -lnp | grep :{port}",
                 ) from None
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise HostProblem(
+                    Reason.PORT_REFUSED, f"{address} is no address of this host", "see: ip -brief address"
+                ) from None
             raise HostProblem(
                 Reason.PORT_REFUSED, f"port {port} of the host: {error.strerror}", "choose one from 1024 on"
             ) from None
+
+
+def held(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """A socket that has the port, so that nobody else gets it, and does nothing with it. "" is every address, of IPv6
+    too where there is any. Raises OSError."""
+    if not address and socket.has_ipv6:
+        try:
+            return _bound("::", port, kind)
+        except OSError as error:
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                raise
+    return _bound(address, port, kind)
+
+
+def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    family = _family(address)
+    # Without SO_REUSEADDR: with it whoever has it too could bind beside a socket that doesn't listen.
+    bound = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the least there is, for what nobody reads
+        bound.bind((address, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

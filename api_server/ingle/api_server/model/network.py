@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
 
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.ids import NAME_RULE, is_dns_label
@@ -36,14 +37,37 @@ class Protocol(Enum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublishedPort:
-    """`vm_port` of the guest, reached at `host_port` of the host's addresses."""
+    """`vm_port` of the guest, reached at `host_port` of the host's addresses, or at one of them."""
 
     host_port: int
     vm_port: int
     protocol: Protocol = Protocol.TCP
+    address: str = ""
+    """Empty: every one."""
 
     def __str__(self) -> str:
-        return f"{self.host_port}:{self.vm_port}/{self.protocol.value}"
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}{address and ':'}{self.host_port}:{self.vm_port}/{self.protocol.value}"
+
+    def meets(self, other: "PublishedPort") -> bool:
+        """Whether some packet would be for both."""
+        same = (self.host_port, self.protocol) == (other.host_port, other.protocol)
+        return same and (not self.address or not other.address or self.address == other.address)
+
+
+def published_address(text: str) -> str:
+    """The address that `text` is, in the one way to write it; empty for every one. Raises InvalidArgument."""
+    if not text:
+        return ""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise InvalidArgument(
+            f"address {text!r}: one of this host's is allowed, as 127.0.0.1", "-p 127.0.0.1:8080:80"
+        ) from None
+    if address.is_multicast or getattr(address, "scope_id", None):
+        raise InvalidArgument(f"address {text}: nothing can be published there", "-p 127.0.0.1:8080:80")
+    return "" if address.is_unspecified else str(address)
 
 
 def gateway_of(address: str) -> str:
@@ -60,15 +84,23 @@ def check_network(name: str) -> None:
         raise InvalidArgument(f"network {name!r}: a network's name is a DNS label, {NAME_RULE}", "--network backend")
 
 
-def check_ports(ports: Sequence[PublishedPort]) -> None:
-    """Raise InvalidArgument unless all can be published side by side."""
-    taken: set[tuple[int, Protocol]] = set()
-    for port in ports:
+def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
+    """Raise InvalidArgument unless all can be published side by side, for a VM in that network."""
+    for number, port in enumerate(ports):
         if not (1 <= port.host_port <= 65535 and 1 <= port.vm_port <= 65535):
             raise InvalidArgument(f"published port {port}: 1 to 65535 is allowed", "-p 8080:80")
-        if (port.host_port, port.protocol) in taken:
+        if any(port.meets(other) for other in ports[:number]):
             raise InvalidArgument(f"port {port.host_port}/{port.protocol.value} of the host is published twice")
-        taken.add((port.host_port, port.protocol))
+        if network == USER_NETWORK and ":" in port.address:
+            raise InvalidArgument(
+                f"published port {port}: a VM in a network of its own is reached at IPv4 addresses only",
+                f"-p 127.0.0.1:{port.host_port}:{port.vm_port}",
+            )
+        if network not in {"", USER_NETWORK} and port.address and ip_address(port.address).is_loopback:
+            raise InvalidArgument(
+                f"published port {port}: in a network that VMs share nothing is published on the host's loopback",
+                "--network user; or publish nothing, and see: ingle vm forward --help",
+            )
 
 
 def check_nat(network: str, nat: bool | None) -> None:

@@ -79,7 +79,7 @@ class VmSpec:
         if self.disk_bytes is not None and not 0 < self.disk_bytes <= MOST_DISK:
             raise InvalidArgument(f"disk size {self.disk_bytes}: 1 byte to 16 TiB is allowed", "--disk-size 8G")
         check_env(self.env)
-        check_ports(self.ports)
+        check_ports(self.ports, self.network)
         if self.network:
             check_network(self.network)
             check_nat(self.network, self.nat)

@@ -19,7 +19,7 @@ from ingle.api_server.model.guest import (
     Stdout,
 )
 from ingle.api_server.model.limits import Resource, ResourceLimit, check_limits, check_umask
-from ingle.api_server.model.network import Protocol, PublishedPort
+from ingle.api_server.model.network import Protocol, PublishedPort, published_address
 from ingle.api_server.model.operation import Failure, Operation, Stage
 from ingle.api_server.model.spec import VmChange, VmSpec, check_env
 from ingle.api_server.model.vm import Acceleration, Image, Init, Kernel, Vm, VmState
@@ -122,13 +122,16 @@ def vm_spec(message: vm_pb2.VmSpec) -> VmSpec:
 
 
 def _published(port: PublishedPort) -> vm_pb2.PublishedPort:
-    return vm_pb2.PublishedPort(host_port=port.host_port, vm_port=port.vm_port, protocol=_PROTOCOLS[port.protocol])
+    return vm_pb2.PublishedPort(
+        host_port=port.host_port, vm_port=port.vm_port, protocol=_PROTOCOLS[port.protocol], address=port.address
+    )
 
 
 def _published_port(message: vm_pb2.PublishedPort) -> PublishedPort:
     if message.protocol not in _PROTOCOLS_BACK:
         raise InvalidArgument(f"protocol {message.protocol}: TCP or UDP is allowed")
-    return PublishedPort(message.host_port, message.vm_port, _PROTOCOLS_BACK[message.protocol])
+    address = published_address(message.address)
+    return PublishedPort(message.host_port, message.vm_port, _PROTOCOLS_BACK[message.protocol], address)
 
 
 def vm_change(request: vm_pb2.UpdateVmRequest) -> VmChange:

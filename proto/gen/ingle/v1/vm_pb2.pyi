@@ -297,26 +297,32 @@ Global___Vm: _TypeAlias = Vm  # noqa: Y015
 
 @_typing.final
 class PublishedPort(_message.Message):
-    """A port of the guest that every address of the host has too."""
+    """A port of the guest that the host has too."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_PORT_FIELD_NUMBER: _builtins.int
     VM_PORT_FIELD_NUMBER: _builtins.int
     PROTOCOL_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     host_port: _builtins.int
     vm_port: _builtins.int
     protocol: Global___Protocol.ValueType
+    address: _builtins.str
+    """One of the host's, IPv4 or IPv6; empty, or 0.0.0.0: every one. In a network that VMs share no loopback, in one of the
+    VM's own no IPv6.
+    """
     def __init__(
         self,
         *,
         host_port: _builtins.int = ...,
         vm_port: _builtins.int = ...,
         protocol: Global___Protocol.ValueType = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_port", b"host_port", "protocol", b"protocol", "vm_port", b"vm_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "host_port", b"host_port", "protocol", b"protocol", "vm_port", b"vm_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

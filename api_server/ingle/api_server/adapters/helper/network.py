@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ingle.api_server.adapters.helper.calls import PATIENCE_SECONDS, Calls
+from ingle.api_server.adapters.helper.held import HeldPorts
 from ingle.api_server.host.forwarding import SYSCTLS, forwards_ipv6
 from ingle.api_server.model.errors import IngleError, Reason
 from ingle.api_server.model.network import DNS_PORT, SLOTS_PER_NETWORK, Protocol
@@ -22,6 +23,7 @@ class HelperNetwork:
         self._calls = Calls(socket, "ingle-helper", patience)
         self._sysctls = sysctls
         self._dns_ports: dict[int, int] = {}
+        self._held = HeldPorts()
 
     async def problem(self) -> str:
         try:
@@ -41,6 +43,7 @@ class HelperNetwork:
             ]
         )
         made = await self._calls.make(lambda helper: helper.Apply, request)
+        self._held.hold(vm)
         (network,), (tap,) = made.networks, made.taps
         return Link(
             tap.interface,
@@ -61,6 +64,7 @@ class HelperNetwork:
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
         await self._calls.make(lambda helper: helper.DeleteTap, pb.DeleteTapRequest(vm_id=vm_id, slot=slot))
+        self._held.release(vm_id)
         try:
             empty = pb.DeleteNetworkRequest(network=slot // SLOTS_PER_NETWORK)
             await self._calls.make(lambda helper: helper.DeleteNetwork, empty)
@@ -77,6 +81,7 @@ class HelperNetwork:
         )
         await self._calls.make(lambda helper: helper.Reconcile, wanted)
         self._dns_ports.clear()
+        self._held.only(vms)
 
 
 def _slot(vm: Vm) -> int:
@@ -92,6 +97,7 @@ def _ports(vm: Vm) -> list[pb.PublishedPort]:
             protocol=_PROTOCOLS[port.protocol],
             host_port=port.host_port,
             vm_port=port.vm_port,
+            address=port.address,
         )
         for port in vm.ports
     ]

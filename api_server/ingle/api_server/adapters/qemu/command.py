@@ -115,7 +115,9 @@ def _network(plan: LaunchPlan, *, vsock: bool) -> list[str]:
             *("-device", f"virtio-net-device,netdev=net,mac={plan.link.mac}"),
         ]
     agent = () if vsock else (f"hostfwd=tcp:127.0.0.1:0-:{AGENT_PORT}",)
-    published = (f"hostfwd={port.protocol.value}::{port.host_port}-:{port.vm_port}" for port in plan.vm.ports)
+    published = (
+        f"hostfwd={port.protocol.value}:{port.address}:{port.host_port}-:{port.vm_port}" for port in plan.vm.ports
+    )
     return [
         *("-netdev", ",".join(("user,id=net,ipv6=off", *agent, *published))),
         *("-device", "virtio-net-device,netdev=net"),

@@ -73,7 +73,7 @@ class QemuEngine:
         require(BINARY)
         sockets.check_path(paths.control_socket, "set XDG_RUNTIME_DIR to a shorter directory and restart the server")
         for port in ports:
-            sockets.check_port(port.host_port, _SOCKET_KINDS[port.protocol])
+            sockets.check_port(port.address, port.host_port, _SOCKET_KINDS[port.protocol])
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
         self.check(plan.paths, plan.vm.ports)

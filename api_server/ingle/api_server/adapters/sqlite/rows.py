@@ -97,7 +97,7 @@ def vm_columns(vm: Vm) -> dict[str, Any]:
         "disk_bytes": vm.disk_bytes,
         "created_at": micros(vm.created_at),
         "env": json.dumps(dict(vm.env)),
-        "ports": json.dumps([(port.host_port, port.vm_port, port.protocol.value) for port in vm.ports]),
+        "ports": json.dumps([(each.host_port, each.vm_port, each.protocol.value, each.address) for each in vm.ports]),
         "network": vm.network,
         "slot": vm.slot,
         "nat": int(vm.nat),
@@ -113,7 +113,8 @@ def vm_columns(vm: Vm) -> dict[str, Any]:
 @lru_cache(maxsize=1024)
 def _ports_of(column: str) -> tuple[PublishedPort, ...]:
     return tuple(
-        PublishedPort(host_port, vm_port, Protocol(protocol)) for host_port, vm_port, protocol in json.loads(column)
+        PublishedPort(host_port, vm_port, Protocol(protocol), *address)  # which earlier versions did not have
+        for host_port, vm_port, protocol, *address in json.loads(column)
     )
 
 

@@ -56,7 +56,8 @@ def list_vms(
 
 def _published(port: vm_pb2.PublishedPort) -> str:
     protocol = "/udp" if port.protocol == vm_pb2.PROTOCOL_UDP else ""
-    return f"{port.host_port}:{port.vm_port}{protocol}"
+    address = f"[{port.address}]" if ":" in port.address else port.address
+    return f"{address}{address and ':'}{port.host_port}:{port.vm_port}{protocol}"
 
 
 @app.command(epilog=examples("ingle vm show web", "ingle vm show --json web"))

@@ -441,7 +441,7 @@ Global___SetNatResponse: _TypeAlias = SetNatResponse  # noqa: Y015
 
 @_typing.final
 class PublishedPort(_message.Message):
-    """The host's port is the VM's port, on every address of the host but loopback."""
+    """The host's port is the VM's port, on every address of the host but loopback, or on one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -450,11 +450,14 @@ class PublishedPort(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
     VM_PORT_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
     slot: _builtins.int
     protocol: Global___Protocol.ValueType
     host_port: _builtins.int
     vm_port: _builtins.int
+    address: _builtins.str
+    """As RFC 5952 and dotted decimals write it; empty: every one."""
     def __init__(
         self,
         *,
@@ -463,10 +466,11 @@ class PublishedPort(_message.Message):
         protocol: Global___Protocol.ValueType = ...,
         host_port: _builtins.int = ...,
         vm_port: _builtins.int = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_port", b"host_port", "protocol", b"protocol", "slot", b"slot", "vm_id", b"vm_id", "vm_port", b"vm_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "host_port", b"host_port", "protocol", b"protocol", "slot", b"slot", "vm_id", b"vm_id", "vm_port", b"vm_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
