@@ -1,8 +1,9 @@
 module ingle.dev/guest_agent
 
-go 1.24.0
+go 1.24.2
 
 require (
+	github.com/charmbracelet/x/ansi v0.11.7
 	golang.org/x/sys v0.40.0
 	google.golang.org/protobuf v1.36.12
 )

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -16,6 +17,7 @@ from ingle.cli.output import tell
 from ingle.v1.guest_pb2 import AttachSessionRequest, AttachSessionResponse, AttachSessionStart
 
 _READ_SIZE = 1 << 12
+_HOLD_SECONDS = 0.3  # for a key that may be the first of those that mean us
 _LEAVING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)  # from elsewhere: keys go to the guest
 
 
@@ -83,6 +85,7 @@ class _Attachment:
         start.size.CopyFrom(tty.terminal_size() or start.size)
         self._call = client.begin(AttachSessionRequest(start=start), AttachSessionResponse, last=False)
         self._keys = tty.KeyWatch(detach_keys)
+        self._held_until = 0.0
         self._output: Output | None = None
         self._end: _End | None = None
         self._resized = False
@@ -164,7 +167,7 @@ class _Attachment:
             poller.register(self._output.fd, select.POLLOUT)
         if self._call.raw.can_send:
             poller.register(tty.STDIN, select.POLLIN)
-        for fd, _ in poller.poll():
+        for fd, _ in poller.poll(self._held_milliseconds()):
             if fd == self._wake_read:
                 os.read(fd, 512)
             elif fd == tty.STDIN:
@@ -173,6 +176,12 @@ class _Attachment:
                 self._write_output()
             else:
                 self._connection.receive()
+        if self._held_milliseconds() == 0 and self._call.raw.can_send:
+            self._call.send(AttachSessionRequest(input=self._keys.release()))
+
+    def _held_milliseconds(self) -> float | None:
+        """How long keys are still held back; None when there are none."""
+        return max(0.0, self._held_until - time.monotonic()) * 1000 if self._keys.holds else None
 
     def _read_keys(self) -> None:
         try:
@@ -184,6 +193,7 @@ class _Attachment:
         if not typed:
             raise _Left(signal.SIGHUP)
         passed, detach = self._keys.feed(typed)
+        self._held_until = time.monotonic() + _HOLD_SECONDS
         if passed:
             self._call.send(AttachSessionRequest(input=passed))
         if detach:

@@ -80,18 +80,36 @@ def _parse_key(key: str) -> int:
 
 
 class KeyWatch:
-    """Looks for a sequence of keys in what is typed. Those that may still become it are held back, as docker does."""
+    """Looks for a sequence of keys in what is typed.
+
+    Those that may still become it are held back for a moment, so that the guest does not see what is meant for us. Then
+    they are for the guest: Ctrl-P of a shell acts by itself. The sequence is one however slowly it is typed."""
 
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
-        self._held = b""
+        self._begun = b""
+        self._passed = 0  # of what has begun
+
+    @property
+    def holds(self) -> bool:
+        """Whether `release` has something for the guest."""
+        return self._passed < len(self._begun)
+
+    def release(self) -> bytes:
+        """What was held back."""
+        held = self._begun[self._passed :]
+        self._passed = len(self._begun)
+        return held
 
     def feed(self, typed: bytes) -> tuple[bytes, bool]:
         """What is meant for the guest, and whether the sequence was completed (what follows it is dropped)."""
-        seen = self._held + typed
+        seen = self._begun + typed
         if self._keys and self._keys in seen:
-            self._held = b""
-            return seen[: seen.index(self._keys)], True
-        held = next(size for size in range(len(self._keys), -1, -1) if seen.endswith(self._keys[:size]))
-        self._held = self._keys[:held]
-        return seen[: len(seen) - held], False
+            meant = seen[self._passed : seen.index(self._keys)]
+            self._begun, self._passed = b"", 0
+            return meant, True
+        begun = next(size for size in range(len(self._keys), -1, -1) if seen.endswith(self._keys[:size]))
+        over = len(seen) - begun
+        meant = seen[self._passed : over]
+        self._begun, self._passed = seen[over:], max(0, self._passed - over)
+        return meant, False

@@ -2,9 +2,11 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/command"
@@ -139,7 +141,7 @@ func TestAStalledViewerDoesNotHoldTheSessionUpAndGoesOnWithAReplay(t *testing.T)
 		t.Fatal(err)
 	}
 	until(t, viewer, "y")
-	for !ended(session) {
+	for !ends(session, "end\r\n") {
 		time.Sleep(time.Millisecond)
 	}
 	event, _ := viewer.Next(make([]byte, scrollback))
@@ -148,11 +150,11 @@ func TestAStalledViewerDoesNotHoldTheSessionUpAndGoesOnWithAReplay(t *testing.T)
 	}
 }
 
-// ended tells whether the last of the output is in the ring.
-func ended(session *Session) bool {
+// ends tells whether that is the last of the output so far.
+func ends(session *Session, text string) bool {
 	session.mutex.Lock()
 	defer session.mutex.Unlock()
-	return strings.HasSuffix(string(content(&session.output)), "end\r\n")
+	return strings.HasSuffix(string(content(&session.output)), text)
 }
 
 func TestWhatIsSaidBeforeAttachingIsReplayedAndWhatIsSaidAfterIsNot(t *testing.T) {
@@ -178,4 +180,27 @@ func TestAViewerWhoReadsMissesNothing(t *testing.T) {
 	if lines := strings.Count(said, "\r\n"); lines < 100000 {
 		t.Errorf("%d lines", lines)
 	}
+}
+
+// A full-screen program with half a character where the ring begins, that draws anew when it is told to.
+const fullScreen = `printf '\033[?1049h\033[?2004h\033[?25l\033[7m'
+trap 'stty size; echo drawn' WINCH
+i=0; while [ $i -lt 3000 ]; do printf '\033[1;1Häöü€ä\033[1m%d\033[22m' $i; printf '€€€€€€€€€€'; i=$((i+1)); done
+echo ready; while :; do sleep 0.05; done`
+
+func TestWhoComesBackLateFindsTheTerminalAsItWas(t *testing.T) {
+	session := create(t, registry(t), "editor", fullScreen)
+	for !ends(session, "ready\r\n") {
+		time.Sleep(time.Millisecond)
+	}
+	viewer := attach(t, session, false)
+	buffer := make([]byte, scrollback)
+	event, length := viewer.Next(buffer)
+	said := string(buffer[:length])
+	_, rest, found := strings.Cut(said, "\x1b[?1049h\x1b[?25l\x1b[?2004h\x1b[7m")
+	if first, _ := utf8.DecodeRuneInString(rest); event != Replay || !found || first == utf8.RuneError {
+		t.Errorf("event %d begins with %q", event, said[:60])
+	}
+	rows := fmt.Sprintf("%d %d\r\ndrawn", size.Rows, size.Columns)
+	until(t, viewer, rows)
 }

@@ -23,6 +23,8 @@ const (
 	patience = time.Second
 	// outputGrace is how long output is waited for after the program ended while another process holds the terminal.
 	outputGrace = 500 * time.Millisecond
+	// redrawGrace is how long a program may take to say something after its terminal has changed its size.
+	redrawGrace = 500 * time.Millisecond
 	// readSize is more than a terminal gives at once.
 	readSize = 16 * 1024
 )
@@ -59,6 +61,7 @@ type Session struct {
 	size    command.Size
 	viewer  *Viewer
 	active  time.Time
+	redraws bool // it is being told to
 	over    bool
 }
 
@@ -176,6 +179,37 @@ func (s *Session) resize(size command.Size) error {
 	}
 	s.size = size
 	return s.terminal.Resize(size)
+}
+
+// redraw has the program draw all anew, as it does for a terminal of another size; where the size is what it was, many do
+// nothing. So it is another one until they have said something. The session is locked.
+func (s *Session) redraw() {
+	if s.redraws || s.over {
+		return
+	}
+	other := s.size
+	if other.Rows--; other.Rows == 0 {
+		other.Rows = 2
+	}
+	if s.terminal.Resize(other) != nil {
+		return
+	}
+	s.redraws = true
+	said := s.output.end
+	go func() {
+		for deadline := time.Now().Add(redrawGrace); time.Now().Before(deadline); time.Sleep(redrawGrace / 25) {
+			s.mutex.Lock()
+			over := s.over || s.output.end != said
+			s.mutex.Unlock()
+			if over {
+				break
+			}
+		}
+		s.mutex.Lock()
+		defer s.mutex.Unlock()
+		s.redraws = false
+		_ = s.resize(s.size)
+	}()
 }
 
 func (s *Session) end() {

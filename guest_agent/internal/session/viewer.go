@@ -4,6 +4,7 @@ import (
 	"os"
 
 	"ingle.dev/guest_agent/internal/command"
+	"ingle.dev/guest_agent/internal/display"
 )
 
 // Event is what a viewer gets next.
@@ -27,6 +28,7 @@ type Viewer struct {
 	// The rest is the session's to lock.
 	place   int64 // of the next byte to take
 	replay  bool  // what comes next doesn't follow what came last
+	shown   bool  // it was given something already
 	stalled bool  // it took nothing for so long that the session doesn't wait for it
 	ending  Event // Stolen or Left, once done is closed
 	done    chan struct{}
@@ -43,27 +45,47 @@ func (v *Viewer) Next(buffer []byte) (Event, int) {
 	s := v.session
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	for !v.isDone() && v.place == s.output.end && !s.over {
-		s.changed.Wait()
+	for {
+		for !v.isDone() && v.place == s.output.end && !s.over {
+			s.changed.Wait()
+		}
+		if v.isDone() {
+			return v.ending, 0
+		}
+		if v.place < s.output.start() {
+			v.place, v.replay = s.output.start(), true
+		}
+		if v.place == s.output.end {
+			return Over, 0
+		}
+		event, size := Output, 0
+		if v.replay {
+			event, size = Replay, v.set(buffer)
+		}
+		read := s.output.read(v.place, buffer[size:])
+		v.place += int64(read)
+		v.replay, v.stalled, v.shown = false, false, true
+		s.changed.Broadcast()
+		if size+read > 0 {
+			return event, size + read
+		}
 	}
-	if v.isDone() {
-		return v.ending, 0
+}
+
+// set goes to where a replay can begin, and copies what sets the viewer's terminal for it. Where output was lost, what
+// is drawn may be as well: then the program shall draw it anew.
+func (v *Viewer) set(buffer []byte) int {
+	s := v.session
+	var setting []byte
+	if v.shown {
+		setting = display.Renew()
 	}
-	if v.place < s.output.start() {
-		v.place, v.replay = s.output.start(), true
+	restored, place := s.output.replay()
+	v.place = place
+	if shown := s.output.display(); s.output.start() > 0 && (!v.shown || shown.Alternate()) {
+		s.redraw()
 	}
-	if v.place == s.output.end {
-		return Over, 0
-	}
-	event := Output
-	if v.replay {
-		event = Replay
-	}
-	size := s.output.read(v.place, buffer)
-	v.place += int64(size)
-	v.replay, v.stalled = false, false
-	s.changed.Broadcast()
-	return event, size
+	return copy(buffer, append(setting, restored...))
 }
 
 // Resize sets the size of the terminal, unless somebody else has it now.

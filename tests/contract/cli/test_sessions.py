@@ -200,6 +200,15 @@ async def test_a_client_that_is_killed_loses_nothing(ingle: Ingle) -> None:
         await say(child, "echo again-$x", "again-kept\r\n")
 
 
+async def test_the_first_of_the_detach_keys_acts_by_itself_and_still_begins_the_sequence(ingle: Ingle) -> None:
+    with shell(ingle, "web") as child:
+        await say(child, "stty -echo -icanon; echo $((6 * 7)); head -c 1 | od -c", "42\r\n")
+        child.send("\x10")
+        await expect(child, "020")
+        child.send("\x11")
+        assert (await ended(child))[0] == 0
+
+
 async def test_other_detach_keys_and_those_that_are_none(ingle: Ingle) -> None:
     with shell(ingle, "--detach-keys", "ctrl-a,d", "web") as child:
         child.send("echo a\x10\x11b-$((6 * 7))\r")  # ctrl-p recalls, ctrl-q is nothing: neither leaves

@@ -36,5 +36,16 @@ def test_the_sequence_is_found_however_it_is_cut(typed: list[bytes], passed: byt
     assert (b"".join(data for data, _ in results), results[-1][1]) == (passed, detached)
 
 
+def test_a_key_that_is_held_too_long_goes_to_the_guest_and_still_begins_the_sequence() -> None:
+    watch = KeyWatch(b"\x10\x11")
+    assert watch.feed(b"a\x10") == (b"a", False)
+    assert (watch.holds, watch.release(), watch.holds) == (True, b"\x10", False)
+    assert watch.feed(b"\x10") == (b"", False)
+    assert watch.release() == b"\x10"
+    assert watch.feed(b"b\x10") == (b"b", False)
+    assert watch.release() == b"\x10"
+    assert watch.feed(b"\x11c") == (b"", True)
+
+
 def test_without_keys_everything_passes() -> None:
     assert KeyWatch(b"").feed(b"\x10\x11") == (b"\x10\x11", False)
