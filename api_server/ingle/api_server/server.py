@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from ingle.api_server import doctor
 from ingle.api_server.application import application
 from ingle.api_server.config import Config, Paths, private_directory
 from ingle.api_server.gate import Callers, open_gate
@@ -51,6 +52,8 @@ async def serve(config: Config) -> None:
     try:
         async with application(config, stopping.set) as app:
             await app.recovery.run()
+            if (strays := doctor.stray_check(config)).status != "pass":
+                log.error("%s; to end them: %s", strays.detail, strays.remedy)
             await app.owners.take_up()
             interceptor = CallInterceptor()
             calls = interceptor.calls

@@ -1,6 +1,10 @@
 """What the doctor finds, and what it says to do about it."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,33 @@ async def test_a_state_directory_that_can_not_be_made_is_told_with_what_to_set(t
     assert check.status == "fail"
     assert f"{tmp_path}/some is no directory" in check.detail
     assert "XDG_STATE_HOME" in check.remedy
+
+
+@contextmanager
+def vmm(vms: Path, vm_id: str) -> Iterator[int]:
+    """The pid of a process that looks like the VM's."""
+    directory = vms / vm_id
+    directory.mkdir(parents=True)
+    code = "import time; print(flush=True); time.sleep(60)"
+    argv = [sys.executable, "-c", code, "-name", f"ingle-{vm_id}"]
+    with subprocess.Popen(argv, cwd=directory, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+async def test_a_vm_that_the_database_does_not_know_is_told_with_what_ends_it(tmp_path: Path) -> None:
+    """As when ingle.db was deleted: nothing else would ever say that it runs."""
+    assert (await findings(tmp_path))["unknown VMs"].status == "pass"
+    ours, others = tmp_path / "some/state/ingle/vms", tmp_path / "other/state/ingle/vms"
+    with vmm(ours, "0123456789ab") as pid, vmm(others, "ba9876543210"):
+        check = (await findings(tmp_path))["unknown VMs"]
+    assert check.status == "warn"
+    assert check.detail.startswith(f"0123456789ab (pid {pid}): running")
+    assert check.remedy.startswith(f"kill {pid}  #")
 
 
 async def test_a_directory_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ import sys
 from dataclasses import asdict
 
 from ingle.api_server.config import Config
-from ingle.api_server.doctor.host import host_checks
+from ingle.api_server.doctor.host import host_checks, stray_check
 from ingle.api_server.doctor.system import system_checks
 from ingle.api_server.model.check import Check
 
-__all__ = ["Check", "examine", "main"]
+__all__ = ["Check", "examine", "main", "stray_check"]
 
 
 def main(config: Config, *, as_json: bool) -> int:

@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ingle.api_server.adapters.sqlite import check_database
+from ingle.api_server.adapters.qemu import vmms_below
+from ingle.api_server.adapters.sqlite import check_database, recorded_vms
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
 from ingle.api_server.host import rootlike, sockets, tool
@@ -17,6 +18,7 @@ from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.spec import GIB, size_text
 
 _LEAST_FREE = 2 * GIB
+_TOLD = 5
 
 _KVM = Path("/dev/kvm")
 _KVM_CREATE_VM = 0xAE01  # linux/kvm.h
@@ -42,6 +44,7 @@ async def host_checks(config: Config) -> list[Check]:
         _directory("state directory", paths.state, _for_directory("XDG_STATE_HOME", config)),
         _directory("cache directory", paths.cache, _for_directory("XDG_CACHE_HOME", config)),
         await in_thread(_database, config),
+        await in_thread(stray_check, config),
         _space(config),
         _socket_path(paths.runtime / "vms" / ("0" * 12) / "vmm.sock"),
     ]
@@ -60,6 +63,7 @@ def _programs() -> tuple[str, ...]:
         "mke2fs",
         "e2fsck",
         "debugfs",
+        "prlimit",
         "setpriv",
         "unshare",
     )
@@ -101,6 +105,20 @@ def _database(config: Config) -> Check:
     if not path.exists():
         return Check("database", "pass", f"{path} will be created")
     return _attempt("database", lambda: check_database(path))
+
+
+def stray_check(config: Config) -> Check:
+    """VMs that run and that the database does not know: it was deleted, or replaced by an older one."""
+    name, paths = "unknown VMs", config.paths
+    known = recorded_vms(paths.database)
+    strays = {} if known is None else {vm: pid for vm, pid in vmms_below(paths.vms).items() if vm not in known}
+    if not strays:
+        return Check(name, "pass", "every VM that runs is in the database")
+    told = ", ".join(f"{vm} (pid {pid})" for vm, pid in sorted(strays.items())[:_TOLD])
+    more = f" and {len(strays) - _TOLD} more" if len(strays) > _TOLD else ""
+    detail = f"{told}{more}: running, and the database does not know them; their disks are below {paths.vms}"
+    kill = " ".join([*(["sudo"] if config.system else []), "kill", *map(str, sorted(strays.values()))])
+    return Check(name, "warn", detail, f"{kill}  # ends them, and leaves their disks")
 
 
 async def _user_namespace(config: Config) -> Check:

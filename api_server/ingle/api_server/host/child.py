@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from ingle.api_server.host.tool import Tools
+from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model import errors
 
 R = TypeVar("R")
@@ -48,9 +48,9 @@ async def in_child(tools: Tools, function: Callable[..., R], source: Path, *argu
     return answer
 
 
-def limited(seconds: int = 3600) -> tuple[str, ...]:
-    """What to put before a tool that reads what a caller sent."""
-    return ("prlimit", f"--as={4 << 30}", f"--cpu={seconds}", "--core=0", "--")
+def limited(program: str) -> tuple[str, ...]:
+    """The beginning of a command that reads what a caller sent. Raises HostProblem(DEPENDENCY_MISSING)."""
+    return ("prlimit", f"--as={4 << 30}", "--cpu=3600", "--core=0", "--", require(program))
 
 
 def _main() -> int:

@@ -88,7 +88,7 @@ class Kernels:
         (base / "lib" / "modules" / release).symlink_to(directory)
         # Whether depmod looks in lib or in usr/lib depends on how it was built.
         (base / "usr").symlink_to(".")
-        said = await self._tools.run([*limited(), "depmod", "--dry-run", "--basedir", base, release])
+        said = await self._tools.run([*limited("depmod"), "--dry-run", "--basedir", base, release])
         index = scratch / "modules.dep"
         await in_thread(index.write_bytes, said)
         return index

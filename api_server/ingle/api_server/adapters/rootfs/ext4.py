@@ -76,7 +76,7 @@ async def repair(tools: Tools, image: Path) -> None:
     """Replay the journal and mend what needs no decision. Raises BadFile(IMAGE_INVALID) when that is not enough."""
     try:
         # 1: errors were corrected; see e2fsck(8).
-        await tools.run([*limited(), "e2fsck", "-f", "-p", image], accept=(0, 1))
+        await tools.run([*limited("e2fsck"), "-f", "-p", image], accept=(0, 1))
     except ToolFailed as error:
         raise bad(f"the ext4 image is corrupt: {error.message}", "e2fsck -f IMAGE") from error
 

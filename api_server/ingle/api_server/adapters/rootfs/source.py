@@ -79,7 +79,7 @@ class RootFileSystems:
         report("making the ext4 image", None)
         image = into / "rootfs.ext4"
         make = ext4.make_command(content, tree, image)
-        await self._tools.run([*limited(), *_may_own(), "sh", "-e", "-c", _UNPACK_THEN, "sh", archive, tree, *make])
+        await self._tools.run([*_may_own(), *limited("sh"), "-e", "-c", _UNPACK_THEN, "sh", archive, tree, *make])
         await ext4.set_xattrs(self._tools, image, content.xattrs, scratch)
 
     async def _in_child(self, function: Callable[..., R], source: Path, *arguments: Path) -> R:

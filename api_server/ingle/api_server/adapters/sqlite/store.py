@@ -275,6 +275,17 @@ def check_database(path: Path) -> str:
     return f"schema {version} of {len(MIGRATIONS)}, {count} VMs"
 
 
+def recorded_vms(path: Path) -> set[str] | None:
+    """Ids of all VMs; none where there is no database, and None where it can't be read."""
+    if not path.exists():
+        return set()
+    try:
+        with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
+            return {row[0] for row in db.execute("SELECT id FROM vms")}
+    except sqlite3.Error:
+        return None
+
+
 async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     uri = path.as_uri() + ("?mode=ro" if read_only else "")
     try:
