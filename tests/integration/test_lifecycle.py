@@ -124,6 +124,15 @@ def test_a_taken_name_is_refused_and_nothing_is_stored(server: Server, vm: vm_pb
     assert len(server.list()) == count
 
 
+def test_the_least_memory_that_is_allowed_boots_and_less_is_refused(server: Server) -> None:
+    error = refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(memory_bytes=64 * 2**20)))
+    assert "needs at least" in error.message
+    least = int(error.remedy.removeprefix("--memory ").removesuffix("M")) * 2**20
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(memory_bytes=least))).vm
+    assert server.run(vm.id, "echo", "enough") == (0, b"enough\n", b"")
+    server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
+
+
 def test_a_disk_smaller_than_the_image_is_refused(server: Server) -> None:
     spec = vm_pb2.VmSpec(disk_bytes=10 * MIB)
     assert "--disk-size" in refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=spec)).remedy

@@ -1,6 +1,8 @@
 """The state machine, and the rules a wish must keep."""
 
 import itertools
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -8,8 +10,17 @@ from hypothesis import strategies as st
 
 from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
 from ingle.api_server.model.ids import is_dns_label, is_vm_id, new_op_id, new_vm_id, new_vm_name
-from ingle.api_server.model.spec import GIB, MIB, Defaults, HostLimits, VmSpec, size_text, whole_sectors
-from ingle.api_server.model.vm import VmState, check_move
+from ingle.api_server.model.spec import (
+    GIB,
+    MIB,
+    Defaults,
+    HostLimits,
+    VmSpec,
+    check_memory_holds,
+    size_text,
+    whole_sectors,
+)
+from ingle.api_server.model.vm import Kernel, VmState, check_move
 
 LEGAL = {
     (VmState.CREATING, VmState.STOPPED),
@@ -56,6 +67,8 @@ def test_only_legal_moves_are_allowed(old: VmState, new: VmState) -> None:
         (VmSpec(name="-x"), "DNS label"),
         (VmSpec(name="a" * 64), "DNS label"),
         (VmSpec(name="a.b"), "DNS label"),
+        (VmSpec(name="localhost"), "/etc/hosts"),
+        (VmSpec(name="ip6-localhost"), "/etc/hosts"),
         (VmSpec(env={"A=B": "c"}), "letters, digits"),
         (VmSpec(env={"": "c"}), "letters, digits"),
         (VmSpec(env={"A": "b\0c"}), "NUL"),
@@ -70,6 +83,16 @@ def test_what_is_out_of_range_is_refused_with_what_is_allowed(spec: VmSpec, allo
 def test_the_edges_of_every_range_are_allowed() -> None:
     VmSpec(name="a", vcpus=1, memory_bytes=64 * MIB, disk_bytes=1).checked(HOST)
     VmSpec(name="a" * 63, vcpus=4, memory_bytes=8 * GIB, disk_bytes=16 * 1024 * GIB).checked(HOST)
+
+
+def test_the_least_memory_is_what_the_kernel_boots_in() -> None:
+    kernel = Kernel("a" * 64, ("debian",), "6.1", 53881326, (), datetime.now(UTC), "a test")
+    with pytest.raises(InvalidArgument, match="kernel debian needs at least 96 MiB") as refused:
+        check_memory_holds(96 * MIB - 1, kernel)
+    assert refused.value.remedy == "--memory 96M"
+    check_memory_holds(96 * MIB, kernel)
+    with pytest.raises(InvalidArgument, match="192 MiB"):
+        check_memory_holds(96 * MIB, replace(kernel, size_bytes=150 * MIB))
 
 
 def test_zero_is_a_value_and_never_means_the_default() -> None:

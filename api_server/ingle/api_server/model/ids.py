@@ -5,6 +5,12 @@ import secrets
 
 NAME_RULE = "1 to 63 of a-z, 0-9 and '-', neither first nor last a '-'"
 
+RESERVED_NAMES = frozenset(
+    {"localhost", "localdomain", "broadcasthost", "ip6-localhost", "ip6-loopback", "ip6-localnet"}
+    | {"ip6-mcastprefix", "ip6-allnodes", "ip6-allrouters", "ip6-allhosts"}
+)
+"""Host names that mean something else everywhere; see hosts(5), and what Debian writes there."""
+
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _VM_ID = re.compile(r"[0-9a-f]{12}")
 _CATALOG_ID = re.compile(r"[0-9a-f]{12,64}")

@@ -12,7 +12,14 @@ from ingle.api_server.model.errors import Conflict, HostProblem, NotFound, Reaso
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.network import DEFAULT_NETWORK, USER_NETWORK
 from ingle.api_server.model.operation import OperationKind
-from ingle.api_server.model.spec import Defaults, HostLimits, VmSpec, check_disk_holds, whole_sectors
+from ingle.api_server.model.spec import (
+    Defaults,
+    HostLimits,
+    VmSpec,
+    check_disk_holds,
+    check_memory_holds,
+    whole_sectors,
+)
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm, VmState, check_move
 from ingle.api_server.operations.catalog import Images, Kernels
 from ingle.api_server.operations.fleet import Fleet
@@ -136,6 +143,8 @@ class StartVm:
         kernel = await self._kernels.present(spec.kernel)
         if image is not None:
             check_disk_holds(spec.disk_bytes or 0, image)
+        if kernel is not None:
+            check_memory_holds(spec.memory_bytes or 0, kernel)
         await self._check_name_free(spec.name)
         vm_id = new_vm_id()
         self._engine.check(self._files.paths(vm_id), spec.ports if start else ())
@@ -144,6 +153,7 @@ class StartVm:
             have_image = image or await self._images.pull(spec.image, progress)
             have_kernel = kernel or await self._kernels.pull(spec.kernel, progress)
             check_disk_holds(spec.disk_bytes or 0, have_image)
+            check_memory_holds(spec.memory_bytes or 0, have_kernel)
             vm = self._vm(vm_id, spec, backend, have_image, have_kernel)
             steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
             target = self._target(progress, vm, have_image, have_kernel)
@@ -172,6 +182,7 @@ class StartVm:
             self._engine.check(self._files.paths(vm_id), vm.ports)
             image = await self._store.image(vm.image_id)
             kernel = await self._store.kernel(vm.kernel_id)
+            check_memory_holds(vm.memory_bytes, kernel, f"ingle vm set {vm.name} --memory")
             target = self._target(progress, vm, image, kernel)
             return await self._run(self._pipelines.start, target, progress)
 

@@ -8,7 +8,7 @@ from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument,
 from ingle.api_server.model.guest import GuestConfiguration
 from ingle.api_server.model.network import check_nat
 from ingle.api_server.model.operation import OperationKind
-from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_name, size_text
+from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec, check_memory_holds, check_name, size_text
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.runner import Operations, Progress, Running
@@ -52,6 +52,8 @@ class UpdateVm:
             check_name(change.name)
         VmSpec(vcpus=change.vcpus, memory_bytes=change.memory_bytes, disk_bytes=change.disk_bytes).checked(self._limits)
         self._check(vm, change)
+        if change.memory_bytes is not None:
+            check_memory_holds(change.memory_bytes, await self._store.kernel(vm.kernel_id))
 
         async def work(progress: Progress) -> Vm:
             async with self._fleet.lock(vm.id):

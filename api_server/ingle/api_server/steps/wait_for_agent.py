@@ -4,7 +4,6 @@ import asyncio
 from shlex import quote
 
 from ingle.api_server.model.errors import GuestError, Reason, ToolFailed
-from ingle.api_server.model.vm import Kernel
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
 from ingle.api_server.steps.target import Start
@@ -12,6 +11,7 @@ from ingle.api_server.steps.target import Start
 _BOOT_SECONDS = 60.0
 _PING_SECONDS = 2.0
 _CONSOLE_TAIL_BYTES = 2000
+_NO_MEMORY = "deadlocked on memory"  # as the kernel says it when it panics for want of any
 
 
 class WaitForAgent:
@@ -33,11 +33,11 @@ class WaitForAgent:
             raise GuestError(
                 Reason.GUEST_UNREACHABLE,
                 f"the guest's agent did not answer in {_BOOT_SECONDS:.0f} s{self._console(target)}",
-                _remedy(target.kernel),
+                _remedy(target),
             ) from None
         except ToolFailed as error:
             message = f"{error.message}{self._console(target)}"
-            raise ToolFailed(error.reason, message, error.remedy or _remedy(target.kernel)) from error
+            raise ToolFailed(error.reason, message, error.remedy or _remedy(target, error.message)) from error
 
     async def _first_answer(self, target: Start) -> str:
         vmm = target.live_vmm
@@ -55,8 +55,11 @@ class WaitForAgent:
         return f"; its console ends with:\n{said}" if said else "; its console is empty"
 
 
-def _remedy(kernel: Kernel) -> str:
+def _remedy(target: Start, failure: str = "") -> str:
     """Distributions build as modules what a microVM needs: virtio's disk, network and vsock."""
+    kernel = target.kernel
+    if _NO_MEMORY in failure:
+        return f"--memory {2 * target.vm.memory_bytes // 2**20}M"
     if kernel.modules:
         return ""
     name = kernel.names[0] if kernel.names else "mine"

@@ -375,7 +375,7 @@ class VmSpec(_message.Message):
     vcpus: _builtins.int
     """1 to the host's. Unset: the default. An explicit 0 is an error."""
     memory_bytes: _builtins.int
-    """64 MiB to the host's memory."""
+    """64 MiB to the host's memory; and what the kernel boots in, which is 96 MiB for Debian's."""
     disk_bytes: _builtins.int
     """At least the image's size."""
     acceleration: Global___Acceleration.ValueType
