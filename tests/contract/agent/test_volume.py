@@ -147,7 +147,7 @@ async def test_a_gigabyte_passes_the_server_at_constant_memory(start_agent: Star
         "contract.one_vm",
         agent.path,
         tmp_path / "api.sock",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), *sys.path)))},
         stdout=asyncio.subprocess.PIPE,
     )
     try:
