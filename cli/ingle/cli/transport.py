@@ -8,6 +8,7 @@ is acknowledged when the application has taken it, so a slow reader slows the se
 """
 
 import base64
+import contextlib
 import select
 import socket
 import struct
@@ -22,14 +23,12 @@ from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
     Event,
-    RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
     StreamReset,
     TrailersReceived,
-    WindowUpdated,
 )
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 
 OK, CANCELLED, UNKNOWN, UNAVAILABLE, INTERNAL = 0, 1, 2, 14, 13
@@ -253,6 +252,8 @@ class Connection:
             data = self._socket.recv(_READ_SIZE)
             for event in self._h2.receive_data(data):
                 self._dispatch(event)
+            # Only now: h2 is at the end of what arrived already, where a stream whose window grew may have ended.
+            self._transmit_all()
         except BlockingIOError:
             return
         except (OSError, ProtocolError) as error:
@@ -285,7 +286,8 @@ class Connection:
     def reset(self, call: Call) -> None:
         """Tell the server that nobody waits for this call any more."""
         self._calls.pop(call.stream_id, None)
-        self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
+        with contextlib.suppress(StreamClosedError):  # what arrived with the event that we look at has ended it
+            self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
 
     def _lose(self, because: str) -> None:
         self._lost_because = because
@@ -310,8 +312,6 @@ class Connection:
             case StreamReset(stream_id=stream_id) if stream_id in self._calls:
                 code = getattr(event.error_code, "name", event.error_code)
                 self._calls.pop(stream_id).end(Status(UNAVAILABLE, f"the server gave the call up ({code})"))
-            case WindowUpdated() | RemoteSettingsChanged():
-                self._transmit_all()
 
 
 def _status(headers: dict[bytes, bytes]) -> Status | None:
