@@ -93,7 +93,9 @@ def converse(pieces: list[bytes], streams: int) -> list[tuple[list[bytes], int |
             connection.receive()
             _take_all(calls, taken)
         assert not connection.lost
-        return [(messages, call.status and call.status.code) for messages, call in zip(taken, calls, strict=True)]
+        return [
+            (messages, call.status.code if call.status else None) for messages, call in zip(taken, calls, strict=True)
+        ]
 
 
 def _drop_all(sock: socket.socket) -> None:
