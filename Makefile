@@ -18,8 +18,8 @@ run: deps ## Boot a microVM, run a command in it, delete it; the first time ever
 
 test: lint ## Lint, then all tests (real VMs), those of the lab last; ARGS="-k NAME" picks some and leaves out the lab
 	@scripts/go.sh test -C guest_agent ./...
-	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --ignore tests/lab $(ARGS)
-	@$(if $(ARGS),,$(BIN)/pytest tests/lab)
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --durations 15 --ignore tests/lab $(ARGS)
+	@$(if $(ARGS),,$(BIN)/pytest --durations 15 tests/lab)
 
 lint: test-deps ## Style, types, layers, contracts, generated code, scripts
 	@scripts/lint.sh

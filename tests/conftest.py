@@ -3,6 +3,8 @@
 import os
 import signal
 import tempfile
+import traceback
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,16 @@ import pytest
 # it becomes another program. Read when grpc is loaded, so it is set before any test is.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
-# A shell has its background jobs ignore these, and what is ignored is inherited: commands that a test interrupts, too.
-for _number in (signal.SIGINT, signal.SIGQUIT):
+
+def _survive(_number: int, _frame: object) -> None:
+    """A signal that was ignored when we began stays without effect here."""
+
+
+# What nohup or a shell's background job ignores is inherited by what a test starts and sends signals to; a handler is
+# not. Python itself ignores two, and has its children heed them.
+for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else _survive)
 
 _PREPARED = "INGLE_TESTS_PREPARED"
 
@@ -37,6 +45,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="measure what runs of ingle in the lab, and put coverage's data files into DIR",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure that can't be shown is one failure: the tests behind it run all the same."""
+    try:
+        return (yield)
+    except Exception as error:
+        assert call.when != "collect"
+        shown = "".join(traceback.format_exception(error))
+        return pytest.TestReport(
+            item.nodeid,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            "failed",
+            shown,
+            call.when,
+            duration=call.duration,
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:

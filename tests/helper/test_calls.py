@@ -1,6 +1,7 @@
 """What every call of the helper has in common: who may call, op_ids, the audit line, errors."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -21,19 +22,24 @@ OP_ID = "op-0123456789ab"
 CALL_AS = """
 import grpc, os, sys
 from ingle.helper.v1 import helper_pb2, helper_pb2_grpc
+def call(path):
+    try:
+        with grpc.insecure_channel("unix:" + path) as channel:
+            return helper_pb2_grpc.HelperServiceStub(channel).Ping(helper_pb2.PingRequest(), timeout=10).part
+    except grpc.RpcError as error:
+        return error.code().name
+call("/nonexistent")  # loads what grpc loads when it is used: the user below may not be let into this checkout
 uid = int(sys.argv[2])
 os.setgroups([]); os.setgid(uid); os.setuid(uid)
-channel = grpc.insecure_channel("unix:" + sys.argv[1])
-try:
-    print(helper_pb2_grpc.HelperServiceStub(channel).Ping(helper_pb2.PingRequest(), timeout=10).part)
-except grpc.RpcError as error:
-    print(error.code().name)
+print(call(sys.argv[1]))
 """
 
 
-def call_as(helper: Helper, uid: int) -> str:
+def call_as(helper: Helper, uid: int, packages: str = "") -> str:
+    """What a call by that user comes to. `packages`: a directory that is searched first."""
     argv = [sys.executable, "-c", CALL_AS, str(helper.socket), str(uid)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    environment = {**os.environ, "PYTHONPATH": packages}
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def test_ping_says_what_is_served(helper: Helper) -> None:
@@ -46,6 +52,14 @@ def test_the_api_servers_user_may_call_and_another_may_not(helper: Helper) -> No
     assert call_as(helper, UID) == str(pb.PART_NETWORK)
     assert call_as(helper, UID + 1) == "UNAVAILABLE"
     assert "connection refused" not in helper.said(), "the socket's mode came first"
+
+
+def test_a_checkout_that_others_may_not_enter_is_no_obstacle_to_these_tests(helper: Helper, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    assert grpc.__file__ is not None
+    shutil.copytree(Path(grpc.__file__).parent, private / "grpc", ignore=shutil.ignore_patterns("__pycache__"))
+    assert call_as(helper, UID, str(private)) == str(pb.PART_NETWORK)
 
 
 def test_another_user_is_refused_at_the_gate_even_where_modes_would_let_it_in(helper: Helper) -> None:
