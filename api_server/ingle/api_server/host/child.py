@@ -18,11 +18,11 @@ from ingle.api_server.model import errors
 R = TypeVar("R")
 
 MEMORY = 1536 << 20
-SECONDS = 120
-"""Of processor time, and as much again for each 100 MiB of input."""
+SECONDS = 20
+"""Of processor time, and as much again for each 16 MiB of input."""
 
 _REFUSED, _TOO_MUCH = 3, 4
-_A_PORTION = 100 << 20
+_A_PORTION = 16 << 20
 
 
 class TooMuch(Exception):

@@ -10,6 +10,7 @@ from ingle.api_server.adapters.rootfs.problem import bad
 
 _BLOCK = 4096
 _LONGEST_NAME = 4096  # PATH_MAX
+_DEEPEST = 256  # what is unpacked is also removed again, and by functions that call themselves
 _MOST_INODES = 1 << 30
 _MOST_BLOCKS = (16 << 40) // _BLOCK
 _MOST_XATTRS = _MOST_WAYS_OUT = 100_000
@@ -56,7 +57,7 @@ def of_archive(archive: Path) -> Contents:
     the root."""
     inodes = blocks = regular = 0
     xattrs: list[Xattr] = []
-    ways_out: set[PurePosixPath] = set()
+    ways_out = _WaysOut()
     try:
         with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
@@ -82,24 +83,55 @@ def of_archive(archive: Path) -> Contents:
     return Contents(inodes, blocks, tuple(xattrs))
 
 
-def _check_names(member: tarfile.TarInfo, ways_out: set[PurePosixPath]) -> None:
-    """Refuse names that lead out of the root, by themselves or through a symlink (`ways_out`: those seen so far)."""
+class _WaysOut:
+    """Symlinks that lead out of the root, as a tree of the parts of their names: a look takes as long as a name has
+    parts, however many links there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._root: dict[str, Any] = {}
+
+    def add(self, path: PurePosixPath) -> None:
+        """What is behind `path` is somewhere else."""
+        node = self._root
+        for part in path.parts:
+            node = node.setdefault(part, {})
+        self.count += "" not in node
+        node[""] = {}
+
+    def behind(self, path: PurePosixPath) -> bool:
+        """Whether one of the directories on the way to `path` is such a link."""
+        node = self._root
+        for part in path.parts[:-1]:
+            if part not in node:
+                return False
+            node = node[part]
+            if "" in node:
+                return True
+        return False
+
+
+def _check_names(member: tarfile.TarInfo, ways_out: _WaysOut) -> None:
+    """Refuse names that lead out of the root, by themselves or through a symlink (`ways_out`: those seen so far), and
+    those that no file has."""
     for name in (member.name, member.linkname) if member.islnk() else (member.name,):
         if len(name) > _LONGEST_NAME:
             raise bad(f"the archive has a name of {len(name)} characters; {_LONGEST_NAME} are allowed")
         path = PurePosixPath(name)
+        if len(path.parts) > _DEEPEST:
+            raise bad(f"the archive has a name of {len(path.parts)} parts; {_DEEPEST} are allowed")
         if _leads_out(path):
             raise bad(f"the archive has the name {name!r}; names must be relative and without '..'")
-        if not ways_out.isdisjoint(path.parents):
+        if ways_out.behind(path):
             raise bad(f"the archive's {name!r} is behind a symlink that leads out of it")
     if member.issym() and (len(member.linkname) > _LONGEST_NAME or _leads_out(PurePosixPath(member.linkname))):
         ways_out.add(PurePosixPath(member.name))
 
 
-def _check_bounds(inodes: int, blocks: int, xattrs: list[Xattr], ways_out: set[PurePosixPath]) -> None:
+def _check_bounds(inodes: int, blocks: int, xattrs: list[Xattr], ways_out: _WaysOut) -> None:
     if inodes > _MOST_INODES or blocks > _MOST_BLOCKS:
         raise bad("the archive holds more than an ext4 file system of 16 TiB")
-    if len(xattrs) > _MOST_XATTRS or len(ways_out) > _MOST_WAYS_OUT:
+    if len(xattrs) > _MOST_XATTRS or ways_out.count > _MOST_WAYS_OUT:
         raise bad(f"the archive has more than {_MOST_XATTRS} extended attributes, or links that lead out of it")
 
 
