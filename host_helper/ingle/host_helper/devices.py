@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ingle.helper.v1 import helper_pb2 as pb
-from ingle.host_helper import loop
+from ingle.host_helper import changes, loop
 from ingle.host_helper.chown import check_regular, state_file
 from ingle.host_helper.dm import SECTOR, DeviceMapper, Target
 from ingle.host_helper.errors import HelperError, InUse, InvalidRequest, KernelRefused
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 _NODES = Path("/dev/ingle")
 _UUID = "INGLE-"
 _NAME = re.compile(r"ingle-([0-9a-f]{12})(-base)?")
-_CHUNK_SECTORS = 8
 _ROOTFS = "rootfs.ext4"
 
 
@@ -54,10 +53,10 @@ def base_table(image_device: str, image_size: int, size: int) -> list[Target]:
     return table if image == all_of_it else [*table, Target(image, all_of_it - image, "zero", "")]
 
 
-def snapshot_table(base: int, changes: str, size: int) -> list[Target]:
+def snapshot_table(base: int, cow: str, size: int) -> list[Target]:
     """Persistent, and able to say that it overflowed: Documentation/admin-guide/device-mapper/snapshot.rst."""
     origin = f"{os.major(base)}:{os.minor(base)}"
-    return [Target(0, size // SECTOR, "snapshot", f"{origin} {changes} PO {_CHUNK_SECTORS}")]
+    return [Target(0, size // SECTOR, "snapshot", f"{origin} {cow} PO {changes.CHUNK_SECTORS}")]
 
 
 def state_of(status: str) -> tuple["pb.SnapshotState.ValueType", int, int]:
@@ -148,10 +147,10 @@ class DevicesPart:
 
     def _create(self, device: Device) -> None:
         name, base = name_of(device.vm), base_of(device.vm)
-        with self._image_loop(device) as (image, size), self._changes(device) as changes:
+        with self._image_loop(device) as (image, size), self._changes(device, own=True) as file:
             self._mapper.create(base, _UUID + base, base_table(image.device, size, device.size), read_only=True)
             try:
-                with loop.attached(changes, f"ingle-vm-{device.vm}", read_only=False) as cow:
+                with loop.attached(file, f"ingle-vm-{device.vm}", read_only=False) as cow:
                     table = snapshot_table(self._mapper.device(base), cow.device, device.size)
                     self._mapper.create(name, _UUID + name, table)
             except BaseException:
@@ -162,15 +161,15 @@ class DevicesPart:
         """The same loop devices under longer tables; writes wait for the moment that it takes."""
         name, base = name_of(device.vm), base_of(device.vm)
         (snapshot,) = self._mapper.table(name)
-        changes = snapshot.parameters.split()[1]
+        cow = snapshot.parameters.split()[1]
         image = self._mapper.table(base)[0]
-        loop.grown(changes)
+        loop.grown(cow)
         self._mapper.suspend(name)
         try:
             image_device = image.parameters.split()[0]
             base_now = base_table(image_device, image.length * SECTOR, device.size)
             self._mapper.load(base, base_now, read_only=True)
-            self._mapper.load(name, snapshot_table(self._mapper.device(base), changes, device.size))
+            self._mapper.load(name, snapshot_table(self._mapper.device(base), cow, device.size))
         except BaseException:
             self._mapper.resume(name)
             raise
@@ -219,15 +218,23 @@ class DevicesPart:
                 yield fresh, size
 
     @contextmanager
-    def _changes(self, device: Device) -> Iterator[int]:
+    def _changes(self, device: Device, *, own: bool = False) -> Iterator[int]:
+        """The VM's file of changes; `own`: until the kernel has read it, for whoever asked could change it."""
+        what = f"{VmFile.COW.value} of VM {device.vm}"
         with state_file(self._policy, f"vms/{device.vm}/{VmFile.COW.value}", os.O_RDWR | os.O_NONBLOCK) as file:
-            self._check_file(f"{VmFile.COW.value} of VM {device.vm}", file)
-            yield file
+            self._check_file(what, file)
+            if own:
+                with changes.taken(what, file, self._policy.uid, self._policy.gid):
+                    changes.check(what, file, device.size)
+                    yield file
+            else:
+                changes.check(what, file, device.size)
+                yield file
 
     def _check_file(self, what: str, file: int) -> None:
         status = os.fstat(file)
         check_regular(what, status)
-        if status.st_uid != self._policy.uid:
+        if not changes.is_ours(status, self._policy.uid, self._policy.gid):
             raise HelperError(
                 ErrorReason.ERROR_REASON_FILE_PERMISSION_DENIED,
                 f"{what} belongs to uid {status.st_uid}; {self._policy.uid} is allowed",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -329,6 +330,24 @@ def test_files_of_others_and_links_are_refused(disks: Any, uid: int, which: str)
     assert refused(disks.CreateSnapshotDevice, request).reason == "FILE_NOT_FOUND"
     file.with_name("real").unlink()
     assert mapped() == set()
+
+
+def test_a_file_of_changes_that_overrides_the_table_or_can_be_changed_is_refused(disks: Any, uid: int) -> None:
+    """Its header says how large the kernel's buffers are: here half a gigabyte."""
+    image(uid)
+    file = cow(uid, 1)
+    request = pb.CreateSnapshotDeviceRequest(vm_id=vm(1), image_id=IMAGE, size_bytes=2 * MIB)
+    with file.open("r+b") as held:
+        assert refused(disks.CreateSnapshotDevice, request).reason == "IN_USE"
+        held.write(struct.pack("<4I", 0x70416E53, 1, 1, 1 << 20))
+    assert refused(disks.CreateSnapshotDevice, request).reason == "INVALID_ARGUMENT"
+    assert mapped() == set()
+    assert file.stat().st_uid == uid
+    cow(uid, 1)
+    for _ in range(2):  # a new one, and one that the kernel has written to
+        create(disks, 1)
+        assert file.stat().st_uid == uid
+        disks.RemoveSnapshotDevice(pb.RemoveSnapshotDeviceRequest(vm_id=vm(1)))
 
 
 def test_somebody_elses_device_with_a_name_like_ours_is_left_alone(disks: Any, uid: int) -> None:
