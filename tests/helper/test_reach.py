@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from harness import refused
 from helper.guests import Echo, Guest, ask, dial, say
 from helper.namespaces import Namespace
 from helper.process import UID, Helper, vm
@@ -229,18 +228,6 @@ def test_a_port_is_one_vms_and_never_one_that_the_host_serves(helper: Helper) ->
         publish(helper, 1, 2, 9090, 80, protocol)
     with pytest.raises(Exception, match="port 80 of the host; the policy allows 1024 to 65535"):
         publish(helper, 1, 2, 80, 80)
-
-
-def test_a_host_that_does_not_forward_says_so_before_anything_changes(helper: Helper) -> None:
-    helper.tap(2)
-    helper.namespace.sysctl("ipv4/ip_forward", 0)
-    try:
-        error = refused(helper.stub.SetNat, pb.SetNatRequest(vm_id=vm(1), slot=2, enabled=True))
-    finally:
-        helper.namespace.sysctl("ipv4/ip_forward", 1)
-    assert error.reason == "DEPENDENCY_MISSING"
-    assert "sysctl -w net.ipv4.ip_forward=1" in error.remedy
-    assert not helper.stub.List(pb.ListRequest()).taps[0].nat
 
 
 def test_a_ruleset_that_somebody_flushed_comes_back_whole(helper: Helper, outside: Namespace) -> None:

@@ -43,7 +43,6 @@ def prepare(prepared: Path) -> None:
     os.mknod("/run/tun", 0o20666, tun.st_rdev)
     subprocess.run(["mount", "--bind", "/run/tun", "/dev/net/tun"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     POLICY.write_text(f'user = "{SERVERS_USER}"\n')
     POLICY.chmod(0o644)
 

@@ -16,7 +16,6 @@ PLACES = (
     "./etc/ingle/",
     "./usr/bin/ingle",
     "./usr/lib/ingle/",
-    "./usr/lib/sysctl.d/",
     "./usr/lib/systemd/resolved.conf.d/",
     "./usr/lib/systemd/system/",
     "./usr/lib/sysusers.d/",

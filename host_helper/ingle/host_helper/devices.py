@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -79,6 +79,9 @@ class DevicesPart:
 
     def close(self) -> None:
         self._mapper.close()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """What others do is no concern of a disk's."""
 
     def tidy(self) -> None:
         """Nothing is ever put off."""

@@ -48,6 +48,8 @@ class Firewall:
         self._answerers = ", ".join(map(str, sorted({0, server})))
         self._nft = nft
         self._addresses = addresses
+        self.ways: frozenset[str] = frozenset()
+        """Interfaces that forward because of us, and so may lead to VMs only."""
 
     def change(self, old: State, new: State) -> None:
         """From what `old` stands for to what `new` does, in one transaction.
@@ -70,7 +72,22 @@ class Firewall:
     def replace(self, state: State) -> None:
         """Both tables anew, in one transaction."""
         clear = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in _FAMILIES)
-        self._nft.run(clear + self._tables() + "".join(_commands("add", self._elements(state))))
+        elements = [*self._elements(state), *self._of_ways()]
+        self._nft.run(clear + self._tables() + "".join(_commands("add", elements)))
+
+    def guard(self, ways: frozenset[str]) -> None:
+        """Let what comes in by these lead to VMs only. Nothing where there is no table, so nothing is led."""
+        self.ways = ways
+        add = "".join(_commands("add", self._of_ways()))
+        try:
+            self._nft.run(f"flush set inet {TABLE} ways\n{add}")
+        except KernelRefused:
+            if ways:
+                raise
+
+    def _of_ways(self) -> Iterator[Element]:
+        for name in sorted(self.ways):
+            yield Element("inet", "ways", f'"{name}"')
 
     def remove(self) -> None:
         """Neither table is there."""

@@ -25,6 +25,8 @@ _CREATE_OR_FAIL, _CREATE_OR_REPLACE = 0x600, 0x500
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_GROUP = 1, 3, 10, 18, 26, 27
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_BR_MCAST_SNOOPING = 23
+_IFLA_INET_CONF = 1
+_DEVCONF_FORWARDING = 1  # of IPv4, and the first number of what the kernel tells: linux/ip.h
 _IFLA_TUN_OWNER = 1
 _IFLA_INET6_ADDR_GEN_MODE = 8
 _IN6_ADDR_GEN_MODE_NONE = 1
@@ -54,6 +56,8 @@ class Interface:
     up: bool
     owner: int
     """Of a tap; -1 when it has none."""
+    forwards: bool
+    """IPv4 that comes in by it."""
 
 
 def everyone() -> list[Interface]:
@@ -94,6 +98,19 @@ def in_group(group: int) -> bytes:
     return attribute(_IFLA_GROUP, _NUMBER.pack(group))
 
 
+def forwarding(on: bool) -> bytes:
+    """For `change`: whether IPv4 that comes in by it is forwarded."""
+    switch = attribute(_DEVCONF_FORWARDING, _NUMBER.pack(on))
+    return attribute(_IFLA_AF_SPEC, attribute(socket.AF_INET, attribute(_IFLA_INET_CONF, switch)))
+
+
+def name_of_news(kind: int, body: bytes) -> str | None:
+    """Which interface came or changed, if that is what rtnetlink tells."""
+    if kind != _RTM_NEWLINK:
+        return None
+    return dict(attributes(body[_LINK.size :]))[_IFLA_IFNAME].rstrip(b"\0").decode()
+
+
 def on_bridge(index: int) -> bytes:
     """For `change`: the bridge that leads to it."""
     return attribute(_IFLA_MASTER, _NUMBER.pack(index))
@@ -132,6 +149,8 @@ def _interface(body: bytes) -> Interface:
     found = dict(attributes(body[_LINK.size :]))
     info = dict(attributes(found.get(_IFLA_LINKINFO, b"")))
     kind = info.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
+    families = dict(attributes(found.get(_IFLA_AF_SPEC, b"")))
+    conf = dict(attributes(families.get(socket.AF_INET, b""))).get(_IFLA_INET_CONF)
     owner = dict(attributes(info.get(_IFLA_INFO_DATA, b""))).get(_IFLA_TUN_OWNER) if kind == "tun" else None
     return Interface(
         name=found[_IFLA_IFNAME].rstrip(b"\0").decode(),
@@ -141,6 +160,7 @@ def _interface(body: bytes) -> Interface:
         master=_number(found.get(_IFLA_MASTER)) or 0,
         up=bool(flags & _IFF_UP),
         owner=-1 if owner is None else _number(owner) or 0,
+        forwards=conf is not None and bool(_NUMBER.unpack_from(conf)[0]),
     )
 
 

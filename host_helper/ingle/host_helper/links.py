@@ -64,6 +64,7 @@ class Links:
     def _set_up_bridge(self, network: int, index: int) -> None:
         gateway = self._addresses.gateway(network)
         interfaces.change(index, interfaces.address_of(mac(gateway)), *self._quiet, up=True)
+        interfaces.change(index, interfaces.forwarding(True))  # what comes from guests is our rules' to judge
         interfaces.add_address(index, self._addresses.ipv4(gateway), 24)
         ipv6 = self._addresses.ipv6(gateway)
         if ipv6 is not None and has_ipv6(bridge_name(network)):

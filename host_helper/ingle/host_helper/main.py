@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.devices:
             serve(rules, DevicesPart(rules), arguments.runtime or _DEVICES_RUNTIME)
         else:
-            serve(rules, NetworkPart(rules), arguments.runtime or _RUNTIME)
+            runtime = arguments.runtime or _RUNTIME
+            serve(rules, NetworkPart(rules, runtime), runtime)
     except AlreadyServed as error:
         return _complain(str(error), _ALREADY_SERVED)
     except (BadJournal, HelperError) as error:

@@ -1,12 +1,14 @@
 """The network part: from one state of it to the next, in the kernel."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.coexistence import pass_others
-from ingle.host_helper.errors import HelperError, InUse, Missing
+from ingle.host_helper.errors import HelperError, InUse
 from ingle.host_helper.firewall import Firewall
+from ingle.host_helper.forwarding import Forwarding
 from ingle.host_helper.links import Links
 from ingle.host_helper.messages import network_message, port_message, tap_message
 from ingle.host_helper.names import Addresses, bridge_name, tap_name
@@ -14,7 +16,6 @@ from ingle.host_helper.nft import open_nft
 from ingle.host_helper.obstacles import find_obstacles
 from ingle.host_helper.policy import Policy
 from ingle.host_helper.ports import is_served
-from ingle.host_helper.settings import forwards_ipv4
 from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,13 @@ class NetworkPart:
 
     number: "pb.Part.ValueType" = pb.PART_NETWORK
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, runtime: Path) -> None:
         self._policy = policy
         self._addresses = Addresses.of(policy)
         self._links = Links(policy)
         self._nft = open_nft()
         self._firewall = Firewall(self._nft, self._addresses, policy.uid)
+        self._forwarding = Forwarding(self._firewall, runtime / "forwarding")
 
     def close(self) -> None:
         """Spare taps go, the rest stays."""
@@ -38,21 +40,13 @@ class NetworkPart:
 
     def check(self, old: State, new: State) -> None:
         added = new.beyond(old)
-        if any(isinstance(resource, (Nat, Published)) for resource in added):
-            self._check_forwarding()
         for resource in added:
             if isinstance(resource, Published) and is_served(resource.protocol, resource.host_port, resource.address):
                 name = f"{resource.host_port}/{resource.protocol.value}"
                 raise InUse(f"a program of the host serves port {name}", "take another port")
 
-    @staticmethod
-    def _check_forwarding() -> None:
-        """Without it neither NAT nor a published port can work."""
-        if not forwards_ipv4():
-            raise Missing(
-                "this host does not forward IPv4 packets, so no VM can reach beyond it",
-                "sysctl -w net.ipv4.ip_forward=1 (and a file in /etc/sysctl.d to keep it)",
-            )
+    def watch(self, changed: Callable[[], None]) -> None:
+        self._forwarding.watch(changed)
 
     def change(self, old: State, new: State, named: Sequence[Resource]) -> None:
         """The firewall comes first: what it doesn't know is dropped, so a tap never can more than its rules allow."""
@@ -68,6 +62,7 @@ class NetworkPart:
             self._links.delete_bridge(network.number)
         if networks or any(isinstance(each, Network) for each in added):
             pass_others(self._nft, wanted=bool(new.all(Network)))
+        self._forwarding.arrange(_leads_out(new))
 
     def settle(self, state: State) -> None:
         failures: list[HelperError] = []
@@ -77,6 +72,7 @@ class NetworkPart:
             if len(state) > 0:
                 self._firewall.replace(state)
             self._links.keep_only(names)
+            self._forwarding.arrange(_leads_out(state))
             if len(state) == 0:
                 self._firewall.remove()
         except HelperError as error:
@@ -124,8 +120,10 @@ class NetworkPart:
         return self._links.parked > self._policy.spare_taps
 
     def tidy(self) -> None:
-        """Keep no more spare taps than the policy allows: removing many at once costs little more than one."""
+        """Keep no more spare taps than the policy allows: removing many at once costs little more than one. And forward
+        for VMs where the host has changed."""
         self._links.trim(self._policy.spare_taps)
+        self._forwarding.arrange()
 
     def _ensure(self, resource: Resource) -> None:
         match resource:
@@ -133,3 +131,7 @@ class NetworkPart:
                 self._links.ensure_bridge(number)
             case Tap(slot, _):
                 self._links.ensure_tap(slot)
+
+
+def _leads_out(state: State) -> bool:
+    return any(isinstance(resource, (Nat, Published)) for resource in state)

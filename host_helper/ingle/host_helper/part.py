@@ -1,6 +1,6 @@
 """What a helper process serves: the network or devices. The service knows no more of either than this."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ingle.helper.v1 import helper_pb2 as pb
@@ -33,6 +33,9 @@ class Part(Protocol):
 
     def list(self, state: State) -> pb.ListResponse:
         """Everything in `state`, and whether the kernel has it."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """From now on call `changed`, from any thread, when `tidy` is due because of what others have done."""
 
     @property
     def untidy(self) -> bool:

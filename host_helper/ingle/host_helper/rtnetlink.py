@@ -20,6 +20,7 @@ _DUMP = 0x300
 _ERROR, _DONE = 2, 3
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _RECEIVE = 1 << 16
+_LINKS, _IPV4_SETTINGS = 1 << 0, 1 << 23  # RTNLGRP_LINK and RTNLGRP_IPV4_NETCONF, as bits
 
 
 def change(kind: int, flags: int, body: bytes) -> bytes:
@@ -67,6 +68,18 @@ def dump(kind: int, body: bytes) -> list[bytes]:
                 if answer == _DONE:
                     return found
                 found.append(data)
+
+
+def listener() -> socket.socket:
+    """What changes about interfaces and their IPv4 settings can be heard from it. Raises OSError."""
+    netlink = _connection()
+    netlink.bind((0, _LINKS | _IPV4_SETTINGS))
+    return netlink
+
+
+def heard(netlink: socket.socket) -> list[tuple[int, bytes]]:
+    """What has changed, as soon as something does. Raises OSError when that was more than there is room for."""
+    return list(_received(netlink))
 
 
 def _connection() -> socket.socket:

@@ -60,6 +60,7 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         worker = exits.enter_context(ThreadPoolExecutor(1, "worker"))
         soon = _Soon(worker)
         core = Core(policy, journal, part, lambda: soon.call(core.tidy))
+        part.watch(lambda: soon.call(core.tidy))
         worker.submit(core.recover).result()
         exits.callback(lambda: worker.submit(part.close).result())
         allowed = frozenset({policy.uid, 0})

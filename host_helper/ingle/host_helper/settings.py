@@ -9,7 +9,7 @@ from ingle.host_helper import rtnetlink
 from ingle.host_helper.errors import KernelRefused
 
 _CONF = struct.Struct("=Bxxx")  # struct netconfmsg: family
-_RTM_GETNETCONF = 82
+_RTM_NEWNETCONF, _RTM_GETNETCONF = 80, 82
 _NETCONFA_IFINDEX, _NETCONFA_FORWARDING = 1, 2
 _ALL = -1
 _NUMBER = struct.Struct("=i")
@@ -27,6 +27,14 @@ def forwards_ipv4() -> bool:
     answer = _asked(_RTM_GETNETCONF, _CONF.pack(socket.AF_INET) + everything)
     forwarding = dict(rtnetlink.attributes(answer[_CONF.size :])).get(_NETCONFA_FORWARDING)
     return forwarding is not None and _NUMBER.unpack(forwarding)[0] != 0
+
+
+def is_news_of_all(kind: int, body: bytes) -> bool:
+    """Whether rtnetlink tells that a setting of all interfaces was changed."""
+    if kind != _RTM_NEWNETCONF:
+        return False
+    index = dict(rtnetlink.attributes(body[_CONF.size :])).get(_NETCONFA_IFINDEX)
+    return index is not None and _NUMBER.unpack(index)[0] == _ALL
 
 
 def has_ipv6(interface: str) -> bool:

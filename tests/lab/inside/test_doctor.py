@@ -191,13 +191,6 @@ def test_a_kvm_that_the_servers_user_may_not_open_is_told(member: User) -> None:
     assert unwell(examined(member)) == []
 
 
-def test_a_host_that_does_not_forward_is_told(member: User) -> None:
-    lab_run("sysctl", "-w", "net.ipv4.ip_forward=0")
-    check = examined(member, code=1)["forwarding"]
-    type_in(check.remedy.partition(";")[0])
-    assert unwell(examined(member)) == []
-
-
 def test_firewalls_in_the_way_are_found_with_the_three_capabilities_that_the_helper_has(member: User) -> None:
     chain = "add chain inet theirs forward { type filter hook forward priority 0; policy drop; }"
     lab_run("nft", f"add table inet theirs; {chain}")

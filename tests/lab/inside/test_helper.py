@@ -162,9 +162,8 @@ def test_taps_nat_ports_and_owners_take_three_capabilities(network: Any, uid: in
     assert f"CapBnd:\t{mask:016x}" in status
     assert "NoNewPrivs:\t1" in status
     belonging(uid, STATE / "vms" / vm(1) / "disk.raw")
-    forwarding = Path("/proc/sys/net/ipv4/ip_forward")
-    forwarded = forwarding.read_text()
-    forwarding.write_text("1")
+    ways = Path("/proc/sys/net/ipv4/conf")
+    assert (ways / "all/forwarding").read_text() == "0\n"
     lab_run("iptables", "-P", "FORWARD", "DROP")
     try:
         port = pb.PublishedPort(vm_id=vm(1), slot=2, protocol=pb.PROTOCOL_TCP, host_port=8080, vm_port=80)
@@ -179,14 +178,15 @@ def test_taps_nat_ports_and_owners_take_three_capabilities(network: Any, uid: in
         assert "user ingle-lab " in lab_run("ip", "-details", "link", "show", "ingt2")
         assert "10.213.0.2" in lab_run("nft", "list", "set", "inet", "ingle", "nat4")
         assert "ingb+" in lab_run("iptables", "-S", "FORWARD")
+        assert any((way / "forwarding").read_text() == "1\n" for way in ways.iterdir() if way.name != "ingb0")
         assert (STATE / "vms" / vm(1) / "disk.raw").stat().st_uid == 2_000_001
         network.Reconcile(pb.ReconcileRequest())
         assert "ingb+" not in lab_run("iptables", "-S", "FORWARD")
+        assert all((way / "forwarding").read_text() == "0\n" for way in ways.iterdir())
         assert "ing" not in lab_run("nft", "list", "tables")
         lab_run("ip", "link", "show", "ingt2", code=1)
     finally:
         lab_run("iptables", "-P", "FORWARD", "ACCEPT")
-        forwarding.write_text(forwarded)
         (STATE / "vms" / vm(1) / "disk.raw").unlink()
 
 

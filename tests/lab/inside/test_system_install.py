@@ -17,7 +17,6 @@ MOST_EXPOSURE = 2.0
 FILES = (
     *(f"/etc/systemd/system/{unit}" for unit in UNITS),
     "/etc/systemd/resolved.conf.d/ingle.conf",
-    "/etc/sysctl.d/60-ingle.conf",
     "/etc/sysusers.d/ingle.conf",
     "/etc/tmpfiles.d/ingle.conf",
 )

@@ -1,6 +1,6 @@
 """The servicer alone: what it asks of its part, in which order, and what it takes back."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -45,6 +45,9 @@ class Recorder:
         failure, self.failure = self.failure, None
         if failure:
             raise failure
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Nothing changes but by calls."""
 
     def settle(self, state: State) -> None:
         assert self.journal.state == state

@@ -18,7 +18,6 @@ UNITS = ("ingle-helper.service", DEVICES_UNIT, "ingle.service")
 _PLACES: Mapping[str, str] = {
     "sysusers.conf": "sysusers.d/ingle.conf",
     "tmpfiles.conf": "tmpfiles.d/ingle.conf",
-    "sysctl.conf": "sysctl.d/60-ingle.conf",
     "resolved.conf": "systemd/resolved.conf.d/ingle.conf",
 }
 

@@ -39,10 +39,6 @@ class Systemd:
         """Those of a tmpfiles.d(5) file."""
         _run("systemd-tmpfiles", "--create", str(configuration))
 
-    def apply_sysctl(self, configuration: Path) -> None:
-        """Kernel settings of a sysctl.d(5) file."""
-        _run("/usr/lib/systemd/systemd-sysctl", str(configuration))
-
     def reload(self) -> None:
         """Read all units anew."""
         _run("systemctl", "daemon-reload")
