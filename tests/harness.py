@@ -130,6 +130,8 @@ class Server:
         requests = [guest_pb2.ExecRequest(start=start)]
         data = stdin or b""
         requests += [guest_pb2.ExecRequest(stdin=data[at : at + 2**18]) for at in range(0, len(data), 2**18)]
+        if stdin is not None:
+            requests.append(guest_pb2.ExecRequest(stdin_eof=guest_pb2.ExecStdinEof()))
         out, err = bytearray(), bytearray()
         for response in self.guest.Exec(iter(requests)):
             out += response.stdout

@@ -32,6 +32,7 @@ CASES: Mapping[str, Case] = {
         lambda vm: [
             guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm=vm, argv=["true"], stdin=True)),
             guest_pb2.ExecRequest(stdin=_MUCH),
+            guest_pb2.ExecRequest(stdin_eof=guest_pb2.ExecStdinEof()),
         ],
         frozenset({FrameType.STDOUT, FrameType.STDERR}),
         frozenset({FrameType.STARTED, FrameType.EXITED, FrameType.WINDOW}),

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from ingle.api_server.operations.inspect_vm import InspectVm
 from ingle.api_server.operations.runner import Operations, Progress
 from ingle.api_server.operations.stop_vm import StopVm
 from ingle.api_server.rpc.guest import GuestServicer
+from ingle.api_server.rpc.standard import Health, add_health
 from ingle.api_server.rpc.vm import VmServicer
 from ingle.api_server.steps import wait_for_agent
 from ingle.api_server.steps.configure_guest import ConfigureGuest
@@ -139,16 +140,16 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
         inspect = InspectVm(store, fleet, at.files, at.backends)
         vms = VmServicer(store, start, stopping, nothing, nothing, inspect, nothing)
 
-        async def register(to: grpc.aio.Server) -> None:
+        def register(to: grpc.aio.Server) -> Health:
             vm_pb2_grpc.add_VmServiceServicer_to_server(vms, to)
             guest = GuestServicer(store, fleet, cast("DeleteVm", nothing))
             guest_pb2_grpc.add_GuestServiceServicer_to_server(guest, to)
+            return add_health((), to)
 
-        register_all: Callable[[grpc.aio.Server], Awaitable[None]] = register
         async with asyncio.TaskGroup() as tasks:
             watch = Watch()
             watching = tasks.create_task(watch.run())
-            yield Application(at.operations, fleet, nothing, nothing, register_all)
+            yield Application(at.operations, fleet, nothing, nothing, register)
             await fleet.close()
             watching.cancel()
         log.info("the event loop", extra={"held_seconds": watch.held_seconds})

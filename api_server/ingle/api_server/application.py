@@ -1,14 +1,12 @@
 """The composition root: adapters plugged into ports, operations over ports, servicers over operations."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from ingle.api_server import doctor
 from ingle.api_server.adapters.boot import Initramfs
@@ -45,6 +43,7 @@ from ingle.api_server.rpc.guest import GuestServicer
 from ingle.api_server.rpc.image import ImageServicer
 from ingle.api_server.rpc.kernel import KernelServicer
 from ingle.api_server.rpc.operation import OperationServicer
+from ingle.api_server.rpc.standard import Health, add_health, add_reflection
 from ingle.api_server.rpc.system import ServerFacts, SystemServicer
 from ingle.api_server.rpc.vm import VmServicer
 from ingle.api_server.steps.delete import Delete
@@ -81,7 +80,7 @@ class Application:
     fleet: Fleet
     recovery: Recovery
     owners: Owners
-    register: Callable[[grpc.aio.Server], Awaitable[None]]
+    register: Callable[[grpc.aio.Server], Health]
 
 
 @asynccontextmanager
@@ -150,14 +149,15 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             owners,
         )
 
-        async def register(server: grpc.aio.Server) -> None:
+        def register(server: grpc.aio.Server) -> Health:
             system_pb2_grpc.add_SystemServiceServicer_to_server(system, server)
             operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationServicer(operations), server)
             vm_pb2_grpc.add_VmServiceServicer_to_server(vm, server)
             guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestServicer(store, fleet, delete), server)
             image_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(operations, store, images), server)
             kernel_pb2_grpc.add_KernelServiceServicer_to_server(KernelServicer(operations, store, kernels), server)
-            await _register_standard_services(server)
+            add_reflection(SERVICES, server)
+            return add_health(SERVICES, server)
 
         try:
             yield Application(operations, fleet, recovery, owners, register)
@@ -210,13 +210,3 @@ def _host(vm: Vm | None) -> Host | None:
         if vm is None or vm.running is None
         else Host(vm.name, vm.network, vm.running.address, vm.nat, vm.running.address6)
     )
-
-
-async def _register_standard_services(server: grpc.aio.Server) -> None:
-    """grpc.health.v1 and server reflection."""
-    healthy = health.aio.HealthServicer()
-    for service in ("", *SERVICES):
-        await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server)

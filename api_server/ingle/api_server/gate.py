@@ -145,6 +145,11 @@ class Gate:
             self._public.unlink()
         self._accepting.cancel()
 
+    def hang_up(self) -> None:
+        """Close what is spliced: no call is under way any more, and grpc would take its leave with an error code."""
+        for connection in self._connections:
+            connection.cancel()
+
     async def _accept(self, listener: socket.socket) -> None:
         """Asyncio's own server would try again at once, and log it each time, while there are no descriptors."""
         while True:

@@ -19,14 +19,15 @@ from ingle.api_server.host.leftovers import kill_leftovers
 from ingle.api_server.host.reserve import Reserve
 from ingle.api_server.host.service_manager import tell_manager
 from ingle.api_server.locks import Lock
-from ingle.api_server.rpc.interceptors import TRANSPORT_LIMIT, CallInterceptor
+from ingle.api_server.rpc.calls import Calls
+from ingle.api_server.rpc.interceptors import TRANSPORT, CallInterceptor
 from ingle.api_server.version import VERSION
 
 log = logging.getLogger(__name__)
 
 _YOUNG_OBJECTS = 10_000  # instead of 700: most calls are over by then
 _GRACE_SECONDS = 5.0
-_GOODBYE_SECONDS = 1.0  # for the last words of calls, and for those that aren't ours: health's watchers
+_GOODBYE_SECONDS = 1.0  # for the last words of calls; who then still holds a connection has it closed
 _LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
 
 
@@ -56,16 +57,8 @@ async def serve(config: Config) -> None:
                 log.error("%s; to end them: %s", strays.detail, strays.remedy)
             await app.owners.take_up()
             interceptor = CallInterceptor()
-            calls = interceptor.calls
-            server = grpc.aio.server(
-                interceptors=(interceptor,),
-                options=(
-                    ("grpc.max_receive_message_length", TRANSPORT_LIMIT),
-                    ("grpc.max_send_message_length", TRANSPORT_LIMIT),
-                    ("grpc.so_reuseport", 0),
-                ),
-            )
-            await app.register(server)
+            server = grpc.aio.server(interceptors=(interceptor,), options=TRANSPORT)
+            health = app.register(server)
             server.add_insecure_port(f"unix:{upstream}")
             await server.start()
             callers = Callers(os.getuid(), os.getgid() if config.system else None)
@@ -78,18 +71,26 @@ async def serve(config: Config) -> None:
             tell_manager("STOPPING=1")
             gate.close()
             refusing = asyncio.create_task(server.stop(_GRACE_SECONDS + _LAST_SECONDS))  # new calls, from now on
-            calls.end_endless()
+            health.stop()
+            interceptor.calls.end_endless()
             await app.operations.close()
-            if not await calls.ended(_GRACE_SECONDS):
-                calls.end_all()
-                if not await calls.ended(_LAST_SECONDS):
-                    log.error("calls are left behind in the middle of what they do")
+            await _end(interceptor.calls)
+            await asyncio.wait({refusing}, timeout=_GOODBYE_SECONDS)
+            gate.hang_up()
             await server.stop(_GOODBYE_SECONDS)
             await refusing
     finally:
         remove_tree(private)
         socket_lock.release()
         state_lock.release()
+
+
+async def _end(calls: Calls) -> None:
+    """Let calls come to their ends, then end them."""
+    if not await calls.ended(_GRACE_SECONDS):
+        calls.end_all()
+        if not await calls.ended(_LAST_SECONDS):
+            log.error("calls are left behind in the middle of what they do")
 
 
 def _make_directories(paths: Paths) -> None:

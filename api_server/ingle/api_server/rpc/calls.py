@@ -9,6 +9,8 @@ ENDLESS = frozenset(
         "/ingle.v1.GuestService/AttachSession",
         "/ingle.v1.GuestService/Forward",
         "/ingle.v1.VmService/StreamVmLogs",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     }
 )
 """Methods whose calls end when somebody leaves: waiting for them is in vain."""

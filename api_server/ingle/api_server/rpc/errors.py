@@ -1,5 +1,8 @@
-"""Errors on the wire: google.rpc.Status with ErrorInfo, the op_id in it and in the trailing metadata."""
+"""Errors on the wire: google.rpc.Status with ErrorInfo, the op_id in it and in the metadata."""
 
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
 from typing import NoReturn
 
 import grpc
@@ -14,8 +17,12 @@ VERSION_KEY = "ingle-api-version"
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
-# gRPC peers may refuse more than 8 KiB of metadata in all; the message is in it twice, once as base64.
-_MESSAGE_LIMIT = 2000
+# Peers may refuse more than 8 KiB of metadata in all, as Java's do, and lose the connection. The message is in it
+# twice: percent-encoded, so that a byte may take three, and with the rest in base64.
+_WIRE_LIMIT = 4096
+_REMEDY_LIMIT = 700
+_CUT = "…"
+_BASE64 = 4 / 3
 
 _CODES = {
     Reason.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
@@ -91,12 +98,33 @@ async def abort(
     context: "grpc.aio.ServicerContext[object, object]", op_id: str, error: IngleError, remedy: str
 ) -> NoReturn:
     """End the call with `error`; `remedy` is that of the error with the names of the call in it."""
-    code = _CODES[error.reason]
-    message = error.message if len(error.message) <= _MESSAGE_LIMIT else f"{error.message[:_MESSAGE_LIMIT]}…"
-    info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata={"op_id": op_id})
+    code, status = wire_error(error.reason, error.message, remedy, op_id)
+    await context.abort(code, status.message, ((OP_ID_KEY, op_id), (_DETAILS_KEY, status.SerializeToString())))
+
+
+def wire_error(reason: Reason, message: str, remedy: str, op_id: str) -> tuple[grpc.StatusCode, status_pb2.Status]:
+    """An error as it travels: message and details together are at most 4 KiB on the wire."""
+    code = _CODES[reason]
+    info = error_details_pb2.ErrorInfo(reason=reason.name, domain=DOMAIN, metadata={"op_id": op_id})
     if remedy:
-        info.metadata["remedy"] = remedy
+        info.metadata["remedy"] = _cut(remedy, _REMEDY_LIMIT, len)
     detail = Any()
     detail.Pack(info)
-    status = status_pb2.Status(code=code.value[0], message=message, details=[detail])
-    await context.abort(code, message, ((OP_ID_KEY, op_id), (_DETAILS_KEY, status.SerializeToString())))
+    status = status_pb2.Status(code=code.value[0], details=[detail])
+    room = _WIRE_LIMIT - _BASE64 * (status.ByteSize() + 8)  # 8: the message's own header, and padding
+    status.message = _cut(message, room, lambda char: _percent_encoded(char) + _BASE64 * len(char))
+    return code, status
+
+
+def _cut(text: str, room: float, cost: Callable[[bytes], float]) -> str:
+    """As many characters as there is room for, when each costs that much; what is no text becomes one that is."""
+    text = text.encode(errors="replace").decode()
+    costs = list(accumulate(cost(char.encode()) for char in text))
+    if not costs or costs[-1] <= room:
+        return text
+    return text[: bisect_right(costs, room - cost(_CUT.encode()))] + _CUT
+
+
+def _percent_encoded(char: bytes) -> int:
+    """The bytes that a character takes in grpc-message."""
+    return sum(1 if 0x20 <= byte <= 0x7E and byte != ord("%") else 3 for byte in char)

@@ -1,8 +1,7 @@
 """What every call goes through, known method or not, before a servicer sees it.
 
 Mints the op_id, refuses callers that did not come through the accept gate and clients of another contract, decodes the
-request, and turns every failure into one error model. Methods of other packages (health, reflection) get an op_id and
-the gate's check, and are otherwise left alone.
+request, and turns every failure into one error model.
 """
 
 import asyncio
@@ -29,9 +28,18 @@ log = logging.getLogger(__name__)
 MESSAGE_LIMIT = 4 * 1024 * 1024
 """Bytes in one request. grpc itself refuses only far larger ones, and can't stamp an op_id on that."""
 
-TRANSPORT_LIMIT = 16 * 1024 * 1024
+_TRANSPORT_LIMIT = 64 * 1024 * 1024
 
-_OURS = "/ingle."
+TRANSPORT = (
+    ("grpc.max_receive_message_length", _TRANSPORT_LIMIT),
+    ("grpc.max_send_message_length", _TRANSPORT_LIMIT),
+    ("grpc.so_reuseport", 0),
+    # Pings of clients that want to know whether we are there are welcome, with and without calls. On a unix socket they
+    # cost no more than any request; as it comes, gRPC would end the connection for the third within five minutes.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+"""Options of the server."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in its stubs only, hence the quotes
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -52,9 +60,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None:
-            return grpc.unary_unary_rpc_method_handler(_Call(method, None, self.calls).unknown)
-        if not method.startswith(_OURS):
-            return handler
+            # Of whatever kind it is: nobody waits for a message that may never come.
+            return grpc.stream_stream_rpc_method_handler(_Call(method, None, self.calls).unknown)
         call = _Call(method, handler, self.calls)
         # No deserializer: bytes come in, so that a request that can't be decoded gets our kind of error as well.
         if handler.response_streaming:
@@ -80,19 +87,19 @@ class _Call:
 
     async def unary(self, request: bytes, context: Context) -> object:
         async with _Guard(self, context):
-            _check(context)
+            await _admit(context)
             return await self._handler.unary_unary(self._decode(request), context)
 
     async def gathering(self, requests: AsyncIterator[bytes], context: Context) -> object:
         async with _Guard(self, context):
-            _check(context)
+            await _admit(context)
             return await self._handler.stream_unary(self._decode_all(requests), context)
 
     async def streaming(self, request: Any, context: Context) -> None:
         # Written here, and not by grpc as a generator yields: who is interrupted in the middle of that ends the call
         # without a status, and its caller waits for ever.
         async with _Guard(self, context):
-            _check(context)
+            await _admit(context)
             if self._handler.request_streaming:
                 responses = self._handler.stream_stream(self._decode_all(request), context)
             else:
@@ -104,9 +111,9 @@ class _Call:
                 # A caller that goes away must end the method now, not when the garbage collector finds it.
                 await responses.aclose()
 
-    async def unknown(self, request: bytes, context: Context) -> object:
+    async def unknown(self, requests: AsyncIterator[bytes], context: Context) -> None:
         async with _Guard(self, context):
-            _check(context)
+            await _admit(context)
             raise Conflict(
                 Reason.UNKNOWN_METHOD,
                 f"this server has no method {self.method}",
@@ -177,6 +184,12 @@ class _Guard:
         else:
             log.info("call refused", extra={**took, "reason": cause.reason.name, "why": cause.message})
         await abort(self._context, self._op_id, cause, with_names(cause.remedy, self._way.first_request))
+
+
+async def _admit(context: Context) -> None:
+    """Answer with the op_id at once: the call can be watched from now on, and no client waits for headers in vain."""
+    _check(context)
+    await context.send_initial_metadata(((OP_ID_KEY, current_operation.get()),))
 
 
 def _check(context: Context) -> None:
