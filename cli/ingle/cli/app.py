@@ -34,8 +34,9 @@ app = new_app("Real microVMs in one command.", cls=_Root)
 def _print_version(wanted: bool) -> None:
     if wanted:
         from ingle.cli.commands.version import client_version  # noqa: PLC0415 - reading metadata is slow
+        from ingle.cli.output import say  # noqa: PLC0415
 
-        typer.echo(f"ingle {client_version()}")
+        say(f"ingle {client_version()}")
         raise typer.Exit
 
 

@@ -139,12 +139,16 @@ def _paths(vm: str, incomplete: str) -> list[str]:
         for entry in answer.entries:
             name = name_of(entry)
             hidden = name.startswith(".") and not last.startswith(".")
-            # A shell takes any byte; what a terminal obeys, it would not show.
-            if not hidden and all(char.isprintable() or "\udc80" <= char <= "\udcff" for char in name):
+            if not hidden:
                 path = posixpath.join(directory, name)
                 yield f"{path}/" if entry.type == FILE_TYPE_DIRECTORY else path
 
     return _matching(incomplete, ListDirectoryRequest(vm=vm, **place(directory or ".")), ListDirectoryResponse, named)
+
+
+def _can_be_offered(name: str) -> bool:
+    """Not what a terminal would obey. Bytes that are no UTF-8 are fine: shells take them."""
+    return all(char.isprintable() or "\udc80" <= char <= "\udcff" for char in name)
 
 
 def _matching(
@@ -158,6 +162,6 @@ def _matching(
             return []
         with client:
             found = names(client.call(request, response_type))
-            return sorted(name for name in found if name.startswith(incomplete))
+            return sorted(name for name in found if name.startswith(incomplete) and _can_be_offered(name))
     except CliError:
         return []  # somebody is typing: an error would land in the middle of their line

@@ -5,6 +5,8 @@ Exit codes: a guest command's own; for ingle's own failures the table below, whi
 
 from dataclasses import dataclass, replace
 
+from ingle.cli.printable import indented, one_line
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2  # typer's own
 EXIT_TIMED_OUT = 124
@@ -42,13 +44,13 @@ class Failure:
 
     def as_text(self) -> str:
         """A few lines for a person."""
-        about = f"{self.subject}: " if self.subject else ""
-        lines = [f"ingle: {about}{self.message}"]
+        about = f"{one_line(self.subject)}: " if self.subject else ""
+        lines = [f"ingle: {about}{indented(self.message)}"]
         if self.remedy:
-            lines.append(f"  remedy: {self.remedy}")
+            lines.append(f"  remedy: {indented(self.remedy)}")
         if self.op_id:
-            lines.append(f"  op_id:  {self.op_id}")
-        return printable("\n".join(lines))
+            lines.append(f"  op_id:  {one_line(self.op_id)}")
+        return "\n".join(lines)
 
     def as_json(self) -> dict[str, dict[str, str]]:
         """{"error": {reason, message, remedy, op_id, subject}}, every key always there."""
@@ -89,10 +91,3 @@ def failed(reason: str, message: str, remedy: str = "") -> CliError:
 def refused_by_the_system(error: OSError) -> CliError:
     """What this machine did not let us do: where no file is named, it was our own output, say to a full disk."""
     return failed(OUTPUT_FAILED, f"{error.filename or 'writing the output'}: {error.strerror}")
-
-
-def printable(text: str) -> str:
-    """The text without control characters but tabs and line ends: a message may quote what a hostile guest said, and a
-    terminal obeys escape sequences. A serial console ends its lines with CR LF."""
-    lines = text.replace("\r\n", "\n")
-    return "".join(char if char.isprintable() or char in "\t\n" else "\N{REPLACEMENT CHARACTER}" for char in lines)

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import typer
 from google.protobuf.message import Message
 
 from ingle.cli.client import Call
 from ingle.cli.errors import CliError, Failure
 from ingle.cli.jsonable import Json, to_json
-from ingle.cli.output import print_json
+from ingle.cli.output import print_json, say
 from ingle.cli.progress import Stages
 
 _Found = TypeVar("_Found", bound=Message)
@@ -49,7 +48,7 @@ def change_each(
         else:
             done.append({"reference": reference, **to_json(response)})
             if not json:
-                typer.echo(reference)
+                say(reference)
     if json:
         print_json(done)
     if failures:

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ingle.cli.client import Client
-from ingle.cli.errors import CliError, Failure, printable
+from ingle.cli.errors import CliError, Failure
 from ingle.cli.output import person_watches, tell
+from ingle.cli.printable import one_line
 from ingle.cli.quantities import format_seconds
 from ingle.v1 import error_pb2, operation_pb2
 
@@ -57,20 +58,20 @@ class Stages:
     def stage_ended(self, name: str, seconds: float, text: str = "") -> None:
         """Leave a line, if lines are wanted."""
         if self._lines:
-            self._print(printable(f"{format_seconds(seconds):>8}  {name:<18} {text}").rstrip())
+            self._print(one_line(f"{format_seconds(seconds):>8}  {name:<18} {text}").rstrip())
 
     def under_way(self, text: str, fraction: float | None = None) -> None:
         """Change the live line, or tell the step. `fraction`: 0 to 1, None when it can't be known."""
         if not self._live_wanted:
             if self._steps and text != self._text:
-                tell(printable(text))
+                tell(one_line(text))
             self._text = text
             return
         if self._live is None:
             self._live, self._task = _start_live_line()
         assert self._task is not None
         percent = "" if fraction is None else f"{fraction:.0%}"
-        self._live.update(self._task, description=printable(text), percent=percent)
+        self._live.update(self._task, description=one_line(text), percent=percent)
 
     def end_live(self) -> None:
         """Take the live line away."""

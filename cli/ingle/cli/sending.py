@@ -10,9 +10,10 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from ingle.cli.errors import failed, printable
+from ingle.cli.errors import failed
 from ingle.cli.output import is_terminal, tell
 from ingle.cli.packing import pack_for_server, segments
+from ingle.cli.printable import one_line
 from ingle.cli.progress import Stages
 from ingle.cli.uploads import Upload
 
@@ -26,7 +27,7 @@ _R = TypeVar("_R", bound=Message)
 
 def described(path: str) -> str:
     """What people read as the source of what is sent."""
-    return "stdin" if path == STDIN else printable(os.path.abspath(path))[:_LONGEST_SOURCE]
+    return "stdin" if path == STDIN else one_line(os.path.abspath(path))[:_LONGEST_SOURCE]
 
 
 @contextmanager
@@ -77,7 +78,7 @@ def send_archive(sources: list[tuple[Path, str]], what: str, upload: Upload[_R],
     stages.under_way(f"Sending {what}")
     left_out = pack_for_server(sources, upload, lambda name, size: None)
     for path in left_out.files:
-        tell(printable(f"ingle: left out: {path} (it is a socket)"))
+        tell(one_line(f"ingle: left out: {path} (it is a socket)"))
 
 
 def sent(upload: Upload[_R], send: Callable[[Upload[_R]], None], doing: str, stages: Stages) -> _R:

@@ -3,7 +3,8 @@
 import pytest
 
 from ingle.cli.client import call_failed
-from ingle.cli.errors import _WHEN_RUNNING_A_COMMAND, CliError, Failure, printable
+from ingle.cli.errors import _WHEN_RUNNING_A_COMMAND, CliError, Failure
+from ingle.cli.printable import printable
 from ingle.cli.transport import Status
 from ingle.v1.error_pb2 import ErrorReason
 

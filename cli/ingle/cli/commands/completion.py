@@ -7,6 +7,7 @@ import typer
 
 from ingle.cli.completion import shell_script
 from ingle.cli.lazy import examples, new_app
+from ingle.cli.output import say
 
 app = new_app()
 
@@ -31,4 +32,4 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to prin
     """Print what makes TAB complete commands and names.
 
     Names are those of VMs, images and kernels of a running server; none is started for it."""
-    typer.echo(shell_script(shell.value))
+    say(shell_script(shell.value))

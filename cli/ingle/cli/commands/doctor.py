@@ -13,7 +13,7 @@ from ingle.cli.errors import EXIT_FAILED, SERVER_FAILED_TO_START, CliError, fail
 from ingle.cli.findings import Check, Status
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson
-from ingle.cli.output import print_json, table
+from ingle.cli.output import print_json, say, table
 from ingle.cli.server_process import SERVER_COMMAND, why_it_failed
 from ingle.cli.system.membership import membership_check
 
@@ -31,7 +31,7 @@ def doctor(json: AsJson = False) -> None:
     if json:
         print_json(report)
     else:
-        typer.echo(_as_text(report))
+        say(_as_text(report))
     if any(check["status"] == "fail" for check in report["checks"]):
         raise typer.Exit(EXIT_FAILED)
 

@@ -14,7 +14,7 @@ from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
 from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
-from ingle.cli.output import NAMELESS, fields, print_json, table, tell
+from ingle.cli.output import NAMELESS, fields, print_json, say, table, tell
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
 from ingle.cli.uploads import Upload
@@ -43,7 +43,7 @@ def catalog(json: AsJson = False) -> None:
         print_json([to_json(image) for image in images])
     else:
         rows = ((image.name, "yes" if image.present else "no", image.description) for image in images)
-        typer.echo(table(("NAME", "HERE", "WHAT IT IS"), rows))
+        say(table(("NAME", "HERE", "WHAT IT IS"), rows))
 
 
 @app.command(epilog=examples("ingle image pull debian:bookworm", "ingle image pull --refresh debian:trixie"))
@@ -116,7 +116,7 @@ def list_images(json: AsJson = False) -> None:
     if json:
         print_json([to_json(image) for image in images])
     else:
-        typer.echo(_table(images))
+        say(_table(images))
 
 
 @app.command(epilog=examples("ingle image show debian:bookworm", "ingle image show --json debian:bookworm"))
@@ -127,7 +127,7 @@ def show(image: Reference, json: AsJson = False) -> None:
     if json:
         print_json(to_json(found))
         return
-    typer.echo(
+    say(
         fields(
             (
                 ("names", " ".join(found.names)),
@@ -165,7 +165,7 @@ def prune(dry_run: DryRun = False, json: AsJson = False) -> None:
     if json:
         print_json([to_json(image) for image in pruned])
         return
-    typer.echo(_table(pruned))
+    say(_table(pruned))
     size = format_size(sum(image.allocated_bytes for image in pruned))
     tell(f"{'would free' if dry_run else 'freed'} {size}")
 
@@ -190,4 +190,4 @@ def _tell(image: image_pb2.Image, *, json: bool) -> None:
     if json:
         print_json(to_json(image))
     else:
-        typer.echo(_table([image]))
+        say(_table([image]))

@@ -14,7 +14,7 @@ from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.many import change_each
 from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
-from ingle.cli.output import NAMELESS, fields, print_json, table, tell
+from ingle.cli.output import NAMELESS, fields, print_json, say, table, tell
 from ingle.cli.progress import Stages, follow
 from ingle.cli.quantities import format_age, format_size
 from ingle.cli.uploads import Upload
@@ -45,7 +45,7 @@ def catalog(json: AsJson = False) -> None:
         print_json([to_json(kernel) for kernel in kernels])
     else:
         rows = ((kernel.name, "yes" if kernel.present else "no", kernel.description) for kernel in kernels)
-        typer.echo(table(("NAME", "HERE", "WHAT IT IS"), rows))
+        say(table(("NAME", "HERE", "WHAT IT IS"), rows))
 
 
 @app.command(epilog=examples("ingle kernel pull debian", "ingle kernel pull --refresh debian"))
@@ -119,7 +119,7 @@ def list_kernels(json: AsJson = False) -> None:
     if json:
         print_json([to_json(kernel) for kernel in kernels])
     else:
-        typer.echo(_table(kernels))
+        say(_table(kernels))
 
 
 @app.command(epilog=examples("ingle kernel show debian", "ingle kernel show --json debian"))
@@ -130,7 +130,7 @@ def show(kernel: Reference, json: AsJson = False) -> None:
     if json:
         print_json(to_json(found))
         return
-    typer.echo(
+    say(
         fields(
             (
                 ("names", " ".join(found.names)),
@@ -170,7 +170,7 @@ def prune(dry_run: DryRun = False, json: AsJson = False) -> None:
     if json:
         print_json([to_json(kernel) for kernel in pruned])
         return
-    typer.echo(_table(pruned))
+    say(_table(pruned))
     size = format_size(sum(kernel.size_bytes for kernel in pruned))
     tell(f"{'would free' if dry_run else 'freed'} {size}")
 
@@ -196,4 +196,4 @@ def _tell(kernel: kernel_pb2.Kernel, *, json: bool) -> None:
     if json:
         print_json(to_json(kernel))
     else:
-        typer.echo(_table([kernel]))
+        say(_table([kernel]))

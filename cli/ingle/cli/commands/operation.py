@@ -9,7 +9,7 @@ from ingle.cli.client import Client, connect
 from ingle.cli.jsonable import enum_name, to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, Count
-from ingle.cli.output import fields, print_json, table
+from ingle.cli.output import fields, print_json, say, table
 from ingle.cli.progress import Stages, raise_if_failed
 from ingle.cli.quantities import format_age, format_seconds
 from ingle.v1 import operation_pb2
@@ -47,7 +47,7 @@ def list_operations(
         )
         for operation in operations
     )
-    typer.echo(table(("ID", "KIND", "STATE", "TARGET", "TOOK", "AGE"), rows))
+    say(table(("ID", "KIND", "STATE", "TARGET", "TOOK", "AGE"), rows))
 
 
 @app.command(epilog=examples("ingle operation show op-0123456789ab"))
@@ -98,7 +98,7 @@ def _tell(operation: operation_pb2.Operation, *, json: bool) -> None:
         print_json(to_json(operation))
         return
     error = operation.error
-    typer.echo(
+    say(
         fields(
             (
                 ("id", operation.id),
@@ -114,7 +114,7 @@ def _tell(operation: operation_pb2.Operation, *, json: bool) -> None:
     )
     if operation.stages:
         rows = ((stage.name, _took(stage), stage.text) for stage in operation.stages)
-        typer.echo("\n" + table(("STAGE", "TOOK", "WHAT IT DOES"), rows))
+        say("\n" + table(("STAGE", "TOOK", "WHAT IT DOES"), rows))
 
 
 def _took(item: operation_pb2.Operation | operation_pb2.Stage) -> str:

@@ -1,6 +1,5 @@
 """`ingle server`: the API server that commands talk to. A user's own is started by them."""
 
-import sys
 import time
 from collections import deque
 from datetime import UTC
@@ -15,7 +14,7 @@ from ingle.cli.errors import EXIT_FAILED, SERVER_UNREACHABLE, CliError, failed
 from ingle.cli.jsonable import Json, to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, Count
-from ingle.cli.output import fields, print_json
+from ingle.cli.output import ConsoleOutput, fields, print_json, say
 from ingle.cli.progress import Stages
 from ingle.cli.quantities import format_size
 from ingle.v1 import system_pb2
@@ -57,7 +56,7 @@ def stop(json: AsJson = False) -> None:
     if json:
         print_json({"running": False, "pid": pid})
     else:
-        typer.echo(f"stopped (pid {pid})")
+        say(f"stopped (pid {pid})")
 
 
 @app.command(epilog=examples("ingle server status", "ingle server status --json"))
@@ -89,12 +88,12 @@ def logs(
 
 def _print_log(log: Path, tail: int, *, follow: bool) -> None:
     with log.open("rb") as file:
-        sys.stdout.buffer.writelines(deque(file, maxlen=tail))
-        sys.stdout.buffer.flush()
+        output = ConsoleOutput()
+        for line in deque(file, maxlen=tail):
+            output.write(line)
         while follow:
             time.sleep(_FOLLOW_SECONDS)
-            sys.stdout.buffer.write(file.read())
-            sys.stdout.buffer.flush()
+            output.write(file.read())
 
 
 def _info(client: Client) -> system_pb2.GetInfoResponse:
@@ -131,7 +130,7 @@ def _tell(info: system_pb2.GetInfoResponse, *, json: bool) -> None:
         (f"engine {engine.name}", engine.version if not engine.problem else f"not usable: {engine.problem}")
         for engine in info.engines
     )
-    typer.echo(
+    say(
         fields(
             (
                 ("server", f"{info.version}, pid {info.pid}"),
@@ -152,4 +151,4 @@ def _tell_not_running(*, json: bool) -> None:
     if json:
         print_json({"running": False, "socket": address})
     else:
-        typer.echo(f"not running ({address})")
+        say(f"not running ({address})")

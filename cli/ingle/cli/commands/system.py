@@ -10,7 +10,7 @@ from ingle.cli.errors import EXIT_FAILED
 from ingle.cli.jsonable import Json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson
-from ingle.cli.output import fields, print_json, table, tell
+from ingle.cli.output import fields, print_json, say, table, tell
 from ingle.cli.system.installation import USER, Installed, System
 from ingle.cli.system.manager import Systemd
 
@@ -31,7 +31,7 @@ def install(
     if json:
         print_json({"changed": changed, **_as_json(installed)})
         return
-    typer.echo("installed" if changed else "already installed, nothing had to change")
+    say("installed" if changed else "already installed, nothing had to change")
     caller = os.environ.get("SUDO_USER", "")
     if caller and caller != "root":
         tell(f"To use it as {caller}: sudo usermod -aG {group} {caller}, then log in again.")
@@ -45,12 +45,12 @@ def status(json: AsJson = False) -> None:
         print_json(_as_json(installed))
     else:
         by = "its Debian package: apt upgrades and removes it" if installed.by_package else "`ingle system install`"
-        typer.echo(fields((("code", str(installed.prefix)), ("group", installed.group), ("installed by", by))))
-        typer.echo()
+        say(fields((("code", str(installed.prefix)), ("group", installed.group), ("installed by", by))))
+        say()
         units = ((unit.unit, f"{unit.active} ({unit.sub})", unit.enabled) for unit in installed.units)
-        typer.echo(table(("UNIT", "STATE", "AT BOOT"), units))
+        say(table(("UNIT", "STATE", "AT BOOT"), units))
         for found in installed.drift:
-            typer.echo(f"{found.file.path}: {found.condition.value}; `{installed.layout.mending}` mends it")
+            say(f"{found.file.path}: {found.condition.value}; `{installed.layout.mending}` mends it")
     if not installed.healthy:
         raise typer.Exit(EXIT_FAILED)
 
@@ -59,7 +59,7 @@ def status(json: AsJson = False) -> None:
 def restart() -> None:
     """Restart the services. VMs go on running."""
     System(Systemd()).restart()
-    typer.echo("restarted")
+    say("restarted")
 
 
 @app.command(
@@ -72,7 +72,7 @@ def upgrade(json: AsJson = False) -> None:
     if json:
         print_json(_as_json(system.installed()))
     else:
-        typer.echo("upgraded")
+        say("upgraded")
 
 
 @app.command(epilog=examples("sudo ingle system uninstall", "sudo ingle system uninstall --purge"))
@@ -85,7 +85,7 @@ def uninstall(
         what = "and every VM and image with it" if purge else "and stop its VMs"
         typer.confirm(f"Remove the system install {what}?", abort=True, err=True)
     System(Systemd()).uninstall(tell, purge=purge)
-    typer.echo("uninstalled")
+    say("uninstalled")
 
 
 def _say(*, json: bool) -> Callable[[str], None]:

@@ -2,12 +2,10 @@
 
 from importlib import metadata
 
-import typer
-
 from ingle.cli.client import API_VERSION, connect_if_running
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson
-from ingle.cli.output import print_json
+from ingle.cli.output import print_json, say
 
 app = new_app()
 
@@ -35,5 +33,5 @@ def version(json: AsJson = False) -> None:
             }
         )
         return
-    typer.echo(f"client  {client_version()} (API {API_VERSION})")
-    typer.echo(f"server  {server.version} (API {server.api_version})" if server else "server  not running")
+    say(f"client  {client_version()} (API {API_VERSION})")
+    say(f"server  {server.version} (API {server.api_version})" if server else "server  not running")

@@ -10,10 +10,11 @@ import typer
 
 from ingle.cli import completion
 from ingle.cli.client import Client, connect
-from ingle.cli.errors import CliError, failed, printable
+from ingle.cli.errors import CliError, failed
 from ingle.cli.guest_files import place, to_bytes
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.output import is_terminal, tell
+from ingle.cli.printable import one_line
 from ingle.cli.progress import Stages
 from ingle.cli.quantities import format_size
 from ingle.cli.uploads import Upload
@@ -269,6 +270,6 @@ class _Archive:
 
 def _tell_left_out(files: list[str], attributes: int) -> None:
     for name in files:
-        tell(printable(f"ingle: left out: {name} (sockets are; devices without --archive)"))
+        tell(one_line(f"ingle: left out: {name} (sockets are; devices without --archive)"))
     if attributes:
         tell(f"ingle: left out: {attributes} extended attributes that have no place there")

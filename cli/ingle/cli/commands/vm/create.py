@@ -22,7 +22,7 @@ from ingle.cli.options import (
     parse_published,
     read_public_keys,
 )
-from ingle.cli.output import print_json, tell
+from ingle.cli.output import print_json, say, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch, follow
 from ingle.v1 import image_pb2, vm_pb2
 
@@ -204,7 +204,7 @@ def create(
     if json:
         print_json(to_json(vm))
     else:
-        typer.echo(vm.name)
+        say(vm.name)
 
 
 @app.command(
@@ -243,4 +243,4 @@ def set_vm(
     if json:
         print_json(to_json(changed))
     else:
-        typer.echo(changed.name)
+        say(changed.name)

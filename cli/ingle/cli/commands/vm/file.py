@@ -10,12 +10,14 @@ import typer
 
 from ingle.cli import completion
 from ingle.cli.client import connect
-from ingle.cli.errors import failed, printable
+from ingle.cli.errors import failed
 from ingle.cli.guest_files import new_place, place
 from ingle.cli.jsonable import Json, enum_name, to_json
 from ingle.cli.lazy import Group, examples, new_app
 from ingle.cli.options import AsJson, Size, VmReference, as_option
-from ingle.cli.output import fields, print_json, table, tell
+from ingle.cli.output import fields, print_json, say, table, tell
+from ingle.cli.paging import pages
+from ingle.cli.printable import one_line
 from ingle.cli.quantities import format_size
 from ingle.cli.uploads import Upload
 from ingle.v1 import guest_pb2
@@ -134,12 +136,8 @@ def ls(vm: VmReference, path: Path = ".", user: User = "", json: AsJson = False)
     entries: list[guest_pb2.FileInfo] = []
     request = guest_pb2.ListDirectoryRequest(vm=vm, **place(path), user=user)
     with connect() as client:
-        while True:
-            page = client.call(request, guest_pb2.ListDirectoryResponse)
+        for page in pages(client, request, guest_pb2.ListDirectoryResponse):
             entries += page.entries
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
     if json:
         print_json([_facts(entry) for entry in entries])
         return
@@ -153,7 +151,7 @@ def ls(vm: VmReference, path: Path = ".", user: User = "", json: AsJson = False)
         )
         for entry in entries
     )
-    typer.echo(table(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows))
+    say(table(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows))
 
 
 @app.command(epilog=examples("ingle vm file stat web /etc/passwd", "ingle vm file stat --json --follow web /etc/mtab"))
@@ -171,7 +169,7 @@ def stat(
     if json:
         print_json(_facts(info))
         return
-    typer.echo(
+    say(
         fields(
             (
                 ("name", _name(info)),
@@ -250,4 +248,4 @@ def _mode_text(info: guest_pb2.FileInfo) -> str:
 
 def _name(info: guest_pb2.FileInfo) -> str:
     name = f"{info.name} -> {info.link_target}" if info.link_target else info.name
-    return printable(name.replace("\n", "\N{REPLACEMENT CHARACTER}"))
+    return one_line(name)

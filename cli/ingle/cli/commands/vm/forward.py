@@ -12,7 +12,7 @@ from ingle.cli.jsonable import Json, enum_name, to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listeners import Listener, listening
 from ingle.cli.options import AsJson, VmReference
-from ingle.cli.output import print_json, table, tell
+from ingle.cli.output import print_json, say, table, tell
 from ingle.v1 import guest_pb2, vm_pb2
 
 app = new_app()
@@ -52,7 +52,7 @@ def forward(
             print_json([_as_json(listener) for listener in listeners])
         else:
             for rule in (listener.rule for listener in listeners):
-                typer.echo(f"{rule.local} -> {found.name} {rule.target}")
+                say(f"{rule.local} -> {found.name} {rule.target}")
         _until_interrupted(Forwarder(client, found, listeners))
 
 
@@ -117,6 +117,6 @@ def ports(vm: VmReference, json: AsJson = False) -> None:
             )
             for port in answer.ports
         )
-        typer.echo(table(("PROTO", "ADDRESS", "PORT", "PID", "PROCESS", "USER", "COMMAND"), rows))
+        say(table(("PROTO", "ADDRESS", "PORT", "PID", "PROCESS", "USER", "COMMAND"), rows))
     if answer.truncated:
         tell("ingle: there are more")

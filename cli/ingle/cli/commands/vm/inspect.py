@@ -1,6 +1,5 @@
 """`ingle vm list|show|health|ping|logs`: looking at VMs without changing them."""
 
-import sys
 from datetime import UTC, timedelta
 from typing import Annotated
 
@@ -11,7 +10,8 @@ from ingle.cli.errors import EXIT_FAILED
 from ingle.cli.jsonable import enum_name, to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, Count, VmReference
-from ingle.cli.output import fields, print_json, table
+from ingle.cli.output import ConsoleOutput, fields, print_json, say, table
+from ingle.cli.printable import one_line
 from ingle.cli.quantities import format_age, format_seconds, format_size
 from ingle.v1 import vm_pb2
 
@@ -36,7 +36,8 @@ def list_vms(
     if json:
         print_json([to_json(vm) for vm in vms])
     elif quiet:
-        typer.echo("".join(f"{vm.name}\n" for vm in vms), nl=False)
+        for vm in vms:
+            say(one_line(vm.name))
     else:
         rows = (
             (
@@ -51,7 +52,7 @@ def list_vms(
             )
             for vm in vms
         )
-        typer.echo(table(("NAME", "ID", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK", "AGE"), rows))
+        say(table(("NAME", "ID", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK", "AGE"), rows))
 
 
 def _published(port: vm_pb2.PublishedPort) -> str:
@@ -73,7 +74,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
         print_json({**to_json(found), **{name: to_json(part) if part else None for name, part in told.items()}})
         return
     running = found.HasField("started_at")
-    typer.echo(
+    say(
         fields(
             (
                 ("name", found.name),
@@ -134,7 +135,7 @@ def health(vm: VmReference, json: AsJson = False) -> None:
     if json:
         print_json(to_json(found))
     else:
-        typer.echo(
+        say(
             fields(
                 (
                     ("state", enum_name(_STATES, found.state)),
@@ -157,7 +158,7 @@ def ping(vm: VmReference, json: AsJson = False) -> None:
         print_json(to_json(answer))
     else:
         milliseconds = answer.round_trip.ToNanoseconds() / 1e6
-        typer.echo(f"{milliseconds:.2f} ms  agent {answer.agent_version}")
+        say(f"{milliseconds:.2f} ms  agent {answer.agent_version}")
 
 
 @app.command(epilog=examples("ingle vm logs web", "ingle vm logs -f --tail 20 web", "ingle vm logs --vmm web"))
@@ -170,7 +171,7 @@ def logs(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """The guest's serial console, byte for byte."""
+    """The guest's serial console: byte for byte, or on a terminal as text that can't drive it."""
     request = vm_pb2.StreamVmLogsRequest(
         vm=vm,
         source=vm_pb2.LOG_SOURCE_VMM if vmm else vm_pb2.LOG_SOURCE_CONSOLE,
@@ -178,6 +179,7 @@ def logs(
         tail_lines=tail,
     )
     with connect() as client:
+        output = ConsoleOutput()
         for part in client.begin(request, vm_pb2.StreamVmLogsResponse):
-            sys.stdout.buffer.write(part.data)
-            sys.stdout.buffer.flush()
+            output.write(part.data)
+        output.end()

@@ -43,7 +43,7 @@ from ingle.cli.options import (
     as_option,
     parse_environment,
 )
-from ingle.cli.output import is_terminal, person_watches, print_json, tell
+from ingle.cli.output import is_terminal, person_watches, print_json, say, tell
 from ingle.cli.progress import Interrupted, Stages, Stopwatch
 from ingle.cli.quantities import parse_umask
 from ingle.cli.ulimits import parse_ulimits
@@ -290,7 +290,7 @@ def _exec_detached(start: ExecStart, *, json: bool) -> None:
     if json:
         print_json({"pid": pids[0], "op_id": call.raw.status.op_id})
     else:
-        typer.echo(pids[0])
+        say(str(pids[0]))
 
 
 def _exec_on_terminal(start: ExecStart) -> int:
@@ -387,7 +387,7 @@ def _tell_created(client: Client, vm_id: str, *, json: bool) -> None:
     if json:
         print_json(to_json(vm))
         return
-    typer.echo(vm.name)
+    say(vm.name)
     if person_watches():
         _tell_kept(vm.name)
 

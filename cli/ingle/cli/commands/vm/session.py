@@ -12,7 +12,7 @@ from ingle.cli.commands.vm.run import told_apart_from_the_guest
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, VmReference, as_option
-from ingle.cli.output import print_json, table
+from ingle.cli.output import print_json, say, table
 from ingle.cli.quantities import format_age, format_seconds
 from ingle.v1 import guest_pb2
 
@@ -54,7 +54,7 @@ def list_sessions(vm: VmReference, json: AsJson = False) -> None:
         )
         for session in sessions
     )
-    typer.echo(table(("SESSION", "ATTACHED", "SIZE", "IDLE", "AGE", "COMMAND"), rows))
+    say(table(("SESSION", "ATTACHED", "SIZE", "IDLE", "AGE", "COMMAND"), rows))
 
 
 @app.command(
@@ -86,4 +86,4 @@ def kill_session(vm: VmReference, session: SessionId, json: AsJson = False) -> N
     if json:
         print_json(to_json(answer))
     else:
-        typer.echo(session)
+        say(session)

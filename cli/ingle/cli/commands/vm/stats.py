@@ -16,7 +16,7 @@ from ingle.cli.errors import EXIT_SIGNAL, CliError, Failure
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, as_option
-from ingle.cli.output import is_terminal, print_json, print_json_line, table, tell_failure
+from ingle.cli.output import is_terminal, print_json, print_json_line, say, table, tell_failure
 from ingle.cli.quantities import format_seconds, format_size, parse_duration
 from ingle.v1 import vm_pb2
 
@@ -72,7 +72,7 @@ def stats(
         print_json([{"reference": name, **to_json(answer)} for name, answer in answers])
     else:
         rows = ((name, _cpu_time(answer), *_row(answer)) for name, answer in answers)
-        typer.echo(table(("VM", "CPU TIME", *_AFTER_CPU), rows))
+        say(table(("VM", "CPU TIME", *_AFTER_CPU), rows))
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def _print_objects(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> Non
 
 
 def _draw(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:
-    typer.echo(_NEW_SCREEN + _watch_table(now, before))
+    sys.stdout.write(_NEW_SCREEN)
+    say(_watch_table(now, before))
 
 
 class _Lines:
@@ -147,7 +148,7 @@ class _Lines:
         lines = _watch_table(now, before).splitlines()[self._headed :]
         self._headed = True
         if lines:
-            typer.echo("\n".join(lines))
+            say("\n".join(lines))
 
 
 def _watch_table(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> str:
