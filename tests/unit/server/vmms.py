@@ -86,6 +86,9 @@ class ScriptedVmm:
     async def resume(self) -> None:
         """And goes on with it."""
 
+    def bound_logs(self) -> None:
+        """It says nothing."""
+
     def usage(self) -> VmmUsage:
         return VmmUsage(0.0, 0)
 

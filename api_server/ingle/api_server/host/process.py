@@ -7,10 +7,12 @@ child of ours or of a server that is gone.
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ingle.api_server.host.descriptors import lower_limit
@@ -54,6 +56,7 @@ class Process:
                 stderr=output,
                 pass_fds=pass_fds,
                 start_new_session=True,
+                restore_signals=False,  # SIGXFSZ, at the limit to its files, stays ignored as it is here
             )
         # An unreaped child keeps its pid, so none of these calls can meet another process.
         try:
@@ -88,6 +91,22 @@ class Process:
     def gone(self) -> bool:
         """Whether it was seen to have ended."""
         return self._gone.is_set()
+
+    @property
+    def file_limit(self) -> int | None:
+        """Beyond which offset it writes to no file; None when there is no limit, or no process any more."""
+        try:
+            soft, _ = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+        except (ProcessLookupError, PermissionError):
+            return None
+        return None if soft == resource.RLIM_INFINITY else soft
+
+    def limit_files(self, offset: int) -> None:
+        """Set that. It holds whoever lives on; one that is gone is fine."""
+        with suppress(ProcessLookupError, PermissionError):
+            _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+            soft = offset if hard == resource.RLIM_INFINITY else min(offset, hard)
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     def signal(self, number: int) -> None:
         """Send a signal; a process that is gone is fine."""

@@ -23,7 +23,6 @@ NO_ANSWER = "its VMM was started by an earlier server and does not answer this o
 _TRIM_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 _END_SECONDS = 2.0  # from an agent that hangs up to the end of its VMM, when the guest powers off by itself
-_CONSOLE_BYTES = 8 * 1024 * 1024
 
 
 class Fleet:
@@ -46,7 +45,7 @@ class Fleet:
     def attach(self, vm: Vm, vmm: Vmm) -> None:
         """`vmm` runs `vm`, and is watched from now on."""
         self._vmms[vm.id] = vmm
-        for watch in (self._watch(vm.id, vmm), self._bound_console(vm.id, vmm)):
+        for watch in (self._watch(vm.id, vmm), self._bound_logs(vm.id, vmm)):
             watcher = asyncio.create_task(watch, name=f"watch-{vm.id}")
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)
@@ -105,11 +104,15 @@ class Fleet:
         for vm_id in list(self._vmms):
             await self.detach(vm_id)
 
-    async def _bound_console(self, vm_id: str, vmm: Vmm) -> None:
+    async def _bound_logs(self, vm_id: str, vmm: Vmm) -> None:
         """A guest writes to its console at will: what it wrote long ago must not fill the host's disk."""
-        console = self._files.paths(vm_id).console_log
-        while not await vmm.wait_gone(_TRIM_SECONDS) and self._vmms.get(vm_id) is vmm:
-            self._files.forget_all_but(console, _CONSOLE_BYTES)
+        while self._vmms.get(vm_id) is vmm:
+            try:
+                vmm.bound_logs()
+            except OSError as error:
+                log.warning("its logs are not bounded: %s", error, extra={"vm": vm_id})
+            if await vmm.wait_gone(_TRIM_SECONDS):
+                return
 
     async def _how_it_ended(self, vm: Vm, vmm: Vmm) -> GuestError | None:
         """What became of a VM whose agent hung up; None when it runs on."""

@@ -107,6 +107,10 @@ class Vmm(Protocol):
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
         """Whether the process was reaped or is seen to be gone within the time."""
 
+    def bound_logs(self) -> None:
+        """Forget what is old of the console and the VMM's stderr, and make room for more. To be done again and again;
+        what is written in between, or while no server runs, is bounded by itself. Raises OSError."""
+
     def usage(self) -> VmmUsage:
         """As the host's kernel accounts it. Raises ToolFailed(VMM_FAILED) when it is gone."""
 

@@ -31,9 +31,7 @@ class VmFiles(Protocol):
     def tail(self, file: Path, size: int) -> str:
         """The last `size` bytes as text; empty when it is absent."""
 
-    def forget_all_but(self, file: Path, size: int) -> None:
-        """Give back the blocks of all but about the last `size` bytes; offsets stay. An absent file is fine."""
-
     def stream(self, file: Path, *, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         """What is in `file` (its last lines only, when asked), then, following, what is added, to it and to
-        a file that takes its place, until the directory is gone."""
+        a file that takes its place, until the directory is gone. Where something was forgotten before it was read, it
+        says so."""

@@ -1,17 +1,18 @@
 """Implements ports.files.VmFiles."""
 
 import asyncio
-import errno
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from ingle.api_server.host.files import punch_hole, remove_tree
+from ingle.api_server.host.bounded_log import data_behind, pieces_backwards, read_end
+from ingle.api_server.host.files import remove_tree
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.ports.engine import VmPaths
 
 _CHUNK = 64 * 1024
 _POLL_SECONDS = 0.1
+_MISSING = b"\n[ingle: %d bytes are missing here: they came faster than they were read]\n"
 
 
 class LocalVmFiles:
@@ -44,21 +45,7 @@ class LocalVmFiles:
             return 0
 
     def tail(self, file: Path, size: int) -> str:
-        try:
-            with file.open("rb") as source:
-                source.seek(max(0, source.seek(0, os.SEEK_END) - size))
-                return source.read().decode(errors="replace")
-        except FileNotFoundError:
-            return ""
-
-    def forget_all_but(self, file: Path, size: int) -> None:
-        try:
-            with file.open("rb+") as log:
-                end = log.seek(0, os.SEEK_END)
-                if end > size:
-                    punch_hole(log.fileno(), end - size)
-        except FileNotFoundError:
-            return
+        return read_end(file, size).decode(errors="replace")
 
     async def stream(self, file: Path, *, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
         while True:
@@ -73,10 +60,14 @@ class LocalVmFiles:
                 if tail_lines is not None:
                     await in_thread(_seek_to_last_lines, source.fileno(), tail_lines)
                     tail_lines = None  # a file that takes this one's place is new from its first line
+                begun = False
                 while True:
                     replaced = os.fstat(source.fileno()).st_nlink == 0  # asked first: what comes after is read below
-                    data = await in_thread(_read_behind_holes, source.fileno())
+                    missing, data = await in_thread(_read_behind_holes, source.fileno())
                     if data:
+                        if missing and begun:
+                            yield _MISSING % missing
+                        begun = True
                         yield data
                     elif not follow:
                         return
@@ -86,31 +77,26 @@ class LocalVmFiles:
                         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _read_behind_holes(file: int) -> bytes:
-    """The next bytes, past what was forgotten."""
-    try:
-        os.lseek(file, os.lseek(file, 0, os.SEEK_CUR), os.SEEK_DATA)
-    except OSError as error:
-        if error.errno != errno.ENXIO:  # nothing but a hole, or nothing at all, up to the end
-            raise
-        os.lseek(file, 0, os.SEEK_END)
-    return os.read(file, _CHUNK)
+def _read_behind_holes(file: int) -> tuple[int, bytes]:
+    """How much was forgotten of what comes next, and the next bytes behind that."""
+    position = os.lseek(file, 0, os.SEEK_CUR)
+    start = data_behind(file, position)
+    os.lseek(file, start, os.SEEK_SET)
+    return start - position, os.read(file, _CHUNK)
 
 
 def _seek_to_last_lines(file: int, lines: int) -> None:
     """Leave `file` at the start of its last `lines` lines, reading backwards from the end."""
-    position = end = os.lseek(file, 0, os.SEEK_END)
+    end = position = os.lseek(file, 0, os.SEEK_END)
     wanted = lines
-    if lines and end and os.pread(file, 1, end - 1) == b"\n":
-        wanted += 1  # the newline at the very end ends the last line; it does not begin another
-    while position > 0 and wanted > 0:
-        start = max(0, position - _CHUNK)
-        block = os.pread(file, position - start, start)
+    for start, block in pieces_backwards(file, _CHUNK) if lines else ():
+        # The newline at the very end ends the last line; it does not begin another.
+        wanted += position == end and block.endswith(b"\n")
+        position = start
         for offset in range(len(block) - 1, -1, -1):
             if block[offset] == 0x0A:
                 wanted -= 1
                 if wanted == 0:
                     os.lseek(file, start + offset + 1, os.SEEK_SET)
                     return
-        position = start
     os.lseek(file, position if lines else end, os.SEEK_SET)

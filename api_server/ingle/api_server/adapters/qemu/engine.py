@@ -1,5 +1,7 @@
 """Starts, adopts and kills QEMU processes."""
 
+import errno
+import logging
 import os
 import re
 import signal
@@ -12,7 +14,7 @@ from pathlib import Path
 from ingle.api_server.adapters.qemu import command, console
 from ingle.api_server.adapters.qemu.probe import AccelerationProbe
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
-from ingle.api_server.host import process, sockets
+from ingle.api_server.host import bounded_log, process, sockets
 from ingle.api_server.host.process import Process
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
@@ -26,11 +28,14 @@ from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
 from ingle.api_server.ports.network import Link
 from ingle.api_server.ports.sources import Library
 
+log = logging.getLogger(__name__)
+
 BINARY = "qemu-system-x86_64"
 
 # Loading takes 0.1 s on most hosts, and 10 on one that is busy and emulated. One that has loaded answers or hangs.
 _LOAD_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
+_SPARE_BYTES = 2**30
 _SOCKET_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
@@ -78,6 +83,8 @@ class QemuEngine:
     async def launch(self, plan: LaunchPlan) -> Vmm:
         self.check(plan.paths, plan.vm.ports)
         plan.paths.vmm_log.unlink(missing_ok=True)
+        logs = (plan.paths.console_log, plan.paths.vmm_log)
+        bounded = _begun(logs, _behind_disks(plan.vm))
         console.mark_start(plan.paths)
         ready, ready_qemu = socket.socketpair()
         with ready_qemu, socket.socket(socket.AF_UNIX) as control:
@@ -103,6 +110,8 @@ class QemuEngine:
                 if exhaustion(error):
                     raise
                 raise ToolFailed(Reason.VMM_FAILED, f"{BINARY} can't be started: {error}") from error
+        if bounded:
+            child.limit_files(bounded_log.limit(logs))
         ready.setblocking(False)
         vmm = QemuVmm(child, plan.paths, ready)
         try:
@@ -143,6 +152,24 @@ class QemuEngine:
         said = (await self._tools.run([BINARY, "--version"])).decode()
         version = re.search(r"version (\S+)", said)
         return version[1] if version else said.splitlines()[0]
+
+
+def _behind_disks(vm: Vm) -> int:
+    """An offset that no file of the VM's but a log has: its disk with what qcow2 adds, its memory."""
+    return vm.disk_bytes + vm.disk_bytes // 8 + vm.memory_bytes + _SPARE_BYTES
+
+
+def _begun(logs: Sequence[Path], offset: int) -> bool:
+    """Whether the logs are where they can be limited."""
+    try:
+        for file in logs:
+            bounded_log.begin(file, offset)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        log.warning("logs are bounded while a server runs, and only then: %s", error, extra={"offset": offset})
+        return False
+    return True
 
 
 def _unforwarded(vm_id: str, address: str) -> TcpAddress | VsockAddress:

@@ -5,11 +5,13 @@ import logging
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ingle.api_server.adapters.qemu import command, console
 from ingle.api_server.adapters.qemu.qmp import Qmp
+from ingle.api_server.host import bounded_log
 from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
 from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.guest import AgentEndpoint, Holder, TcpAddress, VsockAddress
@@ -106,6 +108,17 @@ class QemuVmm:
         await self._qmp.ended(_LAST_WORDS_SECONDS)
         return True
 
+    def bound_logs(self) -> None:
+        logs = (self._paths.console_log, self._paths.vmm_log)
+        limit = self._process.file_limit
+        if limit is not None and not self._process.gone:
+            for log in logs:
+                bounded_log.tell_loss(log, limit)
+            with suppress(FileNotFoundError):
+                self._process.limit_files(max(limit, bounded_log.limit(logs)))
+        for log in logs:
+            bounded_log.trim(log)
+
     def usage(self) -> VmmUsage:
         try:
             return VmmUsage(cpu_seconds(self.pid), resident_bytes(self.pid))
@@ -145,7 +158,4 @@ class QemuVmm:
 
 def tail(paths: VmPaths) -> str:
     """The end of what QEMU wrote to its stderr."""
-    try:
-        return paths.vmm_log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-    except FileNotFoundError:
-        return ""
+    return bounded_log.read_end(paths.vmm_log, _LOG_TAIL_BYTES).decode(errors="replace").strip()
