@@ -349,6 +349,12 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
     async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
         return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base", "debian:bookworm"])])
 
+    async def ListCatalogImages(
+        self, request: image_pb2.ListCatalogImagesRequest, context: Context
+    ) -> image_pb2.ListCatalogImagesResponse:
+        names = ("debian:bookworm", "debian:trixie")
+        return image_pb2.ListCatalogImagesResponse(images=[image_pb2.CatalogImage(name=name) for name in names])
+
     async def BeginPullImage(
         self, request: image_pb2.BeginPullImageRequest, context: Context
     ) -> image_pb2.BeginPullImageResponse:

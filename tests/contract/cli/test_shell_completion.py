@@ -65,6 +65,10 @@ async def test_bash_completes_commands(ingle: Ingle, tmp_path: Path) -> None:
     assert await completions(ingle, tmp_path, "ingle", "vm", "st") == ["start", "stats", "stop"]
 
 
+async def test_bash_completes_what_can_be_pulled(ingle: Ingle, tmp_path: Path) -> None:
+    assert await completions(ingle, tmp_path, "ingle", "image", "pull", "debian:t") == ["debian:trixie"]
+
+
 async def test_bash_completes_options(ingle: Ingle, tmp_path: Path) -> None:
     assert await completions(ingle, tmp_path, "ingle", "vm", "run", "--disk") == ["--disk-backend", "--disk-size"]
 

@@ -13,7 +13,7 @@ import pytest
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.host.tool import Tools
-from ingle.api_server.model.errors import InvalidArgument
+from ingle.api_server.model.errors import InvalidArgument, NotFound
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Image, VmState
 from ingle.api_server.operations.catalog import Images
@@ -119,6 +119,21 @@ async def test_a_name_has_one_lock_for_as_long_as_somebody_needs_it(tmp_path: Pa
         await operations.close()
         gc.collect()
         assert not images._locks
+
+
+async def test_a_slip_of_the_finger_is_told_with_the_name_that_was_meant(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "ingle.db") as store:
+        images = Images(store, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), cast("Any", KeepsBytes()))
+        operations = Operations(store)
+        work = partial(images.register, "my-base:v1", "a test", upload("content"))
+        await (await operations.begin("op-1", OperationKind.REGISTER_IMAGE, work)).result()
+        with pytest.raises(NotFound, match=r"neither here nor in the catalog; did you mean my-base:v1\?"):
+            await images.present("my-bsae:v1")
+        with pytest.raises(NotFound, match=r"the catalog has no image 'nmae-1'; did you mean name-1\?"):
+            images.check_pullable("nmae-1")
+        with pytest.raises(NotFound, match="there is my-base:v1, name-0, name-1, name-2"):
+            await images.present("x" * 100_000)
+        await operations.close()
 
 
 @pytest.mark.parametrize("source", ["x" * 1001, "a\nline", "\x1b[2J"])

@@ -147,7 +147,7 @@ async def test_illegal_moves_change_nothing(store: SqliteStore) -> None:
 async def test_an_image_in_use_is_kept_and_the_refusal_names_the_vm(store: SqliteStore) -> None:
     await store.insert_vm(VM, TOKEN)
     for delete in (store.delete_image(IMAGE.id), store.delete_kernel(KERNEL.id)):
-        with pytest.raises(Conflict, match="demo"):
+        with pytest.raises(Conflict, match="is used by VM demo"):
             await delete
     await store.delete_vm(VM.id)
     await store.delete_image(IMAGE.id)

@@ -128,3 +128,5 @@ def test_sizes_are_told_in_mib() -> None:
     assert size_text(GIB) == "1 GiB"
     assert size_text(GIB + GIB // 2) == "1.50 GiB"
     assert size_text(MIB + MIB // 2) == "1.50 MiB"
+    assert size_text(989_560_464_998_400) == "900 TiB"
+    assert [size_text(size) for size in (0, 700, 4096)] == ["0 bytes", "700 bytes", "4 KiB"]

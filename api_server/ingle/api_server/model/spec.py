@@ -200,6 +200,8 @@ def whole_sectors(size: int) -> int:
 
 
 def size_text(size: int) -> str:
-    """For messages: 512 MiB, 1.50 GiB."""
-    unit, name = (GIB, "GiB") if size >= GIB else (MIB, "MiB")
-    return f"{size // unit} {name}" if size % unit == 0 else f"{size / unit:.2f} {name}"
+    """For messages, in the unit that fits: 700 bytes, 512 MiB, 1.50 GiB."""
+    for unit, name in ((1024 * GIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (1024, "KiB")):
+        if size >= unit:
+            return f"{size // unit} {name}" if size % unit == 0 else f"{size / unit:.2f} {name}"
+    return f"{size} bytes"

@@ -6,8 +6,9 @@ of the same thing from doing the work twice; one lock a library keeps a deletion
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -26,6 +27,8 @@ Facts = TypeVar("Facts")
 Facts_co = TypeVar("Facts_co", covariant=True)
 
 _LONGEST_SOURCE = 1000
+_LONGEST_TYPED = 100
+_TOLD = 20
 
 
 class Source(Protocol[Facts_co]):
@@ -65,11 +68,8 @@ class _Catalog(ABC, Generic[Item, Facts]):
         """Raise NotFound unless the catalog has `name`."""
         names = [entry.name for entry in self.catalog()]
         if name not in names:
-            raise NotFound(
-                self.missing,
-                f"no {self.noun} {name!r}, neither here nor in the catalog ({', '.join(names)})",
-                f"ingle {self.noun} list",
-            )
+            problem = f"the catalog has no {self.noun} {name!r}"
+            raise NotFound(self.missing, f"{problem}{_meant(name, names)}", f"ingle {self.noun} catalog")
 
     async def present(self, reference: str) -> Item | None:
         """What `reference` stands for, or None when it is not here but can be pulled. Raises NotFound when it can't."""
@@ -78,8 +78,13 @@ class _Catalog(ABC, Generic[Item, Facts]):
         except NotFound as error:
             if error.reason is not self.missing:
                 raise
-            self.check_pullable(reference)
+        pullable: list[str] = [entry.name for entry in self.catalog()]
+        if reference in pullable:
             return None
+        names = [*pullable, *(name for item in await self._all() for name in item.names)]
+        problem = f"no {self.noun} {reference!r}, neither here nor in the catalog"
+        remedy = f"ingle {self.noun} list; ingle {self.noun} catalog"
+        raise NotFound(self.missing, f"{problem}{_meant(reference, names)}", remedy)
 
     async def pull(self, name: str, progress: Progress, *, refresh: bool = False) -> Item:
         """Bring the catalog's `name` here, unless it is and `refresh` is not asked."""
@@ -151,6 +156,12 @@ class _Catalog(ABC, Generic[Item, Facts]):
     @abstractmethod
     async def _forget(self, item_id: str) -> None:
         """Take it out of the store. Raises Conflict(IN_USE)."""
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    """A slip of the finger is told with what was meant, anything else with all there is."""
+    close = get_close_matches(name[:_LONGEST_TYPED], names, n=1)
+    return f"; did you mean {close[0]}?" if close else f": there is {', '.join(sorted(set(names))[:_TOLD])}"
 
 
 class Images(_Catalog[Image, None]):

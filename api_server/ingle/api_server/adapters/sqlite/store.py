@@ -251,10 +251,11 @@ class SqliteStore:
         async with self._transaction() as db:
             users = list(await db.execute_fetchall(f"SELECT name FROM vms WHERE {noun}_id = ?", (item_id,)))
             if users:
-                names = ", ".join(row["name"] for row in users)
-                raise Conflict(
-                    Reason.IN_USE, f"{noun} {item_id[:12]} is used by {names}", f"ingle vm delete {users[0]['name']}"
-                )
+                select = f"SELECT name FROM {noun}_names WHERE {noun}_id = ? ORDER BY name"
+                own = [row["name"] for row in await db.execute_fetchall(select, (item_id,))] or [item_id[:12]]
+                names = [row["name"] for row in users]
+                by = f"VM {names[0]}" if len(names) == 1 else f"VMs {', '.join(names)}"
+                raise Conflict(Reason.IN_USE, f"{noun} {own[0]} is used by {by}", f"ingle vm delete {' '.join(names)}")
             await db.execute(f"DELETE FROM {table} WHERE id = ?", (item_id,))
 
 
