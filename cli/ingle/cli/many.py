@@ -1,6 +1,6 @@
 """One change to many things: each reference resolved once, duplicates dropped, all at the same time, each reported."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -37,6 +37,19 @@ def change_each(
         except CliError as error:
             failures.append(error.about(reference))
 
+    change_known(reference_of_id, change, doing, json=json, failures=failures)
+
+
+def change_known(
+    reference_of_id: Mapping[str, str],
+    change: Callable[[str], Call[_Done]],
+    doing: str,
+    *,
+    json: bool,
+    failures: Sequence[Failure] = (),
+) -> None:
+    """The same for what was looked up already: its name may be another's by now, its id never. `failures`: of that."""
+    failed = list(failures)
     done: list[Json] = []
     for reference, call in [(reference, change(item_id)) for item_id, reference in reference_of_id.items()]:
         try:
@@ -44,12 +57,12 @@ def change_each(
                 stages.under_way(f"{doing} {reference}")
                 response = call.result()
         except CliError as error:
-            failures.append(error.about(reference))
+            failed.append(error.about(reference))
         else:
             done.append({"reference": reference, **to_json(response)})
             if not json:
                 say(reference)
     if json:
         print_json(done)
-    if failures:
-        raise CliError(*failures)
+    if failed:
+        raise CliError(*failed)

@@ -91,6 +91,7 @@ async def test_prune_spares_what_runs(ingle: Ingle, world: World) -> None:
     world.add_vm("broken", vm_pb2.VM_STATE_ERROR)
     pruned = await ingle("vm", "prune", "-f")
     assert (pruned.code, pruned.text.split()) == (0, ["done", "broken"])
+    assert world.looked_up == [], "by now their names may be others'"
     assert [vm.name for vm in world.vms.values()] == ["alive"]
 
 

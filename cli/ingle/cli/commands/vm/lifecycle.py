@@ -8,10 +8,10 @@ from typing import Annotated, TypeVar, cast
 import typer
 from google.protobuf.message import Message
 
-from ingle.cli.client import Client, connect, duration
+from ingle.cli.client import Call, Client, connect, duration
 from ingle.cli.errors import failed
 from ingle.cli.lazy import examples, new_app
-from ingle.cli.many import change_each
+from ingle.cli.many import change_each, change_known
 from ingle.cli.options import AsJson, StopTimeout, VmReferences, as_option
 from ingle.cli.output import is_terminal, person_watches, tell
 from ingle.v1 import vm_pb2
@@ -142,10 +142,14 @@ def prune(
     Those that run are spared."""
     with connect() as client:
         vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
-        idle = [vm.name for vm in vms if vm.state in _IDLE]
+        idle = {vm.id: vm.name for vm in vms if vm.state in _IDLE}
         if idle and not force:
-            _ask_before_deleting(idle)
-        _change(client, idle, lambda vm: vm_pb2.DeleteVmRequest(vm=vm), vm_pb2.DeleteVmResponse, "Deleting", json=json)
+            _ask_before_deleting(list(idle.values()))
+
+        def delete(vm_id: str) -> Call[vm_pb2.DeleteVmResponse]:
+            return client.begin(vm_pb2.DeleteVmRequest(vm=vm_id), vm_pb2.DeleteVmResponse)
+
+        change_known(idle, delete, "Deleting", json=json)
 
 
 def _see(vms: Sequence[str]) -> str:
