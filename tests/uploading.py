@@ -25,7 +25,8 @@ def kernel_upload(
     name: str, kernel: Path | bytes, modules: Path | None = None
 ) -> Iterator[kernel_pb2.ImportKernelRequest]:
     """A kernel, as part of an archive where there are modules. Its source is its path, which opens nothing."""
-    yield kernel_pb2.ImportKernelRequest(start=kernel_pb2.ImportKernelStart(name=name, source=str(kernel)[:100]))
+    source = str(kernel) if isinstance(kernel, Path) else "a test"
+    yield kernel_pb2.ImportKernelRequest(start=kernel_pb2.ImportKernelStart(name=name, source=source))
     if isinstance(kernel, Path):
         kernel = kernel.read_bytes() if modules is None else archive_of({"kernel": kernel, "modules": modules})
     for at in range(0, len(kernel), _PIECE):

@@ -2,6 +2,7 @@
 did not come whole."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -119,6 +120,19 @@ def test_a_kernel_and_its_modules_are_read_by_who_calls_and_nothing_of_them_bloc
     nothing_left(server)
 
 
+def until_nothing_left(server: Server) -> None:
+    """What a caller has left goes soon, not at once."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            nothing_left(server)
+        except AssertionError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        else:
+            return
+
+
 def _slow(requests: "Iterator[Any]", count: int) -> "Iterator[Any]":
     """The first so many of them, and then nothing until the call is over."""
     for _ in range(count):
@@ -141,14 +155,31 @@ def test_a_caller_who_leaves_leaves_nothing(server: Server, tree: Path, noun: st
         if last.kind == kind and last.state == operation_pb2.OPERATION_STATE_RUNNING:
             break
     call.cancel()
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            nothing_left(server)
-        except AssertionError:
-            assert time.monotonic() < deadline
-        else:
-            break
+    until_nothing_left(server)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_ended_while_it_sends_leaves_nothing(server: Server, number: signal.Signals) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-m", "ingle.cli", "image", "register", "-n", "left", "--rootfs", "-"],
+        env={**os.environ, "INGLE_SOCKET": str(server.socket)},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert command.stdin is not None
+    command.stdin.write(archive_of({}) * 100)
+    command.stdin.flush()
+    while not list((server.state / "images").glob(".work/*/.scratch/sent")):
+        assert command.poll() is None
+        time.sleep(0.01)
+    command.send_signal(number)
+    command.stdin.close()
+    assert command.stderr is not None
+    said = command.stderr.read().decode()
+    command.stderr.close()
+    assert command.wait(30) in ((130, -signal.SIGINT) if number == signal.SIGINT else (-signal.SIGKILL,))
+    assert "fault" not in said
+    until_nothing_left(server)
 
 
 @pytest.mark.parametrize("noun", ["image", "kernel"])
