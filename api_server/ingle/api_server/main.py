@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, _CONFIG_ERROR)
     if arguments.command == "doctor":
         return doctor.main(settings, as_json=arguments.json)
-    logs.set_up(arguments.log_level)
+    logs.set_up(arguments.log_level, settings.paths.state / "server.log")
     raise_limit()
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:

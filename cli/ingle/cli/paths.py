@@ -72,6 +72,11 @@ def server_log() -> Path:
     return state_directory() / "server.log"
 
 
+def former_log(log: Path) -> Path:
+    """What was said before, which the server keeps when its log has become large."""
+    return log.with_name(log.name + ".1")
+
+
 def _wants_system() -> bool:
     mode = os.environ.get(MODE_VARIABLE, "")
     if mode not in {"", "user", "system"}:

@@ -100,6 +100,6 @@ def why_it_failed(what: str, said: list[str]) -> tuple[str, str]:
 
 def _start_failed(what: str, log: Path, log_start: int) -> CliError:
     with log.open("rb") as file:
-        file.seek(log_start)
+        file.seek(log_start if log.stat().st_size >= log_start else 0)  # a new one, if it has become large just now
         said = file.read().decode(errors="replace").splitlines()
     return failed(SERVER_FAILED_TO_START, *why_it_failed(what, said))

@@ -1,10 +1,11 @@
 """`ingle server`: the API server that commands talk to. A user's own is started by them."""
 
+import os
 import time
 from collections import deque
 from datetime import UTC
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -87,13 +88,32 @@ def logs(
 
 
 def _print_log(log: Path, tail: int, *, follow: bool) -> None:
-    with log.open("rb") as file:
-        output = ConsoleOutput()
-        for line in deque(file, maxlen=tail):
+    output = ConsoleOutput()
+    file = log.open("rb")
+    try:
+        lines = deque(file, maxlen=tail)
+        if len(lines) < tail and (former := paths.former_log(log)).exists():
+            with former.open("rb") as before:
+                lines.extendleft(reversed(deque(before, maxlen=tail - len(lines))))
+        for line in lines:
             output.write(line)
         while follow:
             time.sleep(_FOLLOW_SECONDS)
+            replaced = not _is_at(file, log)  # asked first: what comes after is read below
             output.write(file.read())
+            if replaced:
+                file.close()
+                file = log.open("rb")
+    finally:
+        file.close()
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether the file has not given its place to a new one; while there is none, it has not."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return True
 
 
 def _info(client: Client) -> system_pb2.GetInfoResponse:
