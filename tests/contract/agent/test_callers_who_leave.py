@@ -15,6 +15,7 @@ import pytest
 
 from contract.agent.conftest import Agent, Gone
 from contract.one_vm import new_server
+from contract.surface_text import compiled_files
 from harness import refusal
 from ingle.api_server.model.guest import GuestSession, SessionProgram
 from ingle.api_server.rpc import interceptors
@@ -57,6 +58,19 @@ def guest(tmp_path: Path) -> Path:
     """A directory of the guest's."""
     (tmp_path / "guest").mkdir()
     return tmp_path / "guest"
+
+
+def test_every_method_whose_caller_streams_has_a_test_in_which_it_leaves() -> None:
+    streaming = {
+        method.name
+        for file in compiled_files()
+        for service in file.service
+        for method in service.method
+        if method.client_streaming
+    }
+    here = {"WriteFile", "CopyIn", "Exec", "AttachSession", "Forward"}
+    in_test_sent_images = {"RegisterImage", "ImportKernel"}
+    assert streaming == here | in_test_sent_images
 
 
 Leave = Callable[[Any, grpc.aio.Channel], Awaitable[None]]
@@ -137,7 +151,7 @@ async def test_no_file_is_made_when_its_writer_leaves(api: Api, guest: Path, app
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("point", ["before start", "after start", "before end"])
+@pytest.mark.parametrize("point", ["before start", "after start", "amid a file", "before end"])
 async def test_an_archive_replaces_whole_files_alone_when_its_sender_leaves(
     api: Api, guest: Path, way: str, point: str
 ) -> None:
@@ -145,7 +159,7 @@ async def test_an_archive_replaces_whole_files_alone_when_its_sender_leaves(
     for name in ("first", "second"):
         (guest / name).write_bytes(_OLD)
     start = guest_pb2.CopyInRequest(start=guest_pb2.CopyInStart(vm="web", path=str(guest)))
-    sent = {"before start": None, "after start": 0, "before end": len(archive)}
+    sent = {"before start": None, "after start": 0, "amid a file": len(archive) * 3 // 4, "before end": len(archive)}
     channel = api.connect()
     call = guest_pb2_grpc.GuestServiceStub(channel).CopyIn(timeout=_timeout(way))
     await call.wait_for_connection()
