@@ -25,6 +25,8 @@ from ingle.v1 import (
     guest_pb2_grpc,
     image_pb2,
     image_pb2_grpc,
+    kernel_pb2,
+    kernel_pb2_grpc,
     operation_pb2,
     operation_pb2_grpc,
     system_pb2,
@@ -61,6 +63,7 @@ class World:
     # Of the disk of every VM that runs, and what is wrong with it.
     disk_changes: vm_pb2.DiskChanges | None = None
     problem: str = ""
+    operations: list[operation_pb2.Operation] = field(default_factory=list)
     hung: bool = False
 
     def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
@@ -234,6 +237,16 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
             operation.target_id = self.world.add_vm(self.world.created[-1].name or "made-up").id
         yield operation_pb2.WatchOperationResponse(operation=operation)
 
+    async def ListOperations(
+        self, request: operation_pb2.ListOperationsRequest, context: Context
+    ) -> operation_pb2.ListOperationsResponse:
+        return operation_pb2.ListOperationsResponse(operations=self.world.operations)
+
+    async def GetOperation(
+        self, request: operation_pb2.GetOperationRequest, context: Context
+    ) -> operation_pb2.GetOperationResponse:
+        return operation_pb2.GetOperationResponse(operation=self.world.operations[0])
+
     async def CancelOperation(
         self, request: operation_pb2.CancelOperationRequest, context: Context
     ) -> operation_pb2.CancelOperationResponse:
@@ -361,6 +374,13 @@ class ImageService(image_pb2_grpc.ImageServiceServicer):
         return image_pb2.BeginPullImageResponse(operation=operation_pb2.Operation(id=OP_ID))
 
 
+class KernelService(kernel_pb2_grpc.KernelServiceServicer):
+    async def ListKernels(
+        self, request: kernel_pb2.ListKernelsRequest, context: Context
+    ) -> kernel_pb2.ListKernelsResponse:
+        return kernel_pb2.ListKernelsResponse(kernels=[kernel_pb2.Kernel(id="cd" * 32, names=["debian"])])
+
+
 class SystemService(system_pb2_grpc.SystemServiceServicer):
     async def Ping(self, request: system_pb2.PingRequest, context: Context) -> system_pb2.PingResponse:
         return system_pb2.PingResponse(version="9.9", api_version=1)
@@ -370,8 +390,9 @@ def new_server(world: World, address: str) -> grpc.aio.Server:
     server = grpc.aio.server()
     server.add_insecure_port(address)
     vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract] # what these tests call
-    operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationService(world), server)  # type: ignore[abstract] # what these tests call
+    operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationService(world), server)
     guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(world), server)  # type: ignore[abstract] # what these tests call
     image_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(), server)  # type: ignore[abstract] # what these tests call
+    kernel_pb2_grpc.add_KernelServiceServicer_to_server(KernelService(), server)  # type: ignore[abstract] # what these tests call
     system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(), server)  # type: ignore[abstract]
     return server

@@ -7,7 +7,7 @@ import pytest
 
 from contract.cli.conftest import Ingle
 from contract.cli.stand_in import OP_ID, World
-from ingle.v1 import error_pb2, vm_pb2
+from ingle.v1 import error_pb2, operation_pb2, vm_pb2
 
 
 async def test_lists_vms_as_a_table(ingle: Ingle, world: World) -> None:
@@ -221,6 +221,22 @@ async def test_usage_errors_end_with_2_and_say_the_allowed_form(ingle: Ingle, wo
     assert world.created == []
 
 
+async def test_operations_are_told_with_the_names_of_what_they_changed(ingle: Ingle, world: World) -> None:
+    vm = world.add_vm("web")
+    for target in (vm.id, "cd" * 32, "0123456789ab"):
+        world.operations.append(operation_pb2.Operation(id=OP_ID, target_id=target))
+    _, *rows = (await ingle("operation", "list")).text.splitlines()
+    for row, name in zip(rows, ("web", "debian", "0123456789ab"), strict=True):
+        assert name in row.split()
+    assert f"web  {vm.id}" in (await ingle("operation", "show", OP_ID)).text
+
+
+async def test_names_alone_and_json_are_two_wishes(ingle: Ingle) -> None:
+    refused = await ingle("vm", "list", "-q", "--json")
+    assert refused.code == 2
+    assert "--quiet" in json.loads(refused.err)["error"]["message"]
+
+
 async def test_logs_are_bytes(ingle: Ingle, world: World) -> None:
     world.add_vm("web")
     assert (await ingle("vm", "logs", "--tail", "2", "web")).out == b"line 0 \xff\nline 1 \xff\n"
@@ -260,7 +276,7 @@ async def test_version_of_both_sides(ingle: Ingle, isolated: Ingle) -> None:
 
 
 async def test_a_method_the_server_lacks_is_an_error_like_any_other(ingle: Ingle) -> None:
-    listed = await ingle("kernel", "list")
+    listed = await ingle("kernel", "catalog")
     assert listed.code == 1
     assert listed.err.startswith("ingle: ")
     assert "Traceback" not in listed.err

@@ -58,7 +58,7 @@ class Failure:
         """What to tell about `error`: an IngleError speaks for itself, anything else is ours to blame."""
         if isinstance(error, IngleError):
             return Failure(error.reason, error.message, error.remedy)
-        return Failure(Reason.INTERNAL, f"{type(error).__name__}: {error}")
+        return Failure(Reason.INTERNAL, "this is a fault of ingle's", "ingle server logs")
 
     def as_error(self) -> IngleError:
         """The error again, for whoever waits for the operation."""

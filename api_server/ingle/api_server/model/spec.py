@@ -71,14 +71,20 @@ class VmSpec:
         if self.name:
             check_name(self.name)
         if self.vcpus is not None and not 1 <= self.vcpus <= limits.vcpus:
-            raise InvalidArgument(f"vcpu {self.vcpus}: this host allows 1 to {limits.vcpus}", "--vcpu 1")
+            raise InvalidArgument(
+                f"vcpu {self.vcpus}: this host allows 1 to {limits.vcpus}",
+                f"--vcpu {_closest(self.vcpus, 1, limits.vcpus)}",
+            )
         if self.memory_bytes is not None and not LEAST_MEMORY <= self.memory_bytes <= limits.memory_bytes:
             raise InvalidArgument(
                 f"memory {size_text(self.memory_bytes)}: this host allows 64 MiB to {size_text(limits.memory_bytes)}",
-                "--memory 512M",
+                f"--memory {_closest(self.memory_bytes, LEAST_MEMORY, limits.memory_bytes) // MIB}M",
             )
         if self.disk_bytes is not None and not 0 < self.disk_bytes <= MOST_DISK:
-            raise InvalidArgument(f"disk size {self.disk_bytes}: 1 byte to 16 TiB is allowed", "--disk-size 8G")
+            raise InvalidArgument(
+                f"disk size {size_text(self.disk_bytes)}: 1 byte to {size_text(MOST_DISK)} is allowed",
+                "--disk-size 16T" if self.disk_bytes else "--disk-size 8G",
+            )
         check_env(self.env)
         check_ports(self.ports, self.network)
         if self.network:
@@ -200,8 +206,15 @@ def whole_sectors(size: int) -> int:
 
 
 def size_text(size: int) -> str:
-    """For messages, in the unit that fits: 700 bytes, 512 MiB, 1.50 GiB."""
-    for unit, name in ((1024 * GIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (1024, "KiB")):
-        if size >= unit:
-            return f"{size // unit} {name}" if size % unit == 0 else f"{size / unit:.2f} {name}"
-    return f"{size} bytes"
+    """For messages, in the unit that fits: 512 MiB, 1.50 GiB, 17 bytes."""
+    unit, name = 1, "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
+        if size < unit * 1024:
+            break
+        unit, name = unit * 1024, larger
+    return f"{size // unit} {name}" if size % unit == 0 else f"{size / unit:.2f} {name}"
+
+
+def _closest(wish: int, least: int, most: int) -> int:
+    """What is allowed and comes closest."""
+    return min(max(wish, least), most)

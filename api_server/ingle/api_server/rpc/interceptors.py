@@ -17,6 +17,7 @@ from ingle.api_server.gate import PEER_PREFIX
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import Conflict, IngleError, InvalidArgument, Reason
 from ingle.api_server.model.ids import new_op_id
+from ingle.api_server.model.spec import size_text
 from ingle.api_server.pipeline import root_cause
 from ingle.api_server.rpc.calls import Calls
 from ingle.api_server.rpc.errors import OP_ID_KEY, VERSION_KEY, abort
@@ -141,7 +142,9 @@ class MessageTooLarge(IngleError):
 
     def __init__(self, size: int) -> None:
         super().__init__(
-            Reason.MESSAGE_TOO_LARGE, f"a message of {size} bytes; {MESSAGE_LIMIT} is allowed", "send it in pieces"
+            Reason.MESSAGE_TOO_LARGE,
+            f"a message of {size_text(size)}; {size_text(MESSAGE_LIMIT)} is allowed",
+            "send it in pieces",
         )
 
 

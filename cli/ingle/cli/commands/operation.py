@@ -12,7 +12,7 @@ from ingle.cli.options import AsJson, Count
 from ingle.cli.output import fields, print_json, say, table
 from ingle.cli.progress import Stages, raise_if_failed
 from ingle.cli.quantities import format_age, format_seconds
-from ingle.v1 import operation_pb2
+from ingle.v1 import image_pb2, kernel_pb2, operation_pb2, vm_pb2
 
 app = new_app("Changes under way and done.")
 
@@ -33,6 +33,7 @@ def list_operations(
     with connect() as client:
         request = operation_pb2.ListOperationsRequest(limit=limit)
         operations = client.call(request, operation_pb2.ListOperationsResponse).operations
+        names = {} if json else _names(client)
     if json:
         print_json([to_json(operation) for operation in operations])
         return
@@ -41,7 +42,7 @@ def list_operations(
             operation.id,
             enum_name(_KINDS, operation.kind),
             enum_name(_STATES, operation.state),
-            operation.target_id[:12],
+            names.get(operation.target_id, operation.target_id[:12]),
             _took(operation),
             format_age(operation.created_at.ToDatetime(UTC)),
         )
@@ -55,7 +56,7 @@ def show(operation: Reference, json: AsJson = False) -> None:
     """One operation and its stages."""
     with connect() as client:
         request = operation_pb2.GetOperationRequest(operation_id=operation)
-        _tell(client.call(request, operation_pb2.GetOperationResponse).operation, json=json)
+        _tell(client, client.call(request, operation_pb2.GetOperationResponse).operation, json=json)
 
 
 @app.command(epilog=examples("ingle operation cancel op-0123456789ab"))
@@ -69,7 +70,7 @@ def cancel(operation: Reference, json: AsJson = False) -> None:
         stages.under_way(f"Cancelling {operation}")
         cancelled = call.result().operation
         stages.end_live()
-        _tell(cancelled, json=json)
+        _tell(client, cancelled, json=json)
 
 
 @app.command(epilog=examples("ingle operation watch op-0123456789ab"))
@@ -93,10 +94,23 @@ def _last_state(client: Client, operation_id: str, stages: Stages) -> operation_
     return last
 
 
-def _tell(operation: operation_pb2.Operation, *, json: bool) -> None:
+def _names(client: Client) -> dict[str, str]:
+    """What those things are called that operations have changed, and that are there: by id."""
+    vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
+    images = client.call(image_pb2.ListImagesRequest(), image_pb2.ListImagesResponse).images
+    kernels = client.call(kernel_pb2.ListKernelsRequest(), kernel_pb2.ListKernelsResponse).kernels
+    return {
+        **{image.id: image.names[0] for image in images if image.names},
+        **{kernel.id: kernel.names[0] for kernel in kernels if kernel.names},
+        **{vm.id: vm.name for vm in vms},
+    }
+
+
+def _tell(client: Client, operation: operation_pb2.Operation, *, json: bool) -> None:
     if json:
         print_json(to_json(operation))
         return
+    name = _names(client).get(operation.target_id, "")
     error = operation.error
     say(
         fields(
@@ -104,7 +118,7 @@ def _tell(operation: operation_pb2.Operation, *, json: bool) -> None:
                 ("id", operation.id),
                 ("kind", enum_name(_KINDS, operation.kind)),
                 ("state", enum_name(_STATES, operation.state)),
-                ("target", operation.target_id),
+                ("target", f"{name}  {operation.target_id}".strip()),
                 ("began", f"{operation.created_at.ToDatetime(UTC):%F %T} UTC"),
                 ("took", _took(operation)),
                 ("error", error.message),

@@ -46,7 +46,7 @@ class Qmp:
                     raise
                 return qmp
         except (OSError, TimeoutError) as error:
-            raise ToolFailed(Reason.VMM_FAILED, f"the VMM does not answer on {path}: {error!r}") from error
+            raise ToolFailed(Reason.VMM_FAILED, f"the VMM does not answer on {path}: {_why(error)}") from error
 
     async def execute(self, command: str, **arguments: object) -> Any:
         """Run a command and return what it returns. Raises ToolFailed(VMM_FAILED)."""
@@ -87,9 +87,15 @@ class Qmp:
                 else:
                     reply.set_result(message["return"])
         except (OSError, ValueError, LookupError) as error:
-            problem = f"QEMU's control connection broke: {error!r}"
+            problem = f"QEMU's control connection broke: {_why(error)}"
         finally:
             for reply in self._waiting:
                 if not reply.done():
                     reply.set_exception(ToolFailed(Reason.VMM_FAILED, problem))
             self._waiting.clear()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or "it sent what makes no sense"

@@ -63,20 +63,43 @@ class Init(StrEnum):
 Name = Annotated[str, typer.Option("--name", "-n", metavar="NAME", help="A DNS label; made up unless given.")]
 NewName = Annotated[str | None, typer.Option("--name", "-n", metavar="NAME", help="A DNS label.")]
 Image = Annotated[
-    str, typer.Option("--image", metavar="IMAGE", help="Name or id.", autocompletion=completion.image_names)
+    str,
+    typer.Option(
+        "--image",
+        metavar="IMAGE",
+        help="Name or id; debian:bookworm unless configured.",
+        autocompletion=completion.image_names,
+    ),
 ]
 Kernel = Annotated[
-    str, typer.Option("--kernel", metavar="KERNEL", help="Name or id.", autocompletion=completion.kernel_names)
+    str,
+    typer.Option(
+        "--kernel",
+        metavar="KERNEL",
+        help="Name or id; debian unless configured.",
+        autocompletion=completion.kernel_names,
+    ),
 ]
-Vcpus = Annotated[int | None, typer.Option("--vcpu", metavar="N", parser=Count, help="1 to the host's.")]
-Memory = Annotated[int | None, typer.Option("--memory", "-m", metavar="SIZE", parser=Size, help="E.g. 512M or 2G.")]
+Vcpus = Annotated[
+    int | None, typer.Option("--vcpu", metavar="N", parser=Count, help="1 to the host's; 1 unless configured.")
+]
+Memory = Annotated[
+    int | None, typer.Option("--memory", "-m", metavar="SIZE", parser=Size, help="E.g. 2G; 512M unless configured.")
+]
 DiskSize = Annotated[
-    int | None, typer.Option("--disk-size", metavar="SIZE", parser=Size, help="At least the image's, e.g. 10G.")
+    int | None,
+    typer.Option(
+        "--disk-size", metavar="SIZE", parser=Size, help="At least the image's, e.g. 10G; 8G unless configured."
+    ),
 ]
-Accel = Annotated[Acceleration | None, typer.Option("--accel", help="auto: whichever a probe boot shows to work.")]
+Accel = Annotated[
+    Acceleration | None, typer.Option("--accel", help="auto, unless given: whichever a probe boot shows to work.")
+]
 PidOne = Annotated[
     Init | None,
-    typer.Option("--init", help="PID 1: the agent, or the image's own init (systemd, ...) with it beside."),
+    typer.Option(
+        "--init", help="PID 1: the agent, or the image's own init (systemd, ...) with it beside; agent unless given."
+    ),
 ]
 SshKeys = Annotated[
     list[str],

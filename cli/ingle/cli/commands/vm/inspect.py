@@ -31,6 +31,8 @@ def list_vms(
     """All VMs, oldest first.
 
     Aliases: ls, ps."""
+    if quiet and json:
+        raise typer.BadParameter("it does not go with --json, which has all of it", param_hint="'--quiet' / '-q'")
     with connect() as client:
         vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
     if json:
