@@ -1376,7 +1376,7 @@ type ExecRequest struct {
 	Stdin bool   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	// 0: none.
 	TimeoutMilliseconds uint64 `protobuf:"varint,6,opt,name=timeout_milliseconds,json=timeoutMilliseconds,proto3" json:"timeout_milliseconds,omitempty"`
-	// The command runs on without its caller, from /dev/null to /dev/null; never together with stdin.
+	// The command runs on without its caller, from /dev/null to /dev/null or the console; never together with stdin.
 	Detach bool `protobuf:"varint,7,opt,name=detach,proto3" json:"detach,omitempty"`
 	// At most 0777; unset: 0022.
 	Umask *uint32 `protobuf:"varint,8,opt,name=umask,proto3,oneof" json:"umask,omitempty"`
@@ -1384,9 +1384,11 @@ type ExecRequest struct {
 	Limits []*ResourceLimit `protobuf:"bytes,9,rep,name=limits,proto3" json:"limits,omitempty"`
 	// After the command's own end, wait for its output until nobody has that open, and no longer than the timeout;
 	// otherwise for 2 s.
-	WaitOutput    bool `protobuf:"varint,70,opt,name=wait_output,json=waitOutput,proto3" json:"wait_output,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	WaitOutput bool `protobuf:"varint,70,opt,name=wait_output,json=waitOutput,proto3" json:"wait_output,omitempty"`
+	// Of a detached command: to /dev/console.
+	OutputToConsole bool `protobuf:"varint,140,opt,name=output_to_console,json=outputToConsole,proto3" json:"output_to_console,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ExecRequest) Reset() {
@@ -1485,6 +1487,13 @@ func (x *ExecRequest) GetLimits() []*ResourceLimit {
 func (x *ExecRequest) GetWaitOutput() bool {
 	if x != nil {
 		return x.WaitOutput
+	}
+	return false
+}
+
+func (x *ExecRequest) GetOutputToConsole() bool {
+	if x != nil {
+		return x.OutputToConsole
 	}
 	return false
 }
@@ -5353,7 +5362,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12/\n" +
-	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\xb0\x03\n" +
+	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\xdd\x03\n" +
 	"\vExecRequest\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x126\n" +
 	"\x03env\x18\x02 \x03(\v2$.ingle.agent.v1.ExecRequest.EnvEntryR\x03env\x12+\n" +
@@ -5365,7 +5374,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x05umask\x18\b \x01(\rH\x00R\x05umask\x88\x01\x01\x125\n" +
 	"\x06limits\x18\t \x03(\v2\x1d.ingle.agent.v1.ResourceLimitR\x06limits\x12\x1f\n" +
 	"\vwait_output\x18F \x01(\bR\n" +
-	"waitOutput\x1a6\n" +
+	"waitOutput\x12+\n" +
+	"\x11output_to_console\x18\x8c\x01 \x01(\bR\x0foutputToConsole\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +

@@ -17,6 +17,8 @@ import (
 	"ingle.dev/guest_agent/internal/users"
 )
 
+const console = "/dev/console"
+
 // Spec is what shall run. An empty User is root, an empty Directory the user's home (or / when that is absent).
 // Env goes over the login environment. A nil Umask is the agent's, and so are limits that are not named.
 type Spec struct {
@@ -25,6 +27,7 @@ type Spec struct {
 	Directory string
 	User      string
 	Stdin     bool
+	Console   bool // what a detached command says goes there
 	Umask     *uint32
 	Limits    []*agentpb.ResourceLimit
 }
@@ -54,7 +57,7 @@ func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
 	return &Command{Child: child, Stdin: pipes.stdin, Stdout: pipes.stdout, Stderr: pipes.stderr}, nil
 }
 
-// StartDetached runs a program that nobody waits for, all of whose standard streams are /dev/null.
+// StartDetached runs a program that nobody waits for. It reads /dev/null, and writes there or to the console.
 func StartDetached(reaper *reap.Reaper, spec Spec) (*reap.Child, error) {
 	if spec.Stdin {
 		return nil, badRequest("a detached command has no stdin")
@@ -68,7 +71,15 @@ func StartDetached(reaper *reap.Reaper, spec Spec) (*reap.Child, error) {
 		return nil, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
 	defer unix.Close(null)
-	return program.start(reaper, [3]int{null, null, null}, syscall.SysProcAttr{})
+	output := null
+	if spec.Console {
+		// No session of ours may have it as its terminal: that would get the console's signals.
+		if output, err = unix.Open(console, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY, 0); err != nil {
+			return nil, &os.PathError{Op: "open", Path: console, Err: err}
+		}
+		defer unix.Close(output)
+	}
+	return program.start(reaper, [3]int{null, output, output}, syscall.SysProcAttr{})
 }
 
 // program is all that starting takes but the standard streams.

@@ -43,6 +43,7 @@ func (c *connection) exec(request *agentpb.ExecRequest) error {
 		Directory: request.WorkingDirectory,
 		User:      request.User,
 		Stdin:     request.Stdin,
+		Console:   request.OutputToConsole,
 		Umask:     request.Umask,
 		Limits:    request.Limits,
 	}

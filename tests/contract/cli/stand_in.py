@@ -52,6 +52,7 @@ class World:
     cancelled: list[str] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
     execs: list[guest_pb2.ExecStart] = field(default_factory=list)
+    attached: list[guest_pb2.AttachSessionStart] = field(default_factory=list)
     looked_up: list[str] = field(default_factory=list)
     versions: set[str] = field(default_factory=set)
     # Stops answer only when so many are under way: those of one command line must come side by side.
@@ -261,6 +262,17 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
 
     def __init__(self, world: World) -> None:
         self.world = world
+
+    async def AttachSession(
+        self, requests: AsyncIterator[guest_pb2.AttachSessionRequest], context: Context
+    ) -> AsyncIterator[guest_pb2.AttachSessionResponse]:
+        """A session whose program shows its arguments and ends."""
+        start = (await anext(requests)).start
+        await self.world.find(start.vm, context)
+        self.world.attached.append(start)
+        yield guest_pb2.AttachSessionResponse(attached=guest_pb2.Session(id="s1"))
+        yield guest_pb2.AttachSessionResponse(output=f"{list(start.create.argv)}".encode())
+        yield guest_pb2.AttachSessionResponse(exited=guest_pb2.ExecExited(exit_code=7))
 
     async def Exec(
         self, requests: AsyncIterator[guest_pb2.ExecRequest], context: Context

@@ -307,6 +307,17 @@ async def test_run_that_is_detached_prints_the_name(ingle: Ingle, world: World) 
     assert json.loads((await ingle("vm", "run", "--detach", "--name", "other", "--json")).out)["name"] == "other"
 
 
+async def test_what_a_detached_command_says_goes_where_logs_show_it(ingle: Ingle, world: World) -> None:
+    ended = await ingle("vm", "run", "-d", "--name", "job", "--timeout", "1m", "--", "true", "and", "more")
+    assert (ended.code, ended.text) == (0, "job\n")
+    (start,) = world.execs
+    assert (list(start.argv), start.detach, start.output_to_console) == (["true", "and", "more"], True, True)
+    assert start.timeout.ToSeconds() == 60
+    missing = await ingle("vm", "run", "-d", "--name", "none", "--", "no-such-command")
+    assert missing.code == 127
+    assert "ingle vm delete -f none" in missing.err
+
+
 async def test_verbose_run_tells_stages_on_stderr_and_only_there(ingle: Ingle) -> None:
     ended = await ingle("vm", "run", "--rm", "-v", "--", "echo", "hello")
     assert ended.out == b"hello\n"

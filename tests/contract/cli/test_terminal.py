@@ -122,3 +122,15 @@ async def test_prune_asks_and_takes_no_for_an_answer(ingle: Ingle, world: World)
         child.sendline("y")
         assert (await ended(child))[0] == 0
     assert world.vms == {}
+
+
+async def test_a_command_on_this_terminal_goes_with_its_vm_or_leaves_it(ingle: Ingle, world: World) -> None:
+    for options in (["-t", "--rm"], ["-it", "--name", "kept"]):
+        with terminal(ingle, "vm", "run", *options, "--", "top", "-b") as child:
+            code, shown = await ended(child)
+        assert code == 7
+        assert "['top', '-b']" in shown
+    assert [list(start.create.argv) for start in world.attached] == [["top", "-b"]] * 2
+    assert all(start.create.end_with_viewer for start in world.attached)
+    assert [vm.name for vm in world.vms.values()] == ["kept"]
+    assert "ingle vm delete -f kept" in shown

@@ -59,8 +59,9 @@ class AgentInfo:
 @dataclass(frozen=True, slots=True)
 class ExecSpec:
     """One command. Empty `user` is root, empty `working_directory` the user's home, `timeout_seconds` None is none,
-    `umask` None the agent's. With `detach` it runs on without its caller, from /dev/null to /dev/null. `wait_output`:
-    its output ends when nobody has it open any more, however long the command is gone."""
+    `umask` None the agent's. With `detach` it runs on without its caller, from /dev/null to /dev/null, or the console
+    with `output_to_console`. `wait_output`: its output ends when nobody has it open any more, however long the command
+    is gone."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class ExecSpec:
     umask: int | None = None
     limits: tuple[ResourceLimit, ...] = ()
     wait_output: bool = False
+    output_to_console: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,8 @@ def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
     check_env(message.env)
     if message.detach and message.stdin:
         raise InvalidArgument("detach goes without stdin: nobody is there to send any")
+    if message.output_to_console and not message.detach:
+        raise InvalidArgument("output_to_console is for detached commands: a caller gets the output itself")
     return ExecSpec(
         argv=tuple(message.argv),
         env=dict(message.env),
@@ -294,6 +296,7 @@ def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
         stdin=message.stdin,
         timeout_seconds=seconds_of(message.timeout, "timeout") if message.HasField("timeout") else None,
         detach=message.detach,
+        output_to_console=message.output_to_console,
         umask=umask(message),
         limits=resource_limits(message.limits),
         wait_output=message.wait_output,

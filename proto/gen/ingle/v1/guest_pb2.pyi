@@ -182,6 +182,7 @@ class ExecStart(_message.Message):
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     WAIT_OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TO_CONSOLE_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id or name."""
     working_directory: _builtins.str
@@ -196,7 +197,7 @@ class ExecStart(_message.Message):
     """Delete the VM when this call ends, however it ends: if the server is killed, the next one does it."""
     detach: _builtins.bool
     """Answer started as soon as the command runs, and let it run on without a caller: it reads nothing, its output goes
-    nowhere, and only a timeout of its own or a signal from within the guest ends it. Neither with stdin nor with
+    nowhere unless output_to_console says where, and only a timeout of its own or a signal from within the guest ends it. Neither with stdin nor with
     delete_vm.
     """
     umask: _builtins.int
@@ -205,6 +206,8 @@ class ExecStart(_message.Message):
     """A process that the command leaves behind may go on writing to its output. That is waited for until nobody has the
     output open, and no longer than the timeout; unset: for 2 s after the command's own end.
     """
+    output_to_console: _builtins.bool
+    """What a detached command says goes to the guest's console, whose log is StreamVmLogs."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Not a shell line: argv[0] is looked up in the guest's PATH."""
@@ -234,10 +237,11 @@ class ExecStart(_message.Message):
         umask: _builtins.int | None = ...,
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
         wait_output: _builtins.bool = ...,
+        output_to_console: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "timeout", b"timeout", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "output_to_console", b"output_to_console", "stdin", b"stdin", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015

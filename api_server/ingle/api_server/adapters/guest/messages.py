@@ -122,6 +122,7 @@ def exec_request(spec: ExecSpec) -> agent_pb2.Request:
             umask=spec.umask,
             limits=resource_limits(spec.limits),
             wait_output=spec.wait_output,
+            output_to_console=spec.output_to_console,
         )
     )
 

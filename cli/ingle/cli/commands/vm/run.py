@@ -28,9 +28,9 @@ from ingle.cli.commands.vm.create import (
     image_names,
     vm_spec,
 )
-from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed, refused_by_the_system
+from ingle.cli.commands.vm.new_vm import delete_by_another_server, tell_created, tell_kept
+from ingle.cli.errors import SERVER_UNREACHABLE, CliError, failed, refused_by_the_system
 from ingle.cli.exec_session import run_command, stdin_wanted
-from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import (
     OPTIONS_FIRST,
@@ -43,12 +43,12 @@ from ingle.cli.options import (
     as_option,
     parse_environment,
 )
-from ingle.cli.output import is_terminal, person_watches, print_json, say, tell
+from ingle.cli.output import is_terminal, person_watches, print_json, say
 from ingle.cli.progress import Interrupted, Stages, Stopwatch
 from ingle.cli.quantities import parse_umask
 from ingle.cli.ulimits import parse_ulimits
 from ingle.cli.usage import NewVmCommand, may_be_an_image, refuse_no_command
-from ingle.v1.guest_pb2 import ExecRequest, ExecResponse, ExecStart, ResourceLimit, SessionProgram
+from ingle.v1.guest_pb2 import ExecRequest, ExecResponse, ExecStart, ResourceLimit
 
 app = new_app()
 
@@ -89,6 +89,10 @@ Stdin = Annotated[
     typer.Option("--stdin/--no-stdin", "-i", help="Pass stdin on; done without asking when it is not a terminal."),
 ]
 
+Tty = Annotated[
+    bool, typer.Option("--tty", "-t", help="Give it this terminal, as a shell or an editor wants; -i is then implied.")
+]
+
 
 @app.command(
     cls=NewVmCommand,
@@ -100,14 +104,21 @@ Stdin = Annotated[
         "ingle vm run --rm -p 8080:80 -- python3 -m http.server 80",
         "ingle vm run --rm                 # a shell in a VM that goes with it",
         "ingle vm run --name web           # one that stays: ingle vm shell web comes back",
-        "ingle vm run --detach --name web  # create it, and leave it running",
+        "ingle vm run -t --rm -- top",
+        "ingle vm run -d --name web        # create it, and leave it running",
+        "ingle vm run -d --name job -- sh -c 'make && make test'    # ingle vm logs job has its output",
     ),
 )
 def run(
     ctx: typer.Context,
     command: MaybeCommandWords = [],  # noqa: B006 - Typer copies it
     rm: Annotated[bool, typer.Option("--rm", help="Delete the VM when the command ends, whatever happens.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave the VM running, and print its name.")] = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach", "-d", help="Leave the VM running, and print its name; `vm logs` has what a command says."
+        ),
+    ] = False,
     name: Name = "",
     image: Image = "",
     kernel: Kernel = "",
@@ -128,6 +139,7 @@ def run(
     umask: Umask = None,
     ulimit: Ulimits = [],  # noqa: B006
     stdin: Stdin = None,
+    tty: Tty = False,
     wait_output: WaitOutput = False,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -141,12 +153,12 @@ def run(
     )
     argv = guest_argv(command)
     limits = limits_of(ulimit)
-    if detach and (rm or argv):
+    if detach and (rm or tty or stdin or wait_output):
         raise typer.BadParameter(
-            "it goes with neither --rm nor a command; nothing was created", param_hint="'--detach'"
+            "it goes without --rm, --tty, --stdin and --wait-output; nothing was created", param_hint="'--detach'"
         )
-    if not argv and not detach:
-        _check_shell_possible(timeout, stdin, wait_output=wait_output)
+    if not detach and (tty or not argv):
+        _check_terminal(timeout, stdin, wait_output=wait_output)
     watch = Stopwatch()
     with told_apart_from_the_guest(), connect() as client, Stages(lines=verbose) as stages:
         stages.stage_ended("connect", watch.seconds())
@@ -159,73 +171,51 @@ def run(
                 delete_vm(client, interrupted.operation.target_id)
             raise KeyboardInterrupt from interrupted
         stages.end_live()
-        if detach:
-            _tell_created(client, vm_id, json=json)
-            return
         start = exec_start(vm_id, argv, {}, workdir, user, timeout, umask, limits)
+        if detach:
+            if argv:
+                start.detach = start.output_to_console = True
+                try:
+                    _begin_detached(client, start)
+                except CliError:
+                    tell_kept(get_vm(client, vm_id).name)
+                    raise
+            tell_created(client, vm_id, json=json)
+            return
         start.delete_vm, start.wait_output = rm, wait_output
-        if not argv:
-            raise typer.Exit(_shell(client, start))
+        if tty or not argv:
+            from ingle.cli.commands.vm.on_terminal import in_new_vm  # noqa: PLC0415 - only a terminal needs it
+
+            raise typer.Exit(in_new_vm(client, start))
         start.stdin = stdin_wanted(stdin)
         try:
             exit_code = run_command(client, start, stages)
         except CliError as error:
             if rm and error.failures[0].reason == SERVER_UNREACHABLE:
-                raise CliError(*error.failures, *_delete_by_another_server(vm_id)) from error
+                raise CliError(*error.failures, *delete_by_another_server(vm_id)) from error
             raise
         stages.stage_ended("in all", watch.seconds())
         if not rm and (verbose or person_watches()):
-            _tell_kept(get_vm(client, vm_id).name)
+            tell_kept(get_vm(client, vm_id).name)
     raise typer.Exit(exit_code)
 
 
-def _check_shell_possible(timeout: timedelta | None, stdin: bool | None, *, wait_output: bool) -> None:
+def _check_terminal(timeout: timedelta | None, stdin: bool | None, *, wait_output: bool) -> None:
     """Raises a usage error; nothing has been created by then."""
     if not is_terminal(sys.stdin) or not is_terminal(sys.stdout):
         raise typer.BadParameter(
-            "no command, and no terminal for a shell: give a command, or --detach to leave the VM running",
+            "no terminal on stdin and stdout for it: give a command without --tty, or --detach",
             param_hint="COMMAND",
         )
     if timeout is not None or stdin is False or wait_output:
         raise typer.BadParameter(
-            "without a command there is no --timeout, --no-stdin or --wait-output", param_hint="COMMAND"
+            "on a terminal there is no --timeout, --no-stdin or --wait-output", param_hint="COMMAND"
         )
-
-
-def _shell(client: Client, start: ExecStart) -> int:
-    """The shell that `ingle vm shell` comes back to; one that ends with us where the VM does. Answers the exit code."""
-    from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
-    from ingle.cli.attachment import attach  # noqa: PLC0415
-    from ingle.v1.guest_pb2 import AttachSessionStart  # noqa: PLC0415
-
-    program = _program_on_terminal(start)
-    if not start.delete_vm:
-        name = get_vm(client, start.vm).name
-        session_id = f"init-{start.user}" if start.user else "init"
-        attachment = AttachSessionStart(vm=start.vm, session_id=session_id, create=program)
-        try:
-            return attach(client, attachment, tty.parse_keys(tty.DEFAULT_DETACH_KEYS), f"ingle vm shell {name}")
-        finally:
-            _tell_kept(name)
-    program.end_with_viewer = True
-    failures: tuple[Failure, ...] = ()
-    try:
-        return attach(client, AttachSessionStart(vm=start.vm, create=program), b"", "")
-    except CliError as error:
-        failures = error.failures
-        raise
-    finally:
-        # Over another connection: this one may be lost, and its server with it.
-        if problems := _delete_by_another_server(start.vm):
-            raise CliError(*failures, *problems)
 
 
 Detach = Annotated[
     bool,
     typer.Option("--detach", "-d", help="Print its pid, and let it run without input and with its output thrown away."),
-]
-Tty = Annotated[
-    bool, typer.Option("--tty", "-t", help="Give it this terminal, as a shell or an editor wants; -i is then implied.")
 ]
 
 
@@ -273,7 +263,10 @@ def exec_in_vm(
     if tty:
         if timeout is not None or stdin is False or wait_output:
             raise typer.BadParameter("it goes without --timeout, --no-stdin and --wait-output", param_hint="'--tty'")
-        raise typer.Exit(_exec_on_terminal(start))
+        from ingle.cli.commands.vm.on_terminal import in_vm  # noqa: PLC0415 - only a terminal needs it
+
+        with told_apart_from_the_guest(), connect() as client:
+            raise typer.Exit(in_vm(client, start))
     start.stdin, start.wait_output = stdin_wanted(stdin), wait_output
     with told_apart_from_the_guest(), connect() as client, Stages(lines=False, live=False) as stages:
         exit_code = run_command(client, start, stages)
@@ -283,39 +276,19 @@ def exec_in_vm(
 def _exec_detached(start: ExecStart, *, json: bool) -> None:
     """Prints the command's pid in the guest and, as JSON, also the op_id that its start has in the server's log."""
     with told_apart_from_the_guest(), connect() as client:
-        call = client.begin(ExecRequest(start=start), ExecResponse)
-        pids = [response.started.pid for response in call if response.HasField("started")]
-        if not pids or call.raw.status is None:
-            raise failed("GUEST_PROTOCOL", "the call ended without the command's pid")
+        pid, op_id = _begin_detached(client, start)
     if json:
-        print_json({"pid": pids[0], "op_id": call.raw.status.op_id})
+        print_json({"pid": pid, "op_id": op_id})
     else:
-        say(str(pids[0]))
+        say(str(pid))
 
 
-def _exec_on_terminal(start: ExecStart) -> int:
-    """A session that ends with us, so that there is nothing to detach from. Answers the exit code."""
-    from ingle.cli.attachment import attach  # noqa: PLC0415 - without a terminal nothing of this is needed
-    from ingle.v1.guest_pb2 import AttachSessionStart  # noqa: PLC0415
-
-    attachment = AttachSessionStart(vm=start.vm, create=_program_on_terminal(start))
-    attachment.create.end_with_viewer = True
-    with told_apart_from_the_guest(), connect() as client:
-        return attach(client, attachment, b"", f"ingle vm session attach {start.vm} {{id}}")
-
-
-def _program_on_terminal(start: ExecStart) -> SessionProgram:
-    """The same command, or a shell when there is none, for a session."""
-    from ingle.cli import tty  # noqa: PLC0415 - without a terminal nothing of this is needed
-
-    return SessionProgram(
-        argv=start.argv,
-        env={**tty.term(), **start.env},
-        working_directory=start.working_directory,
-        user=start.user,
-        umask=start.umask if start.HasField("umask") else None,
-        limits=start.limits,
-    )
+def _begin_detached(client: Client, start: ExecStart) -> tuple[int, str]:
+    call = client.begin(ExecRequest(start=start), ExecResponse)
+    pids = [response.started.pid for response in call if response.HasField("started")]
+    if not pids or call.raw.status is None:
+        raise failed("GUEST_PROTOCOL", "the call ended without the command's pid")
+    return pids[0], call.raw.status.op_id
 
 
 def guest_argv(words: list[str]) -> list[str]:
@@ -369,28 +342,3 @@ def told_apart_from_the_guest() -> Iterator[None]:
         raise
     except OSError as error:
         raise refused_by_the_system(error).while_running_a_command() from error
-
-
-def _delete_by_another_server(vm_id: str) -> tuple[Failure, ...]:
-    """The server that was to delete the VM is gone. The next one knows, but nobody else may start it. Answers what went
-    wrong, nothing if the VM is no more."""
-    try:
-        with connect() as client:
-            delete_vm(client, vm_id)
-    except CliError as error:
-        return tuple(failure for failure in error.failures if failure.reason != "VM_NOT_FOUND")
-    return ()
-
-
-def _tell_created(client: Client, vm_id: str, *, json: bool) -> None:
-    vm = get_vm(client, vm_id)
-    if json:
-        print_json(to_json(vm))
-        return
-    say(vm.name)
-    if person_watches():
-        _tell_kept(vm.name)
-
-
-def _tell_kept(name: str) -> None:
-    tell(f"{name} is running: ingle vm exec {name} -- COMMAND; ingle vm delete -f {name}")

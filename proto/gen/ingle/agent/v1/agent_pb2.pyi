@@ -545,6 +545,7 @@ class ExecRequest(_message.Message):
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     WAIT_OUTPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TO_CONSOLE_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
     """Absolute; empty: the user's home, or / where that is missing."""
     user: _builtins.str
@@ -555,13 +556,15 @@ class ExecRequest(_message.Message):
     timeout_milliseconds: _builtins.int
     """0: none."""
     detach: _builtins.bool
-    """The command runs on without its caller, from /dev/null to /dev/null; never together with stdin."""
+    """The command runs on without its caller, from /dev/null to /dev/null or the console; never together with stdin."""
     umask: _builtins.int
     """At most 0777; unset: 0022."""
     wait_output: _builtins.bool
     """After the command's own end, wait for its output until nobody has that open, and no longer than the timeout;
     otherwise for 2 s.
     """
+    output_to_console: _builtins.bool
+    """Of a detached command: to /dev/console."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv[0] is looked up in the PATH of the command's own environment."""
@@ -587,10 +590,11 @@ class ExecRequest(_message.Message):
         umask: _builtins.int | None = ...,
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
         wait_output: _builtins.bool = ...,
+        output_to_console: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "user", b"user", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "output_to_console", b"output_to_console", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "user", b"user", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
