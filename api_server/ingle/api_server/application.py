@@ -24,6 +24,7 @@ from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
 from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.check import Check
 from ingle.api_server.model.errors import HostProblem
 from ingle.api_server.model.vm import Vm
 from ingle.api_server.operations.catalog import Images, Kernels
@@ -138,14 +139,19 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             steps=(*pipelines.all, delete_step),
         )
         facts = ServerFacts(datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system)
-        system = SystemServicer(facts, (engine,), stop, lambda: doctor.examine(config), config.settings)
+        inspect = InspectVm(store, fleet, files, backends)
+
+        async def examine() -> list[Check]:
+            return [*await doctor.examine(config), await inspect.check()]
+
+        system = SystemServicer(facts, (engine,), stop, examine, config.settings)
         vm = VmServicer(
             store,
             start,
             StopVm(operations, store, fleet, release, dialler, start),
             delete,
             UpdateVm(operations, store, fleet, files, backends, network, limits),
-            InspectVm(store, fleet, files, backends),
+            inspect,
             owners,
         )
 

@@ -53,6 +53,7 @@ class ScriptedVmm:
     start_time = 99
     agent = AgentEndpoint(UnixAddress("/nonexistent/agent.sock"))
     failure = ""
+    stalled = False
     obeys = False
 
     def __init__(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from ingle.api_server.model.errors import Conflict, GuestError, NotFound, Reason
+from ingle.api_server.model.errors import Conflict, GuestError, NotFound, Reason, ToolFailed
+from ingle.api_server.model.spec import size_text
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.ports.engine import Vmm
 from ingle.api_server.ports.files import VmFiles
@@ -23,6 +24,7 @@ NO_ANSWER = "its VMM was started by an earlier server and does not answer this o
 _TRIM_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 _END_SECONDS = 2.0  # from an agent that hangs up to the end of its VMM, when the guest powers off by itself
+_ROOM = 32 * 1024 * 1024  # more than the reserve that the server keeps for itself needs
 
 
 class Fleet:
@@ -45,7 +47,7 @@ class Fleet:
     def attach(self, vm: Vm, vmm: Vmm) -> None:
         """`vmm` runs `vm`, and is watched from now on."""
         self._vmms[vm.id] = vmm
-        for watch in (self._watch(vm.id, vmm), self._bound_logs(vm.id, vmm)):
+        for watch in (self._watch(vm.id, vmm), self._tend(vm.id, vmm)):
             watcher = asyncio.create_task(watch, name=f"watch-{vm.id}")
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)
@@ -104,15 +106,37 @@ class Fleet:
         for vm_id in list(self._vmms):
             await self.detach(vm_id)
 
-    async def _bound_logs(self, vm_id: str, vmm: Vmm) -> None:
-        """A guest writes to its console at will: what it wrote long ago must not fill the host's disk."""
+    def stalled(self, vm_id: str) -> str:
+        """Why the VM stands still though it runs; empty when it doesn't."""
+        vmm = self._vmms.get(vm_id)
+        if vmm is None or not vmm.stalled:
+            return ""
+        paths = self._files.paths(vm_id)
+        return (
+            f"it stands still: the host's disk is full ({size_text(self._files.free_bytes(paths))} free below "
+            f"{paths.state.parent}); it goes on by itself once {size_text(_ROOM)} are free"
+        )
+
+    async def _tend(self, vm_id: str, vmm: Vmm) -> None:
+        """A guest writes to its console at will: what it wrote long ago must not fill the host's disk. And one that has
+        filled it with what it wrote to its own disk goes on when there is room."""
         while self._vmms.get(vm_id) is vmm:
             try:
                 vmm.bound_logs()
             except OSError as error:
                 log.warning("its logs are not bounded: %s", error, extra={"vm": vm_id})
+            if vmm.stalled and self._files.free_bytes(self._files.paths(vm_id)) >= _ROOM:
+                await self._go_on(vm_id, vmm)
             if await vmm.wait_gone(_TRIM_SECONDS):
                 return
+
+    async def _go_on(self, vm_id: str, vmm: Vmm) -> None:
+        try:
+            await vmm.resume()
+        except ToolFailed as error:  # it is ending, or the next round tries again
+            log.warning("a guest that stands still can't go on: %s", error.message, extra={"vm": vm_id})
+        else:
+            log.warning("there is room on the host's disk again: a guest that stood still goes on", extra={"vm": vm_id})
 
     async def _how_it_ended(self, vm: Vm, vmm: Vmm) -> GuestError | None:
         """What became of a VM whose agent hung up; None when it runs on."""

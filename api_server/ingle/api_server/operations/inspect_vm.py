@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ingle.api_server.model.check import Check
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.guest import AgentInfo, GuestActivity, GuestStats
 from ingle.api_server.model.spec import size_text
@@ -62,8 +63,10 @@ class InspectVm:
         if vm.state is not VmState.RUNNING or vmm is None:
             problem = NO_ANSWER if vm.state is VmState.RUNNING else vm.error
             return Health(vm.state, vmm is not None, agent_answers=False, problem=problem)
-        channel = self._fleet.channel(vm)
         changes = await _answer(self._changes(vm))
+        if stalled := self._fleet.stalled(vm.id):
+            return Health(vm.state, vmm_alive=True, agent_answers=False, problem=stalled, changes=changes)
+        channel = self._fleet.channel(vm)
         problem = _disk_problem(vm, changes)
         try:
             await channel.ping(patience_seconds)
@@ -72,6 +75,18 @@ class InspectVm:
             return Health(vm.state, vmm_alive=True, agent_answers=False, problem=problem, changes=changes)
         activity = await _answer(channel.activity(patience_seconds))
         return Health(vm.state, vmm_alive=True, agent_answers=True, problem=problem, activity=activity, changes=changes)
+
+    def stalled(self, vm: Vm) -> str:
+        """Why it stands still though it runs; empty when it doesn't."""
+        return self._fleet.stalled(vm.id)
+
+    async def check(self) -> Check:
+        """Whether all VMs that run get on."""
+        vms = await self._store.vms()
+        problems = [f"{vm.name}: {problem}" for vm in vms if (problem := self._fleet.stalled(vm.id))]
+        if problems:
+            return Check("vms", "fail", "; ".join(problems), "free some space: df -h")
+        return Check("vms", "pass", f"{sum(vm.state is VmState.RUNNING for vm in vms)} of {len(vms)} run")
 
     async def ping(self, reference: str) -> tuple[float, AgentInfo]:
         """Seconds of a round trip to the agent, and what it answered."""

@@ -90,8 +90,9 @@ class StopVm:
                 f"ingle vm start {vm.name}",
             )
             try:
-                progress.stage("guest", "asking the guest to power off")
-                await self._ask_guest(vmm, vm, timeout_seconds)
+                if not vmm.stalled:
+                    progress.stage("guest", "asking the guest to power off")
+                    await self._ask_guest(vmm, vm, timeout_seconds)
             except asyncio.CancelledError:
                 # Asked is asked: a guest half way down can't be called back, so the stop is finished at once.
                 await uninterrupted(self._end(vm_id, vmm, signal.SIGKILL))

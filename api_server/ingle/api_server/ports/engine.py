@@ -88,6 +88,10 @@ class Vmm(Protocol):
         """How it died; empty while it lives and when the guest powered itself off or rebooted. A kernel that panicked
         has died."""
 
+    @property
+    def stalled(self) -> bool:
+        """Whether the VMM has stopped the guest, since the host has no space for what it writes. It can be resumed."""
+
     async def boot(self) -> None:
         """Let the virtual CPUs run."""
 

@@ -28,6 +28,9 @@ class VmFiles(Protocol):
     def allocated_bytes(self, file: Path) -> int:
         """Blocks a file really takes; 0 when it is absent."""
 
+    def free_bytes(self, paths: VmPaths) -> int:
+        """What there is room for where its disk is."""
+
     def tail(self, file: Path, size: int) -> str:
         """The last `size` bytes as text; empty when it is absent."""
 

@@ -62,10 +62,10 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         return vm_pb2.BeginCreateVmResponse(operation=convert.operation(running.operation))
 
     async def GetVm(self, request: vm_pb2.GetVmRequest, context: Context) -> vm_pb2.GetVmResponse:
-        return vm_pb2.GetVmResponse(vm=convert.vm(await self._store.find_vm(request.vm)))
+        return vm_pb2.GetVmResponse(vm=self._told(await self._store.find_vm(request.vm)))
 
     async def ListVms(self, request: vm_pb2.ListVmsRequest, context: Context) -> vm_pb2.ListVmsResponse:
-        return vm_pb2.ListVmsResponse(vms=[convert.vm(vm) for vm in await self._store.vms()])
+        return vm_pb2.ListVmsResponse(vms=[self._told(vm) for vm in await self._store.vms()])
 
     async def UpdateVm(self, request: vm_pb2.UpdateVmRequest, context: Context) -> vm_pb2.UpdateVmResponse:
         running = await self._update.update(current_operation.get(), request.vm, convert.vm_change(request))
@@ -120,6 +120,11 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         )
         async for data in logs:
             yield vm_pb2.StreamVmLogsResponse(data=data)
+
+    def _told(self, vm: Vm) -> vm_pb2.Vm:
+        message = convert.vm(vm)
+        message.problem = self._inspect.stalled(vm)
+        return message
 
     async def _create(
         self, request: vm_pb2.CreateVmRequest | vm_pb2.BeginCreateVmRequest, context: Context

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from ingle.api_server.host.bounded_log import data_behind, pieces_backwards, read_end
-from ingle.api_server.host.files import remove_tree
+from ingle.api_server.host.files import free_bytes, remove_tree
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.ports.engine import VmPaths
 
@@ -43,6 +43,9 @@ class LocalVmFiles:
             return file.stat().st_blocks * 512
         except FileNotFoundError:
             return 0
+
+    def free_bytes(self, paths: VmPaths) -> int:
+        return free_bytes(paths.state.parent)
 
     def tail(self, file: Path, size: int) -> str:
         return read_end(file, size).decode(errors="replace")

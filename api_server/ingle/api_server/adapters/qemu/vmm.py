@@ -26,6 +26,7 @@ _LAST_WORDS_SECONDS = 1.0
 # A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0". The first is a descriptor.
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+(\d+)\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)")
 _BACKLOG = 128
+_IO_ERROR = "io-error"  # RunState in QEMU's qapi/run-state.json: a device's werror=stop, or =enospc, the default
 
 
 class QemuVmm:
@@ -38,6 +39,7 @@ class QemuVmm:
         self._qmp: Qmp
         self._agent: AgentEndpoint
         self._shutdown_reason = ""
+        self._stalled = False
 
     async def connect(self, token: bytes, unforwarded: TcpAddress | VsockAddress, seconds: float) -> "QemuVmm":
         """Take up the control connection and find out where the agent is: behind a forwarded port, else `unforwarded`.
@@ -46,6 +48,8 @@ class QemuVmm:
         Raises ToolFailed(VMM_FAILED), with the end of QEMU's stderr when it is gone."""
         try:
             self._qmp = await Qmp.connect(self._paths.control_socket, self._on_event, seconds)
+            # A QEMU that was adopted may have stopped its guest while nobody listened.
+            self._stalled = (await self._qmp.execute("query-status"))["status"] == _IO_ERROR
             usernet = await self._qmp.execute("human-monitor-command", **{"command-line": "info usernet"})
         except ToolFailed as error:
             if await self._process.wait(0.2):
@@ -77,6 +81,10 @@ class QemuVmm:
         if self._shutdown_reason == "guest-reset":
             return console.panic(self._paths)
         return self._died().message
+
+    @property
+    def stalled(self) -> bool:
+        return self._stalled and not self._process.gone
 
     async def boot(self) -> None:
         await self._qmp.execute("cont")
@@ -146,6 +154,11 @@ class QemuVmm:
     def _on_event(self, name: str, data: dict[str, Any]) -> None:
         if name == "SHUTDOWN":
             self._shutdown_reason = data.get("reason", "")
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            log.warning("a guest stands still: its disk could not take a write", extra={"pid": self.pid, **data})
+            self._stalled = True
+        elif name == "RESUME":
+            self._stalled = False
 
     def _died(self) -> ToolFailed:
         if self._shutdown_reason.startswith("guest-"):

@@ -45,7 +45,7 @@ def list_vms(
             (
                 vm.name,
                 vm.id,
-                enum_name(_STATES, vm.state),
+                enum_name(_STATES, vm.state) + (", stands still" if vm.problem else ""),
                 vm.image_name,
                 str(vm.vcpus),
                 format_size(vm.memory_bytes),
@@ -83,7 +83,7 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("id", found.id),
                 ("state", enum_name(_STATES, found.state)),
                 ("error", found.error),
-                ("problem", health.problem),
+                ("problem", health.problem or found.problem),
                 ("image", f"{found.image_name}  {found.image_id[:12]}"),
                 ("kernel", f"{found.kernel_name}  {found.kernel_id[:12]}"),
                 ("engine", found.engine),
