@@ -44,8 +44,9 @@ async def test_many_may_call_an_agent_at_once_and_a_published_port_is_not_taken_
 
         async def control(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b'{"QMP": {}}\n')
-            while await reader.readline():
-                writer.write(b'{"return": "%s"}\n' % usernet.encode("unicode_escape"))
+            while asked := await reader.readline():
+                told = b'"%s"' % usernet.encode("unicode_escape")
+                writer.write(b'{"return": %s}\n' % (b'{"status": "running"}' if b"query-status" in asked else told))
 
         async with await asyncio.start_unix_server(control, paths.control_socket):
             vmm = await QemuVmm(process, paths, None).connect(bytes(32), VsockAddress(3, 1), 10.0)

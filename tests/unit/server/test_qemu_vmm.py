@@ -27,8 +27,8 @@ class Control:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
         writer.write(b'{"QMP": {}}\n')
-        while await reader.readline():
-            writer.write(b'{"return": ""}\n')
+        while asked := await reader.readline():
+            writer.write(b'{"return": {"status": "running"}}\n' if b"query-status" in asked else b'{"return": ""}\n')
 
 
 @asynccontextmanager

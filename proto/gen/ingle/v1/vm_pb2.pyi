@@ -207,6 +207,7 @@ class Vm(_message.Message):
     ADDRESS6_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     SSH_KEYS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """12 hex digits."""
     name: _builtins.str
@@ -240,6 +241,10 @@ class Vm(_message.Message):
     address6: _builtins.str
     """The same of IPv6; empty where the host's policy has no pool of it."""
     init: Global___Init.ValueType
+    problem: _builtins.str
+    """Why it stands still though it is RUNNING: the host's disk is full, say. Empty when it doesn't. In answers of GetVm and
+    ListVms.
+    """
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Given to every command run in the guest."""
@@ -286,10 +291,11 @@ class Vm(_message.Message):
         address6: _builtins.str = ...,
         init: Global___Init.ValueType = ...,
         ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "pid", b"pid", "ports", b"ports", "running_acceleration", b"running_acceleration", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
