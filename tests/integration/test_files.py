@@ -38,12 +38,17 @@ def test_a_tree_of_thousands_makes_the_round_trip_unchanged(
     ingle(server, "vm", "file", "rm", "-r", shared_vm.name, "/root/tree")
 
 
-def test_a_full_disk_is_told_with_what_to_type_and_the_file_stays(server: Server, shared_vm: vm_pb2.Vm) -> None:
+def test_a_full_disk_is_told_with_what_to_type_and_the_file_stays(
+    server: Server, shared_vm: vm_pb2.Vm, tmp_path: Path
+) -> None:
     vm = shared_vm.name
     server.run(shared_vm.id, "mount", "-t", "tmpfs", "-o", "size=1m", "none", "/mnt")
     ingle(server, "vm", "file", "write", vm, "/mnt/file", stdin=b"old")
     full = attempt(server, "vm", "file", "write", vm, "/mnt/file", stdin=bytes(3_000_000))
-    assert (full.returncode, b"no space left" in full.stderr, b"ingle vm stats VM" in full.stderr) == (1, True, True)
+    remedy = f"ingle vm stats {vm}".encode()
+    assert (full.returncode, b"no space left" in full.stderr, remedy in full.stderr) == (1, True, True)
+    (tmp_path / "large").write_bytes(bytes(3_000_000))
+    assert attempt(server, "vm", "cp", tmp_path / "large", f"{vm}:/mnt/file").returncode == 1
     assert server.run(shared_vm.id, "sh", "-c", "cat /mnt/file; ls -A /mnt; umount /mnt")[1] == b"oldfile\n"
 
 
