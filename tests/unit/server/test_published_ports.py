@@ -1,7 +1,10 @@
 """What can be published where, and that nobody else gets the port meanwhile."""
 
+import asyncio
 import errno
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -57,9 +60,10 @@ def test_ports_are_published_side_by_side_at_different_addresses_only() -> None:
 
 def test_what_a_network_can_not_publish_is_refused_with_what_can_be_typed() -> None:
     loopback, six = PublishedPort(80, 1, address="127.0.0.1"), PublishedPort(80, 1, address="2001:db8::1")
-    check_ports([loopback], "user")
-    check_ports([six], "default")
-    for port, network in (loopback, "default"), (six, "user"), (replace(six, address="::1"), "default"):
+    udp = replace(loopback, protocol=Protocol.UDP)
+    check_ports([loopback, udp], "user")
+    check_ports([six, loopback], "default")
+    for port, network in (udp, "default"), (six, "user"), (replace(udp, address="::1"), "default"):
         with pytest.raises(InvalidArgument) as refused:
             check_ports([port], network)
         assert refused.value.remedy
@@ -79,12 +83,12 @@ def test_an_address_that_is_not_the_hosts_is_told() -> None:
 
 
 @pytest.mark.parametrize("protocol", Protocol)
-def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_use(protocol: Protocol) -> None:
+async def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_use(protocol: Protocol) -> None:
     held = HeldPorts()
     port = free_port()
     vm = replace(VM, ports=(PublishedPort(port, 80, protocol),))
     for _ in range(2):
-        held.hold(vm)
+        await held.hold(vm, "127.0.0.9")
     for family, address in (socket.AF_INET, ""), (socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"):
         with socket.socket(family, KINDS[protocol]) as late:
             late.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(protocol is Protocol.TCP))
@@ -92,7 +96,7 @@ def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_use(prot
                 late.bind((address, port))
             assert told.value.errno == errno.EADDRINUSE
     with pytest.raises(Conflict) as refused:
-        HeldPorts().hold(vm)
+        await HeldPorts().hold(vm, "127.0.0.9")
     assert refused.value.reason is Reason.IN_USE
     assert str(port) in refused.value.remedy
     held.release(vm.id)
@@ -101,11 +105,66 @@ def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_use(prot
         free.bind(("", port))
 
 
-def test_at_one_address_the_others_stay_free() -> None:
+async def test_at_one_address_the_others_stay_free() -> None:
     held = HeldPorts()
     port = free_port()
-    held.hold(replace(VM, ports=(PublishedPort(port, 80, address="127.0.0.2"),)))
+    await held.hold(replace(VM, ports=(PublishedPort(port, 80, address="127.0.0.2"),)), "127.0.0.9")
     with socket.create_server(("127.0.0.1", port)), pytest.raises(OSError, match="in use"):
         socket.create_server(("127.0.0.2", port))
-    held.only([])
+    await held.only([])
     socket.create_server(("127.0.0.2", port)).close()
+
+
+@asynccontextmanager
+async def guest() -> AsyncIterator[int]:
+    """A VM at 127.0.0.9 with a server that answers when it has heard all; its port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            writer.write(b"heard " + await reader.read())
+            writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.9", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def said(address: str, port: int) -> bytes:
+    reader, writer = await asyncio.open_connection(address, port)
+    try:
+        writer.write(b"x" * 100_000)
+        writer.write_eof()
+        async with asyncio.timeout(30):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("published", "address"), [("", "127.0.0.1"), ("", "::1"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")]
+)
+async def test_the_hosts_loopback_leads_to_the_vm_until_it_is_gone_and_to_the_next_one(
+    published: str, address: str
+) -> None:
+    held = HeldPorts()
+    port = free_port()
+    async with guest() as vm_port:
+        vm = replace(VM, ports=(PublishedPort(port, vm_port, address=published),))
+        for _ in range(2):
+            await held.hold(vm, "127.0.0.9")
+            assert await said(address, port) == b"heard " + b"x" * 100_000
+            reader, writer = await asyncio.open_connection(address, port)
+            held.release(vm.id)
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+            with pytest.raises(ConnectionRefusedError):
+                await said(address, port)
+
+
+async def test_a_vm_that_does_not_listen_ends_the_connection() -> None:
+    held = HeldPorts()
+    port = free_port()
+    await held.hold(replace(VM, ports=(PublishedPort(port, free_port()),)), "127.0.0.9")
+    with suppress(OSError):
+        assert await said("127.0.0.1", port) == b""
+    held.release(VM.id)

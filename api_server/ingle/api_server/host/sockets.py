@@ -50,27 +50,31 @@ def check_port(address: str, port: int, kind: socket.SocketKind) -> None:
             ) from None
 
 
-def held(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
-    """A socket that has the port, so that nobody else gets it, and does nothing with it. "" is every address, of IPv6
-    too where there is any. Raises OSError."""
+def held(address: str, port: int, kind: socket.SocketKind, *, listens: bool) -> socket.socket:
+    """A socket that has the port, so that nobody else gets it, whether it does more than that or not. "" is every
+    address, of IPv6 too where there is any. Raises OSError."""
     if not address and socket.has_ipv6:
         try:
-            return _bound("::", port, kind)
+            return _bound("::", port, kind, listens=listens)
         except OSError as error:
             if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
                 raise
-    return _bound(address, port, kind)
+    return _bound(address, port, kind, listens=listens)
 
 
-def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bound(address: str, port: int, kind: socket.SocketKind, *, listens: bool) -> socket.socket:
     family = _family(address)
-    # Without SO_REUSEADDR: with it whoever has it too could bind beside a socket that doesn't listen.
     bound = socket.socket(family, kind)
     try:
+        if listens:  # whoever has SO_REUSEADDR too could bind beside a socket that doesn't listen
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the least there is, for what nobody reads
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address != "::"))
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)  # the least there is, for what nobody reads
         bound.bind((address, port))
+        if listens:
+            bound.listen()
     except OSError:
         bound.close()
         raise

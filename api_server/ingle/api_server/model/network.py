@@ -96,10 +96,15 @@ def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
                 f"published port {port}: a VM in a network of its own is reached at IPv4 addresses only",
                 f"-p 127.0.0.1:{port.host_port}:{port.vm_port}",
             )
-        if network not in {"", USER_NETWORK} and port.address and ip_address(port.address).is_loopback:
+        if (
+            network not in {"", USER_NETWORK}
+            and port.protocol is Protocol.UDP
+            and port.address
+            and ip_address(port.address).is_loopback
+        ):
             raise InvalidArgument(
-                f"published port {port}: in a network that VMs share nothing is published on the host's loopback",
-                "--network user; or publish nothing, and see: ingle vm forward --help",
+                f"published port {port}: in a network that VMs share it is TCP that the host's loopback can have",
+                f"--network user, or -p {port.host_port}:{port.vm_port}/udp",
             )
 
 

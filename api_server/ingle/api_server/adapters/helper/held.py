@@ -1,14 +1,17 @@
 """Ports of the host that lead to VMs are held by bound sockets.
 
 The helper's rules would lead such a port away from a program that serves it later, and the program would never know. So
-it is told what it would be told by any other server there: the address is in use.
+it is told what it would be told by any other server there: the address is in use. The rules lead nothing from the
+host's loopback; what connects there over TCP is relayed.
 """
 
 import errno
 import logging
 import socket
 from collections.abc import Collection
+from ipaddress import ip_address
 
+from ingle.api_server.adapters.helper.relay import Relay
 from ingle.api_server.host import sockets
 from ingle.api_server.model.errors import Conflict, Reason
 from ingle.api_server.model.network import Protocol, PublishedPort
@@ -19,19 +22,25 @@ log = logging.getLogger(__name__)
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
+def is_relayed(port: PublishedPort) -> bool:
+    """Whether it is led to the VM from the loopback alone, and not by the helper's rules."""
+    return bool(port.address) and ip_address(port.address).is_loopback
+
+
 class HeldPorts:
     """Those of VMs in networks that they share."""
 
     def __init__(self) -> None:
-        self._held: dict[str, dict[PublishedPort, socket.socket]] = {}
+        self._held: dict[str, dict[PublishedPort, socket.socket | Relay]] = {}
 
-    def hold(self, vm: Vm) -> None:
-        """The VM's ports from now on. Raises Conflict(IN_USE) when a program has one, and then holds none more."""
+    async def hold(self, vm: Vm, address: str) -> None:
+        """The ports of the VM at `address` from now on. Raises Conflict(IN_USE) when a program has one, and then holds
+        none more."""
         held = self._held.setdefault(vm.id, {})
         for port in vm.ports:
             if port not in held:
                 try:
-                    held[port] = sockets.held(port.address, port.host_port, _KINDS[port.protocol])
+                    held[port] = await _held(port, address)
                 except OSError as error:
                     if error.errno == errno.EADDRINUSE:
                         raise Conflict(
@@ -46,12 +55,23 @@ class HeldPorts:
         for held in self._held.pop(vm_id, {}).values():
             held.close()
 
-    def only(self, vms: Collection[Vm]) -> None:
-        """Those of `vms`. A program that has one already keeps it, and is told of in the log."""
+    async def only(self, vms: Collection[Vm]) -> None:
+        """Those of `vms`, which run. A program that has one already keeps it, and is told of in the log."""
         for vm_id in self._held.keys() - {vm.id for vm in vms}:
             self.release(vm_id)
         for vm in vms:
             try:
-                self.hold(vm)
+                await self.hold(vm, vm.running.address if vm.running is not None else "")
             except Conflict as error:
                 log.error("VM %s: %s", vm.id, error.message)
+
+
+async def _held(port: PublishedPort, address: str) -> socket.socket | Relay:
+    """Raises OSError."""
+    relayed = port.protocol is Protocol.TCP and (not port.address or is_relayed(port))
+    held = sockets.held(port.address, port.host_port, _KINDS[port.protocol], listens=relayed)
+    if not relayed:
+        return held
+    relay = Relay(held, address, port.vm_port)
+    await relay.start()
+    return relay

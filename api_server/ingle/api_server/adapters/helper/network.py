@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ingle.api_server.adapters.helper.calls import PATIENCE_SECONDS, Calls
-from ingle.api_server.adapters.helper.held import HeldPorts
+from ingle.api_server.adapters.helper.held import HeldPorts, is_relayed
 from ingle.api_server.host.forwarding import SYSCTLS, forwards_ipv6
 from ingle.api_server.model.errors import IngleError, Reason
 from ingle.api_server.model.network import DNS_PORT, SLOTS_PER_NETWORK, Protocol
@@ -43,8 +43,8 @@ class HelperNetwork:
             ]
         )
         made = await self._calls.make(lambda helper: helper.Apply, request)
-        self._held.hold(vm)
         (network,), (tap,) = made.networks, made.taps
+        await self._held.hold(vm, tap.ipv4)
         return Link(
             tap.interface,
             tap.mac,
@@ -81,7 +81,7 @@ class HelperNetwork:
         )
         await self._calls.make(lambda helper: helper.Reconcile, wanted)
         self._dns_ports.clear()
-        self._held.only(vms)
+        await self._held.only(vms)
 
 
 def _slot(vm: Vm) -> int:
@@ -100,4 +100,5 @@ def _ports(vm: Vm) -> list[pb.PublishedPort]:
             address=port.address,
         )
         for port in vm.ports
+        if not is_relayed(port)
     ]
