@@ -315,8 +315,8 @@ class PublishedPort(_message.Message):
     vm_port: _builtins.int
     protocol: Global___Protocol.ValueType
     address: _builtins.str
-    """One of the host's, IPv4 or IPv6; empty, or 0.0.0.0: every one. In a network that VMs share no loopback, in one of the
-    VM's own no IPv6.
+    """One of the host's, IPv4 or IPv6; empty, or 0.0.0.0: every one. In a network that VMs share the loopback is for TCP
+    alone, in one of the VM's own there is no IPv6.
     """
     def __init__(
         self,
