@@ -101,7 +101,6 @@ def add(tar: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = tar
         ("modules/modules.dep", tarfile.FIFOTYPE, ""),
         ("modules/modules.dep", tarfile.CHRTYPE, ""),
         ("modules/modules.dep", tarfile.SYMTYPE, "/etc/shadow"),
-        ("modules/modules.dep", tarfile.LNKTYPE, "../../../outside"),
         ("modules/build", tarfile.SYMTYPE, "/usr/src/linux"),
     ],
 )
@@ -116,6 +115,19 @@ async def test_what_is_no_regular_file_is_left_out(
 @pytest.mark.parametrize("name", ["/modules/x.ko", "modules/../../x.ko", "modules/" + "d/" * 5000 + "x.ko"])
 async def test_names_that_lead_elsewhere_are_refused(source: KernelSource, into: Path, name: str) -> None:
     assert "has the name" in await refused(source, into, sent_with(lambda tar: add(tar, name, b"x")))
+
+
+async def test_a_hard_link_is_the_same_file_once_more_and_leads_nowhere_else(
+    source: KernelSource, into: Path, tmp_path: Path
+) -> None:
+    def linked(link: str) -> bytes:
+        return sent_with(lambda tar: add(tar, "modules/x.ko", kind=tarfile.LNKTYPE, link=link))
+
+    await receive(source, linked(f"modules/{NAMES[0]}.ko"), into)
+    for number, link in enumerate(("../../../../etc/passwd", "/etc/passwd", "modules/none")):
+        place = tmp_path / str(number)
+        place.mkdir()
+        assert "the archive" in await refused(source, place, linked(link))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd.ko", "../../../../../etc/passwd.ko", "a/../../x.ko"])

@@ -209,6 +209,10 @@ class Kernels(_Catalog[Kernel, KernelFacts]):
         super().__init__(store, library, source)
         self._source = source
 
+    def needed_modules(self) -> tuple[str, ...]:
+        """Names of what a guest loads before it has a root file system."""
+        return self._source.needed_modules()
+
     async def register(self, name: str, source: str, kernel: Upload, progress: Progress) -> Kernel:
         """Take a kernel, perhaps with its modules, from who calls; `source` is what it is said to be."""
         progress.stage("import-kernel", f"taking {source}")

@@ -64,6 +64,9 @@ class KernelSource(Protocol):
     async def pull(self, name: str, into: Path, report: Report) -> KernelFacts:
         """Make the catalog's `name`."""
 
+    def needed_modules(self) -> tuple[str, ...]:
+        """Names of what a guest loads before it has a root file system, less what those need."""
+
     async def receive(self, kernel: Upload, into: Path, report: Report) -> KernelFacts:
         """Take a vmlinux or bzImage, or a tar archive with that as `kernel` beside what is in its lib/modules/RELEASE,
         below `modules`. Whoever sends it is not trusted."""

@@ -62,6 +62,11 @@ class KernelServicer(kernel_pb2_grpc.KernelServiceServicer):
         )
         return kernel_pb2.ImportKernelResponse(kernel=convert.kernel(await running.result()))
 
+    async def ListNeededModules(
+        self, request: kernel_pb2.ListNeededModulesRequest, context: Context
+    ) -> kernel_pb2.ListNeededModulesResponse:
+        return kernel_pb2.ListNeededModulesResponse(names=self._kernels.needed_modules())
+
     async def GetKernel(self, request: kernel_pb2.GetKernelRequest, context: Context) -> kernel_pb2.GetKernelResponse:
         return kernel_pb2.GetKernelResponse(kernel=convert.kernel(await self._store.find_kernel(request.kernel)))
 

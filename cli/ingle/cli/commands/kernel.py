@@ -87,12 +87,16 @@ def import_kernel(
     """Take a kernel of one's own.
 
     It and its modules are read with your rights, and sent to the server."""
+    from ingle.cli.kernel_modules import needed_of  # noqa: PLC0415 - this command alone
     from ingle.cli.sending import described, opened, send_archive, send_file, sent  # noqa: PLC0415 - tarfile is slow
 
     start = kernel_pb2.ImportKernelStart(name=name, source=described(file))
     if modules is not None and not modules.is_dir():
         raise failed("INVALID_ARGUMENT", f"{modules} is not a directory", "give a lib/modules/RELEASE directory")
     with opened(file) as descriptor, connect() as client, Stages(lines=False, steps=True) as stages:
+        needed: Sequence[str] = ()
+        if modules is not None:
+            needed = client.call(kernel_pb2.ListNeededModulesRequest(), kernel_pb2.ListNeededModulesResponse).names
         request = kernel_pb2.ImportKernelRequest(start=start)
         upload = Upload(
             client, client.begin(request, kernel_pb2.ImportKernelResponse, last=False), kernel_pb2.ImportKernelRequest
@@ -102,7 +106,7 @@ def import_kernel(
             if modules is None:
                 send_file(descriptor, start.source, upload, stages)
             else:
-                sources = [(Path(file).resolve(), "kernel"), (modules.resolve(), "modules")]
+                sources = [(Path(file).resolve(), "kernel"), *needed_of(modules.resolve(), needed)]
                 send_archive(sources, f"{start.source} and {modules}", upload, stages)
 
         kernel = sent(upload, send, f"Unpacking {start.source}", stages).kernel

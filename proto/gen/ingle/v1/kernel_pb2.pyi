@@ -286,6 +286,43 @@ class ImportKernelResponse(_message.Message):
 Global___ImportKernelResponse: _TypeAlias = ImportKernelResponse  # noqa: Y015
 
 @_typing.final
+class ListNeededModulesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNeededModulesRequest: _TypeAlias = ListNeededModulesRequest  # noqa: Y015
+
+@_typing.final
+class ListNeededModulesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As modprobe(8) takes them, with '_' for '-'; e.g. virtio_blk."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNeededModulesResponse: _TypeAlias = ListNeededModulesResponse  # noqa: Y015
+
+@_typing.final
 class GetKernelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -55,6 +55,11 @@ class KernelServiceStub:
                 request_serializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelResponse.FromString,
                 _registered_method=True)
+        self.ListNeededModules = channel.unary_unary(
+                '/ingle.v1.KernelService/ListNeededModules',
+                request_serializer=ingle_dot_v1_dot_kernel__pb2.ListNeededModulesRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_kernel__pb2.ListNeededModulesResponse.FromString,
+                _registered_method=True)
         self.GetKernel = channel.unary_unary(
                 '/ingle.v1.KernelService/GetKernel',
                 request_serializer=ingle_dot_v1_dot_kernel__pb2.GetKernelRequest.SerializeToString,
@@ -105,6 +110,15 @@ class KernelServiceServicer:
         """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
         archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
         Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
+        those that they need.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNeededModules(self, request, context):
+        """What a guest loads before it has a root file system, where its kernel does not have it built in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +172,11 @@ def add_KernelServiceServicer_to_server(servicer, server):
                     servicer.ImportKernel,
                     request_deserializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_kernel__pb2.ImportKernelResponse.SerializeToString,
+            ),
+            'ListNeededModules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNeededModules,
+                    request_deserializer=ingle_dot_v1_dot_kernel__pb2.ListNeededModulesRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_kernel__pb2.ListNeededModulesResponse.SerializeToString,
             ),
             'GetKernel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetKernel,
@@ -289,6 +308,33 @@ class KernelService:
             '/ingle.v1.KernelService/ImportKernel',
             ingle_dot_v1_dot_kernel__pb2.ImportKernelRequest.SerializeToString,
             ingle_dot_v1_dot_kernel__pb2.ImportKernelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNeededModules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.KernelService/ListNeededModules',
+            ingle_dot_v1_dot_kernel__pb2.ListNeededModulesRequest.SerializeToString,
+            ingle_dot_v1_dot_kernel__pb2.ListNeededModulesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,7 +42,11 @@ class KernelServiceStub:
     """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
     archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
     Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
+    those that they need.
     """
+    ListNeededModules: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListNeededModulesRequest, _kernel_pb2.ListNeededModulesResponse]
+    """What a guest loads before it has a root file system, where its kernel does not have it built in."""
     GetKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.GetKernelRequest, _kernel_pb2.GetKernelResponse]
     ListKernels: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]
     DeleteKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]
@@ -64,7 +68,11 @@ class KernelServiceAsyncStub(KernelServiceStub):
     """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
     archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
     Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
+    those that they need.
     """
+    ListNeededModules: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListNeededModulesRequest, _kernel_pb2.ListNeededModulesResponse]  # type: ignore[assignment]
+    """What a guest loads before it has a root file system, where its kernel does not have it built in."""
     GetKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.GetKernelRequest, _kernel_pb2.GetKernelResponse]  # type: ignore[assignment]
     ListKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]  # type: ignore[assignment]
     DeleteKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]  # type: ignore[assignment]
@@ -107,7 +115,17 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
         archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
         Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
+        those that they need.
         """
+
+    @_abc_1.abstractmethod
+    def ListNeededModules(
+        self,
+        request: _kernel_pb2.ListNeededModulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kernel_pb2.ListNeededModulesResponse, _abc.Awaitable[_kernel_pb2.ListNeededModulesResponse]]:
+        """What a guest loads before it has a root file system, where its kernel does not have it built in."""
 
     @_abc_1.abstractmethod
     def GetKernel(

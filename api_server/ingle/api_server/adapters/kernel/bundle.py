@@ -48,22 +48,33 @@ def unpack(archive: str, into: str) -> None:
 
 
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
-    path = PurePosixPath(member.name[: _LONGEST_NAME + 1])
-    if len(member.name) > _LONGEST_NAME or len(path.parts) > _DEEPEST or path.is_absolute() or ".." in path.parts:
-        raise _bad(f"the archive has the name {member.name[:100]!r}; short relative names without '..' are allowed")
+    path = _checked(member.name)
     wanted = path == PurePosixPath(KERNEL) or (
         path.parts[:1] == (MODULES,) and (path.name in _INDEXES or ".ko" in path.suffixes)
     )
-    content = tar.extractfile(member) if wanted and member.isreg() else None
-    if content is None:
+    if not wanted or not (member.isreg() or member.islnk()):
         return
     target = root / path
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if member.islnk():
+            target.hardlink_to(root / _checked(member.linkname))
+            return
+        content = tar.extractfile(member)
+        assert content is not None
         with new_file(target, 0o600) as descriptor, open(descriptor, "wb", closefd=False) as file:
             shutil.copyfileobj(content, file, 1 << 20)
-    except (FileExistsError, NotADirectoryError):
+    except FileExistsError:
         raise _bad(f"the archive has {member.name!r} twice") from None
+    except OSError as error:
+        raise _bad(f"the archive's {member.name[:100]!r} can't be: {error.strerror}") from None
+
+
+def _checked(name: str) -> PurePosixPath:
+    path = PurePosixPath(name[: _LONGEST_NAME + 1])
+    if len(name) > _LONGEST_NAME or len(path.parts) > _DEEPEST or path.is_absolute() or ".." in path.parts:
+        raise _bad(f"the archive has the name {name[:100]!r}; short relative names without '..' are allowed")
+    return path
 
 
 def _bad(why: str) -> BadFile:

@@ -25,6 +25,9 @@ class Kernels:
     def catalog(self) -> tuple[CatalogEntry, ...]:
         return (_DEBIAN,)
 
+    def needed_modules(self) -> tuple[str, ...]:
+        return (*modules.NEEDED, *modules.WELCOME)
+
     async def pull(self, name: str, into: Path, report: Report) -> KernelFacts:
         if name != _DEBIAN.name:
             raise NotFound(
