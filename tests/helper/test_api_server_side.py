@@ -1,6 +1,7 @@
 """The API server's side of the helper: what it asks for is there, and what goes wrong is told as its own error."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def listed(helper: Helper) -> pb.ListResponse:
     return response
 
 
+@pytest.fixture
+async def network(helper: Helper, tmp_path: Path) -> AsyncIterator[HelperNetwork]:
+    """On a host that forwards IPv6."""
+    found = HelperNetwork(helper.socket, sysctls=sysctls(tmp_path, ipv6=1))
+    yield found
+    found.close()
+
+
 def sysctls(directory: Path, *, ipv6: int) -> Path:
     """Those of a host that forwards IPv6, or not."""
     name = directory / "ipv6/conf/all/forwarding"
@@ -36,8 +45,9 @@ async def test_there_is_no_way_out_by_ipv6_where_it_leads_nowhere(helper: Helper
     assert (link.address6, link.gateway6) == ("fd69:6e67:6c65::2", "")
 
 
-async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(helper: Helper, tmp_path: Path) -> None:
-    network = HelperNetwork(helper.socket, sysctls=sysctls(tmp_path, ipv6=1))
+async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(
+    helper: Helper, network: HelperNetwork
+) -> None:
     ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP))
     wanted = replace(SHARED, nat=True, ports=ports)
     link = await network.connect(wanted)
@@ -89,8 +99,7 @@ async def test_the_network_goes_with_its_last_vm_and_absent_is_fine(helper: Help
         assert listed(helper).networks == []
 
 
-async def test_reconciling_leaves_exactly_what_is_wanted(helper: Helper) -> None:
-    network = HelperNetwork(helper.socket)
+async def test_reconciling_leaves_exactly_what_is_wanted(helper: Helper, network: HelperNetwork) -> None:
     await network.connect(SHARED)
     await network.reconcile([replace(OTHER, ports=(PublishedPort(8080, 80),))])
     assert [(tap.vm_id, tap.nat) for tap in listed(helper).taps] == [(OTHER.id, True)]
@@ -99,8 +108,7 @@ async def test_reconciling_leaves_exactly_what_is_wanted(helper: Helper) -> None
     assert listed(helper) == pb.ListResponse()
 
 
-async def test_a_refusal_is_an_error_of_the_helpers_reason_and_remedy(helper: Helper) -> None:
-    network = HelperNetwork(helper.socket)
+async def test_a_refusal_is_an_error_of_the_helpers_reason_and_remedy(helper: Helper, network: HelperNetwork) -> None:
     await network.connect(replace(SHARED, ports=(PublishedPort(8080, 80),)))
     with pytest.raises(HostProblem, match="port 8080/tcp is published") as refused:
         await network.connect(replace(OTHER, ports=(PublishedPort(8080, 80),)))

@@ -171,6 +171,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             await owners.close()
             await operations.close()
             await fleet.close()
+            network.close()
 
 
 def disk_backends(config: Config, tools: Tools) -> Mapping[str, DiskBackend]:

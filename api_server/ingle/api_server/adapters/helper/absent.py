@@ -21,6 +21,9 @@ class AbsentNetwork:
     async def connect(self, vm: Vm) -> Link:
         raise HostProblem(Reason.DEPENDENCY_MISSING, f"VM {vm.name!r}: {_PROBLEM}", _INSTALL)
 
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
     async def lead_dns(self, network: int, port: int) -> None:
         raise HostProblem(Reason.DEPENDENCY_MISSING, _PROBLEM, _INSTALL)
 

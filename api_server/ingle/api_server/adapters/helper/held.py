@@ -55,6 +55,11 @@ class HeldPorts:
         for held in self._held.pop(vm_id, {}).values():
             held.close()
 
+    def close(self) -> None:
+        """None any more."""
+        for vm_id in list(self._held):
+            self.release(vm_id)
+
     async def only(self, vms: Collection[Vm]) -> None:
         """Those of `vms`, which run. A program that has one already keeps it, and is told of in the log."""
         for vm_id in self._held.keys() - {vm.id for vm in vms}:

@@ -56,6 +56,10 @@ class HelperNetwork:
             gateway6=network.ipv6_gateway if forwards_ipv6(self._sysctls) else "",
         )
 
+    def close(self) -> None:
+        """Hold no port any more; what the helper has made stays."""
+        self._held.close()
+
     async def lead_dns(self, network: int, port: int) -> None:
         if self._dns_ports.get(network, DNS_PORT) != port:
             wanted = pb.EnsureNetworkRequest(network=network, dns_port=port)
