@@ -120,6 +120,23 @@ def test_a_kernel_and_its_modules_are_read_by_who_calls_and_nothing_of_them_bloc
     nothing_left(server)
 
 
+def test_a_vm_is_told_with_names_however_its_image_and_kernel_were_given(server: Server, tree: Path) -> None:
+    image = server.images.RegisterImage(image_upload("base", tree)).image
+    kernel = server.kernels.ImportKernel(
+        kernel_upload("cafe", kernels.VMLINUX)
+    ).kernel  # a name that an id may begin with
+    spec = vm_pb2.VmSpec(image=image.id, kernel=kernel.id)
+    vms = [server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=spec, no_start=True)).vm]
+    name = ingle(server, "vm", "create", "--no-start", "--image", image.id[:9], "--kernel", "cafe").split()[-1]
+    vms.append(server.vms.GetVm(vm_pb2.GetVmRequest(vm=name)).vm)
+    assert [(vm.image_name, vm.image_id, vm.kernel_name) for vm in vms] == [("base", image.id, "cafe")] * 2
+    for vm in vms:
+        ingle(server, "vm", "delete", vm.id[:8])
+    ingle(server, "image", "delete", image.id[:9])
+    ingle(server, "kernel", "delete", "cafe")
+    nothing_left(server)
+
+
 def until_nothing_left(server: Server) -> None:
     """What a caller has left goes soon, not at once."""
     deadline = time.monotonic() + 30

@@ -98,8 +98,9 @@ class Client:
             if error.failures[0].reason.endswith("_NOT_FOUND"):  # the call itself has more to say of that
                 return typed
             raise
-        whole: str = getattr(found, kind).id
-        return whole
+        item = getattr(found, kind)
+        whole: str = item.id
+        return typed if typed in ([item.name] if kind == "vm" else item.names) else whole
 
     def __enter__(self) -> Self:
         return self

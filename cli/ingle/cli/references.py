@@ -15,7 +15,7 @@ _INSIDE = ("start", "spec")
 _LOOKS_UP = {"GetVmRequest", "GetImageRequest", "GetKernelRequest"}
 
 LookUp = Callable[[str, str], str]
-"""The id for a kind (vm, image, kernel) and what was typed; what was typed when it stands for nothing."""
+"""The id for a kind (vm, image, kernel) and what was typed; what was typed when that is a name, or nothing."""
 
 
 class References:

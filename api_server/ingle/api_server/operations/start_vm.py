@@ -50,6 +50,8 @@ from ingle.api_server.steps.state_directory import StateDirectory
 from ingle.api_server.steps.target import Start
 from ingle.api_server.steps.wait_for_agent import WaitForAgent
 
+_SHOWN_ID = 12
+
 
 @dataclass(frozen=True, slots=True)
 class StartPipelines:
@@ -213,9 +215,9 @@ class StartVm:
             name=spec.name or new_vm_name(),
             state=VmState.CREATING,
             image_id=image.id,
-            image_name=spec.image,
+            image_name=_name(spec.image, image),
             kernel_id=kernel.id,
-            kernel_name=spec.kernel,
+            kernel_name=_name(spec.kernel, kernel),
             engine=self._engine.name,
             acceleration=spec.acceleration or Acceleration.AUTO,
             disk_backend=backend,
@@ -264,3 +266,10 @@ class StartVm:
         with suppress(NotFound):
             await self._store.vm(name)
             raise Conflict(Reason.NAME_TAKEN, f"there is a VM named {name!r} already", f"ingle vm show {name}")
+
+
+def _name(reference: str, item: Image | Kernel) -> str:
+    """What people read: who gave an id gets a name, where there is one."""
+    if reference != item.id:
+        return reference
+    return item.names[0] if item.names else item.id[:_SHOWN_ID]

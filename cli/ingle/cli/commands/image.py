@@ -73,7 +73,7 @@ def pull(
     epilog=examples(
         "ingle image register --name base --rootfs base.tar.zst",
         "ingle image register -n base --rootfs ./tree        # a directory",
-        "docker export web | ingle image register -n web --rootfs -",
+        "tar c -C tree . | ingle image register -n base --rootfs -",
     )
 )
 def register(
