@@ -13,7 +13,9 @@ OP_ID_KEY = "ingle-op-id"
 
 _DETAILS_KEY = "grpc-status-details-bin"
 _PREFIX = "ERROR_REASON_"
-_MESSAGE_LIMIT = 2000  # grpc's peers may refuse more than 8 KiB of metadata, and the message is in it twice
+# Bytes. grpc's peers may refuse more than 8 KiB of metadata, and the message is in it twice: once in base64, and once
+# percent-encoded, where a byte may take three.
+_MESSAGE_LIMIT = 900
 
 _CODES = {
     "INVALID_ARGUMENT": grpc.StatusCode.INVALID_ARGUMENT,
@@ -78,10 +80,17 @@ class KernelRefused(HelperError):
         super().__init__(ErrorReason.ERROR_REASON_TOOL_FAILED, message, remedy)
 
 
+def _cut(message: str) -> str:
+    encoded = message.encode(errors="replace")
+    if len(encoded) <= _MESSAGE_LIMIT:
+        return encoded.decode()
+    return encoded[:_MESSAGE_LIMIT].decode(errors="ignore") + "…"
+
+
 def abort(context: grpc.ServicerContext, op_id: str, error: HelperError) -> NoReturn:
     """End the call with `error`."""
     code = _CODES[error.reason]
-    message = error.message if len(error.message) <= _MESSAGE_LIMIT else f"{error.message[:_MESSAGE_LIMIT]}…"
+    message = _cut(error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata={"op_id": op_id})
     if error.remedy:
         info.metadata["remedy"] = error.remedy

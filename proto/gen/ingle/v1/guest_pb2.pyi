@@ -216,7 +216,9 @@ class ExecStart(_message.Message):
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Unset: none."""
+        """Unset: none. A guest that doesn't keep it is given up 3 s later as COMMAND_TIMED_OUT; that of a detached command is the
+        guest's alone to keep.
+        """
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]:
