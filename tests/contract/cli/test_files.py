@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import select
 import signal
 import stat
 import tarfile
@@ -243,6 +244,29 @@ async def test_cp_that_is_interrupted_leaves_what_was_there(
     assert copying.returncode == 128 + number
     assert b"Traceback" not in told
     assert (target / "f").read_bytes() == b"old"
+
+
+async def test_ctrl_c_ends_a_write_and_a_read_without_a_word(ingle: Ingle, guest: Path) -> None:
+    (guest / "f").write_bytes(b"old" * 1_000_000)
+    for arguments in (("write",), ("cat",)):
+        ours, theirs = os.pipe()
+        started = await ingle.start("vm", "file", *arguments, "web", f"{guest}/f", stdin=ours)
+        async with asyncio.timeout(30):
+            if arguments == ("write",):
+                os.write(theirs, b"new")
+                while select.select([ours], [], [], 0)[0]:
+                    await asyncio.sleep(0.005)
+            else:
+                assert started.stdout is not None
+                await started.stdout.readexactly(1000)
+            started.send_signal(signal.SIGINT)
+            _, told = await started.communicate()
+            while os.listdir(guest) != ["f"]:
+                await asyncio.sleep(0.01)
+        os.close(ours)
+        os.close(theirs)
+        assert (started.returncode, told) == (130, b"")
+    assert (guest / "f").read_bytes() == b"old" * 1_000_000
 
 
 async def test_cp_replaces_a_file_and_no_pipe_or_device(ingle: Ingle, guest: Path, here: Path) -> None:

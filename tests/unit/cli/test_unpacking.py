@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import resource
 import stat
 import tarfile
 import tracemalloc
@@ -132,6 +133,18 @@ def test_what_describes_an_entry_is_bounded(archive: bytes, inside: Path) -> Non
     finally:
         tracemalloc.stop()
     assert list(inside.iterdir()) == []
+
+
+def test_a_file_for_which_there_is_no_room_leaves_the_one_that_was_there(inside: Path) -> None:
+    (inside / "mine").write_text("old")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))
+    try:
+        with pytest.raises(CliError, match="too large"):
+            unpacked(archive_of(("t", {}, b"new" * 1000)), inside)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert [(path.name, path.read_text()) for path in inside.iterdir()] == [("mine", "old")]
 
 
 def test_many_directories_are_not_kept_beyond_bounds(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def check_limits(limits: Iterable[ResourceLimit]) -> None:
 def check_umask(umask: int) -> None:
     """Raises InvalidArgument."""
     if not 0 <= umask <= _LARGEST_UMASK:
-        raise InvalidArgument(f"umask {umask:#o}: 0 to {_LARGEST_UMASK:#o} is allowed", "--umask 027")
+        raise InvalidArgument(f"umask {umask:04o}: 0000 to {_LARGEST_UMASK:04o} is allowed", "--umask 027")
 
 
 def _told(value: int) -> str:

@@ -153,7 +153,7 @@ def _checked(text: str, raw: bytes) -> str:
 
 def _mode(mode: int) -> int:
     if mode > _LARGEST_MODE:
-        raise InvalidArgument(f"mode {mode:#o}: at most {_LARGEST_MODE:#o} is allowed")
+        raise InvalidArgument(f"mode {mode:04o}: at most {_LARGEST_MODE:04o} is allowed")
     return mode
 
 

@@ -1,6 +1,7 @@
 """`ingle vm file cat|write|ls|stat|rm|mkdir|mv`: a guest's files, one at a time."""
 
 import os
+import re
 import sys
 from base64 import b64encode
 from datetime import UTC
@@ -22,6 +23,8 @@ from ingle.cli.quantities import format_size
 from ingle.cli.uploads import Upload
 from ingle.v1 import guest_pb2
 
+_LARGEST_MODE = 0o7777
+_LARGEST_SIZE = 2**63 - 1
 _CHUNK = 256 * 1024
 _TYPES = guest_pb2.FileType.DESCRIPTOR
 _LETTERS = {"regular": "-", "directory": "d", "symlink": "l", "fifo": "p", "socket": "s", "character_device": "c"}
@@ -35,10 +38,9 @@ app = new_app("Files in a running VM.", cls=_File)
 
 
 def _parse_mode(text: str) -> int:
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise ValueError(f"{text!r} is no octal mode such as 644") from None
+    if not re.fullmatch("[0-7]{1,5}", text) or (mode := int(text, 8)) > _LARGEST_MODE:
+        raise ValueError(f"{text!r} is no octal mode such as 644; the largest is 7777")
+    return mode
 
 
 Path = Annotated[
@@ -68,11 +70,11 @@ def file() -> None:
 def cat(
     vm: VmReference,
     path: Path,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Byte to begin at.")] = 0,
+    offset: Annotated[int, typer.Option("--offset", min=0, max=_LARGEST_SIZE, help="Byte to begin at.")] = 0,
     max_bytes: Annotated[
         int | None, typer.Option("--bytes", metavar="SIZE", parser=Size, help="At most so much, e.g. 64K.")
     ] = None,
-    lines: Annotated[int, typer.Option("--lines", min=0, help="At most so many lines; 0: all.")] = 0,
+    lines: Annotated[int, typer.Option("--lines", min=0, max=_LARGEST_SIZE, help="At most so many lines; 0: all.")] = 0,
     user: User = "",
     json: AsJson = False,
 ) -> None:
