@@ -173,14 +173,16 @@ def test_info_tells_paths_limits_and_engines(server: Server) -> None:
 
 
 def test_the_sockets_are_private_from_birth(server: Server) -> None:
-    private = server.socket.parent / "private"
+    private = server.state / "private"
     assert stat.S_IMODE(server.socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE(server.state.stat().st_mode) == 0o700
+    assert stat.S_IMODE((server.state / "api.sock").stat().st_mode) == 0o600
     assert stat.S_IMODE((server.state / "ingle.db").stat().st_mode) == 0o600
 
 
 def test_the_private_socket_refuses_calls_that_did_not_come_through_the_gate(server: Server) -> None:
-    with grpc.insecure_channel(f"unix:{server.socket.parent}/private/grpc.sock") as channel:
+    with grpc.insecure_channel(f"unix:{server.state}/private/grpc.sock") as channel:
         for method in ("/ingle.v1.SystemService/Ping", "/nonsense"):
             error = refused(channel.unary_unary(method), b"")
             assert error.code is grpc.StatusCode.PERMISSION_DENIED

@@ -1,6 +1,7 @@
 """Whatever kills the server, whenever: the next one leaves nothing behind and loses nothing."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -204,3 +205,22 @@ def test_a_vmm_that_lives_but_does_not_answer_is_never_taken_for_dead(new_server
     os.kill(vm.pid, signal.SIGCONT)
     server.start()
     assert server.run(vm.id, "cat", "/proc/sys/kernel/random/boot_id")[1].decode().strip() == vm.boot_id
+
+
+def test_vms_survive_without_their_runtime_directory_and_so_does_a_new_server(new_server: NewServer) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    shutil.rmtree(server.socket.parent.parent)
+    while not server.socket.exists():
+        time.sleep(0.05)
+    assert server.run(vm.id, "echo", "still here")[1] == b"still here\n"
+    server.kill()
+    shutil.rmtree(server.socket.parent.parent)
+    (server.root / "run").mkdir(mode=0o700)
+    server.start()
+    assert server.run(vm.id, "echo", "still here")[1] == b"still here\n"
+    shutil.rmtree(server.socket.parent)
+    while not server.socket.exists():
+        time.sleep(0.05)
+    assert server.vms.StopVm(vm_pb2.StopVmRequest(vm=vm.id), wait_for_ready=True).vm.state == vm_pb2.VM_STATE_STOPPED
+    assert server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm.state == vm_pb2.VM_STATE_RUNNING

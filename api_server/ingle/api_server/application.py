@@ -138,7 +138,9 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             kernels=kernel_library,
             steps=(*pipelines.all, delete_step),
         )
-        facts = ServerFacts(datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system)
+        facts = ServerFacts(
+            datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system, paths.socket
+        )
         inspect = InspectVm(store, fleet, files, backends)
 
         async def examine() -> list[Check]:

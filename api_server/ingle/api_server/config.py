@@ -62,6 +62,16 @@ class Paths:
         return self.state / "ingle.db"
 
     @property
+    def private(self) -> Path:
+        """Where the server listens for its own gate."""
+        return self.state / "private"
+
+    @property
+    def lasting_socket(self) -> Path:
+        """Where the server listens as well, whatever becomes of the runtime directory."""
+        return self.state / "api.sock"
+
+    @property
     def images(self) -> Path:
         """The image library."""
         return self.state / "images"

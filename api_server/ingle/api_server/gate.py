@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingle.api_server.host.descriptors import most_descriptors
+from ingle.api_server.host.sockets import short_path
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Gate:
 
     One user has so many connections and no more: each costs three of the descriptors that everybody needs."""
 
-    def __init__(self, public: Path, upstream: Path, callers: Callers) -> None:
+    def __init__(self, public: Path, upstream: Path | str, callers: Callers) -> None:
         """For start-up: the umask is changed for the moment of the bind, and the caller holds the lock beside `public`,
         so that what is there is stale. Raises OSError."""
         self._upstream = str(upstream)
@@ -124,9 +125,17 @@ class Gate:
         self._turned_away: set[int] = set()
         self._told = False
         self._connections: set[asyncio.Task[None]] = set()
-        listener = _listen(public, callers)
-        status = public.stat()
-        self._public, self._identity = public, (status.st_dev, status.st_ino)
+        self._public = public
+        self._accepting: asyncio.Task[None] | None = None
+        self.listen()
+
+    def listen(self) -> None:
+        """Listen on `public`, once more where it was taken away. Raises OSError."""
+        listener = _listen(self._public, self._callers)
+        status = self._public.stat()
+        self._identity = (status.st_dev, status.st_ino)
+        if self._accepting is not None:
+            self._accepting.cancel()
         self._accepting = asyncio.create_task(self._accept(listener), name="gate")
         self._accepting.add_done_callback(lambda _: listener.close())
 
@@ -143,7 +152,8 @@ class Gate:
         """Take no more connections; those that are spliced live on."""
         if self.reachable:
             self._public.unlink()
-        self._accepting.cancel()
+        if self._accepting is not None:
+            self._accepting.cancel()
 
     def hang_up(self) -> None:
         """Close what is spliced: no call is under way any more, and grpc would take its leave with an error code."""
@@ -220,7 +230,8 @@ def _listen(public: Path, callers: Callers) -> socket.socket:
         listener.setblocking(False)
         umask = os.umask(0o177)
         try:
-            listener.bind(str(public))
+            with short_path(public) as name:
+                listener.bind(name)
         finally:
             os.umask(umask)
         if callers.gid is not None:

@@ -20,6 +20,7 @@ class Lock:
 
     def __init__(self, path: Path, what: str, socket: Path) -> None:
         """Take it. Raises Conflict(IN_USE) when another process has it, HostProblem for what is no file of ours."""
+        self._path = path
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         except OSError as error:
@@ -46,6 +47,14 @@ class Lock:
         except BaseException:
             os.close(self._file)
             raise
+
+    @property
+    def lost(self) -> bool:
+        """Whether the file was taken away, so that another may hold one of that name."""
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except OSError:
+            return True
 
     def release(self) -> None:
         """Let it go. The file stays: removing it would let two holders in."""

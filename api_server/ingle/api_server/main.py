@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return doctor.main(settings, as_json=arguments.json)
     logs.set_up(arguments.log_level, settings.paths.state / "server.log")
     raise_limit()
+    faulthandler.enable()  # a watchdog's SIGABRT, say: where it stood
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(serve(settings))

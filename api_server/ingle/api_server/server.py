@@ -5,20 +5,19 @@ import gc
 import logging
 import os
 import signal
-from pathlib import Path
+from contextlib import AsyncExitStack
 
 import grpc
 
 from ingle.api_server import doctor
 from ingle.api_server.application import application
 from ingle.api_server.config import Config, Paths, private_directory
-from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.host import sockets
-from ingle.api_server.host.files import remove_tree
 from ingle.api_server.host.leftovers import kill_leftovers
 from ingle.api_server.host.reserve import Reserve
-from ingle.api_server.host.service_manager import tell_manager
+from ingle.api_server.host.service_manager import feed_watchdog, tell_manager
 from ingle.api_server.locks import Lock
+from ingle.api_server.reachable import Sockets
 from ingle.api_server.rpc.calls import Calls
 from ingle.api_server.rpc.interceptors import TRANSPORT, CallInterceptor
 from ingle.api_server.version import VERSION
@@ -37,21 +36,14 @@ async def serve(config: Config) -> None:
     Raises Conflict(IN_USE) when another server has the state or the socket, HostProblem when it can't start."""
     paths = config.paths
     _make_directories(paths)
-    private = paths.runtime / "private"
-    upstream = private / "grpc.sock"
-    for socket in (paths.socket, upstream):
-        sockets.check_path(socket, "set XDG_RUNTIME_DIR (or INGLE_SOCKET) to a shorter path")
     state_lock = Lock(paths.state / "lock", f"the state directory {paths.state}", paths.socket)
-    socket_lock = _lock_socket(paths.socket)
+    public = Sockets(config)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await kill_leftovers(paths.state)
-    remove_tree(private)
-    private_directory(private)
-    private_directory(paths.runtime / "vms")
     try:
-        async with application(config, stopping.set) as app:
+        async with application(config, stopping.set) as app, AsyncExitStack() as exits:
             await app.recovery.run()
             if (strays := doctor.stray_check(config)).status != "pass":
                 log.error("%s; to end them: %s", strays.detail, strays.remedy)
@@ -59,29 +51,30 @@ async def serve(config: Config) -> None:
             interceptor = CallInterceptor()
             server = grpc.aio.server(interceptors=(interceptor,), options=TRANSPORT)
             health = app.register(server)
+            upstream = exits.enter_context(sockets.short_path(paths.private / "grpc.sock"))
             server.add_insecure_port(f"unix:{upstream}")
             await server.start()
-            callers = Callers(os.getuid(), os.getgid() if config.system else None)
-            gate = await open_gate(paths.socket, upstream, callers)
+            public.open(upstream)
+            watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
+            exits.callback(watchdog.cancel)
             _spare_the_garbage_collector()
             tell_manager("READY=1")
             log.info("serving", extra={"version": VERSION, "socket": str(paths.socket), "pid": os.getpid()})
             await stopping.wait()
             log.info("stopping")
             tell_manager("STOPPING=1")
-            gate.close()
+            public.close()
             refusing = asyncio.create_task(server.stop(_GRACE_SECONDS + _LAST_SECONDS))  # new calls, from now on
             health.stop()
             interceptor.calls.end_endless()
             await app.operations.close()
             await _end(interceptor.calls)
             await asyncio.wait({refusing}, timeout=_GOODBYE_SECONDS)
-            gate.hang_up()
+            public.hang_up()
             await server.stop(_GOODBYE_SECONDS)
             await refusing
     finally:
-        remove_tree(private)
-        socket_lock.release()
+        public.release()
         state_lock.release()
 
 
@@ -97,13 +90,8 @@ def _make_directories(paths: Paths) -> None:
     os.umask(0o077)  # sockets, logs and databases are private from birth
     private_directory(paths.state)
     Reserve(paths.state).tend()  # on a full disk all that follows has this
-    for directory in (paths.runtime, paths.cache, paths.vms, paths.images, paths.kernels):
+    for directory in (paths.private, paths.cache, paths.vms, paths.images, paths.kernels):
         private_directory(directory)
-    paths.socket.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _lock_socket(socket: Path) -> Lock:
-    return Lock(socket.with_name(socket.name + ".lock"), f"the socket {socket}", socket)
 
 
 def _spare_the_garbage_collector() -> None:

@@ -10,6 +10,9 @@ from ingle.cli.errors import SERVER_UNREACHABLE, failed
 
 SOCKET_VARIABLE = "INGLE_SOCKET"
 MODE_VARIABLE = "INGLE_MODE"
+LASTING_SOCKET = "api.sock"
+"""In the state directory."""
+
 SOCKET_PATH_LIMIT = 107
 """Bytes; sun_path of unix(7) less its end."""
 

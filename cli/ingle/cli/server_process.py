@@ -4,6 +4,7 @@ Two command lines may start one at the same time: the servers settle it with a l
 and both command lines find the winner listening. The same lock is held by a server that is still stopping.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -23,16 +24,31 @@ _LOG_LINES = 8
 
 
 def connect(address: paths.Address) -> socket.socket | None:
-    """A connected socket, or None when nobody listens. Raises CliError when it is there and can't be used."""
+    """A connected socket, or None when nobody listens. Raises CliError when it is there and can't be used.
+
+    This user's server listens in its state directory as well, where it is found from a session that has another runtime
+    directory, or none any more."""
+    sock = _connect(str(address.path))
+    if sock is None and address.own:
+        try:
+            directory = os.open(paths.state_directory(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        sock = _connect(f"/proc/self/fd/{directory}/{paths.LASTING_SOCKET}")
+        os.close(directory)
+    return sock
+
+
+def _connect(path: str) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.connect(str(address.path))
+        sock.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
         sock.close()
         return None
     except OSError as error:
         sock.close()
-        raise failed(SERVER_UNREACHABLE, f"can't connect to {address.path}: {error.strerror}") from error
+        raise failed(SERVER_UNREACHABLE, f"can't connect to {path}: {error.strerror}") from error
     return sock
 
 
@@ -73,9 +89,21 @@ def start(address: paths.Address) -> socket.socket:
         elif process.returncode is not None:
             raise _start_failed(f"the server ended with exit code {process.returncode}", log, log_start)
         time.sleep(_RETRY_SECONDS)
-    raise _start_failed(
-        f"the server did not listen on {address.path} within {_START_LIMIT_SECONDS:g} s", log, log_start
-    )
+    what = f"the server did not listen on {address.path} within {_START_LIMIT_SECONDS:g} s"
+    if process.returncode == _EX_TEMPFAIL and (holder := _holder()):
+        raise failed(
+            SERVER_FAILED_TO_START, f"{what}: pid {holder} has {log.parent}, and does not answer", f"kill {holder}"
+        )
+    raise _start_failed(what, log, log_start)
+
+
+def _holder() -> str:
+    """The pid of the server that has the state: the first line of its lock."""
+    try:
+        pid = (paths.state_directory() / "lock").read_text().partition("\n")[0]
+    except (OSError, ValueError):
+        return ""
+    return pid if pid.isdigit() else ""
 
 
 def _spawn(log: Path) -> "subprocess.Popen[bytes]":

@@ -26,7 +26,7 @@ def what_there_is(user: str = "ingle") -> Things:
         },
         "losetup": set(loop_files()),
         "pgrep qemu": set(lab_run("pgrep", "-r", "D,R,S,T", "-u", user, "qemu", code=None).split()),
-        "/run/ingle": _tree("/run/ingle", "*", "server/*", "server/private/*", "server/vms/*"),
+        "/run/ingle": _tree("/run/ingle", "*", "server/*", "server/vms/*"),
         "/run/ingle-helper": _tree("/run/ingle-helper", "*", "private/*"),
         "/run/ingle-helper-dm": _tree("/run/ingle-helper-dm", "*", "private/*"),
         "/dev/ingle": _tree("/dev/ingle", "*"),
@@ -68,7 +68,7 @@ def what_the_store_says(vms: Sequence[dict[str, Any]]) -> Things:
         },
         "pgrep qemu": {str(vm["pid"]) for vm in running},
         "/run/ingle": {
-            *("api.sock", "api.sock.lock", "server", "server/private", "server/private/grpc.sock", "server/vms"),
+            *("api.sock", "api.sock.lock", "server", "server/vms"),
             *(f"server/vms/{vm['id']}" for vm in running),
         },
         "/run/ingle-helper": helper,

@@ -46,7 +46,7 @@ async def host_checks(config: Config) -> list[Check]:
         await in_thread(_database, config),
         await in_thread(stray_check, config),
         _space(config),
-        _socket_path(paths.runtime / "vms" / ("0" * 12) / "vmm.sock"),
+        _socket_path(paths.socket),
     ]
 
 

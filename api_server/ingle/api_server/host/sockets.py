@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ingle.api_server.model.errors import Conflict, HostProblem, Reason
@@ -14,6 +16,17 @@ PATH_LIMIT = 107
 def path_length(path: Path) -> int:
     """Bytes of `path`, as the kernel counts them."""
     return len(os.fsencode(path))
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name of `path` to bind or connect to, however long that is, and whatever is mounted where it was meanwhile.
+    Raises OSError when its directory is gone."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def check_path(path: Path, remedy: str) -> None:

@@ -16,7 +16,8 @@ from ingle.api_server.ports.network import Link
 class VmPaths:
     """Everything on disk that belongs to one VM; nothing else does.
 
-    `state` holds what outlives a boot, `runtime` (0700) the sockets and the boot secrets of one."""
+    `state` holds what outlives a boot or is needed for all of it; `runtime` (0700) the secrets of its beginning: where
+    that is, all may be taken away when its user logs out."""
 
     state: Path
     runtime: Path
@@ -34,12 +35,12 @@ class VmPaths:
     @property
     def control_socket(self) -> Path:
         """QMP, or Firecracker's API."""
-        return self.runtime / "vmm.sock"
+        return self.state / "vmm.sock"
 
     @property
     def console_start(self) -> Path:
         """How long the console's log was when this boot began, in decimal."""
-        return self.runtime / "console-start"
+        return self.state / "console-start"
 
     @property
     def initramfs(self) -> Path:

@@ -37,6 +37,7 @@ class ServerFacts:
     cache: Path
     limits: HostLimits
     system: bool
+    socket: Path
 
 
 class SystemServicer(system_pb2_grpc.SystemServiceServicer):
@@ -72,6 +73,7 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
             host_vcpus=facts.limits.vcpus,
             host_memory_bytes=facts.limits.memory_bytes,
             system=facts.system,
+            socket=str(facts.socket),
             engines=[await _engine_info(engine) for engine in self._engines],
         )
 

@@ -155,7 +155,7 @@ def _tell(info: system_pb2.GetInfoResponse, *, json: bool) -> None:
             (
                 ("server", f"{info.version}, pid {info.pid}"),
                 ("since", f"{info.started_at.ToDatetime(UTC):%F %T} UTC"),
-                ("socket", str(address)),
+                ("socket", info.socket or str(address)),
                 ("state", info.state_directory),
                 ("cache", info.cache_directory),
                 ("log", "journalctl -u ingle" if info.system else str(paths.server_log())),

@@ -106,6 +106,7 @@ class GetInfoResponse(_message.Message):
     HOST_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     ENGINES_FIELD_NUMBER: _builtins.int
     SYSTEM_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     api_version: _builtins.int
     pid: _builtins.int
@@ -116,6 +117,8 @@ class GetInfoResponse(_message.Message):
     host_memory_bytes: _builtins.int
     system: _builtins.bool
     """It serves the whole machine, and systemd runs it; otherwise it is one user's own."""
+    socket: _builtins.str
+    """Where it listens for everybody it serves."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -134,10 +137,11 @@ class GetInfoResponse(_message.Message):
         host_memory_bytes: _builtins.int = ...,
         engines: _abc.Iterable[Global___EngineInfo] | None = ...,
         system: _builtins.bool = ...,
+        socket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "cache_directory", b"cache_directory", "engines", b"engines", "host_memory_bytes", b"host_memory_bytes", "host_vcpus", b"host_vcpus", "pid", b"pid", "runtime_directory", b"runtime_directory", "started_at", b"started_at", "state_directory", b"state_directory", "system", b"system", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_version", b"api_version", "cache_directory", b"cache_directory", "engines", b"engines", "host_memory_bytes", b"host_memory_bytes", "host_vcpus", b"host_vcpus", "pid", b"pid", "runtime_directory", b"runtime_directory", "socket", b"socket", "started_at", b"started_at", "state_directory", b"state_directory", "system", b"system", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

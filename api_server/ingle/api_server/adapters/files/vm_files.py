@@ -33,9 +33,10 @@ class LocalVmFiles:
 
     def create_runtime(self, paths: VmPaths) -> None:
         remove_tree(paths.runtime)
-        paths.runtime.mkdir(mode=0o700)
+        paths.runtime.mkdir(mode=0o700, parents=True)
 
     async def remove_runtime(self, paths: VmPaths) -> None:
+        paths.control_socket.unlink(missing_ok=True)
         await asyncio.to_thread(remove_tree, paths.runtime)
 
     def allocated_bytes(self, file: Path) -> int:

@@ -76,7 +76,6 @@ class QemuEngine:
 
     def check(self, paths: VmPaths, ports: Sequence[PublishedPort]) -> None:
         require(BINARY)
-        sockets.check_path(paths.control_socket, "set XDG_RUNTIME_DIR to a shorter directory and restart the server")
         for port in ports:
             sockets.check_port(port.address, port.host_port, _SOCKET_KINDS[port.protocol])
 
@@ -88,7 +87,9 @@ class QemuEngine:
         console.mark_start(plan.paths)
         ready, ready_qemu = socket.socketpair()
         with ready_qemu, socket.socket(socket.AF_UNIX) as control:
-            control.bind(str(plan.paths.control_socket))
+            plan.paths.control_socket.unlink(missing_ok=True)
+            with sockets.short_path(plan.paths.control_socket) as name:
+                control.bind(name)
             control.listen(1)
             argv = command.launch(
                 BINARY,

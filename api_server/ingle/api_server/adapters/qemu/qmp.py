@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ingle.api_server.host import sockets
 from ingle.api_server.model.errors import Reason, ToolFailed
 
 _LINE_LIMIT = 4 * 1024 * 1024
@@ -34,7 +35,8 @@ class Qmp:
         """Connect and leave negotiation mode. Raises ToolFailed(VMM_FAILED) when nobody answers in time."""
         try:
             async with asyncio.timeout(seconds):
-                reader, writer = await asyncio.open_unix_connection(str(path), limit=_LINE_LIMIT)
+                with sockets.short_path(path) as name:
+                    reader, writer = await asyncio.open_unix_connection(name, limit=_LINE_LIMIT)
                 try:
                     greeting = await reader.readline()
                     if b'"QMP"' not in greeting:
