@@ -96,6 +96,15 @@ def test_nobody_but_the_servers_user_answers_dns_whoever_has_the_port(helper: He
                 assert ask(guest.namespace, gateway, 53, kind) == source
 
 
+@pytest.mark.parametrize("kind", [TCP, UDP])
+def test_nobody_else_tells_the_host_the_names_of_vms(helper: Helper, kind: socket.SocketKind) -> None:
+    helper.tap(2)
+    with echo(helper.namespace, 10053, kind, UID + 1):
+        assert ask(helper.namespace, "127.0.0.1", 10053, kind, timeout=SOON) is None
+    with echo(helper.namespace, 10053, kind, UID):
+        assert ask(helper.namespace, "127.0.0.1", 10053, kind) == "127.0.0.1"
+
+
 def test_dns_is_led_to_where_it_is_served_and_stays_there(helper: Helper) -> None:
     with helper.guest(2) as guest, echo(helper.namespace, 20053, UDP, UID):
         helper.stub.EnsureNetwork(pb.EnsureNetworkRequest(network=0, dns_port=20053))

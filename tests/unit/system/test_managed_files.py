@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ingle.cli.system.files import BY_COMMAND, BY_PACKAGE, UNITS, Condition, Layout, ManagedFile, managed_files
+from ingle.cli.system.files import (
+    BY_COMMAND,
+    BY_PACKAGE,
+    UNITS,
+    Condition,
+    Layout,
+    ManagedFile,
+    former_files,
+    managed_files,
+)
+from ingle.cli.system.installation import _remove
 
 MARK = BY_COMMAND.mark
 
@@ -49,6 +59,16 @@ def test_the_condition_of_a_file(tmp_path: Path) -> None:
     file.write()
     assert file.condition() is Condition.CURRENT
     assert [path.name for path in file.path.parent.iterdir()] == ["some.conf"]
+
+
+def test_what_made_the_host_forward_everything_goes_and_what_others_wrote_there_stays(tmp_path: Path) -> None:
+    (file,) = former_files(tmp_path)
+    assert file.path == tmp_path / "etc/sysctl.d/60-ingle.conf"
+    file.path.parent.mkdir(parents=True)
+    for content in ("net.ipv4.ip_forward = 1\n", MARK + "net.ipv4.ip_forward = 1\n"):
+        file.path.write_text(content)
+        _remove([file], lambda _: None)
+        assert file.path.exists() is not content.startswith(MARK)
 
 
 @pytest.mark.parametrize("content", ["", "setting = 1\n", "# mine\n"])

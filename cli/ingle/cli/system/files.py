@@ -108,6 +108,12 @@ def managed_files(
     )
 
 
+def former_files(root: Path = Path("/")) -> tuple[ManagedFile, ...]:
+    """What an earlier version installed, and what is in the way of today's: it made the host forward everything."""
+    place = BY_COMMAND.directory / "sysctl.d/60-ingle.conf"
+    return (ManagedFile(root / place.relative_to("/"), BY_COMMAND.mark, BY_COMMAND),)
+
+
 def installed_layout() -> Layout:
     """That of this machine's install: the Debian package's where that is installed."""
     return BY_PACKAGE if BY_PACKAGE.unit(UNITS[-1]).exists() else BY_COMMAND

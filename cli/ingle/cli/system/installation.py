@@ -7,7 +7,7 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -26,6 +26,7 @@ from ingle.cli.system.files import (
     Layout,
     ManagedFile,
     default_policy,
+    former_files,
     installed_layout,
     managed_files,
 )
@@ -102,6 +103,7 @@ class System:
         files = managed_files(prefix, group, units)
         self._refuse_foreign(managed_files(prefix, group), prefix)
         changed = self._write(files, say)
+        _remove(former_files(), say)
         sysusers, tmpfiles = (file.path for file in files[:2])
         self._systemd.make_accounts(sysusers)
         _check_group(group)
@@ -157,10 +159,7 @@ class System:
         self.end(say)
         for unit in UNITS:
             self._systemd.disable(unit)
-        for file in managed_files(Path("/"), "root"):
-            if file.condition() in {Condition.CURRENT, Condition.DIFFERENT}:
-                say(f"removing {file.path}")
-                file.path.unlink()
+        _remove((*managed_files(Path("/"), "root"), *former_files()), say)
         if self._command_is_ours:
             say(f"removing {COMMAND}")
             COMMAND.unlink()
@@ -261,6 +260,14 @@ def _takes_device_helper() -> bool:
         except OSError:
             return True
         return False
+
+
+def _remove(files: Iterable[ManagedFile], say: Callable[[str], None]) -> None:
+    """Those that are ours."""
+    for file in files:
+        if file.condition() in {Condition.CURRENT, Condition.DIFFERENT}:
+            say(f"removing {file.path}")
+            file.path.unlink()
 
 
 def _write_policy(say: Callable[[str], None]) -> None:
