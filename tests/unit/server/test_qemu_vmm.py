@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.api_server.adapters.qemu.console import mark_start
+from ingle.api_server.adapters.qemu.console import mark_start, panic
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host.process import Process
 from ingle.api_server.model.guest import VsockAddress
@@ -87,6 +87,13 @@ async def test_a_reset_is_a_failure_when_the_kernel_panicked_in_this_boot(
         control.writer.close()
         assert await vmm.wait_gone()
         assert vmm.failure == failure
+
+
+def test_a_start_that_a_full_disk_left_unmarked_is_no_failure(tmp_path: Path) -> None:
+    paths = VmPaths(tmp_path, tmp_path)
+    paths.console_log.write_bytes(b"Kernel panic - not syncing: perhaps of this boot\r\n")
+    paths.console_start.touch()
+    assert panic(paths) == ""
 
 
 async def test_a_vmm_that_was_killed_is_a_failure_that_says_how(tmp_path: Path) -> None:

@@ -23,6 +23,6 @@ def panic(paths: VmPaths) -> str:
         with paths.console_log.open("rb") as log:
             log.seek(max(start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             found = _PANIC.search(log.read())
-    except FileNotFoundError:  # of a VMM that an older ingle started
+    except (FileNotFoundError, ValueError):  # of a VMM that an older ingle started, or there was no room to say it
         return ""
     return f"the guest's kernel panicked: {found[1].decode(errors='replace')[:_LONGEST_REASON]}" if found else ""
