@@ -195,9 +195,13 @@ async def _names(config: Config, store: Store) -> AsyncIterator[NameService]:
     server = DnsServer(config.defaults.domain)
 
     def look(vm_id: str) -> None:
-        if vm_id:
+        if not vm_id:
+            return
+        try:
             (found, *_) = (*store.connected_vms(vm_id), None)
             server.tell(vm_id, _host(found))
+        except Exception:  # what was done to the VM is done, whether its name is told or not
+            log.exception("names of VMs may be other than they should")
 
     for vm in store.connected_vms():
         look(vm.id)

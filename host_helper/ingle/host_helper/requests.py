@@ -5,6 +5,7 @@ Raises InvalidRequest that says what is wrong and what is allowed, before anythi
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 from ingle.helper.v1 import helper_pb2 as pb
@@ -138,10 +139,12 @@ class Validator:
             if resource.key in seen:
                 raise InvalidRequest(f"{resource}: wanted twice")
             seen.add(resource.key)
-        ports = [resource for resource in resources if isinstance(resource, Published)]
-        for number, port in enumerate(ports):
-            if any(port.meets(other) for other in ports[:number]):
-                raise InvalidRequest(f"{port}: that port of the host is wanted twice")
+        everywhere = {
+            resource.key for resource in resources if isinstance(resource, Published) and not resource.address
+        }
+        for resource in resources:
+            if isinstance(resource, Published) and resource.address and replace(resource, address="").key in everywhere:
+                raise InvalidRequest(f"{resource}: that port of the host is wanted twice")
 
     @staticmethod
     def _vm(text: str) -> str:

@@ -188,3 +188,17 @@ def test_what_is_wanted_becomes_a_state() -> None:
     )
     device = pb.WantedDevice(vm_id=VM, image_id=IMAGE, size_bytes=8192)
     assert DEVICES.wanted(pb.ReconcileRequest(devices=[device])) == State([Device(VM, IMAGE, 8192)])
+
+
+def test_a_port_wanted_everywhere_is_wanted_at_no_single_address() -> None:
+    def wanted(*addresses: str) -> State:
+        ports = [
+            pb.PublishedPort(vm_id=VM, slot=2, protocol=pb.PROTOCOL_TCP, host_port=8080, vm_port=80, address=address)
+            for address in addresses
+        ]
+        return NETWORK.wanted(pb.ReconcileRequest(networks=[0], taps=[pb.WantedTap(vm_id=VM, slot=2)], ports=ports))
+
+    assert len(wanted("192.0.2.1", "192.0.2.2")) == 4
+    for pair in ("", "192.0.2.1"), ("192.0.2.1", ""), ("192.0.2.1", "192.0.2.1"), ("", ""):
+        with pytest.raises(InvalidRequest, match="wanted twice"):
+            wanted(*pair)

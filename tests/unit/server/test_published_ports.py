@@ -58,6 +58,12 @@ def test_ports_are_published_side_by_side_at_different_addresses_only() -> None:
             check_ports([one, two, other], "default")
 
 
+def test_a_hundred_thousand_ports_are_checked_in_one_pass() -> None:
+    """Each beside each other would take minutes, in which the server answers nobody."""
+    addresses = [f"10.{a}.{b}.1" for a in range(256) for b in range(256)]
+    check_ports([PublishedPort(80, 1, address=address) for address in addresses], "default")
+
+
 def test_what_a_network_can_not_publish_is_refused_with_what_can_be_typed() -> None:
     loopback, six = PublishedPort(80, 1, address="127.0.0.1"), PublishedPort(80, 1, address="2001:db8::1")
     udp = replace(loopback, protocol=Protocol.UDP)

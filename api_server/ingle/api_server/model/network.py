@@ -1,5 +1,6 @@
 """How a VM is connected: in a network of its own with its VMM, or in one that it shares with other VMs."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -49,11 +50,6 @@ class PublishedPort:
         address = f"[{self.address}]" if ":" in self.address else self.address
         return f"{address}{address and ':'}{self.host_port}:{self.vm_port}/{self.protocol.value}"
 
-    def meets(self, other: "PublishedPort") -> bool:
-        """Whether some packet would be for both."""
-        same = (self.host_port, self.protocol) == (other.host_port, other.protocol)
-        return same and (not self.address or not other.address or self.address == other.address)
-
 
 def published_address(text: str) -> str:
     """The address that `text` is, in the one way to write it; empty for every one. Raises InvalidArgument."""
@@ -86,11 +82,14 @@ def check_network(name: str) -> None:
 
 def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
     """Raise InvalidArgument unless all can be published side by side, for a VM in that network."""
-    for number, port in enumerate(ports):
+    taken: defaultdict[tuple[int, Protocol], set[str]] = defaultdict(set)
+    for port in ports:
         if not (1 <= port.host_port <= 65535 and 1 <= port.vm_port <= 65535):
             raise InvalidArgument(f"published port {port}: 1 to 65535 is allowed", "-p 8080:80")
-        if any(port.meets(other) for other in ports[:number]):
+        addresses = taken[port.host_port, port.protocol]
+        if addresses and (not port.address or not addresses.isdisjoint(("", port.address))):
             raise InvalidArgument(f"port {port.host_port}/{port.protocol.value} of the host is published twice")
+        addresses.add(port.address)
         if network == USER_NETWORK and ":" in port.address:
             raise InvalidArgument(
                 f"published port {port}: a VM in a network of its own is reached at IPv4 addresses only",
