@@ -80,7 +80,8 @@ class QemuEngine:
             sockets.check_port(port.address, port.host_port, _SOCKET_KINDS[port.protocol])
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
-        self.check(plan.paths, plan.vm.ports)
+        # In a network that VMs share the ports are taken by now, for this very VM.
+        self.check(plan.paths, plan.vm.ports if plan.link is None else ())
         plan.paths.vmm_log.unlink(missing_ok=True)
         logs = (plan.paths.console_log, plan.paths.vmm_log)
         bounded = _begun(logs, _behind_disks(plan.vm))
