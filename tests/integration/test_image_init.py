@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,6 +74,15 @@ def until_up(server: Server, vm: vm_pb2.Vm) -> None:
         time.sleep(0.5)
 
 
+def until(server: Server, vm: vm_pb2.Vm, condition: Callable[[vm_pb2.Vm], bool]) -> vm_pb2.Vm:
+    """The VM, once it is so."""
+    deadline = time.monotonic() + 120
+    while not condition(now := server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return now
+
+
 def console(server: Server, vm: vm_pb2.Vm) -> bytes:
     return b"".join(response.data for response in server.vms.StreamVmLogs(vm_pb2.StreamVmLogsRequest(vm=vm.id)))
 
@@ -124,10 +133,7 @@ def test_a_stop_ends_services_in_order_though_a_shell_is_open(server: Server, sy
 
 def test_a_guest_that_powers_itself_off_is_stopped(server: Server, systemd: vm_pb2.Vm) -> None:
     said(server, systemd, "systemctl --no-block poweroff")  # though it has hardly started
-    deadline = time.monotonic() + 120
-    while (vm := server.vms.GetVm(vm_pb2.GetVmRequest(vm=systemd.id)).vm).state == vm_pb2.VM_STATE_RUNNING:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    vm = until(server, systemd, lambda now: now.state != vm_pb2.VM_STATE_RUNNING)
     assert (vm.state, vm.error) == (vm_pb2.VM_STATE_STOPPED, "")
 
 
@@ -137,8 +143,12 @@ def test_an_init_that_is_not_systemd(server: Server, tmp_path: Path) -> None:
         assert said(server, vm, "readlink /proc/1/exe") == "/bin/busybox"
         stop(server, vm)
         assert RESTARTED in console(server, vm)
-        server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id))
+        started = server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm
         assert said(server, vm, "head -n 2 /root/marker") == "begun\nended"
+        said(server, vm, "reboot")
+        until(server, vm, lambda now: now.state == vm_pb2.VM_STATE_RUNNING and now.boot_id != started.boot_id)
+        said(server, vm, "poweroff")
+        until(server, vm, lambda now: now.state == vm_pb2.VM_STATE_STOPPED)
 
 
 def test_an_image_without_an_init_is_refused_and_works_without_the_wish(server: Server, tmp_path: Path) -> None:

@@ -138,11 +138,25 @@ def test_a_disk_smaller_than_the_image_is_refused(server: Server) -> None:
     assert "--disk-size" in refused(server.vms.CreateVm, vm_pb2.CreateVmRequest(spec=spec)).remedy
 
 
-def test_a_guest_that_powers_off_is_stopped(server: Server, vm: vm_pb2.Vm) -> None:
+SYSVINIT = r"{ printf '\151\031\011\003\001\000\000\000\060\000\000\000'; head -c 372 /dev/zero; } >/run/initctl"
+
+
+@pytest.mark.parametrize("how", ["poweroff", SYSVINIT])
+def test_a_guest_that_powers_off_is_stopped(server: Server, vm: vm_pb2.Vm, how: str) -> None:
     with suppress(grpc.RpcError):  # the command goes down with its machine
-        server.run(vm.id, "sh", "-c", "kill -TERM 1; sleep 10")
+        server.run(vm.id, "sh", "-c", f"{how}; sleep 100")
     wait_for(lambda: state(server, vm) == vm_pb2.VM_STATE_STOPPED)
     assert server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm.state == vm_pb2.VM_STATE_RUNNING
+
+
+def test_a_guest_that_reboots_is_started_again(server: Server, vm: vm_pb2.Vm) -> None:
+    with suppress(grpc.RpcError):
+        server.run(vm.id, "sh", "-c", "reboot; sleep 100")
+    wait_for(lambda: operations(server)[0].kind == operation_pb2.OPERATION_KIND_RESTART_VM)
+    wait_for(lambda: state(server, vm) == vm_pb2.VM_STATE_RUNNING)
+    again = server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm
+    assert again.boot_id != vm.boot_id
+    assert server.run(vm.id, "true")[0] == 0
 
 
 def test_a_guest_whose_kernel_panics_is_an_error_with_the_reason_and_a_reboot_after_that_is_none(
@@ -156,8 +170,8 @@ def test_a_guest_whose_kernel_panics_is_an_error_with_the_reason_and_a_reboot_af
     server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id))
     with suppress(grpc.RpcError):
         server.run(vm.id, "sh", "-c", "echo b >/proc/sysrq-trigger; sleep 10")
-    wait_for(lambda: state(server, vm) != vm_pb2.VM_STATE_RUNNING)
-    assert state(server, vm) == vm_pb2.VM_STATE_STOPPED
+    wait_for(lambda: operations(server)[0].kind == operation_pb2.OPERATION_KIND_RESTART_VM)
+    wait_for(lambda: state(server, vm) == vm_pb2.VM_STATE_RUNNING)
 
 
 def sleeping(server: Server, vm: vm_pb2.Vm, **fields: bool) -> "Iterator[guest_pb2.ExecResponse]":

@@ -123,6 +123,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             limits=limits,
             defaults=config.defaults,
         )
+        fleet.boot_again = start.boot_again
         delete = DeleteVm(operations, store, fleet, files, delete_step)
         owners = Owners(store, HostProcesses(), delete)
         recovery = Recovery(

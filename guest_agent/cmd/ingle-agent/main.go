@@ -36,6 +36,13 @@ func main() {
 	if os.Getpid() == 1 {
 		boot.Run(version)
 	}
+	if ended, err := boot.End(os.Args[0]); ended {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	listen := flag.String("listen", "", "serve on `unix:PATH`")
 	tokenFile := flag.String("token-file", "", "the `file` whose content callers must send")
 	helloTimeout := flag.Duration("hello-timeout", serve.DefaultHelloTimeout, "how long a caller may take to say what it wants")

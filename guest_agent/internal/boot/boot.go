@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
 	"strconv"
 	"strings"
 
@@ -95,7 +94,8 @@ func run(version string) error {
 		}
 	}
 	reaper := reap.New()
-	powerOffOnSignal(reaper)
+	furnishEndings()
+	obeyEndings(reaper)
 	if config.PowerOff {
 		machine.PowerOff(reaper)
 	}
@@ -204,15 +204,4 @@ func tellReady(device string) error {
 	_, err = file.WriteString(readyLine)
 	go file.Close() // of a serial line, that waits until the last byte has left
 	return err
-}
-
-// powerOffOnSignal obeys what poweroff, halt and reboot of busybox and sysvinit send to PID 1, and Ctrl-Alt-Del.
-func powerOffOnSignal(reaper *reap.Reaper) {
-	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del: a SIGINT for us, not a reset
-	asked := make(chan os.Signal, 1)
-	signal.Notify(asked, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2)
-	go func() {
-		<-asked
-		machine.PowerOff(reaper)
-	}()
 }

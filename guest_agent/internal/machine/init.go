@@ -44,7 +44,7 @@ func AskInit(reaper *reap.Reaper) {
 		}
 	}
 	// An init that nobody knows how to ask.
-	powerOff(waitAlone)
+	end(waitAlone, Halt)
 }
 
 // initProgram is what PID 1 runs. An upgrade may have replaced it.

@@ -54,3 +54,17 @@ async def test_the_end_of_a_vmm_that_can_not_be_recorded_at_once_is_recorded_lat
                 await asyncio.sleep(0.01)
         vm = await at.store.vm(VM.id)
         assert (vm.state, vm.error) == (VmState.ERROR, "QEMU was killed by signal 9")
+
+
+async def test_a_vm_whose_guest_rebooted_is_started_again_once_it_is_recorded_as_stopped(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        begun: asyncio.Queue[tuple[str, VmState]] = asyncio.Queue()
+
+        async def boot_again(vm_id: str) -> None:
+            begun.put_nowait((vm_id, await at.state()))
+
+        at.fleet.boot_again = boot_again
+        at.vmm.restarts = True
+        at.vmm.gone.set()
+        async with asyncio.timeout(20):
+            assert await begun.get() == (VM.id, VmState.STOPPED)

@@ -59,25 +59,31 @@ async def test_a_guest_that_powered_off_is_no_failure_though_the_end_is_seen_bef
         control.writer.close()
         assert await vmm.wait_gone()
         assert vmm.failure == ""
+        assert not vmm.restarts
 
 
 @pytest.mark.parametrize(
-    ("said", "failure"),
+    ("said", "failure", "restarts"),
     [
-        (b"", ""),
-        (b"reboot: Restarting system\r\n", ""),
+        (b"", "", True),
+        (b"reboot: Restarting system\r\n", "", True),
+        (b"reboot: Restarting system with command 'power off'\r\n", "", False),
         (
             b"[    3.1] Kernel panic - not syncing: Attempted to kill init!\r\n[    3.2] Call Trace:\r\n",
             "the guest's kernel panicked: Attempted to kill init!",
+            False,
         ),
     ],
 )
-async def test_a_reset_is_a_failure_when_the_kernel_panicked_in_this_boot(
-    tmp_path: Path, said: bytes, failure: str
+async def test_a_reset_is_a_reboot_unless_the_kernel_panicked_or_the_agent_powered_off_in_this_boot(
+    tmp_path: Path, said: bytes, failure: str, restarts: bool
 ) -> None:
     async with living(tmp_path) as (vmm, control):
         paths = VmPaths(tmp_path, tmp_path)
-        paths.console_log.write_bytes(b"[ 9.9] Kernel panic - not syncing: in an earlier boot\r\n")
+        paths.console_log.write_bytes(
+            b"[ 9.9] Kernel panic - not syncing: in an earlier boot\r\n"
+            b"[ 9.9] reboot: Restarting system with command 'power off'\r\n"
+        )
         mark_start(paths)
         with paths.console_log.open("ab") as console:
             console.write(said)
@@ -87,6 +93,7 @@ async def test_a_reset_is_a_failure_when_the_kernel_panicked_in_this_boot(
         control.writer.close()
         assert await vmm.wait_gone()
         assert vmm.failure == failure
+        assert vmm.restarts is restarts
 
 
 def test_a_start_that_a_full_disk_left_unmarked_is_no_failure(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class ScriptedVmm:
     agent = AgentEndpoint(UnixAddress("/nonexistent/agent.sock"))
     failure = ""
     stalled = False
+    restarts = False
     obeys = False
 
     def __init__(self) -> None:

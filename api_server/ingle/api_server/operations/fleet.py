@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
@@ -39,6 +39,8 @@ class Fleet:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stopped: set[str] = set()
         self._watchers: set[asyncio.Task[None]] = set()
+        self.boot_again: Callable[[str], Awaitable[object]] | None = None
+        """What begins to start a VM, by its id, whose guest has rebooted."""
 
     def lock(self, vm_id: str) -> asyncio.Lock:
         """The VM's lock: one as long as anybody holds it or waits for it."""
@@ -151,6 +153,7 @@ class Fleet:
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()
+        restarts = vmm.restarts  # found out by what goes with the VM's runtime directory
         while True:
             async with self.lock(vm_id):
                 if self._vmms.get(vm_id) is not vmm:
@@ -160,8 +163,10 @@ class Fleet:
                 except Exception:  # a full disk, say: until it is recorded, nobody may take the VM for one that runs
                     log.exception("the end of VM %s can't be recorded", vm_id)
                 else:
-                    return
+                    break
             await asyncio.sleep(_RETRY_SECONDS)
+        if restarts and self.boot_again is not None:
+            await self.boot_again(vm_id)
 
     async def _record_end(self, vm_id: str, vmm: Vmm) -> None:
         failure = "" if vm_id in self._stopped else vmm.failure

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.errors import Conflict, HostProblem, NotFound, Reason
-from ingle.api_server.model.ids import new_vm_id, new_vm_name
+from ingle.api_server.model.ids import new_op_id, new_vm_id, new_vm_name
 from ingle.api_server.model.network import DEFAULT_NETWORK, USER_NETWORK
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.spec import (
@@ -171,6 +171,12 @@ class StartVm:
         vm = await self._store.vm(reference)
         return await self._operations.begin(
             op_id, OperationKind.START_VM, lambda progress: self.start_now(vm.id, progress), vm.id
+        )
+
+    async def boot_again(self, vm_id: str) -> Running[Vm]:
+        """Begin to start a VM that has just rebooted, which nobody called for."""
+        return await self._operations.begin(
+            new_op_id(), OperationKind.RESTART_VM, lambda progress: self.start_now(vm_id, progress), vm_id
         )
 
     async def start_now(self, vm_id: str, progress: Progress) -> Vm:

@@ -93,6 +93,10 @@ class Vmm(Protocol):
     def stalled(self) -> bool:
         """Whether the VMM has stopped the guest, since the host has no space for what it writes. It can be resumed."""
 
+    @property
+    def restarts(self) -> bool:
+        """Whether it has ended because the guest rebooted, and so wants to be started again."""
+
     async def boot(self) -> None:
         """Let the virtual CPUs run."""
 

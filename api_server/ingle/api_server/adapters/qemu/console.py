@@ -7,6 +7,7 @@ from ingle.api_server.ports.engine import VmPaths
 
 _TAIL_BYTES = 64 * 1024  # a panic is followed by a few KiB: registers and a call trace
 _LONGEST_REASON = 200
+_POWERED_OFF = b"reboot: Restarting system with command 'power off'"  # by the agent; see machine/poweroff.go
 _PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)")
 
 
@@ -18,11 +19,20 @@ def mark_start(paths: VmPaths) -> None:
 
 def panic(paths: VmPaths) -> str:
     """Why the kernel of this boot gave up; empty when it did not say so."""
+    found = _PANIC.search(_last_words(paths))
+    return f"the guest's kernel panicked: {found[1].decode(errors='replace')[:_LONGEST_REASON]}" if found else ""
+
+
+def powered_off(paths: VmPaths) -> bool:
+    """Whether the kernel of this boot restarted because that is what ends a VMM."""
+    return _POWERED_OFF in _last_words(paths)
+
+
+def _last_words(paths: VmPaths) -> bytes:
     try:
         start = int(paths.console_start.read_text())
         with paths.console_log.open("rb") as log:
             log.seek(max(start, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            found = _PANIC.search(log.read())
+            return log.read()
     except (FileNotFoundError, ValueError):  # of a VMM that an older ingle started, or there was no room to say it
-        return ""
-    return f"the guest's kernel panicked: {found[1].decode(errors='replace')[:_LONGEST_REASON]}" if found else ""
+        return b""

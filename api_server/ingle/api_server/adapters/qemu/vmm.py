@@ -86,6 +86,10 @@ class QemuVmm:
     def stalled(self) -> bool:
         return self._stalled and not self._process.gone
 
+    @property
+    def restarts(self) -> bool:
+        return self._shutdown_reason == "guest-reset" and not self.failure and not console.powered_off(self._paths)
+
     async def boot(self) -> None:
         await self._qmp.execute("cont")
 
