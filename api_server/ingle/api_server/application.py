@@ -1,6 +1,7 @@
 """The composition root: adapters plugged into ports, operations over ports, servicers over operations."""
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from ingle.api_server.rpc.operation import OperationServicer
 from ingle.api_server.rpc.standard import Health, add_health, add_reflection
 from ingle.api_server.rpc.system import ServerFacts, SystemServicer
 from ingle.api_server.rpc.vm import VmServicer
+from ingle.api_server.settings import LiveSettings
 from ingle.api_server.steps.delete import Delete
 from ingle.api_server.steps.release import Release
 from ingle.v1 import (
@@ -88,6 +90,7 @@ class Application:
 async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator[Application]:
     """Wire everything up. `stop` is what a Shutdown call triggers. VMs live on when the context is left."""
     paths, limits = config.paths, host_limits()
+    settings = LiveSettings(config, os.environ)
     tools = Tools(paths.state)
     image_library = DirectoryLibrary(paths.images, tools)
     kernel_library = DirectoryLibrary(paths.kernels, tools)
@@ -121,7 +124,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             vm_directory=paths.vms,
             pipelines=pipelines,
             limits=limits,
-            defaults=config.defaults,
+            defaults=settings.defaults,
         )
         fleet.boot_again = start.boot_again
         delete = DeleteVm(operations, store, fleet, files, delete_step)
@@ -147,7 +150,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
         async def examine() -> list[Check]:
             return [*await doctor.examine(config), await inspect.check()]
 
-        system = SystemServicer(facts, (engine,), stop, examine, config.settings)
+        system = SystemServicer(facts, (engine,), stop, examine, settings)
         vm = VmServicer(
             store,
             start,

@@ -190,6 +190,9 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "domain": _domain,
 }
 
+SETTINGS = tuple(_PARSERS)
+"""The names of all that can be set."""
+
 
 def _with(defaults: Defaults, name: str, value: object, origin: str) -> Defaults:
     try:

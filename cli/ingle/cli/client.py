@@ -4,6 +4,7 @@ A request's message type is the request of exactly one method (buf's STANDARD ru
 never written down here: it comes from the contract itself.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,6 +22,8 @@ from ingle.cli.transport import OK, UNAVAILABLE, Connection, Status
 from ingle.cli.transport import Call as RawCall
 
 API_VERSION = "1"
+
+_FOR_US = frozenset({paths.SOCKET_VARIABLE, paths.MODE_VARIABLE})
 
 _R = TypeVar("_R", bound=Message)
 
@@ -111,7 +114,12 @@ class Client:
 
 def connect() -> Client:
     """A client of the server that serves this user, which is started when need be."""
-    return _client(server_process.connect_or_start(paths.api_address()))
+    client = _client(server_process.connect_or_start(paths.api_address()))
+    if any(variable.startswith("INGLE_") and variable not in _FOR_US for variable in os.environ):
+        from ingle.cli.settings import tell_differences  # noqa: PLC0415 - hardly ever
+
+        tell_differences(client)
+    return client
 
 
 def connect_if_running(silence_limit: float | None = None) -> Client | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import asdict
 
@@ -9,13 +10,17 @@ from ingle.api_server.config import Config
 from ingle.api_server.doctor.host import host_checks, stray_check
 from ingle.api_server.doctor.system import system_checks
 from ingle.api_server.model.check import Check
+from ingle.api_server.settings import unknown_variables
 
 __all__ = ["Check", "examine", "main", "stray_check"]
 
 
 def main(config: Config, *, as_json: bool) -> int:
     """Print the findings; 1 when something that users ask for will fail."""
-    checks = asyncio.run(examine(config))
+    checks = [
+        *asyncio.run(examine(config)),
+        *(Check("settings", "warn", what) for what in unknown_variables(os.environ)),
+    ]
     if as_json:
         report = {
             "checks": [asdict(check) for check in checks],

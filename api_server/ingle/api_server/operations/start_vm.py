@@ -1,7 +1,7 @@
 """Create and start: the pipeline this product exists for."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -118,7 +118,7 @@ class StartVm:
         vm_directory: Path,
         pipelines: StartPipelines,
         limits: HostLimits,
-        defaults: Defaults,
+        defaults: Callable[[], Defaults],
     ) -> None:
         self._operations = operations
         self._store = store
@@ -138,7 +138,7 @@ class StartVm:
     async def create(self, op_id: str, spec: VmSpec, *, start: bool, owner: Owner | None = None) -> Running[Vm]:
         """Begin to create a VM; it lives for `owner` if there is one. Everything that can be refused is refused here,
         before anything changes."""
-        spec = spec.with_defaults(self._defaults)
+        spec = spec.with_defaults(self._defaults())
         spec = replace(spec, network=await self._choose_network(spec.network)).checked(self._limits)
         backend = await self._choose_backend(spec.disk_backend)
         image = await self._images.present(spec.image)

@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 import grpc
 
-from ingle.api_server.config import Setting
 from ingle.api_server.model.check import Check, Status
 from ingle.api_server.model.errors import Conflict, IngleError, Reason
 from ingle.api_server.model.spec import HostLimits
 from ingle.api_server.ports.engine import Engine
 from ingle.api_server.rpc import convert
+from ingle.api_server.settings import LiveSettings
 from ingle.api_server.version import API_VERSION, VERSION
 from ingle.v1 import system_pb2, system_pb2_grpc
 
@@ -49,7 +49,7 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
         engines: tuple[Engine, ...],
         stop: Callable[[], None],
         examine: Callable[[], Awaitable[Iterable[Check]]],
-        settings: Iterable[Setting],
+        settings: LiveSettings,
     ) -> None:
         self._facts = facts
         self._engines = engines
@@ -85,11 +85,21 @@ class SystemServicer(system_pb2_grpc.SystemServiceServicer):
                 )
                 for check in await self._examine()
             ],
-            settings=[
-                system_pb2.Setting(name=setting.name, value=setting.value, origin=setting.origin)
-                for setting in self._settings
-            ],
+            settings=self._told(),
         )
+
+    async def GetSettings(
+        self, request: system_pb2.GetSettingsRequest, context: Context
+    ) -> system_pb2.GetSettingsResponse:
+        return system_pb2.GetSettingsResponse(
+            settings=self._told(), differences=self._settings.differences(request.environment)
+        )
+
+    def _told(self) -> list[system_pb2.Setting]:
+        return [
+            system_pb2.Setting(name=setting.name, value=setting.value, origin=setting.origin)
+            for setting in self._settings.current()
+        ]
 
     async def Shutdown(self, request: system_pb2.ShutdownRequest, context: Context) -> system_pb2.ShutdownResponse:
         if self._facts.system:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from ingle.cli import paths
-from ingle.cli.errors import EXIT_FAILED, SERVER_FAILED_TO_START, CliError, failed
+from ingle.cli.errors import EXIT_FAILED, SERVER_FAILED_TO_START, SERVER_UNREACHABLE, CliError, failed
 from ingle.cli.findings import Check, Status
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson
@@ -27,7 +27,7 @@ def doctor(json: AsJson = False) -> None:
     Where this user has the system's server, that is asked, and its install examined as well.
     Exit code 1 when something that users ask for will fail."""
     address = paths.api_address()
-    report = _of_system(address) if address.of_system else _of_own_server()
+    report = _of_system(address) if address.of_system else _of_own_server(address)
     if json:
         print_json(report)
     else:
@@ -36,8 +36,22 @@ def doctor(json: AsJson = False) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _of_own_server() -> dict[str, Any]:
-    """As a server of this user's would find it; none needs to run."""
+def _of_own_server(address: paths.Address) -> dict[str, Any]:
+    """What this user's server says; where none runs, as one would find it."""
+    from ingle.cli.server_process import connect as connect_if_running  # noqa: PLC0415
+
+    if (running := connect_if_running(address)) is None:
+        report = _of_a_server_to_come()
+    else:
+        running.close()
+        checks, settings = _asked_server(address)
+        report = {"checks": _plain(checks), "settings": settings}
+    if os.environ.get(paths.MODE_VARIABLE) != "user":
+        report["checks"] = [*_plain(_membership()), *report["checks"]]
+    return report
+
+
+def _of_a_server_to_come() -> dict[str, Any]:
     examined = subprocess.run([*SERVER_COMMAND, "doctor", "--json"], capture_output=True, check=False)
     try:
         report: dict[str, Any] = json_module.loads(examined.stdout)
@@ -45,8 +59,6 @@ def _of_own_server() -> dict[str, Any]:
         said = examined.stderr.decode(errors="replace").splitlines()
         message, remedy = why_it_failed("the examination ended without a report", said)
         raise failed(SERVER_FAILED_TO_START, message, remedy) from error
-    if os.environ.get(paths.MODE_VARIABLE) != "user":
-        report["checks"] = [*_plain(_membership()), *report["checks"]]
     return report
 
 
@@ -66,7 +78,8 @@ def _membership() -> list[Check]:
 
 def _asked_server(address: paths.Address) -> tuple[list[Check], list[dict[str, str]]]:
     """Its checks and settings; when it can't be asked, a check that says so."""
-    from ingle.cli.client import connect  # noqa: PLC0415 - only here
+    from ingle.cli.client import connect_if_running  # noqa: PLC0415 - only here
+    from ingle.cli.settings import asked  # noqa: PLC0415
     from ingle.v1.system_pb2 import CheckStatus, ExamineRequest, ExamineResponse  # noqa: PLC0415
 
     statuses: dict[int, Status] = {
@@ -75,13 +88,19 @@ def _asked_server(address: paths.Address) -> tuple[list[Check], list[dict[str, s
         CheckStatus.CHECK_STATUS_FAIL: "fail",
     }
     try:
-        with connect() as client:
+        client = connect_if_running()
+        if client is None:
+            raise failed(SERVER_UNREACHABLE, f"no server listens on {address.path}", address.remedy)
+        with client:
             told = client.call(ExamineRequest(), ExamineResponse)
+            differences = asked(client).differences
     except CliError as error:
         failure = error.failures[0]
         remedy = failure.remedy or "sudo ingle system restart; journalctl -u ingle -n 20"
         return [Check("server", "fail", failure.message, remedy)], []
     checks = [Check(each.name, statuses.get(each.status, "fail"), each.detail, each.remedy) for each in told.checks]
+    restart = "sudo ingle system restart" if address.of_system else "ingle server restart"
+    checks += [Check("settings", "warn", difference, restart) for difference in differences]
     settings = [{"name": each.name, "value": each.value, "origin": each.origin} for each in told.settings]
     return [Check("server", "pass", f"answers on {address.path}"), *checks], settings
 

@@ -40,10 +40,31 @@ def start(json: AsJson = False) -> None:
 @app.command(epilog=examples("ingle server stop"))
 def stop(json: AsJson = False) -> None:
     """Stop it: calls under way are cancelled and undone, VMs go on running."""
+    pid = _stop()
+    if pid is None:
+        _tell_not_running(json=json)
+    elif json:
+        print_json({"running": False, "pid": pid})
+    else:
+        say(f"stopped (pid {pid})")
+
+
+@app.command(epilog=examples("ingle server restart", "INGLE_VCPUS=2 ingle server restart"))
+def restart(json: AsJson = False) -> None:
+    """Stop it, and start one with this environment; VMs go on running.
+
+    The configuration file is read anew for each VM that is made, without this."""
+    if paths.api_address().of_system:
+        raise failed("WRONG_STATE", "systemd runs the system's server", "sudo ingle system restart")
+    _stop()
+    start(json=json)
+
+
+def _stop() -> int | None:
+    """Its pid; None when none ran."""
     client = connect_if_running()
     if client is None:
-        _tell_not_running(json=json)
-        return
+        return None
     with Stages(lines=False) as stages:
         stages.under_way("Stopping the server")
         with client:  # and no longer: a server that stops waits for its clients to leave
@@ -54,10 +75,7 @@ def stop(json: AsJson = False) -> None:
                 if error.failures[0].reason != SERVER_UNREACHABLE:  # it may be gone before its answer gets through
                     raise
         _wait_until_gone(pid)
-    if json:
-        print_json({"running": False, "pid": pid})
-    else:
-        say(f"stopped (pid {pid})")
+    return pid
 
 
 @app.command(epilog=examples("ingle server status", "ingle server status --json"))

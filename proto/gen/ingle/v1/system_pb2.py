@@ -25,15 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/system.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n\x0bPingRequest\"4\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\"\x10\n\x0eGetInfoRequest\"\xb8\x02\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\x12\x19\n\x11runtime_directory\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61\x63he_directory\x18\x07 \x01(\t\x12\x12\n\nhost_vcpus\x18\x08 \x01(\r\x12\x19\n\x11host_memory_bytes\x18\t \x01(\x04\x12%\n\x07\x65ngines\x18\n \x03(\x0b\x32\x14.ingle.v1.EngineInfo\x12\x0e\n\x06system\x18\x0b \x01(\x08\x12\x0f\n\x06socket\x18\x82\x01 \x01(\t\"<\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\x10\n\x0e\x45xamineRequest\"W\n\x0f\x45xamineResponse\x12\x1f\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Check\x12#\n\x08settings\x18\x02 \x03(\x0b\x32\x11.ingle.v1.Setting\"\\\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.ingle.v1.CheckStatus\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"6\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t*p\n\x0b\x43heckStatus\x12\x1c\n\x18\x43HECK_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HECK_STATUS_PASS\x10\x01\x12\x15\n\x11\x43HECK_STATUS_WARN\x10\x02\x12\x15\n\x11\x43HECK_STATUS_FAIL\x10\x03\x32\x89\x02\n\rSystemService\x12\x35\n\x04Ping\x12\x15.ingle.v1.PingRequest\x1a\x16.ingle.v1.PingResponse\x12>\n\x07GetInfo\x12\x18.ingle.v1.GetInfoRequest\x1a\x19.ingle.v1.GetInfoResponse\x12>\n\x07\x45xamine\x12\x18.ingle.v1.ExamineRequest\x1a\x19.ingle.v1.ExamineResponse\x12\x41\n\x08Shutdown\x12\x19.ingle.v1.ShutdownRequest\x1a\x1a.ingle.v1.ShutdownResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/system.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\r\n\x0bPingRequest\"4\n\x0cPingResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\"\x10\n\x0eGetInfoRequest\"\xb8\x02\n\x0fGetInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\r\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fstate_directory\x18\x05 \x01(\t\x12\x19\n\x11runtime_directory\x18\x06 \x01(\t\x12\x17\n\x0f\x63\x61\x63he_directory\x18\x07 \x01(\t\x12\x12\n\nhost_vcpus\x18\x08 \x01(\r\x12\x19\n\x11host_memory_bytes\x18\t \x01(\x04\x12%\n\x07\x65ngines\x18\n \x03(\x0b\x32\x14.ingle.v1.EngineInfo\x12\x0e\n\x06system\x18\x0b \x01(\x08\x12\x0f\n\x06socket\x18\x82\x01 \x01(\t\"<\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07problem\x18\x03 \x01(\t\"\x11\n\x0fShutdownRequest\"\x12\n\x10ShutdownResponse\"\x10\n\x0e\x45xamineRequest\"W\n\x0f\x45xamineResponse\x12\x1f\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Check\x12#\n\x08settings\x18\x02 \x03(\x0b\x32\x11.ingle.v1.Setting\"\x8c\x01\n\x12GetSettingsRequest\x12\x42\n\x0b\x65nvironment\x18\x01 \x03(\x0b\x32-.ingle.v1.GetSettingsRequest.EnvironmentEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\x13GetSettingsResponse\x12#\n\x08settings\x18\x01 \x03(\x0b\x32\x11.ingle.v1.Setting\x12\x13\n\x0b\x64ifferences\x18\x02 \x03(\t\"\\\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06status\x18\x02 \x01(\x0e\x32\x15.ingle.v1.CheckStatus\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"6\n\x07Setting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t*p\n\x0b\x43heckStatus\x12\x1c\n\x18\x43HECK_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HECK_STATUS_PASS\x10\x01\x12\x15\n\x11\x43HECK_STATUS_WARN\x10\x02\x12\x15\n\x11\x43HECK_STATUS_FAIL\x10\x03\x32\xd5\x02\n\rSystemService\x12\x35\n\x04Ping\x12\x15.ingle.v1.PingRequest\x1a\x16.ingle.v1.PingResponse\x12>\n\x07GetInfo\x12\x18.ingle.v1.GetInfoRequest\x1a\x19.ingle.v1.GetInfoResponse\x12>\n\x07\x45xamine\x12\x18.ingle.v1.ExamineRequest\x1a\x19.ingle.v1.ExamineResponse\x12J\n\x0bGetSettings\x12\x1c.ingle.v1.GetSettingsRequest\x1a\x1d.ingle.v1.GetSettingsResponse\x12\x41\n\x08Shutdown\x12\x19.ingle.v1.ShutdownRequest\x1a\x1a.ingle.v1.ShutdownResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ingle.v1.system_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHECKSTATUS']._serialized_start=828
-  _globals['_CHECKSTATUS']._serialized_end=940
+  _globals['_GETSETTINGSREQUEST_ENVIRONMENTENTRY']._loaded_options = None
+  _globals['_GETSETTINGSREQUEST_ENVIRONMENTENTRY']._serialized_options = b'8\001'
+  _globals['_CHECKSTATUS']._serialized_start=1052
+  _globals['_CHECKSTATUS']._serialized_end=1164
   _globals['_PINGREQUEST']._serialized_start=68
   _globals['_PINGREQUEST']._serialized_end=81
   _globals['_PINGRESPONSE']._serialized_start=83
@@ -52,10 +54,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXAMINEREQUEST']._serialized_end=587
   _globals['_EXAMINERESPONSE']._serialized_start=589
   _globals['_EXAMINERESPONSE']._serialized_end=676
-  _globals['_CHECK']._serialized_start=678
-  _globals['_CHECK']._serialized_end=770
-  _globals['_SETTING']._serialized_start=772
-  _globals['_SETTING']._serialized_end=826
-  _globals['_SYSTEMSERVICE']._serialized_start=943
-  _globals['_SYSTEMSERVICE']._serialized_end=1208
+  _globals['_GETSETTINGSREQUEST']._serialized_start=679
+  _globals['_GETSETTINGSREQUEST']._serialized_end=819
+  _globals['_GETSETTINGSREQUEST_ENVIRONMENTENTRY']._serialized_start=769
+  _globals['_GETSETTINGSREQUEST_ENVIRONMENTENTRY']._serialized_end=819
+  _globals['_GETSETTINGSRESPONSE']._serialized_start=821
+  _globals['_GETSETTINGSRESPONSE']._serialized_end=900
+  _globals['_CHECK']._serialized_start=902
+  _globals['_CHECK']._serialized_end=994
+  _globals['_SETTING']._serialized_start=996
+  _globals['_SETTING']._serialized_end=1050
+  _globals['_SYSTEMSERVICE']._serialized_start=1167
+  _globals['_SYSTEMSERVICE']._serialized_end=1508
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class SystemServiceStub:
                 request_serializer=ingle_dot_v1_dot_system__pb2.ExamineRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_system__pb2.ExamineResponse.FromString,
                 _registered_method=True)
+        self.GetSettings = channel.unary_unary(
+                '/ingle.v1.SystemService/GetSettings',
+                request_serializer=ingle_dot_v1_dot_system__pb2.GetSettingsRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_system__pb2.GetSettingsResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/ingle.v1.SystemService/Shutdown',
                 request_serializer=ingle_dot_v1_dot_system__pb2.ShutdownRequest.SerializeToString,
@@ -82,6 +87,13 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSettings(self, request, context):
+        """What this server uses where a request says nothing, and where each value is from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running.
         """
@@ -106,6 +118,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.Examine,
                     request_deserializer=ingle_dot_v1_dot_system__pb2.ExamineRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_system__pb2.ExamineResponse.SerializeToString,
+            ),
+            'GetSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSettings,
+                    request_deserializer=ingle_dot_v1_dot_system__pb2.GetSettingsRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_system__pb2.GetSettingsResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -195,6 +212,33 @@ class SystemService:
             '/ingle.v1.SystemService/Examine',
             ingle_dot_v1_dot_system__pb2.ExamineRequest.SerializeToString,
             ingle_dot_v1_dot_system__pb2.ExamineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.SystemService/GetSettings',
+            ingle_dot_v1_dot_system__pb2.GetSettingsRequest.SerializeToString,
+            ingle_dot_v1_dot_system__pb2.GetSettingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class SystemServiceStub:
     """Version, paths, limits and engines of this server."""
     Examine: _grpc.UnaryUnaryMultiCallable[_system_pb2.ExamineRequest, _system_pb2.ExamineResponse]
     """What this server needs of its host, checked with the rights that it has. Changes nothing."""
+    GetSettings: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetSettingsRequest, _system_pb2.GetSettingsResponse]
+    """What this server uses where a request says nothing, and where each value is from."""
     Shutdown: _grpc.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]
     """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
@@ -53,6 +55,8 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """Version, paths, limits and engines of this server."""
     Examine: _aio.UnaryUnaryMultiCallable[_system_pb2.ExamineRequest, _system_pb2.ExamineResponse]  # type: ignore[assignment]
     """What this server needs of its host, checked with the rights that it has. Changes nothing."""
+    GetSettings: _aio.UnaryUnaryMultiCallable[_system_pb2.GetSettingsRequest, _system_pb2.GetSettingsResponse]  # type: ignore[assignment]
+    """What this server uses where a request says nothing, and where each value is from."""
     Shutdown: _aio.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
@@ -82,6 +86,14 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_system_pb2.ExamineResponse, _abc.Awaitable[_system_pb2.ExamineResponse]]:
         """What this server needs of its host, checked with the rights that it has. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetSettings(
+        self,
+        request: _system_pb2.GetSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.GetSettingsResponse, _abc.Awaitable[_system_pb2.GetSettingsResponse]]:
+        """What this server uses where a request says nothing, and where each value is from."""
 
     @_abc_1.abstractmethod
     def Shutdown(
