@@ -2,6 +2,7 @@ package files
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,9 @@ func Unpack(directory, name string, preserve bool, source io.Reader) (Copied, er
 			return Copied{}, tracked.blame(err)
 		}
 	}
+	if tracked.ended && tracked.zeros < tarBlock {
+		return Copied{}, badArchive("it stops without the blocks of zeros that are its end: was all of it sent?")
+	}
 	// Behind the end of an archive there may be padding.
 	if _, err := io.Copy(io.Discard, source); err != nil {
 		return Copied{}, err
@@ -56,14 +60,24 @@ func Unpack(directory, name string, preserve bool, source io.Reader) (Copied, er
 	return u.copied, u.finish()
 }
 
-// trackedReader tells an archive that is broken from a source that is.
+// trackedReader tells an archive that is broken from a source that is, and one that has ended from one that stopped: to
+// archive/tar a source that ends between two entries is as good as an archive's own end.
 type trackedReader struct {
 	source io.Reader
 	err    error
+	ended  bool
+	zeros  int // at the end of what was read, up to a block
 }
 
 func (r *trackedReader) Read(data []byte) (int, error) {
 	size, err := r.source.Read(data)
+	read := data[max(0, size-tarBlock):size]
+	zeros := len(read) - len(bytes.TrimRight(read, "\x00"))
+	if zeros == size {
+		zeros += r.zeros
+	}
+	r.zeros = min(zeros, tarBlock)
+	r.ended = err == io.EOF
 	if err != nil && err != io.EOF {
 		r.err = err
 	}

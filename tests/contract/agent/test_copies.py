@@ -181,6 +181,19 @@ async def test_a_copy_that_breaks_off_leaves_the_file_that_was_there(files: Gues
     assert [*seen, (tmp_path / "f").read_bytes()] == [b"old", b"old"]
 
 
+async def test_an_archive_that_stops_between_two_files_is_told_from_a_whole_one(
+    files: GuestFiles, tmp_path: Path
+) -> None:
+    whole = archive_of(("one", tarfile.REGTYPE, "", b"1" * 512), ("two", tarfile.REGTYPE, "", b"2"))
+    for size in (0, 1024, 2048):
+        with pytest.raises(GuestError) as raised:
+            await files.copy_in(str(tmp_path), pieces(whole[:size], 100))
+        assert raised.value.reason is Reason.ARCHIVE_INVALID
+        assert "was all of it sent" in raised.value.message
+    for size in (2048 + 512, 2048 + 1024, len(whole)):  # some tools write one block of zeros, in place of two
+        assert (await files.copy_in(str(tmp_path), pieces(whole[:size], 100))).entries == 2
+
+
 @pytest.mark.parametrize("kind", ["fifo", "socket", "directory"])
 async def test_a_file_replaces_nothing_but_a_file(files: GuestFiles, tmp_path: Path, kind: str) -> None:
     there = tmp_path / "there"

@@ -226,10 +226,11 @@ class GuestServiceServicer:
     def CopyIn(self, request_iterator, context):
         """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
         a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
-        there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
-        Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-        tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
-        file's size, in the place of GNU.sparse.*: then large holes cost nothing.
+        there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive. An
+        archive without its own end, a block of zeros, is told as ARCHIVE_INVALID once it is unpacked. Extended attributes and
+        ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, in this direction and the other; in
+        this one they may also have a record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes
+        cost nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

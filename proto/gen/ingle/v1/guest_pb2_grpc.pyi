@@ -72,10 +72,11 @@ class GuestServiceStub:
     CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
     """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
     a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
-    there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
-    Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-    tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
-    file's size, in the place of GNU.sparse.*: then large holes cost nothing.
+    there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive. An
+    archive without its own end, a block of zeros, is told as ARCHIVE_INVALID once it is unpacked. Extended attributes and
+    ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, in this direction and the other; in
+    this one they may also have a record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes
+    cost nothing.
     """
     CopyOut: _grpc.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
@@ -134,10 +135,11 @@ class GuestServiceAsyncStub(GuestServiceStub):
     CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
     """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
     a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
-    there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
-    Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-    tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
-    file's size, in the place of GNU.sparse.*: then large holes cost nothing.
+    there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive. An
+    archive without its own end, a block of zeros, is told as ARCHIVE_INVALID once it is unpacked. Extended attributes and
+    ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, in this direction and the other; in
+    this one they may also have a record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes
+    cost nothing.
     """
     CopyOut: _aio.UnaryStreamMultiCallable[_guest_pb2.CopyOutRequest, _guest_pb2.CopyOutResponse]  # type: ignore[assignment]
     """A tar archive whose names begin with the last component of the path, then end as the last message. Sockets are left
@@ -277,10 +279,11 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_guest_pb2.CopyInResponse, _abc.Awaitable[_guest_pb2.CopyInResponse]]:
         """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
         a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
-        there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive.
-        Extended attributes and ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU
-        tar's format 1.0, in this direction and the other; in this one they may also have a record INGLE.sparse.size, the
-        file's size, in the place of GNU.sparse.*: then large holes cost nothing.
+        there are kept, also behind a symbolic link, unless that leads out of the directory or came with the archive. An
+        archive without its own end, a block of zeros, is told as ARCHIVE_INVALID once it is unpacked. Extended attributes and
+        ACLs are PAX records SCHILY.xattr.NAME, sparse files those of GNU tar's format 1.0, in this direction and the other; in
+        this one they may also have a record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes
+        cost nothing.
         """
 
     @_abc_1.abstractmethod
