@@ -62,3 +62,19 @@ def test_a_file_is_written_described_listed_moved_and_removed(server: Server, sh
     assert b" g\n" in ingle(server, "vm", "file", "ls", vm, "/srv/a")
     ingle(server, "vm", "file", "rm", "-r", vm, "/srv/a")
     assert server.run(shared_vm.id, "ls", "/srv")[1] == b""
+
+
+def test_a_tree_with_bin_goes_onto_a_guest_whose_bin_is_a_link(
+    server: Server, shared_vm: vm_pb2.Vm, tmp_path: Path
+) -> None:
+    (tmp_path / "tree" / "bin").mkdir(parents=True)
+    (tmp_path / "tree" / "bin" / "of-ours").write_text("x")
+    ingle(server, "vm", "cp", f"{tmp_path}/tree/.", f"{shared_vm.name}:/")
+    told = server.run(shared_vm.id, "sh", "-c", "readlink /bin; cat /usr/bin/of-ours; rm /usr/bin/of-ours")[1]
+    assert told == b"usr/bin\nx"
+
+
+def test_what_the_guests_kernel_says_is_copied(server: Server, shared_vm: vm_pb2.Vm, tmp_path: Path) -> None:
+    for path in ("/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled"):
+        ingle(server, "vm", "cp", f"{shared_vm.name}:{path}", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == server.run(shared_vm.id, "cat", path)[1]

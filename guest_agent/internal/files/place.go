@@ -69,14 +69,17 @@ func (u *unpacker) within(directory int, name string) error {
 		return err
 	}
 	defer unix.Close(beneath)
-	var here, there unix.Stat_t
-	if err := errors.Join(unix.Fstat(directory, &here), unix.Fstat(beneath, &there)); err != nil {
-		return err
-	}
-	if (inode{here.Dev, here.Ino}) != (inode{there.Dev, there.Ino}) {
+	if !same(directory, beneath, ".") {
 		return unix.ELOOP // somebody changes links meanwhile
 	}
 	return nil
+}
+
+// same tells whether an open directory is what a name stands for.
+func same(directory, parent int, name string) bool {
+	var here, there unix.Stat_t
+	err := errors.Join(unix.Fstat(directory, &here), unix.Fstatat(parent, name, &there, unix.AT_SYMLINK_NOFOLLOW))
+	return err == nil && inode{here.Dev, here.Ino} == inode{there.Dev, there.Ino}
 }
 
 // makeDirectory makes one that only its maker may use, until it is finished; or takes the one that is there.

@@ -35,7 +35,7 @@ func Unpack(directory, name string, preserve bool, source io.Reader) (Copied, er
 	defer unix.Close(root)
 	tracked := &trackedReader{source: source}
 	u := &unpacker{
-		root: root, wholeGuest: directory == "/", top: name, preserve: preserve, links: map[inode]struct{}{},
+		root: root, wholeGuest: same(root, unix.AT_FDCWD, "/"), top: name, preserve: preserve, links: map[inode]struct{}{},
 		archive: tar.NewReader(tracked), buffer: make([]byte, chunk),
 	}
 	for {
