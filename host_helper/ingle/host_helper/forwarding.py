@@ -36,6 +36,7 @@ class Forwarding:
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` when interfaces have come or the host's own switch was used; `arrange` is due then."""
+        self._memory.touch()
         netlink = rtnetlink.listener()
         threading.Thread(target=self._listen, args=(netlink, changed), daemon=True, name="forwarding").start()
 

@@ -60,6 +60,7 @@ def what_the_store_says(vms: Sequence[dict[str, Any]]) -> Things:
         "nft list ruleset": {
             *(element for network in networks for element in _of_network(network)),
             *(element for slot, vm in connected.items() for element in _of_vm(slot, vm)),
+            *(f"ways {name}" for name in _ways() if any(vm["nat"] or vm["ports"] for vm in connected.values())),
         },
         "dmsetup ls": {f"ingle-{vm['id']}{part}" for vm in mapped for part in ("", "-base")},
         "losetup": {
@@ -71,18 +72,25 @@ def what_the_store_says(vms: Sequence[dict[str, Any]]) -> Things:
             *("api.sock", "api.sock.lock", "server", "server/vms"),
             *(f"server/vms/{vm['id']}" for vm in running),
         },
-        "/run/ingle-helper": helper,
+        "/run/ingle-helper": {*helper, "forwarding"},
         "/run/ingle-helper-dm": helper,
         "/dev/ingle": {vm["id"] for vm in mapped},
         "/var/lib/ingle/vms": {vm["id"] for vm in vms},
     }
 
 
+def _ways() -> Iterable[str]:
+    """The host's own interfaces, which lead to VMs alone: it forwards nothing else."""
+    for link in _listed("ip", "-json", "link"):
+        if link["ifname"] != "lo" and not link["ifname"].startswith("ing") and "master" not in link:
+            yield link["ifname"]
+
+
 def _of_network(network: int) -> Iterable[str]:
     yield f"within ingb{network} ingb{network}"
     for version, gateway in (4, f"10.213.{network}.1"), (6, _ipv6(network << 8 | 1)):
         for protocol in ("tcp", "udp"):
-            yield f"services{version} ingb{network} {gateway} {protocol} 53"
+            yield f"services{version} ingb{network} {gateway} {protocol} 53 10053"
 
 
 def _of_vm(slot: int, vm: dict[str, Any]) -> Iterable[str]:
