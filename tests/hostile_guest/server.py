@@ -49,6 +49,15 @@ HONEST = "honest"
 """A name that no agent has: its VM is never asked anything."""
 
 
+class Vmm(ScriptedVmm):
+    """Of a guest that nobody has to wait for."""
+
+    obeys = True
+
+    async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
+        return self.gone.is_set() if timeout_seconds is not None else await self.gone.wait()
+
+
 class Guests:
     """Store and VMMs in one: whoever is named runs, and whoever was stopped runs again when named again."""
 
@@ -63,8 +72,7 @@ class Guests:
         self._names[vm_id] = name
         vm = dataclasses.replace(VM, id=vm_id, name=name, state=VmState.RUNNING)
         if self.fleet.vmm(vm_id) is None:
-            vmm = ScriptedVmm()
-            vmm.obeys = True
+            vmm = Vmm()
             vmm.agent = AgentEndpoint(UnixAddress(str(self._agents / name)))
             self.fleet._vmms[vm_id] = cast("Any", vmm)
         return vm
