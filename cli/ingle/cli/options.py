@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ingle.cli import completion
+from ingle.cli import completion, waiting
 from ingle.cli.quantities import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def _bad_assignment(message: str) -> typer.BadParameter:
 def _choose_json(context: typer.Context, wanted: bool) -> bool:
     if wanted:
         context.find_root().obj.json = True
+        waiting.keep_silent()
     return wanted
 
 

@@ -1,13 +1,14 @@
 """Operations under way: followed to their end, and shown while a person watches.
 
 On a terminal one live line tells the stage (drawn by rich, which is loaded only then); with --verbose every stage
-leaves a line with its time. Otherwise stderr stays silent but for what takes minutes: a script wants the outcome alone.
+leaves a line with its time. Otherwise stderr is silent but for what takes longer than a second.
 """
 
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ingle.cli import waiting
 from ingle.cli.client import Client
 from ingle.cli.errors import CliError, Failure
 from ingle.cli.output import person_watches, tell
@@ -63,7 +64,9 @@ class Stages:
     def under_way(self, text: str, fraction: float | None = None) -> None:
         """Change the live line, or tell the step. `fraction`: 0 to 1, None when it can't be known."""
         if not self._live_wanted:
-            if self._steps and text != self._text:
+            if not self._steps:
+                waiting.begins(one_line(text))
+            elif text != self._text:
                 tell(one_line(text))
             self._text = text
             return
@@ -74,7 +77,8 @@ class Stages:
         self._live.update(self._task, description=one_line(text), percent=percent)
 
     def end_live(self) -> None:
-        """Take the live line away."""
+        """Take the live line away: what comes now speaks for itself."""
+        waiting.ended()
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from ingle.cli import paths
+from ingle.cli import paths, waiting
 from ingle.cli.errors import SERVER_FAILED_TO_START, SERVER_UNREACHABLE, CliError, failed
 
 SERVER_COMMAND = (sys.executable, "-m", "ingle.api_server")
@@ -79,6 +79,14 @@ def start(address: paths.Address) -> socket.socket:
             "set XDG_STATE_HOME to a directory of your own",
         ) from error
     log_start = log.stat().st_size
+    waiting.begins("Starting the server")
+    try:
+        return _wait_until_it_listens(address, log, log_start)
+    finally:
+        waiting.ended()
+
+
+def _wait_until_it_listens(address: paths.Address, log: Path, log_start: int) -> socket.socket:
     process = _spawn(log)
     deadline = time.monotonic() + _START_LIMIT_SECONDS
     while time.monotonic() < deadline:

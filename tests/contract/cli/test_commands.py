@@ -1,6 +1,8 @@
 """Commands that look and change: what they print, what they refuse, how they end."""
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -120,7 +122,7 @@ async def test_create_waits_and_prints_the_name_alone(ingle: Ingle, world: World
         "--accel",
         "tcg",
     )
-    assert (created.code, created.text, created.err) == (0, "web\n", "")
+    assert (created.code, created.text) == (0, "web\n")
     (spec,) = world.created
     assert (spec.memory_bytes, spec.vcpus, dict(spec.env)) == (
         1536 << 20,
@@ -158,6 +160,19 @@ async def test_a_key_file_without_keys_is_wrong_usage(
 async def test_an_explicit_zero_reaches_the_server(ingle: Ingle, world: World) -> None:
     await ingle("vm", "create", "--vcpu", "0")
     assert world.created[0].HasField("vcpus")
+
+
+async def test_what_takes_long_is_told_though_nobody_watches(ingle: Ingle, world: World) -> None:
+    world.hold_creates = True
+    process = await ingle.start("vm", "create")
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        said = [await process.stderr.readline()]
+        while said[-1] != b"Booting the kernel\n":
+            said.append(await process.stderr.readline())
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+    assert process.returncode == 130
 
 
 async def test_verbose_leaves_a_line_per_stage_with_its_time(ingle: Ingle) -> None:

@@ -261,7 +261,8 @@ def set_vm(
         raise CliError(Failure("INVALID_ARGUMENT", "nothing to change", "ingle vm set --help"))
     request = vm_pb2.UpdateVmRequest(vm=vm, spec=vm_pb2.VmSpec(**given))  # type: ignore[arg-type]
     request.update_mask.paths.extend(given)
-    with connect() as client:
+    with connect() as client, Stages(lines=False) as stages:
+        stages.under_way(f"Changing {vm}")
         changed = client.call(request, vm_pb2.UpdateVmResponse).vm
     if json:
         print_json(to_json(changed))
