@@ -95,7 +95,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
     image_library = DirectoryLibrary(paths.images, tools)
     kernel_library = DirectoryLibrary(paths.kernels, tools)
     media = Initramfs(kernel_library, agent_binary(), paths.cache / "initramfs")
-    engine = QemuEngine(tools, kernel_library, media, paths.cache / "acceleration")
+    engine = QemuEngine(tools, kernel_library, media, paths.acceleration_verdicts)
     files = LocalVmFiles(paths.vms, paths.runtime / "vms")
     dialler = Dialler()
     network = AbsentNetwork() if config.helper is None else HelperNetwork(config.helper)

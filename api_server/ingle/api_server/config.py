@@ -62,6 +62,11 @@ class Paths:
         return self.state / "ingle.db"
 
     @property
+    def acceleration_verdicts(self) -> Path:
+        """Whether KVM runs a kernel."""
+        return self.cache / "acceleration"
+
+    @property
     def private(self) -> Path:
         """Where the server listens for its own gate."""
         return self.state / "private"

@@ -66,6 +66,7 @@ class World:
     problem: str = ""
     operations: list[operation_pb2.Operation] = field(default_factory=list)
     hung: bool = False
+    running_acceleration: "vm_pb2.Acceleration.ValueType" = vm_pb2.ACCELERATION_KVM
 
     def add_vm(self, name: str, state: "vm_pb2.VmState.ValueType" = vm_pb2.VM_STATE_RUNNING, **facts: Any) -> vm_pb2.Vm:
         vm = vm_pb2.Vm(id=f"{len(self.vms) + 1:012x}", name=name, state=state, vcpus=1, memory_bytes=256 << 20, **facts)
@@ -235,7 +236,10 @@ class OperationService(operation_pb2_grpc.OperationServiceServicer):
             operation.error.CopyFrom(self.world.create_error)
         else:
             operation.state = operation_pb2.OPERATION_STATE_SUCCEEDED
-            operation.target_id = self.world.add_vm(self.world.created[-1].name or "made-up").id
+            vm = self.world.add_vm(self.world.created[-1].name or "made-up")
+            vm.acceleration = self.world.created[-1].acceleration or vm_pb2.ACCELERATION_AUTO
+            vm.running_acceleration = self.world.running_acceleration
+            operation.target_id = vm.id
         yield operation_pb2.WatchOperationResponse(operation=operation)
 
     async def ListOperations(

@@ -1,9 +1,11 @@
 """On a terminal: progress is drawn on one line that goes away, and questions are asked."""
 
 import asyncio
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pexpect  # type: ignore[import-untyped]
 
@@ -134,3 +136,30 @@ async def test_a_command_on_this_terminal_goes_with_its_vm_or_leaves_it(ingle: I
     assert all(start.create.end_with_viewer for start in world.attached)
     assert [vm.name for vm in world.vms.values()] == ["kept"]
     assert "ingle vm delete -f kept" in shown
+
+
+async def test_a_terminal_hears_once_that_vms_are_emulated_and_who_asked_for_it_does_not(
+    ingle: Ingle, world: World, tmp_path: Path
+) -> None:
+    world.running_acceleration = vm_pb2.ACCELERATION_TCG
+    (tmp_path / "ingle").mkdir(mode=0o700)
+    run = f"{shlex.quote(sys.executable)} -m ingle.cli vm run"
+    script = f"{run} --accel tcg -- true; echo ASKED; {run} -- true; echo FIRST; {run} -- true; echo SECOND"
+    child = pexpect.spawn(
+        "sh",
+        ["-c", script],
+        env={**ingle.environment, "TERM": "xterm", "XDG_RUNTIME_DIR": str(tmp_path)},
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(24, 200),
+    )
+    try:
+        _, said = await ended(child)
+    finally:
+        child.close(force=True)
+    asked, _, rest = said.partition("ASKED")
+    first, _, second = rest.partition("FIRST")
+    assert "emulates" not in asked
+    assert "emulates VMs (tcg)" in first
+    assert "ingle doctor" in first
+    assert "emulates" not in second

@@ -1,5 +1,7 @@
 """What the doctor says of a whole machine's server where no root and no helper is needed to have it go wrong."""
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from ingle.api_server.adapters.sqlite import vms_by_network
 from ingle.api_server.config import Paths
 from ingle.api_server.doctor import system
 from ingle.api_server.doctor.host import kvm_check
+from ingle.api_server.model.check import Check
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.version import VERSION
 from unit.places import PLACES, place_on
@@ -101,10 +104,30 @@ def test_a_tun_device_that_can_not_be_opened_keeps_vms_from_networks(tmp_path: P
     ("in_system", "remedy"), [(True, "sudo systemctl restart ingle"), (False, "modprobe kvm_intel")]
 )
 def test_a_kvm_that_is_none_is_told(tmp_path: Path, in_system: bool, remedy: str) -> None:
-    check = kvm_check(tmp_path / "kvm", system=in_system)
+    check = kvm_check(tmp_path / "kvm", tmp_path, system=in_system)
     assert (check.status, remedy in check.remedy) == ("warn", True)
     (tmp_path / "kvm").touch()
-    assert "Inappropriate ioctl" in kvm_check(tmp_path / "kvm", system=in_system).detail, "opening is not enough"
+    assert "Inappropriate ioctl" in kvm_check(tmp_path / "kvm", tmp_path, system=in_system).detail, (
+        "opening is not enough"
+    )
+
+
+def test_a_kvm_whose_guests_do_not_boot_is_told_as_emulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kvm").touch()
+    monkeypatch.setattr("fcntl.ioctl", lambda *_: os.open("/dev/null", os.O_RDONLY))
+    host_boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+    def found(problem: str, boot: str = host_boot) -> Check:
+        (tmp_path / "kvm-ab.json").write_text(json.dumps({"host_boot": boot, "problem": problem}))
+        return kvm_check(tmp_path / "kvm", tmp_path, system=False)
+
+    hangs = found("a probe guest did not boot in 30 s")
+    assert hangs.status == "warn"
+    assert "emulated (tcg)" in hangs.detail
+    assert "did not boot in 30 s" in hangs.detail
+    assert hangs.remedy
+    assert found("").status == "pass"
+    assert "first start finds out" in found("hangs", boot="another").detail
 
 
 @pytest.mark.parametrize("kind", ObstacleKind)

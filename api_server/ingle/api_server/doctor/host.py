@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ingle.api_server.adapters.qemu import vmms_below
+from ingle.api_server.adapters.qemu import known_problems, vmms_below
 from ingle.api_server.adapters.sqlite import check_database, recorded_vms
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
@@ -21,6 +21,9 @@ _LEAST_FREE = 2 * GIB
 _TOLD = 5
 
 _KVM = Path("/dev/kvm")
+_PVM = Path("/sys/module/kvm_pvm")
+_EMULATED = "guests are emulated (tcg), their programs take about ten times as long"
+_OTHER_HOST = "use a host whose KVM runs stock kernels; or `ingle kernel import` one that is made for this host's"
 _KVM_CREATE_VM = 0xAE01  # linux/kvm.h
 _LOAD_KVM = "sudo modprobe kvm_intel || sudo modprobe kvm_amd"
 _KVM_FOR_USER = {False: _LOAD_KVM, True: "sudo usermod -aG kvm $USER, and log in again"}
@@ -39,7 +42,7 @@ async def host_checks(config: Config) -> list[Check]:
         Check("host", "pass", f"{limits.vcpus} vcpus, {size_text(limits.memory_bytes)} of memory"),
         *(_program(program) for program in _programs()),
         _attempt("guest agent", lambda: str(agent_binary())),
-        kvm_check(_KVM, system=config.system),
+        kvm_check(_KVM, paths.acceleration_verdicts, system=config.system),
         *(() if os.getuid() == 0 else (await _user_namespace(config),)),
         _directory("state directory", paths.state, _for_directory("XDG_STATE_HOME", config)),
         _directory("cache directory", paths.cache, _for_directory("XDG_CACHE_HOME", config)),
@@ -81,8 +84,8 @@ def _attempt(name: str, find: Callable[[], str]) -> Check:
         return Check(name, "fail", error.message, error.remedy)
 
 
-def kvm_check(device: Path, *, system: bool) -> Check:
-    """Whether this user can make a VM in the kernel; if a guest then boots the first start finds out, and keeps it."""
+def kvm_check(device: Path, verdicts: Path, *, system: bool) -> Check:
+    """How guests run: whether this user can make a VM in the kernel, and what the first start found out about guests."""
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -94,10 +97,15 @@ def kvm_check(device: Path, *, system: bool) -> Check:
         return Check(
             "kvm",
             "warn",
-            f"{device}: {error.strerror}; guests run under TCG, slower",
+            f"{_EMULATED}: {device}: {error.strerror}",
             (_KVM_FOR_SYSTEM if system else _KVM_FOR_USER)[denied].format(device),
         )
-    return Check("kvm", "pass", f"{device} makes VMs; the first start finds out whether a guest boots in one")
+    problems = known_problems(verdicts)
+    if problems is None:
+        return Check("kvm", "pass", f"{device} makes VMs; the first start finds out whether a guest boots in one")
+    if problems:
+        return Check("kvm", "warn", f"{_EMULATED}: {device} makes VMs, but {'; '.join(problems)}", _OTHER_HOST)
+    return Check("kvm", "pass", f"guests run by {'pvm' if _PVM.exists() else 'kvm'}: one has booted")
 
 
 def _database(config: Config) -> Check:

@@ -95,5 +95,20 @@ class AccelerationProbe:
             shutil.rmtree(directory)
 
 
+def known_problems(cache: Path) -> list[str] | None:
+    """What probes in this boot of the host have found wrong with KVM, each once; None when there was no probe."""
+    problems = set()
+    probed = False
+    for path in cache.glob("kvm-*.json"):
+        try:
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if record.get("host_boot") == _host_boot():
+            probed = True
+            problems |= {str(record["problem"])} - {""}
+    return sorted(problems) if probed else None
+
+
 def _host_boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

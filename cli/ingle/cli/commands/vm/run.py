@@ -29,6 +29,7 @@ from ingle.cli.commands.vm.create import (
     vm_spec,
 )
 from ingle.cli.commands.vm.new_vm import delete_by_another_server, tell_created, tell_kept
+from ingle.cli.emulation import tell_once
 from ingle.cli.errors import SERVER_UNREACHABLE, CliError, failed, refused_by_the_system
 from ingle.cli.exec_session import run_command, stdin_wanted
 from ingle.cli.lazy import examples, new_app
@@ -171,6 +172,7 @@ def run(
                 delete_vm(client, interrupted.operation.target_id)
             raise KeyboardInterrupt from interrupted
         stages.end_live()
+        tell_once(client, vm_id)
         start = exec_start(vm_id, argv, {}, workdir, user, timeout, umask, limits)
         if detach:
             if argv:
