@@ -85,7 +85,7 @@ def _attempt(name: str, find: Callable[[], str]) -> Check:
 
 
 def kvm_check(device: Path, verdicts: Path, *, system: bool) -> Check:
-    """How guests run: whether this user can make a VM in the kernel, and what the first start found out about guests."""
+    """How guests run: whether this user can make a VM in the kernel, and what the first start found out by booting."""
     try:
         descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
         try:
