@@ -1,8 +1,10 @@
 """Whatever kills the server, whenever: the next one leaves nothing behind and loses nothing."""
 
 import os
+import select
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +14,7 @@ import grpc
 import pytest
 
 from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
-from ingle.v1 import guest_pb2, operation_pb2, vm_pb2
+from ingle.v1 import guest_pb2, operation_pb2, system_pb2, vm_pb2
 
 KILLING = str(Path(__file__).with_name("killing_server.py"))
 
@@ -224,3 +226,23 @@ def test_vms_survive_without_their_runtime_directory_and_so_does_a_new_server(ne
         time.sleep(0.05)
     assert server.vms.StopVm(vm_pb2.StopVmRequest(vm=vm.id), wait_for_ready=True).vm.state == vm_pb2.VM_STATE_STOPPED
     assert server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm.state == vm_pb2.VM_STATE_RUNNING
+
+
+def test_vms_of_a_database_that_was_deleted_are_told_with_what_ends_them(new_server: NewServer) -> None:
+    server = new_server()
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    server.kill()
+    for file in server.state.glob("ingle.db*"):
+        file.unlink()
+    server.start()
+    assert server.list() == []
+    assert f"{vm.id} (pid {vm.pid}): running, and the database does not know" in server.log.read_text()
+    checks = {check.name: check for check in server.system.Examine(system_pb2.ExamineRequest()).checks}
+    assert vm.id in checks["unknown VMs"].detail
+    pid = os.pidfd_open(vm.pid)
+    subprocess.run(["sh", "-c", checks["unknown VMs"].remedy], check=True)
+    assert select.select([pid], [], [], 30)[0]
+    os.close(pid)
+    checks = {check.name: check for check in server.system.Examine(system_pb2.ExamineRequest()).checks}
+    assert checks["unknown VMs"].status == system_pb2.CHECK_STATUS_PASS
+    assert (server.state / "vms" / vm.id).is_dir(), "its disk may be all that is left of it"
