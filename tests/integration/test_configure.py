@@ -50,6 +50,23 @@ def test_a_guest_keeps_time(server: Server, guest: vm_pb2.Vm) -> None:
     assert not ahead.clock_stepped
 
 
+def test_a_clock_that_is_late_is_set_and_one_that_somebody_in_the_guest_has_set_is_theirs(
+    server: Server, guest: vm_pb2.Vm
+) -> None:
+    def tell_time() -> Configured:
+        now = GuestConfiguration(
+            unix_nanoseconds=time.time_ns(), clock_tolerance_seconds=1, clock_unless_set_by_guest=True
+        )
+        return configure(server, guest, now)
+
+    configure(server, guest, GuestConfiguration(unix_nanoseconds=time.time_ns() - 3600 * 10**9))
+    tell_time()
+    assert abs(int(said(server, guest, "date +%s")[0]) - time.time()) < 60
+    said(server, guest, "date -s @4102444800")
+    assert not tell_time().clock_stepped
+    assert said(server, guest, "date -u +%Y") == ["2100"]
+
+
 def test_the_clock_is_set_when_it_is_off_by_more_than_is_tolerated(server: Server, guest: vm_pb2.Vm) -> None:
     year_2100 = 4_102_444_800
     set_to = configure(server, guest, GuestConfiguration(unix_nanoseconds=year_2100 * 10**9))

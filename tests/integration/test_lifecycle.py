@@ -30,6 +30,10 @@ def operations(server: Server) -> list[operation_pb2.Operation]:
     return list(server.operations.ListOperations(operation_pb2.ListOperationsRequest()).operations)
 
 
+def allocated(server: Server, vm: vm_pb2.Vm) -> int:
+    return server.vms.GetVmStats(vm_pb2.GetVmStatsRequest(vm=vm.id)).vmm.disk_allocated_bytes
+
+
 def state(server: Server, vm: vm_pb2.Vm) -> int:
     return server.vms.GetVm(vm_pb2.GetVmRequest(vm=vm.id)).vm.state
 
@@ -356,6 +360,10 @@ def test_every_disk_backend_boots_and_keeps_what_is_written(server: Server, back
     server.run(vm.id, "sh", "-c", "echo kept > /root/file")
     server.vms.RestartVm(vm_pb2.RestartVmRequest(vm=vm.id))
     assert server.run(vm.id, "cat", "/root/file")[1] == b"kept\n"
+    assert server.run(vm.id, "sh", "-c", "head -c 64M /dev/urandom > /root/large && sync")[0] == 0
+    full = allocated(server, vm)
+    assert server.run(vm.id, "sh", "-c", "rm /root/large && sync")[0] == 0
+    wait_for(lambda: allocated(server, vm) < full - 32 * MIB)  # what is deleted goes back to the host
     server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
 
 

@@ -4445,8 +4445,10 @@ type ClockSetting struct {
 	UnixNanoseconds int64 `protobuf:"varint,1,opt,name=unix_nanoseconds,json=unixNanoseconds,proto3" json:"unix_nanoseconds,omitempty"`
 	// A clock that is off by no more is left alone.
 	ToleranceNanoseconds uint64 `protobuf:"varint,2,opt,name=tolerance_nanoseconds,json=toleranceNanoseconds,proto3" json:"tolerance_nanoseconds,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// And so is one that somebody in the guest has set.
+	UnlessSetByGuest bool `protobuf:"varint,100,opt,name=unless_set_by_guest,json=unlessSetByGuest,proto3" json:"unless_set_by_guest,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClockSetting) Reset() {
@@ -4491,6 +4493,13 @@ func (x *ClockSetting) GetToleranceNanoseconds() uint64 {
 		return x.ToleranceNanoseconds
 	}
 	return 0
+}
+
+func (x *ClockSetting) GetUnlessSetByGuest() bool {
+	if x != nil {
+		return x.UnlessSetByGuest
+	}
+	return false
 }
 
 // Who may come in by ssh. Lines of the user's own in ~/.ssh/authorized_keys stay as they are.
@@ -5590,10 +5599,11 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x123\n" +
 	"\bnetworks\x18\x04 \x03(\v2\x17.ingle.agent.v1.NetworkR\bnetworks\x12\x1a\n" +
 	"\bannounce\x18\x05 \x01(\bR\bannounce\x129\n" +
-	"\bssh_keys\x18\x06 \x03(\v2\x1e.ingle.agent.v1.AuthorizedKeysR\asshKeys\"n\n" +
+	"\bssh_keys\x18\x06 \x03(\v2\x1e.ingle.agent.v1.AuthorizedKeysR\asshKeys\"\x9d\x01\n" +
 	"\fClockSetting\x12)\n" +
 	"\x10unix_nanoseconds\x18\x01 \x01(\x03R\x0funixNanoseconds\x123\n" +
-	"\x15tolerance_nanoseconds\x18\x02 \x01(\x04R\x14toleranceNanoseconds\"8\n" +
+	"\x15tolerance_nanoseconds\x18\x02 \x01(\x04R\x14toleranceNanoseconds\x12-\n" +
+	"\x13unless_set_by_guest\x18d \x01(\bR\x10unlessSetByGuest\"8\n" +
 	"\x0eAuthorizedKeys\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\tR\x04keys\"\xc5\x01\n" +

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"regexp"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/clock"
 	"ingle.dev/guest_agent/internal/entropy"
 	"ingle.dev/guest_agent/internal/failure"
 	"ingle.dev/guest_agent/internal/identity"
@@ -43,8 +41,8 @@ func Check(request *agentpb.ConfigureRequest) (*Plan, error) {
 	if size := len(request.Entropy); size > mostEntropy {
 		return nil, refuse("entropy of %d bytes: at most %d is allowed", size, mostEntropy)
 	}
-	if clock := request.Clock; clock != nil && (clock.UnixNanoseconds <= 0 || clock.UnixNanoseconds > latest) {
-		return nil, refuse("clock %d ns: a time from 1970 to 2200 is allowed", clock.UnixNanoseconds)
+	if setting := request.Clock; setting != nil && (setting.UnixNanoseconds <= 0 || setting.UnixNanoseconds > latest) {
+		return nil, refuse("clock %d ns: a time from 1970 to 2200 is allowed", setting.UnixNanoseconds)
 	}
 	if request.Hostname != "" && !label.MatchString(request.Hostname) {
 		return nil, refuse("hostname %.80q: 1 to 63 of a-z, 0-9 and '-', not at either end, is allowed", request.Hostname)
@@ -133,12 +131,12 @@ func (p *Plan) setClock(response *agentpb.ConfigureResponse) error {
 	offset := time.Now().Round(0).Sub(wanted) // Round: the wall clock, not the monotonic one
 	ahead := offset.Nanoseconds()
 	response.ClockOffsetNanoseconds = &ahead
-	if uint64(offset.Abs()) <= p.request.Clock.ToleranceNanoseconds {
+	theirs := clock.SetByOthers() // asked each time, since it looks from the first time on
+	if uint64(offset.Abs()) <= p.request.Clock.ToleranceNanoseconds || (theirs && p.request.Clock.UnlessSetByGuest) {
 		return nil
 	}
-	spec := unix.NsecToTimespec(p.request.Clock.UnixNanoseconds)
-	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &spec); err != nil {
-		return os.NewSyscallError("clock_settime", err)
+	if err := clock.Set(p.request.Clock.UnixNanoseconds); err != nil {
+		return err
 	}
 	response.ClockStepped = true
 	return nil

@@ -2,15 +2,21 @@
 
 import asyncio
 import gc
+import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from ingle.api_server.adapters.guest import Dialler
+from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.model.guest import Configured, GuestConfiguration
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations import fleet
-from unit.server.vmms import VM, world
+from ingle.api_server.ports.engine import Vmm
+from unit.server.vmms import VM, ScriptedVmm, world
 
 
 async def test_a_vm_has_one_lock_however_often_it_is_asked_for(tmp_path: Path) -> None:
@@ -68,3 +74,33 @@ async def test_a_vm_whose_guest_rebooted_is_started_again_once_it_is_recorded_as
         at.vmm.gone.set()
         async with asyncio.timeout(20):
             assert await begun.get() == (VM.id, VmState.STOPPED)
+
+
+async def test_a_running_guest_is_told_the_time_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: asyncio.Queue[GuestConfiguration] = asyncio.Queue()
+
+    class Guest:
+        async def configure(self, configuration: GuestConfiguration) -> Configured:
+            told.put_nowait(configuration)
+            if told.qsize() == 1:
+                raise GuestError(Reason.GUEST_UNREACHABLE, "it is busy")
+            return Configured(-3600.0, clock_stepped=True)
+
+    class Hour(ScriptedVmm):
+        async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.gone.wait(), timeout_seconds and 0.01)
+            return self.gone.is_set()
+
+    async with world(tmp_path, VmState.STOPPED) as at:
+        monkeypatch.setattr(Dialler, "channel", lambda *_: Guest())
+        at.fleet.attach(await at.store.vm(VM.id), cast("Vmm", Hour()))
+        async with asyncio.timeout(20):
+            while told.qsize() < 3:
+                await asyncio.sleep(0.01)
+        now = told.get_nowait()
+        assert now.clock_unless_set_by_guest
+        assert now.unix_nanoseconds is not None
+        assert abs(now.unix_nanoseconds / 1e9 - time.time()) < 60

@@ -244,13 +244,15 @@ class GuestNetwork:
 class GuestConfiguration:
     """What a guest is told about itself; None and empty leave things as they are.
 
-    `unix_nanoseconds` is what its clock shall show if it is off by more than `clock_tolerance_seconds`. Each interface
-    in `networks` gets the addresses given and loses all others. `ssh_keys` are by user (empty: root), lines of the form
-    "TYPE BASE64 [COMMENT]"; a user's keys take the place of those given before."""
+    `unix_nanoseconds` is what its clock shall show if it is off by more than `clock_tolerance_seconds`, and, with
+    `clock_unless_set_by_guest`, nobody in the guest has set it. Each interface in `networks` gets the addresses given
+    and loses all others. `ssh_keys` are by user (empty: root), lines of the form "TYPE BASE64 [COMMENT]"; a user's keys
+    take the place of those given before."""
 
     entropy: bytes = field(default=b"", repr=False)
     unix_nanoseconds: int | None = None
     clock_tolerance_seconds: float = 0.0
+    clock_unless_set_by_guest: bool = False
     hostname: str = ""
     networks: tuple[GuestNetwork, ...] = ()
     announce: bool = False

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from ingle.api_server.model.errors import Conflict, GuestError, NotFound, Reason, ToolFailed
+from ingle.api_server.model.errors import Conflict, GuestError, IngleError, NotFound, Reason, ToolFailed
+from ingle.api_server.model.guest import GuestConfiguration
 from ingle.api_server.model.spec import size_text
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.ports.engine import Vmm
@@ -22,6 +24,8 @@ NO_ANSWER = "its VMM was started by an earlier server and does not answer this o
 """What is wrong with a VM that is RUNNING and has no VMM here."""
 
 _TRIM_SECONDS = 5.0
+_TIME_SECONDS = 30.0
+_CLOCK_TOLERANCE_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 _END_SECONDS = 2.0  # from an agent that hangs up to the end of its VMM, when the guest powers off by itself
 _ROOM = 32 * 1024 * 1024  # more than the reserve that the server keeps for itself needs
@@ -49,7 +53,7 @@ class Fleet:
     def attach(self, vm: Vm, vmm: Vmm) -> None:
         """`vmm` runs `vm`, and is watched from now on."""
         self._vmms[vm.id] = vmm
-        for watch in (self._watch(vm.id, vmm), self._tend(vm.id, vmm)):
+        for watch in (self._watch(vm.id, vmm), self._tend(vm.id, vmm), self._keep_time(vm.id, vmm)):
             watcher = asyncio.create_task(watch, name=f"watch-{vm.id}")
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)
@@ -131,6 +135,24 @@ class Fleet:
                 await self._go_on(vm_id, vmm)
             if await vmm.wait_gone(_TRIM_SECONDS):
                 return
+
+    async def _keep_time(self, vm_id: str, vmm: Vmm) -> None:
+        """A guest that stood still, while its host slept say, has a clock that is late, and does not know. One that
+        somebody in the guest has set is theirs."""
+        channel = self._dialler.channel(vmm.agent)
+        while not await vmm.wait_gone(_TIME_SECONDS) and self._vmms.get(vm_id) is vmm:
+            now = GuestConfiguration(
+                unix_nanoseconds=time.time_ns(),
+                clock_tolerance_seconds=_CLOCK_TOLERANCE_SECONDS,
+                clock_unless_set_by_guest=True,
+            )
+            try:
+                configured = await channel.configure(now)
+            except IngleError as error:  # it is busy, or ending
+                log.debug("the guest was not told the time: %s", error.message, extra={"vm": vm_id})
+                continue
+            if configured.clock_stepped:
+                log.warning("the guest's clock was set", extra={"vm": vm_id, "ahead": configured.clock_offset_seconds})
 
     async def _go_on(self, vm_id: str, vmm: Vmm) -> None:
         try:

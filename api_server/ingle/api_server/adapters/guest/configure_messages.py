@@ -27,6 +27,7 @@ def request(configuration: GuestConfiguration) -> agent_pb2.Request:
     if configuration.unix_nanoseconds is not None:
         message.clock.unix_nanoseconds = configuration.unix_nanoseconds
         message.clock.tolerance_nanoseconds = round(configuration.clock_tolerance_seconds * 1e9)
+        message.clock.unless_set_by_guest = configuration.clock_unless_set_by_guest
     return agent_pb2.Request(configure=message)
 
 

@@ -1946,19 +1946,23 @@ class ClockSetting(_message.Message):
 
     UNIX_NANOSECONDS_FIELD_NUMBER: _builtins.int
     TOLERANCE_NANOSECONDS_FIELD_NUMBER: _builtins.int
+    UNLESS_SET_BY_GUEST_FIELD_NUMBER: _builtins.int
     unix_nanoseconds: _builtins.int
     """Since the epoch; more than 0."""
     tolerance_nanoseconds: _builtins.int
     """A clock that is off by no more is left alone."""
+    unless_set_by_guest: _builtins.bool
+    """And so is one that somebody in the guest has set."""
     def __init__(
         self,
         *,
         unix_nanoseconds: _builtins.int = ...,
         tolerance_nanoseconds: _builtins.int = ...,
+        unless_set_by_guest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tolerance_nanoseconds", b"tolerance_nanoseconds", "unix_nanoseconds", b"unix_nanoseconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tolerance_nanoseconds", b"tolerance_nanoseconds", "unix_nanoseconds", b"unix_nanoseconds", "unless_set_by_guest", b"unless_set_by_guest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
