@@ -2,8 +2,9 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -116,6 +117,30 @@ def test_dns_is_led_to_where_it_is_served_and_stays_there(helper: Helper) -> Non
             with helper.namespace.do(lambda: socket.socket(socket.AF_INET, UDP)) as taken:
                 taken.bind(("10.213.0.1", 0))
             assert ask(guest.namespace, "10.213.0.1", 53, UDP) == guest.ipv4
+
+
+def test_a_vm_that_asks_for_names_without_end_leaves_room_for_others(helper: Helper) -> None:
+    heard = {"10.213.0.2": 0, "10.213.0.3": 0}
+    with helper.guest(2, 1) as greedy, helper.guest(3, 2) as modest, ExitStack() as stack:
+        server, *senders = (
+            stack.enter_context(each.do(lambda: socket.socket(socket.AF_INET, UDP)))
+            for each in (helper.namespace, greedy.namespace, modest.namespace)
+        )
+        server.bind(("", 10053))
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        server.setblocking(False)
+        began = time.monotonic()
+        for number in range(20_000):
+            for sender in senders if number % 1000 == 0 else senders[:1]:
+                sender.sendto(b"hello", ("10.213.0.1", 53))
+            with suppress(BlockingIOError):
+                heard[server.recvfrom(100)[1][0]] += 1
+        server.settimeout(SOON)
+        with suppress(TimeoutError):
+            while True:
+                heard[server.recvfrom(100)[1][0]] += 1
+        assert heard[greedy.ipv4] <= 2000 + 1000 * (time.monotonic() - began)
+        assert heard[modest.ipv4] == 20
 
 
 def test_the_host_reaches_its_vms(helper: Helper) -> None:

@@ -120,7 +120,7 @@ def _elements(ruleset: Iterable[dict[str, Any]]) -> Iterable[str]:
     """Those of our tables' sets and maps, each after its set's name."""
     for item in ruleset:
         found = item.get("set") or item.get("map")
-        if found and found["table"] == "ingle":
+        if found and found["table"] == "ingle" and found["name"] != "askers":  # which packets make
             yield from (" ".join([found["name"], *_words(element)]) for element in found.get("elem", ()))
 
 
