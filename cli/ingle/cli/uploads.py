@@ -1,10 +1,14 @@
 """A file's content or an archive on its way to a call that takes a stream."""
 
+import os
+import select
+import sys
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
 from ingle.cli.client import Call, Client
+from ingle.cli.errors import failed
 from ingle.v1.upload_pb2 import UploadEnd, UploadHole
 
 _PIECE = 256 * 1024
@@ -38,10 +42,31 @@ class Upload(Generic[_R]):
 
     def _send(self, message: Message) -> None:
         while not self._call.raw.can_send:
-            if self._call.raw.status is not None:
-                self._call.result()  # raises what the server refused it for
+            self._raise_refusal()
             self._client.connection.wait()
         self._call.send(message)
+
+    def write_stdin(self) -> None:
+        """Send what comes from stdin, to its end. Raises CliError when that breaks, also by a terminal that is hung up,
+        and as soon as the server refuses it."""
+        if sys.stdin is None or sys.stdin.closed:
+            raise failed(
+                "INVALID_ARGUMENT", "stdin is closed, and so there is nothing to send", "</dev/null sends nothing"
+            )
+        stdin, connection = sys.stdin.fileno(), self._client.connection
+        on_terminal, poller = os.isatty(stdin), select.poll()
+        poller.register(stdin, select.POLLIN)
+        ended = False
+        while not ended:
+            self._raise_refusal()
+            poller.register(connection, connection.flush())
+            for fd, _ in poller.poll():
+                if fd == stdin:
+                    ended = not self.write(_read(stdin))
+                else:
+                    connection.receive()
+        if on_terminal and not os.isatty(stdin):
+            raise failed("INVALID_ARGUMENT", "the terminal was hung up before the end of what was to be typed")
 
     def finish(self) -> _R:
         """All was sent; the server's answer."""
@@ -51,3 +76,14 @@ class Upload(Generic[_R]):
     def cancel(self) -> None:
         """Leave; the server undoes what it can."""
         self._call.cancel()
+
+    def _raise_refusal(self) -> None:
+        if self._call.raw.status is not None:
+            self._call.result()
+
+
+def _read(stdin: int) -> bytes:
+    try:
+        return os.read(stdin, _PIECE)
+    except OSError as error:
+        raise failed("INVALID_ARGUMENT", f"can't read stdin: {error.strerror}") from error

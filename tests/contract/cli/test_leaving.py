@@ -64,6 +64,26 @@ async def test_a_write_whose_source_breaks_leaves_the_file_as_it_was(ingle: Ingl
     assert (guest / "file").read_bytes() == _OLD
 
 
+async def test_a_write_whose_terminal_is_hung_up_leaves_the_file_as_it_was(ingle: Ingle, guest: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = await ingle.start("vm", "file", "write", "web", str(guest / "file"), stdin=theirs)
+    os.close(theirs)
+    os.write(ours, b"a line\n")
+    await eventually(lambda: _entries(guest) != ["file"])  # it is under way
+    os.close(ours)
+    assert await code_of(process) == 1
+    await eventually(lambda: _entries(guest) == ["file"])
+    assert (guest / "file").read_bytes() == _OLD
+
+
+async def test_a_write_that_is_refused_is_told_while_its_source_says_nothing(ingle: Ingle, guest: Path) -> None:
+    process = await ingle.start("vm", "file", "write", "web", f"{guest}/none/file", stdin=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        assert b"no such file or directory" in await process.stderr.read()
+    assert await process.wait() == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_command_sees_no_end_of_input_when_its_client_dies(
     ingle: Ingle, guest: Path, number: signal.Signals

@@ -22,7 +22,6 @@ from ingle.v1 import guest_pb2
 
 app = new_app()
 
-_CHUNK = 256 * 1024
 _STDIO = "-"
 
 
@@ -126,8 +125,7 @@ def _unpack_stdin(client: Client, target: _Remote, options: _Options) -> None:
             f"ingle vm file mkdir {target.vm} {target.path}; for a file: ingle vm file write {target.vm} {target.path}",
         )
     upload = _begin_copy_in(client, target.vm, target.path, "", options)
-    while data := os.read(sys.stdin.fileno(), _CHUNK):
-        upload.write(data)
+    upload.write_stdin()
     _tell_left_out([], upload.finish().attributes_left_out)
 
 

@@ -1,6 +1,5 @@
 """`ingle vm file cat|write|ls|stat|rm|mkdir|mv`: a guest's files, one at a time."""
 
-import os
 import re
 import sys
 from base64 import b64encode
@@ -25,7 +24,6 @@ from ingle.v1 import guest_pb2
 
 _LARGEST_MODE = 0o7777
 _LARGEST_SIZE = 2**63 - 1
-_CHUNK = 256 * 1024
 _TYPES = guest_pb2.FileType.DESCRIPTOR
 _LETTERS = {"regular": "-", "directory": "d", "symlink": "l", "fifo": "p", "socket": "s", "character_device": "c"}
 
@@ -125,8 +123,7 @@ def write(
     with connect() as client:
         call = client.begin(guest_pb2.WriteFileRequest(start=start), guest_pb2.WriteFileResponse, last=False)
         upload = Upload(client, call, guest_pb2.WriteFileRequest)
-        while data := os.read(sys.stdin.fileno(), _CHUNK):
-            upload.write(data)
+        upload.write_stdin()
         info = upload.finish().file
     if json:
         print_json(_facts(info))
