@@ -122,7 +122,18 @@ class _Packer:
         self._device = source.lstat().st_dev
 
     def add(self, path: Path, name: str) -> None:
-        """Add a file, or a directory with all that is in it."""
+        """Add a file, or a directory with all that is in it, however deep that is."""
+        pending = self._add(path, name)[::-1]
+        while pending:
+            path, name = pending.pop()
+            try:
+                pending += self._add(path, name)[::-1]
+            except FileNotFoundError:  # what was removed while we copied is none of the copy
+                if os.path.lexists(path):
+                    raise
+
+    def _add(self, path: Path, name: str) -> list[tuple[Path, str]]:
+        """Add one thing; answers what is in it, and how that is to be called."""
         facts = path.lstat()
         member = _member(name, facts)
         if self._for_server:
@@ -131,7 +142,7 @@ class _Packer:
                 member.uid = member.gid = 0
         match stat.S_IFMT(facts.st_mode):
             case stat.S_IFDIR:
-                self._add_directory(path, member)
+                return self._add_directory(path, member)
             case stat.S_IFREG:
                 self._add_file(path, member)
             case stat.S_IFLNK:
@@ -143,21 +154,22 @@ class _Packer:
                 self._begin(member)
             case _:
                 self.left_out.files.append(str(path))  # a socket is nothing without its listener
+        return []
 
     def _check_same_device(self, path: Path, facts: os.stat_result) -> None:
         if facts.st_dev != self._device:  # /proc, say: it has no end
             raise failed("INVALID_ARGUMENT", f"something is mounted at {path}", f"sudo umount {path}")
 
-    def _add_directory(self, path: Path, member: tarfile.TarInfo) -> None:
+    def _add_directory(self, path: Path, member: tarfile.TarInfo) -> list[tuple[Path, str]]:
         member.type = tarfile.DIRTYPE
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             self._add_attributes(directory, member)
         finally:
             os.close(directory)
+        entries = sorted(path.iterdir())
         self._begin(member)
-        for entry in sorted(path.iterdir()):
-            self.add(entry, f"{member.name}/{entry.name}")
+        return [(entry, f"{member.name}/{entry.name}") for entry in entries]
 
     def _add_file(self, path: Path, member: tarfile.TarInfo) -> None:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb", buffering=0) as file:

@@ -1,6 +1,7 @@
 """Runs of `ingle`, each a process of its own that is forked from one with all modules loaded.
 
-python -m contract.cli.forked: each line on stdin is a command line as JSON, answered by [code, output, errors].
+python -m contract.cli.forked: each line on stdin is [variables, command line] as JSON, answered by
+[code, output, errors].
 """
 
 import importlib
@@ -27,7 +28,9 @@ def serve() -> None:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             pid = os.fork()
             if pid == 0:
-                _run(json.loads(line), out.fileno(), err.fileno())
+                variables, argv = json.loads(line)
+                os.environ.update(variables)
+                _run(argv, out.fileno(), err.fileno())
             _, status = os.waitpid(pid, 0)
             texts = []
             for file in (out, err):

@@ -121,7 +121,7 @@ async def test_no_command_prints_what_a_terminal_obeys(isolated: Ingle, tmp_path
                 continue
             for extra in (["--json"], []) if has_json else ([],):
                 argv = [*command.split(), *extra, *arguments]
-                code, out, err = json.loads(await ingle.ask(json.dumps(argv)))
+                code, out, err = json.loads(await ingle.ask(json.dumps([{}, argv])))
                 assert obeyed(out + err) == [], (argv, out, err)
                 assert "fault of ingle" not in err, (argv, err)
                 assert "Traceback" not in err, (argv, err)
@@ -130,6 +130,10 @@ async def test_no_command_prints_what_a_terminal_obeys(isolated: Ingle, tmp_path
                 if extra and code == 0 and out != PIECE.decode():
                     json.loads(out)
         assert seen > 20
+        for words in ("vm show ", "vm cp web:/", "image show ", "operation show ", "vm session kill web "):
+            typed = {"COMP_WORDS": f"ingle {words}", "COMP_CWORD": str(len(words.split(" ")))}
+            asked = json.dumps([{**typed, "_INGLE_COMPLETE": "complete_bash"}, []])
+            assert json.loads(await ingle.ask(asked))[1:] == ["\n", ""], words
 
 
 def obeyed(text: str) -> list[str]:

@@ -61,3 +61,30 @@ def test_a_file_that_tells_no_size_is_kept_within_bounds(monkeypatch: pytest.Mon
     monkeypatch.setattr(packing, "_MOST_UNTOLD", 512 * 1024)
     with pytest.raises(CliError, match="holds more than 524288"):
         pack(Path("/proc/kallsyms"), "kallsyms", Archive(), lambda _name, _size: None)
+
+
+def test_a_tree_of_any_depth_goes(tmp_path: Path) -> None:
+    paths = [tmp_path / ("t" + "/d" * depth) for depth in range(1501)]
+    for path in paths:
+        path.mkdir()
+    told: list[str] = []
+    try:
+        pack(tmp_path / "t", "t", Archive(), lambda name, _size: told.append(name))
+    finally:
+        for path in reversed(paths):
+            path.rmdir()
+    assert told == ["t" + "/d" * depth for depth in range(1501)]
+
+
+def test_what_is_removed_meanwhile_is_none_of_the_copy(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "t" / name).write_text(name)
+    told: list[str] = []
+
+    def remove(name: str, _size: int) -> None:
+        told.append(name)
+        (tmp_path / "t" / "b").unlink(missing_ok=True)
+
+    pack(tmp_path / "t", "t", Archive(), remove)
+    assert told == ["t", "t/a", "t/c"]

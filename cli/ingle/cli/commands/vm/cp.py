@@ -22,6 +22,7 @@ from ingle.v1 import guest_pb2
 
 app = new_app()
 
+_MOST_TOLD = 100
 _STDIO = "-"
 
 
@@ -267,7 +268,9 @@ class _Archive:
 
 
 def _tell_left_out(files: list[str], attributes: int) -> None:
-    for name in files:
+    for name in files[:_MOST_TOLD]:
         tell(one_line(f"ingle: left out: {name} (sockets are; devices without --archive)"))
+    if len(files) > _MOST_TOLD:
+        tell(f"ingle: left out: {len(files) - _MOST_TOLD} more")
     if attributes:
         tell(f"ingle: left out: {attributes} extended attributes that have no place there")
