@@ -13,11 +13,13 @@ from ingle.host_helper.state import Device, Nat, Network, Protocol, Published, R
 EVERYTHING: list[Resource] = [
     Network(0),
     Network(1),
+    Network(1, 20053),
     Tap(2, "a" * 12),
     Tap(258, "b" * 12),
     Nat(2),
     Published(Protocol.TCP, 8080, 2, 80),
     Published(Protocol.UDP, 8080, 2, 80),
+    Published(Protocol.TCP, 8081, 2, 80, "2001:db8::1"),
     Device("a" * 12, "f" * 64, 4096),
     Device("a" * 12, "f" * 64, 8192),
 ]
@@ -60,6 +62,13 @@ def test_it_is_written_anew_before_it_grows_for_ever(tmp_path: Path, monkeypatch
     assert len((tmp_path / "journal").read_bytes().splitlines()) <= 11
     assert Journal(tmp_path / "journal").state == State(EVERYTHING[:3])
     assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+def test_what_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    """Taps and journal outlive the helper, and so an upgrade."""
+    journal = tmp_path / "journal"
+    journal.write_text('{"add":[["network",1],["port","tcp",8080,2,80]],"remove":[]}\n')
+    assert Journal(journal).state == State([Network(1), Published(Protocol.TCP, 8080, 2, 80)])
 
 
 def test_it_is_roots_alone(tmp_path: Path) -> None:
