@@ -13,7 +13,8 @@ from ingle.api_server.adapters.helper.held import HeldPorts
 from ingle.api_server.adapters.sqlite.rows import _ports_of, vm_columns
 from ingle.api_server.host.sockets import check_port
 from ingle.api_server.model.errors import Conflict, HostProblem, InvalidArgument, Reason
-from ingle.api_server.model.network import Protocol, PublishedPort, check_ports, published_address
+from ingle.api_server.model.network import MOST_PORTS, Protocol, PublishedPort, check_ports, published_address
+from ingle.host_helper.requests import MOST_CHANGES
 from unit.server.vmms import VM
 
 KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
@@ -58,10 +59,12 @@ def test_ports_are_published_side_by_side_at_different_addresses_only() -> None:
             check_ports([one, two, other], "default")
 
 
-def test_a_hundred_thousand_ports_are_checked_in_one_pass() -> None:
-    """Each beside each other would take minutes, in which the server answers nobody."""
-    addresses = [f"10.{a}.{b}.1" for a in range(256) for b in range(256)]
-    check_ports([PublishedPort(80, 1, address=address) for address in addresses], "default")
+def test_a_vm_has_as_many_ports_as_the_helper_takes_in_one_call_and_no_more() -> None:
+    ports = [PublishedPort(1024 + number, 1) for number in range(MOST_PORTS + 1)]
+    check_ports(ports[:-1], "default")
+    assert len(ports[:-1]) + len(("network", "tap", "NAT")) <= MOST_CHANGES
+    with pytest.raises(InvalidArgument, match="a VM can have 60"):
+        check_ports(ports, "default")
 
 
 def test_what_a_network_can_not_publish_is_refused_with_what_can_be_typed() -> None:

@@ -25,6 +25,9 @@ VMS_PER_NETWORK = LAST_HOST - FIRST_HOST + 1
 
 MOST_NETWORKS = 256
 
+MOST_PORTS = 60
+"""Of one VM: each is a socket of the host's, and all are one call of the helper's."""
+
 DNS_PORT = 10053
 """Where a network's DNS is served, unless somebody else has that port."""
 
@@ -82,6 +85,11 @@ def check_network(name: str) -> None:
 
 def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
     """Raise InvalidArgument unless all can be published side by side, for a VM in that network."""
+    if len(ports) > MOST_PORTS:
+        raise InvalidArgument(
+            f"{len(ports)} published ports: a VM can have {MOST_PORTS}",
+            "publish one port of a proxy in the guest, or see: ingle vm forward --help",
+        )
     taken: defaultdict[tuple[int, Protocol], set[str]] = defaultdict(set)
     for port in ports:
         if not (1 <= port.host_port <= 65535 and 1 <= port.vm_port <= 65535):

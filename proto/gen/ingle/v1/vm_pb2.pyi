@@ -397,7 +397,9 @@ class VmSpec(_message.Message):
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
-    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
+        """At most 60."""
+
     @_builtins.property
     def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"TYPE BASE64 [COMMENT]", as in a .pub file: who may come in as root, when the image has an SSH server."""
