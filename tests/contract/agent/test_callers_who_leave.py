@@ -256,6 +256,16 @@ async def test_a_session_whose_viewer_leaves_goes_on_without_one(api: Api, agent
         await guest_channel.kill_session(session.id)
 
 
+async def test_a_viewer_who_says_nothing_more_looks_on(api: Api) -> None:
+    program = guest_pb2.SessionProgram(argv=["sh", "-c", "sleep 0.3; echo said later; exit 7"])
+    start = guest_pb2.AttachSessionStart(vm="web", create=program)
+    async with api.connect() as channel:
+        requests = iter([guest_pb2.AttachSessionRequest(start=start)])
+        responses = [response async for response in guest_pb2_grpc.GuestServiceStub(channel).AttachSession(requests)]
+    assert b"said later" in b"".join(response.output for response in responses)
+    assert responses[-1].exited.exit_code == 7
+
+
 def _named(sessions: tuple[GuestSession, ...], session_id: str) -> GuestSession:
     return next(session for session in sessions if session.id == session_id)
 
