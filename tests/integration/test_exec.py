@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -127,6 +128,21 @@ def test_signals_reach_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None
 
 def test_a_command_killed_by_a_signal_says_which(server: Server, shared_vm: vm_pb2.Vm) -> None:
     assert server.run(shared_vm.id, "sh", "-c", "kill -9 $$")[0] == 137
+
+
+def test_a_timeout_holds_though_the_whole_guest_is_frozen(server: Server, shared_vm: vm_pb2.Vm) -> None:
+    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sh", "-c", "echo up; sleep 4715"])
+    start.timeout.FromSeconds(3)
+    responses = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+    try:
+        while next(responses).stdout != b"up\n":
+            pass
+        os.kill(shared_vm.pid, signal.SIGSTOP)
+        another = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
+        assert [refused(list, call).reason for call in (responses, another)] == ["COMMAND_TIMED_OUT"] * 2
+    finally:
+        os.kill(shared_vm.pid, signal.SIGCONT)
+    assert no_process(server, shared_vm, "sleep 4715")
 
 
 def test_a_rule_broken_in_the_middle_ends_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None:
