@@ -66,6 +66,11 @@ class Guests:
         self._names: dict[str, str] = {}
         self.fleet: Fleet
 
+    @property
+    def asked(self) -> bool:
+        """Whether anybody was named yet."""
+        return bool(self._names)
+
     async def vm(self, reference: str) -> Vm:
         name = self._names.get(reference, reference)
         vm_id = hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -85,9 +90,10 @@ class Guests:
 
 
 class Watch:
-    """How long the event loop was held at once, in seconds of processor time."""
+    """How long the event loop was held at once, in seconds of processor time, since somebody asked for a guest."""
 
-    def __init__(self) -> None:
+    def __init__(self, guests: Guests) -> None:
+        self._guests = guests
         self.held_seconds = 0.0
 
     async def run(self) -> None:
@@ -95,7 +101,8 @@ class Watch:
         while True:
             before = time.thread_time()
             await asyncio.sleep(_LOOK_SECONDS)
-            self.held_seconds = max(self.held_seconds, time.thread_time() - before - _LOOK_SECONDS)
+            if self._guests.asked:
+                self.held_seconds = max(self.held_seconds, time.thread_time() - before - _LOOK_SECONDS)
 
 
 class Starting:
@@ -155,7 +162,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             return add_health((), to)
 
         async with asyncio.TaskGroup() as tasks:
-            watch = Watch()
+            watch = Watch(guests)
             watching = tasks.create_task(watch.run())
             yield Application(at.operations, fleet, nothing, nothing, register)
             await fleet.close()

@@ -32,7 +32,7 @@ async def heard(connection: Connection, pieces: list[bytes], leave_after: int) -
             connection.close()
         feed(connection, piece)
         await asyncio.sleep(0)
-    connection.close()
+    connection.eof_received()
     found = []
     try:
         async with asyncio.timeout(20):

@@ -97,10 +97,12 @@ def _seek_to_last_lines(file: int, lines: int) -> None:
         # The newline at the very end ends the last line; it does not begin another.
         wanted += position == end and block.endswith(b"\n")
         position = start
-        for offset in range(len(block) - 1, -1, -1):
-            if block[offset] == 0x0A:
-                wanted -= 1
-                if wanted == 0:
-                    os.lseek(file, start + offset + 1, os.SEEK_SET)
-                    return
+        if (newlines := block.count(b"\n")) < wanted:
+            wanted -= newlines
+            continue
+        offset = len(block)
+        for _ in range(wanted):
+            offset = block.rindex(b"\n", 0, offset)
+        os.lseek(file, start + offset + 1, os.SEEK_SET)
+        return
     os.lseek(file, position if lines else end, os.SEEK_SET)

@@ -110,6 +110,8 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Leave at once: what was not sent is dropped, and a command that still runs is killed by the agent."""
         self._end(self._unreachable("the connection was closed"))
+        self._frames.clear()  # now, not when the garbage collector finds thousands of them
+        self._coming = None
 
     # Callbacks of asyncio's transport.
 
@@ -138,7 +140,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take_some(self) -> None:
         """Frames of what was read; the rest of them, before anything else is read, when the loop comes round again."""
-        assert self._coming is not None
+        if self._coming is None:
+            return  # closed meanwhile
         taken = 0
         try:
             for frame in islice(self._coming, _FRAMES_A_TURN):
