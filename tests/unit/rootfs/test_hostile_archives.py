@@ -53,6 +53,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         + b"1\n0\n0\n".ljust(512, b"\0")
         + END
     ),
+    "large attributes": lambda: (pax(record(b"SCHILY.xattr.user.a", b"x" * (1 << 20))) + FILE) * 66 + END,
     "many attributes": lambda: (
         (pax(b"".join(record(b"SCHILY.xattr.user.%d" % n, b"x") for n in range(2_000))) + FILE) * 60 + END
     ),

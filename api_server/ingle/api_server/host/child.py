@@ -18,7 +18,7 @@ from ingle.api_server.model import errors
 R = TypeVar("R")
 
 MEMORY = 1536 << 20
-SECONDS = 20
+SECONDS = 60
 """Of processor time, and as much again for each 16 MiB of input."""
 
 _REFUSED, _TOO_MUCH = 3, 4

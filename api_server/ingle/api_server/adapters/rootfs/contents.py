@@ -14,6 +14,7 @@ _DEEPEST = 256  # what is unpacked is also removed again, and by functions that 
 _MOST_INODES = 1 << 30
 _MOST_BLOCKS = (16 << 40) // _BLOCK
 _MOST_XATTRS = _MOST_WAYS_OUT = 100_000
+_MOST_XATTR_BYTES = 64 << 20  # with the names of their files: all this comes to the server's memory
 _XATTR = "SCHILY.xattr."  # the prefix of pax records that GNU tar, bsdtar and Docker put extended attributes in
 
 
@@ -55,7 +56,7 @@ def of_archive(archive: Path) -> Contents:
 
     Raises BadFile(IMAGE_INVALID): not an archive, truncated, without a single file, or with a name that leads out of
     the root."""
-    inodes = blocks = regular = 0
+    inodes = blocks = regular = xattr_bytes = 0
     xattrs: list[Xattr] = []
     ways_out = _WaysOut()
     try:
@@ -65,8 +66,10 @@ def of_archive(archive: Path) -> Contents:
                 inodes += not member.islnk()
                 blocks += _blocks(member.size) if member.isreg() else 1
                 regular += member.isreg()
-                xattrs += _xattrs(member)
-                _check_bounds(inodes, blocks, xattrs, ways_out)
+                for xattr in _xattrs(member):
+                    xattrs.append(xattr)
+                    xattr_bytes += len(xattr.path) + len(xattr.name) + len(xattr.value)
+                _check_bounds(inodes, blocks, len(xattrs), xattr_bytes, ways_out)
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them in memory
             # tarfile takes whatever is no header for the end of the archive; the end is a block of zeros.
             file.seek(tar.offset)
@@ -128,11 +131,13 @@ def _check_names(member: tarfile.TarInfo, ways_out: _WaysOut) -> None:
         ways_out.add(PurePosixPath(member.name))
 
 
-def _check_bounds(inodes: int, blocks: int, xattrs: list[Xattr], ways_out: _WaysOut) -> None:
+def _check_bounds(inodes: int, blocks: int, xattrs: int, xattr_bytes: int, ways_out: _WaysOut) -> None:
     if inodes > _MOST_INODES or blocks > _MOST_BLOCKS:
         raise bad("the archive holds more than an ext4 file system of 16 TiB")
-    if len(xattrs) > _MOST_XATTRS or ways_out.count > _MOST_WAYS_OUT:
+    if xattrs > _MOST_XATTRS or ways_out.count > _MOST_WAYS_OUT:
         raise bad(f"the archive has more than {_MOST_XATTRS} extended attributes, or links that lead out of it")
+    if xattr_bytes > _MOST_XATTR_BYTES:
+        raise bad(f"the archive's extended attributes have more than {_MOST_XATTR_BYTES >> 20} MiB")
 
 
 def _leads_out(path: PurePosixPath) -> bool:
