@@ -117,6 +117,13 @@ async def test_names_that_lead_elsewhere_are_refused(source: KernelSource, into:
     assert "has the name" in await refused(source, into, sent_with(lambda tar: add(tar, name, b"x")))
 
 
+@pytest.mark.parametrize("release", ["../../../../../outside", "-x", "/outside", "a/b"])
+async def test_a_release_that_is_no_name_is_none(source: KernelSource, into: Path, release: str) -> None:
+    """A file is called so, and it is part of commands."""
+    kernel = kernels.elf(text=f"\0Linux version {release} (made@up) #1 SMP\n\0".encode())
+    assert "not a Linux kernel" in await refused(source, into, kernel)
+
+
 async def test_a_hard_link_is_the_same_file_once_more_and_leads_nowhere_else(
     source: KernelSource, into: Path, tmp_path: Path
 ) -> None:

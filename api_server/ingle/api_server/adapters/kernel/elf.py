@@ -25,7 +25,8 @@ _EM_X86_64 = 62
 _PT_LOAD, _PT_NOTE = 1, 4
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
 
-_RELEASE = re.compile(rb"Linux version ([!-~]{1,64}) ")
+# It becomes a file's name and part of command lines: neither a '/' nor a '-' at its beginning.
+_RELEASE = re.compile(rb"Linux version ([0-9A-Za-z][0-9A-Za-z._+~-]{0,63}) ")
 
 
 @dataclass(frozen=True, slots=True)

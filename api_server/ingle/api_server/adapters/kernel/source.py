@@ -7,11 +7,14 @@ from ingle.api_server.host import files
 from ingle.api_server.host.child import TooMuch, in_child, limited
 from ingle.api_server.host.spool import spool
 from ingle.api_server.host.threads import in_thread
-from ingle.api_server.host.tool import Tools
+from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model.errors import BadFile, NotFound, Reason
 from ingle.api_server.ports.sources import CatalogEntry, KernelFacts, Report, Upload
 
 _DEBIAN = CatalogEntry("debian", "Debian's cloud kernel for the host's release, through the host's apt")
+
+# Nobody knows how much a tool says of what a caller sent; 512 MiB are enough of it.
+_INTO_FILE = 'ulimit -f 1048576; file=$1; shift; exec "$@" >"$file"'
 
 _LARGEST = 4 << 30  # with all the modules that a distribution has
 
@@ -91,9 +94,9 @@ class Kernels:
         (base / "lib" / "modules" / release).symlink_to(directory)
         # Whether depmod looks in lib or in usr/lib depends on how it was built.
         (base / "usr").symlink_to(".")
-        said = await self._tools.run([*limited("depmod"), "--dry-run", "--basedir", base, release])
         index = scratch / "modules.dep"
-        await in_thread(index.write_bytes, said)
+        into_index = [*limited("sh"), "-c", _INTO_FILE, "sh", str(index)]
+        await self._tools.run([*into_index, require("depmod"), "--dry-run", "--basedir", base, release])
         return index
 
 
