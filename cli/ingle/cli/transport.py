@@ -115,6 +115,7 @@ class Call:
             self._connection.reset(self)
             self.end(Status(CANCELLED, "cancelled by the caller"))
         self._messages.clear()
+        self._acknowledge()  # what nobody takes counts against all calls of the connection
 
     # The rest is for the connection.
 
@@ -303,6 +304,8 @@ class Connection:
         match event:
             case DataReceived(stream_id=stream_id) if stream_id in self._calls:
                 self._calls[stream_id].feed(event.data, event.flow_controlled_length)
+            case DataReceived(stream_id=stream_id):  # of a call that has just been given up
+                self._h2.acknowledge_received_data(event.flow_controlled_length, stream_id)
             case ResponseReceived(stream_id=stream_id) | TrailersReceived(stream_id=stream_id):
                 status = _status(dict(event.headers))
                 if status is not None and stream_id in self._calls:

@@ -1,15 +1,20 @@
 """The command line's HTTP/2: what one stream of a connection does is no other's business, however its bytes arrive."""
 
+import contextlib
 import socket
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
 
 import hpack
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingle.cli import transport
 from ingle.cli.transport import INTERNAL, OK, UNAVAILABLE, Call, Connection
 
 steady = settings(deadline=None, derandomize=True, max_examples=150)
@@ -138,3 +143,37 @@ def test_a_message_that_cannot_be_read_ends_its_call_alone_though_a_reset_came_w
     headers = HeadersFrame(1, encoder.encode([(":status", "200")]), flags=["END_HEADERS"]).serialize()
     whole = SettingsFrame(0).serialize() + headers + compressed + RstStreamFrame(1, error_code=_CANCEL).serialize()
     assert converse([whole], 2) == [([], INTERNAL), ([], None)]
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["under way", "ended"])
+def test_calls_that_are_left_unread_take_no_room_from_others(monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    monkeypatch.setattr(transport, "_CONNECTION_WINDOW", 100_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        connection, server = Connection(ours), H2Connection(H2Configuration(client_side=False))
+        connection.start()
+        server.initiate_connection()
+        for number in range(30):
+            call = connection.call(_PATH)
+            _exchange(connection, server, theirs)
+            server.send_headers(call.stream_id, [(":status", "200")])
+            for _ in range(4):
+                server.send_data(call.stream_id, struct.pack(">BI", 0, 9_995) + bytes(9_995))
+            if ended:
+                server.send_headers(call.stream_id, [("grpc-status", "0")], end_stream=True)
+            _exchange(connection, server, theirs)
+            assert call.take(), number
+            call.cancel()
+            _exchange(connection, server, theirs)
+
+
+def _exchange(connection: Connection, server: H2Connection, sock: socket.socket) -> None:
+    """What either has to say gets to the other."""
+    for _ in range(3):
+        connection.flush()
+        with contextlib.suppress(BlockingIOError):
+            server.receive_data(sock.recv(1 << 20))
+        sock.sendall(server.data_to_send())
+        connection.receive()
