@@ -123,8 +123,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._decoder.space()
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._coming = self._decoder.received(nbytes)
-        self._take_some()
+        if not self._closed:
+            self._coming = self._decoder.received(nbytes)
+            self._take_some()
 
     def eof_received(self) -> None:
         self._end(self._unreachable("it hung up in the middle of a frame" if self._decoder.partial else "it hung up"))
