@@ -157,22 +157,31 @@ def _slow(requests: "Iterator[Any]", count: int) -> "Iterator[Any]":
     time.sleep(60)
 
 
+def _begun(server: Server) -> str:
+    """The operation of the upload that is under way, once it is."""
+    kinds = {operation_pb2.OPERATION_KIND_REGISTER_IMAGE, operation_pb2.OPERATION_KIND_IMPORT_KERNEL}
+    while True:
+        for last in server.operations.ListOperations(operation_pb2.ListOperationsRequest(limit=1)).operations:
+            if last.kind in kinds and last.state == operation_pb2.OPERATION_STATE_RUNNING:
+                return last.id
+
+
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("noun", ["image", "kernel"])
 def test_a_caller_who_leaves_leaves_nothing(server: Server, tree: Path, noun: str, count: int) -> None:
     method: Any = server.images.RegisterImage if noun == "image" else server.kernels.ImportKernel
     requests: Any = image_upload("left", archive_of({".": tree})) if noun == "image" else kernel_upload("left", b"x")
     call = method.future(iter(_slow(requests, count)))
-    operations = operation_pb2.ListOperationsRequest(limit=1)
-    kind = (
-        operation_pb2.OPERATION_KIND_REGISTER_IMAGE if noun == "image" else operation_pb2.OPERATION_KIND_IMPORT_KERNEL
-    )
-    while True:
-        (last,) = server.operations.ListOperations(operations).operations or [operation_pb2.Operation()]
-        if last.kind == kind and last.state == operation_pb2.OPERATION_STATE_RUNNING:
-            break
+    _begun(server)
     call.cancel()
     until_nothing_left(server)
+
+
+def test_an_upload_is_cancelled_like_any_operation(server: Server) -> None:
+    call = server.images.RegisterImage.future(_slow(image_upload("left", b"x"), 2))
+    server.operations.CancelOperation(operation_pb2.CancelOperationRequest(operation_id=_begun(server)))
+    assert refused(call.result).reason == "OPERATION_CANCELLED"
+    nothing_left(server)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
