@@ -1,5 +1,6 @@
 """Wrong usage of ingle: commands that say what was meant, and how it is told."""
 
+import io
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from typer.core import TyperCommand
 
 from ingle.cli import habits, signals
 from ingle.cli.errors import Failure
-from ingle.cli.output import tell_failure
+from ingle.cli.output import tell, tell_failure
 
 _BARE = "ingle.bare"
 
@@ -68,7 +69,9 @@ def no_such_command(ctx: Any, words: list[str], here: Collection[str], of_vms: C
 def tell_usage_error(error: typer.TyperException, *, as_json: bool) -> None:
     """On stderr: as text, with the usage; or as the one JSON line that every error is."""
     if not as_json or isinstance(error, NoArgsIsHelpError) or not isinstance(error, UsageError):
-        error.show()  # type: ignore[attr-defined] # all but Exit and Abort have it
+        shown = io.StringIO()
+        error.show(shown)  # type: ignore[attr-defined] # all but Exit and Abort have it
+        tell(shown.getvalue().removesuffix("\n"))
         return
     help_line = f"{error.ctx.command_path} --help" if error.ctx is not None else "ingle --help"
     tell_failure(Failure("INVALID_ARGUMENT", error.format_message(), help_line), as_json=True)

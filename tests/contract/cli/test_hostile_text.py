@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 from contract.cli.conftest import Ingle
-from contract.cli.hostile_server import PIECE
+from contract.cli.hostile_server import HOSTILE, PIECE
 from ingle.cli.app import app
 
 _OURSELVES = {
@@ -44,6 +44,10 @@ _ARGUMENTS = {
     "kernel import": ["file"],
 }
 """Of commands for which a word for each argument will not do."""
+
+
+_WRONG = (["--x"], ["x"], ["vm", "x"], ["vm", "run", "--memory", "x"], ["vm", "run", "--x"], ["vm", "cp", "x", "y"])
+"""Command lines that are no command's, with text of somebody else's."""
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, list[str], bool]]:
@@ -130,6 +134,17 @@ async def test_no_command_prints_what_a_terminal_obeys(isolated: Ingle, tmp_path
                 if extra and code == 0 and out != PIECE.decode():
                     json.loads(out)
         assert seen > 20
+        for argv in (
+            ["--x"],
+            ["x"],
+            ["vm", "x"],
+            ["vm", "run", "--memory", "x"],
+            ["vm", "run", "--x"],
+            ["vm", "exec", "-u"],
+        ):
+            wrong = [*argv[:-1], argv[-1].replace("x", HOSTILE.replace("\x00", ""))]
+            _, out, err = json.loads(await ingle.ask(json.dumps([{}, wrong])))
+            assert obeyed(out + err) == [], wrong
         for words in ("vm show ", "vm cp web:/", "image show ", "operation show ", "vm session kill web "):
             typed = {"COMP_WORDS": f"ingle {words}", "COMP_CWORD": str(len(words.split(" ")))}
             asked = json.dumps([{**typed, "_INGLE_COMPLETE": "complete_bash"}, []])
