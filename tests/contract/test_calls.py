@@ -90,7 +90,7 @@ def test_an_oversized_message_is_refused_with_an_op_id(server: Server) -> None:
 
 def test_a_message_beyond_the_transport_limit_is_refused_and_the_server_lives(server: Server) -> None:
     with pytest.raises(grpc.RpcError) as raised:  # grpc's own refusal: it comes before anything of ours sees the call
-        server.vms.GetVm(vm_pb2.GetVmRequest(vm="x" * (20 * 1024 * 1024)))
+        server.vms.GetVm(vm_pb2.GetVmRequest(vm="x" * (65 * 1024 * 1024)))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     server.system.Ping(system_pb2.PingRequest())
 
