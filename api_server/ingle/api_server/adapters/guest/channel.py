@@ -97,12 +97,13 @@ class Channel:
 
     @asynccontextmanager
     async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:
-        deadline = Deadline(spec.timeout_seconds, self._patience.late_seconds)
+        limits = (spec.timeout_seconds, self._patience.late_seconds)
         async with AsyncExitStack() as stack:
-            async with deadline.wait():
+            async with Deadline(*limits).wait():
                 begun = self._begun(messages.exec_request(spec), FrameType.STARTED)
                 connection, payload = await stack.enter_async_context(begun)
-            yield Session(connection, messages.started(payload), deadline, ends_detached=spec.detach)
+            # Counted anew, as the agent does: a guest that took long to begin has no less time for the command.
+            yield Session(connection, messages.started(payload), Deadline(*limits), ends_detached=spec.detach)
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         request = session_messages.create_request(session_id, program)
