@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Server, cloned_directory, running_server
+from harness import Server, cloned_directory, refused, running_server
 from ingle.v1 import guest_pb2, system_pb2, vm_pb2
 from small_disk import fill, make_room, small_disk
 
@@ -54,6 +54,9 @@ def test_a_vm_that_stands_still_says_so_goes_on_when_there_is_room_and_can_be_st
         health = server.vms.GetVmHealth(vm_pb2.GetVmHealthRequest(vm=vm.id))
         assert (health.agent_answers, health.problem) == (False, problem())
         assert vm.name in _check(server).detail
+        start = guest_pb2.ExecStart(vm=vm.id, argv=["true"])
+        assert refused(list, server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))).reason == "DISK_FULL"
+        assert server.vms.GetVmStats(vm_pb2.GetVmStatsRequest(vm=vm.id)).vmm.disk_allocated_bytes > 0
         assert _check(server).status == system_pb2.CHECK_STATUS_FAIL
 
         # A server that comes later finds out, though the event came before it was there.

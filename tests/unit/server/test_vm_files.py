@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.adapters.files import LocalVmFiles
+from ingle.api_server.model.errors import HostProblem
 from ingle.api_server.ports.engine import VmPaths
 
 
@@ -46,3 +47,10 @@ async def test_who_follows_a_log_sees_the_next_boots_too_until_the_vm_is_deleted
     ending = asyncio.create_task(rest(logs))
     await files.remove_state(paths)
     assert await ending == b""
+
+
+def test_a_runtime_directory_that_nobody_can_make_is_told_with_what_keeps_it(tmp_path: Path) -> None:
+    files = LocalVmFiles(tmp_path, Path("/proc/gone"))
+    with pytest.raises(HostProblem) as refused:
+        files.create_runtime(files.paths("0123456789ab"))
+    assert "enable-linger" in refused.value.remedy

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from ingle.api_server.model.errors import Conflict, GuestError, IngleError, NotFound, Reason, ToolFailed
+from ingle.api_server.model.errors import Conflict, GuestError, HostProblem, IngleError, NotFound, Reason, ToolFailed
 from ingle.api_server.model.guest import GuestConfiguration
 from ingle.api_server.model.spec import size_text
 from ingle.api_server.model.vm import Vm, VmState
@@ -83,14 +83,20 @@ class Fleet:
         return vmm
 
     def channel(self, vm: Vm) -> GuestChannel:
-        """The way into a running VM. Raises Conflict(WRONG_STATE)."""
-        return self._dialler.channel(self.running_vmm(vm).agent)
+        """The way into a running VM. Raises Conflict(WRONG_STATE), HostProblem(DISK_FULL) for one that stands still."""
+        return self._dialler.channel(self._moving_vmm(vm).agent)
+
+    def _moving_vmm(self, vm: Vm) -> Vmm:
+        vmm = self.running_vmm(vm)
+        if why := self.stalled(vm.id):
+            raise HostProblem(Reason.DISK_FULL, f"VM {vm.name!r} is running, but {why}", "free some space: df -h")
+        return vmm
 
     @asynccontextmanager
     async def conversation(self, vm: Vm) -> AsyncIterator[GuestChannel]:
-        """The way into a running VM, for as long as the context is open. Raises Conflict(WRONG_STATE), and in place of
+        """The way into a running VM, for as long as the context is open. Raises what `channel` does, and in place of
         GUEST_UNREACHABLE from inside the context GuestError(VM_ENDED) when it is the VM that is gone."""
-        vmm = self.running_vmm(vm)
+        vmm = self._moving_vmm(vm)
         try:
             yield self._dialler.channel(vmm.agent)
         except GuestError as error:

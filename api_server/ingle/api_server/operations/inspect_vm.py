@@ -100,11 +100,14 @@ class InspectVm:
         vm = await self._store.find_vm(reference)
         usage = self._fleet.running_vmm(vm).usage()
         disk = self._backends[vm.disk_backend].disk_path(self._files.paths(vm.id).state)
+        allocated = self._files.allocated_bytes(disk)
+        if self._fleet.stalled(vm.id):
+            return Stats(usage, allocated, None, None, await _answer(self._changes(vm)))
         channel = self._fleet.channel(vm)
         guest, activity, changes = await asyncio.gather(
             _answer(channel.stats()), _answer(channel.activity()), _answer(self._changes(vm))
         )
-        return Stats(usage, self._files.allocated_bytes(disk), guest, activity, changes)
+        return Stats(usage, allocated, guest, activity, changes)
 
     async def _changes(self, vm: Vm) -> DiskChanges | None:
         return await self._backends[vm.disk_backend].changes(vm.id, self._files.paths(vm.id).state)

@@ -20,7 +20,8 @@ class VmFiles(Protocol):
         """Delete disks and logs."""
 
     def create_runtime(self, paths: VmPaths) -> None:
-        """Make its runtime directory, mode 0700, empty: stale sockets of an earlier boot are gone."""
+        """Make its runtime directory, mode 0700, empty: what an earlier boot left is gone. Raises HostProblem where it
+        can't be made, since a login manager took away what it would be in."""
 
     async def remove_runtime(self, paths: VmPaths) -> None:
         """Delete sockets and boot secrets."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from ingle.api_server.host.bounded_log import data_behind, pieces_backwards, read_end
 from ingle.api_server.host.files import free_bytes, remove_tree
 from ingle.api_server.host.threads import in_thread
+from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.ports.engine import VmPaths
 
 _CHUNK = 64 * 1024
@@ -33,7 +34,14 @@ class LocalVmFiles:
 
     def create_runtime(self, paths: VmPaths) -> None:
         remove_tree(paths.runtime)
-        paths.runtime.mkdir(mode=0o700, parents=True)
+        try:
+            paths.runtime.mkdir(mode=0o700, parents=True)
+        except (FileNotFoundError, PermissionError) as error:
+            raise HostProblem(
+                Reason.DEPENDENCY_MISSING,
+                f"{paths.runtime} can't be made ({error.strerror}): a runtime directory goes when its user logs out",
+                "loginctl enable-linger, and log in again",
+            ) from error
 
     async def remove_runtime(self, paths: VmPaths) -> None:
         paths.control_socket.unlink(missing_ok=True)

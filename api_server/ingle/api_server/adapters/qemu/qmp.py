@@ -12,6 +12,7 @@ from typing import Any
 
 from ingle.api_server.host import sockets
 from ingle.api_server.model.errors import Reason, ToolFailed
+from ingle.api_server.model.exhaustion import exhaustion
 
 _LINE_LIMIT = 4 * 1024 * 1024
 _COMMAND_SECONDS = 30.0
@@ -48,6 +49,8 @@ class Qmp:
                     raise
                 return qmp
         except (OSError, TimeoutError) as error:
+            if exhaustion(error):
+                raise
             raise ToolFailed(Reason.VMM_FAILED, f"the VMM does not answer on {path}: {_why(error)}") from error
 
     async def execute(self, command: str, **arguments: object) -> Any:
