@@ -7,10 +7,9 @@ import os
 import signal
 from contextlib import AsyncExitStack
 
-import grpc
-
 from ingle.api_server import doctor
 from ingle.api_server.application import application
+from ingle.api_server.calls_server import CallsServer
 from ingle.api_server.config import Config, Paths, private_directory
 from ingle.api_server.host import sockets
 from ingle.api_server.host.leftovers import kill_leftovers
@@ -19,7 +18,6 @@ from ingle.api_server.host.service_manager import feed_watchdog, tell_manager
 from ingle.api_server.locks import Lock
 from ingle.api_server.reachable import Sockets
 from ingle.api_server.rpc.calls import Calls
-from ingle.api_server.rpc.interceptors import TRANSPORT, CallInterceptor
 from ingle.api_server.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -48,11 +46,8 @@ async def serve(config: Config) -> None:
             if (strays := doctor.stray_check(config)).status != "pass":
                 log.error("%s; to end them: %s", strays.detail, strays.remedy)
             await app.owners.take_up()
-            interceptor = CallInterceptor()
-            server = grpc.aio.server(interceptors=(interceptor,), options=TRANSPORT)
-            health = app.register(server)
             upstream = exits.enter_context(sockets.short_path(paths.private / "grpc.sock"))
-            server.add_insecure_port(f"unix:{upstream}")
+            server = CallsServer(upstream, app.register)
             await server.start()
             public.open(upstream)
             watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
@@ -64,11 +59,10 @@ async def serve(config: Config) -> None:
             log.info("stopping")
             tell_manager("STOPPING=1")
             public.close()
-            refusing = asyncio.create_task(server.stop(_GRACE_SECONDS + _LAST_SECONDS))  # new calls, from now on
-            health.stop()
-            interceptor.calls.end_endless()
+            refusing = server.refuse(_GRACE_SECONDS + _LAST_SECONDS)
+            server.calls.end_endless()
             await app.operations.close()
-            await _end(interceptor.calls)
+            await _end(server.calls)
             await asyncio.wait({refusing}, timeout=_GOODBYE_SECONDS)
             public.hang_up()
             await server.stop(_GOODBYE_SECONDS)
