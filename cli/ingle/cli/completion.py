@@ -18,15 +18,22 @@ _R = TypeVar("_R", bound="Message")
 
 _VARIABLE = "_INGLE_COMPLETE"  # set by the script for the shell; the name is Typer's choice
 _SILENCE_LIMIT_SECONDS = 1.0
+_OFFERED_OPERATIONS = 50
+_LONGEST_PASSWD = 1 << 16
 
 # Names of images have colons, at which bash would otherwise begin a new word.
 _BEFORE_BASH = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
 
-# After a directory, or the VM of a path, more is to come: no space.
+# A name with a * in it is a name. After a directory, or the VM of a path, more is to come: no space. What a shell would
+# take apart is quoted, but where an open quote does that already.
 _AFTER_BASH = """
 _ingle() {
+    local - i
+    set -f
     _ingle_completion "$@"
     [[ ${COMPREPLY[0]-} != *[/:] ]] || compopt -o nospace 2>/dev/null
+    [[ ${COMP_WORDS[COMP_CWORD]-} != [\\"\\']* ]] || return 0
+    for i in "${!COMPREPLY[@]}"; do printf -v "COMPREPLY[$i]" %q "${COMPREPLY[$i]}"; done
 }
 complete -o default -F _ingle ingle
 """
@@ -104,6 +111,49 @@ def kernel_catalog(incomplete: str) -> list[str]:
         ListCatalogKernelsResponse,
         lambda answer: (kernel.name for kernel in answer.kernels),
     )
+
+
+def operation_ids(incomplete: str) -> list[str]:
+    """Ids of the latest operations."""
+    from ingle.v1.operation_pb2 import ListOperationsRequest, ListOperationsResponse  # noqa: PLC0415
+
+    request = ListOperationsRequest(limit=_OFFERED_OPERATIONS)
+    return _matching(incomplete, request, ListOperationsResponse, lambda answer: (op.id for op in answer.operations))
+
+
+def signal_names(incomplete: str) -> list[str]:
+    """Signals that a VMM may get."""
+    from ingle.v1.vm_pb2 import VmSignal  # noqa: PLC0415
+
+    names = [name.removeprefix("VM_SIGNAL_") for name, number in VmSignal.items() if number]
+    return [name for name in sorted(names) if name.startswith(incomplete)]
+
+
+def guest_ports(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ports that somebody listens on in the VM that was named before."""
+    from ingle.v1.guest_pb2 import PORT_PROTOCOL_TCP, ListPortsRequest, ListPortsResponse  # noqa: PLC0415
+
+    request = ListPortsRequest(vm=ctx.params.get("vm") or "")
+    return _matching(
+        incomplete,
+        request,
+        ListPortsResponse,
+        lambda answer: {str(port.port) for port in answer.ports if port.protocol == PORT_PROTOCOL_TCP},
+    )
+
+
+def guest_users(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Users of the VM that was named before; everywhere there is root."""
+    from ingle.v1.guest_pb2 import ReadFileRequest, ReadFileResponse  # noqa: PLC0415
+
+    request = ReadFileRequest(vm=ctx.params.get("vm") or "", path="/etc/passwd", max_bytes=_LONGEST_PASSWD)
+    found = _matching(
+        incomplete,
+        request,
+        ReadFileResponse,
+        lambda answer: (line.partition(":")[0] for line in answer.data.decode(errors="replace").splitlines()),
+    )
+    return found or [name for name in ("root",) if name.startswith(incomplete)]
 
 
 def session_ids(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -267,6 +267,25 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
     def __init__(self, world: World) -> None:
         self.world = world
 
+    async def ListDirectory(
+        self, request: guest_pb2.ListDirectoryRequest, context: Context
+    ) -> guest_pb2.ListDirectoryResponse:
+        names = ("my file*.txt", "plain")
+        return guest_pb2.ListDirectoryResponse(
+            entries=[guest_pb2.FileInfo(name=name, type=guest_pb2.FILE_TYPE_REGULAR) for name in names]
+        )
+
+    async def ListPorts(self, request: guest_pb2.ListPortsRequest, context: Context) -> guest_pb2.ListPortsResponse:
+        ports = ((guest_pb2.PORT_PROTOCOL_TCP, 80), (guest_pb2.PORT_PROTOCOL_UDP, 53))
+        return guest_pb2.ListPortsResponse(
+            ports=[guest_pb2.ListeningPort(protocol=protocol, port=port) for protocol, port in ports]
+        )
+
+    async def ReadFile(
+        self, request: guest_pb2.ReadFileRequest, context: Context
+    ) -> AsyncIterator[guest_pb2.ReadFileResponse]:
+        yield guest_pb2.ReadFileResponse(data=b"root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:/bin/false\n")
+
     async def AttachSession(
         self, requests: AsyncIterator[guest_pb2.AttachSessionRequest], context: Context
     ) -> AsyncIterator[guest_pb2.AttachSessionResponse]:

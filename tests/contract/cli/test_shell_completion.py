@@ -12,7 +12,8 @@ import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World
+from contract.cli.stand_in import OP_ID, World
+from ingle.v1 import operation_pb2
 
 
 def write_launcher(bin_directory: Path) -> None:
@@ -95,6 +96,29 @@ async def test_the_vm_of_a_path_is_completed_without_a_space(ingle: Ingle, world
     async with typing(ingle, tmp_path) as bash:
         bash.send("ingle vm cp we\t/etc")
         await asyncio.to_thread(bash.expect_exact, "web:/etc")
+
+
+async def test_what_a_shell_would_take_apart_is_quoted(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    world.add_vm("web")
+    async with typing(ingle, tmp_path) as bash:
+        bash.send("ingle vm file cat web /srv/my\t")
+        await asyncio.to_thread(bash.expect_exact, r"/srv/my\ file\*.txt")
+        bash.send("\x15ingle vm file cat web '/srv/my\t")
+        await asyncio.to_thread(bash.expect_exact, "'/srv/my file*.txt'")
+
+
+async def test_operations_signals_ports_and_users_are_completed(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    world.add_vm("web")
+    world.operations.append(operation_pb2.Operation(id=OP_ID))
+    for typed, offered in (
+        ("operation show op", [OP_ID]),
+        ("vm kill --signal K", ["KILL"]),
+        ("vm forward web ", ["80"]),
+        ("vm shell web -u w", ["www-data"]),
+    ):
+        assert await completions(ingle, tmp_path, "ingle", *typed.split(" ")) == offered, typed
+    without = ingle.with_variables(INGLE_SOCKET="/nonexistent")
+    assert await completions(without, tmp_path, "ingle", "vm", "exec", "-u", "r") == ["root"]
 
 
 async def test_without_a_server_nothing_is_offered_and_nothing_said(isolated: Ingle, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ingle.cli import completion
 from ingle.cli.client import Client, connect
 from ingle.cli.jsonable import enum_name, to_json
 from ingle.cli.lazy import examples, new_app
@@ -19,7 +20,9 @@ app = new_app("Changes under way and done.")
 _KINDS = operation_pb2.OperationKind.DESCRIPTOR
 _STATES = operation_pb2.OperationState.DESCRIPTOR
 
-Reference = Annotated[str, typer.Argument(metavar="OPERATION", help="Its id, op-…")]
+Reference = Annotated[
+    str, typer.Argument(metavar="OPERATION", help="Its id, op-…", autocompletion=completion.operation_ids)
+]
 
 
 @app.command(name="list", epilog=examples("ingle operation list", "ingle operation list --limit 5 --json"))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ingle.cli import completion
 from ingle.cli.client import Client, connect
 from ingle.cli.errors import EXIT_SIGNAL, failed
 from ingle.cli.forward_rules import RULE_FORMS, TARGET_FORMS, Local, Rule, Target, parse_rule, parse_target
@@ -33,7 +34,15 @@ _PROTOCOLS = guest_pb2.PortProtocol.DESCRIPTOR
 )
 def forward(
     vm: VmReference,
-    rules: Annotated[list[str], typer.Argument(metavar="[LOCAL:]PORT...", help=f"{RULE_FORMS}.", show_default=False)],
+    rules: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LOCAL:]PORT...",
+            help=f"{RULE_FORMS}.",
+            show_default=False,
+            autocompletion=completion.guest_ports,
+        ),
+    ],
     stdio: Annotated[
         bool, typer.Option("--stdio", help=f"One connection, on stdin and stdout: {TARGET_FORMS}.")
     ] = False,

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar, cast
 import typer
 from google.protobuf.message import Message
 
+from ingle.cli import completion
 from ingle.cli.client import Call, Client, connect, duration
 from ingle.cli.errors import failed
 from ingle.cli.lazy import examples, new_app
@@ -91,6 +92,7 @@ def kill(
             metavar="SIGNAL",
             help="HUP, INT, KILL or TERM; KILL unless given.",
             show_default=False,
+            autocompletion=completion.signal_names,
         ),
     ] = vm_pb2.VM_SIGNAL_KILL,
     json: AsJson = False,

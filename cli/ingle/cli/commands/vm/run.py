@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ingle.cli import completion
 from ingle.cli.client import Client, connect, duration
 from ingle.cli.commands.vm.create import (
     Accel,
@@ -62,6 +63,7 @@ User = Annotated[
         "-u",
         metavar="USER[:GROUP]",
         help="Names or numbers in the guest; root unless given, and all its groups.",
+        autocompletion=completion.guest_users,
     ),
 ]
 Workdir = Annotated[
