@@ -19,6 +19,7 @@ SERVER_COMMAND = (sys.executable, "-m", "ingle.api_server")
 
 _START_LIMIT_SECONDS = 60.0
 _RETRY_SECONDS = 0.005
+_AGAIN_SECONDS = 0.1
 _EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
 _LOG_LINES = 8
 
@@ -88,17 +89,20 @@ def start(address: paths.Address) -> socket.socket:
 
 def _wait_until_it_listens(address: paths.Address, log: Path, log_start: int) -> socket.socket:
     process = _spawn(log)
+    refused = False
     deadline = time.monotonic() + _START_LIMIT_SECONDS
     while time.monotonic() < deadline:
         if (sock := connect(address)) is not None:
             return sock
         if process.poll() == _EX_TEMPFAIL:
+            refused = True
+            time.sleep(_AGAIN_SECONDS)
             process = _spawn(log)  # the other one may be on its way in or out; only trying again tells
         elif process.returncode is not None:
             raise _start_failed(f"the server ended with exit code {process.returncode}", log, log_start)
         time.sleep(_RETRY_SECONDS)
     what = f"the server did not listen on {address.path} within {_START_LIMIT_SECONDS:g} s"
-    if process.returncode == _EX_TEMPFAIL and (holder := _holder()):
+    if refused and (holder := _holder()):
         raise failed(
             SERVER_FAILED_TO_START, f"{what}: pid {holder} has {log.parent}, and does not answer", f"kill {holder}"
         )
