@@ -25,6 +25,7 @@ async def both_ways(
     finally:
         carrying.cancel()
         await asyncio.gather(carrying, return_exceptions=True)
+        carry.close()  # which was not begun where the guest had ended at once
 
 
 async def _or_leave(carry: Coroutine[None, None, None], leave: Callable[[], None]) -> None:
