@@ -36,7 +36,7 @@ def test_without_settings_there_are_none() -> None:
     ("fields", "says"),
     [
         ({"detach": True, "stdin": True}, "stdin"),
-        ({"umask": 0o1000}, "0o777"),
+        ({"umask": 0o1000}, "0777"),
         ({"limits": [limit(guest_pb2.RESOURCE_NOFILE, 2, 1)]}, "nofile: soft 2 is above hard 1"),
         ({"limits": [limit(guest_pb2.RESOURCE_AS, UNLIMITED, 1)]}, "soft unlimited"),
         ({"limits": [limit(guest_pb2.RESOURCE_CORE, 1, 1)] * 2}, "core: it is given twice"),
