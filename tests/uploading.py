@@ -39,5 +39,5 @@ def archive_of(members: Mapping[str, Path]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, path in members.items():
-            tar.add(path, name, filter=lambda member: member.replace(uid=0, gid=0))
+            tar.add(path, name, filter=lambda member: member.replace(uid=0, gid=0, deep=False))
     return buffer.getvalue()

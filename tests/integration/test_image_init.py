@@ -3,9 +3,10 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -83,6 +84,13 @@ def until(server: Server, vm: vm_pb2.Vm, condition: Callable[[vm_pb2.Vm], bool])
     return now
 
 
+def until_answers(server: Server, vm: vm_pb2.Vm) -> None:
+    deadline = time.monotonic() + 60
+    while not server.vms.GetVmHealth(vm_pb2.GetVmHealthRequest(vm=vm.id)).agent_answers:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def console(server: Server, vm: vm_pb2.Vm) -> bytes:
     return b"".join(response.data for response in server.vms.StreamVmLogs(vm_pb2.StreamVmLogsRequest(vm=vm.id)))
 
@@ -95,7 +103,7 @@ def stop(server: Server, vm: vm_pb2.Vm) -> None:
 
 def test_systemd_is_pid_1_and_the_agent_serves_beside_it(server: Server, systemd: vm_pb2.Vm) -> None:
     assert systemd.init == vm_pb2.INIT_IMAGE
-    assert said(server, systemd, "cat /proc/1/comm; hostname; cat /proc/self/cgroup").split("\n") == [
+    assert said(server, systemd, "cat /proc/1/comm; hostname; grep ^0: /proc/self/cgroup").split("\n") == [
         *("systemd", systemd.name, "0::/ingle")
     ]
     agent, number = said(server, systemd, "tr '\\0' ' ' < /proc/$PPID/cmdline; echo; echo $PPID").split("\n")
@@ -107,6 +115,26 @@ def test_systemd_is_pid_1_and_the_agent_serves_beside_it(server: Server, systemd
     assert server.run(systemd.id, "sh", "-c", "kill -9 $$")[0] == 137
     assert server.run(systemd.id, "sh", "-c", "exit 42")[0] == 42
     assert server.vms.GetVmStats(vm_pb2.GetVmStatsRequest(vm=systemd.id)).guest.processes > 2
+
+
+def comes_back(server: Server, vm: vm_pb2.Vm) -> None:
+    """All processes of the guest but init are killed, the agent among them, and there is another one."""
+    before = said(server, vm, "echo $PPID")
+    for _ in range(2):  # the second time it is one that has come back
+        with suppress(grpc.RpcError):
+            server.run(vm.id, "sh", "-c", "kill -9 -1")
+        until_answers(server, vm)
+        script = "echo $PPID; cat /proc/$PPID/oom_score_adj; tr '\\0' ' ' < /proc/$PPID/cmdline"
+        now = said(server, vm, script).split("\n")
+        assert now[0] != before
+        assert now[1:] == ["-1000", "@ingle-agent --beside-init"]
+        before = now[0]
+
+
+def test_an_agent_that_is_killed_beside_systemd_comes_back(server: Server, systemd: vm_pb2.Vm) -> None:
+    comes_back(server, systemd)
+    assert said(server, systemd, "grep ^0: /proc/self/cgroup") == "0::/ingle"
+    until_up(server, systemd)
 
 
 def test_the_agent_outlives_a_systemd_that_starts_itself_anew(server: Server, systemd: vm_pb2.Vm) -> None:
@@ -145,6 +173,7 @@ def test_an_init_that_is_not_systemd(server: Server, tmp_path: Path) -> None:
         assert RESTARTED in console(server, vm)
         started = server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm
         assert said(server, vm, "head -n 2 /root/marker") == "begun\nended"
+        comes_back(server, vm)
         said(server, vm, "reboot")
         until(server, vm, lambda now: now.state == vm_pb2.VM_STATE_RUNNING and now.boot_id != started.boot_id)
         said(server, vm, "poweroff")

@@ -36,6 +36,10 @@ func main() {
 	if os.Getpid() == 1 {
 		boot.Run(version)
 	}
+	if boot.IsComeback(os.Args[0]) {
+		fmt.Fprintf(os.Stderr, "ingle-agent: %v\n", boot.ComeBack())
+		os.Exit(1)
+	}
 	if ended, err := boot.End(os.Args[0]); ended {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -157,7 +157,12 @@ func connect(config *agentpb.BootConfig) (net.Listener, error) {
 	if err := network.Configure(addresses); err != nil {
 		return nil, err
 	}
-	switch port := config.Listen; {
+	return listen(config.Listen)
+}
+
+// listen answers no listener where none is wanted.
+func listen(port *agentpb.Listen) (net.Listener, error) {
+	switch {
 	case port.GetTcpPort() != 0:
 		return net.Listen("tcp", ":"+strconv.Itoa(int(port.TcpPort)))
 	case port.GetVsockPort() != 0:

@@ -40,6 +40,7 @@ const initPatience = 20 * time.Second
 const (
 	configDescriptor   = 3
 	listenerDescriptor = 4
+	beginsDescriptor   = 5 // not in one that has come back
 )
 
 // findInit answers the image's init, or nothing.
@@ -55,28 +56,38 @@ func findInit() string {
 // handOver starts an agent that takes over the listener, and becomes the image's init; it doesn't return but with an
 // error.
 func handOver(init string, config *agentpb.BootConfig, listener net.Listener) error {
-	open, ok := listener.(interface{ File() (*os.File, error) })
-	if !ok {
-		return errors.New("the listener can't be handed over")
-	}
-	socket, err := open.File()
+	socket, err := fileOf(listener)
 	if err != nil {
 		return err
 	}
-	secrets, err := toMemory(config)
+	data, err := proto.Marshal(config)
 	if err != nil {
 		return err
 	}
-	// By a link that leads to the program though the initramfs, where it was, is no more.
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{besideName, "--" + BesideInit}, &syscall.ProcAttr{
+	secrets, err := toMemory(data)
+	if err != nil {
+		return err
+	}
+	begins, stillUs, err := os.Pipe() // which ends when this program becomes another
+	if err != nil {
+		return err
+	}
+	defer stillUs.Close()
+	program := backProgram
+	if err := prepareComeback(config); err != nil {
+		fmt.Fprintf(os.Stderr, "ingle-agent: will not come back when it is killed: %v\n", err)
+		program = "/proc/self/exe" // a link that leads to the program though the initramfs, where it was, is no more
+	}
+	pid, err := syscall.ForkExec(program, []string{besideName, "--" + BesideInit}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   os.Environ(),
-		Files: []uintptr{0, 1, 2, secrets.Fd(), socket.Fd()},
+		Files: []uintptr{0, 1, 2, secrets.Fd(), socket.Fd(), begins.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return fmt.Errorf("start the agent beside %s: %w", init, err)
 	}
+	watchOver(pid)
 	if err := os.Mkdir(ownGroup, 0o755); err != nil {
 		return err
 	}
@@ -86,12 +97,17 @@ func handOver(init string, config *agentpb.BootConfig, listener net.Listener) er
 	return fmt.Errorf("run %s: %w", init, syscall.Exec(init, []string{init}, os.Environ()))
 }
 
-// toMemory writes the configuration to a file that nobody else can open: it has the token.
-func toMemory(config *agentpb.BootConfig) (*os.File, error) {
-	data, err := proto.Marshal(config)
-	if err != nil {
-		return nil, err
+// fileOf is the socket of a listener, for another program.
+func fileOf(listener net.Listener) (*os.File, error) {
+	open, ok := listener.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, errors.New("the listener can't be handed over")
 	}
+	return open.File()
+}
+
+// toMemory writes the configuration to a file that nobody else can open: it has the token.
+func toMemory(data []byte) (*os.File, error) {
 	descriptor, err := unix.MemfdCreate("ingle-boot", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
@@ -121,11 +137,12 @@ func ServeBesideInit(version string) error {
 		return err
 	}
 	reaper := reap.New()
-	if err := reaper.Shield(); err != nil {
+	if err := reaper.Shield(letGo); err != nil {
 		return err
 	}
 	server := newServer(version, config, reaper)
 	server.Shutdown = func() { machine.AskInit(reaper) }
+	_, _ = os.NewFile(beginsDescriptor, "until init begins").Read(make([]byte, 1))
 	machine.AwaitInit(initPatience)
 	return server.Serve(listener)
 }

@@ -25,8 +25,8 @@ type Reaper struct {
 	mutex    sync.Mutex
 	children map[int]*Child
 	wake     chan os.Signal
-	// shielded says that the kernel spares this process when memory runs out, and its children alike unless told.
-	shielded bool
+	// letGo, unless nil, says that the kernel spares this process, and its children alike unless told.
+	letGo func(pid int)
 }
 
 // Child is a process that was started here, the leader of a session and a process group of its own.
@@ -54,11 +54,12 @@ func New() *Reaper {
 	return r
 }
 
-// Shield has the kernel spare this process when memory runs out, as it spares PID 1, but none of its children.
-func (r *Reaper) Shield() error {
+// Shield has the kernel spare this process when memory runs out, as it spares PID 1, but none of its children. Each of
+// those is let go of as soon as it has begun.
+func (r *Reaper) Shield(letGo func(pid int)) error {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	r.shielded = true
+	r.letGo = letGo
 	return setSacrifice("self", neverSacrificed)
 }
 
@@ -83,7 +84,8 @@ func (r *Reaper) Start(path string, argv []string, attributes *syscall.ProcAttr)
 	if err != nil {
 		return nil, err
 	}
-	if r.shielded {
+	if r.letGo != nil {
+		r.letGo(pid)
 		_ = setSacrifice(strconv.Itoa(pid), 0) // one that has ended already is fine
 	}
 	child := &Child{Pid: pid, reaper: r, done: make(chan struct{})}

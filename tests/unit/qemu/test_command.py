@@ -121,4 +121,11 @@ def test_a_vm_in_a_shared_network_gets_the_tap_and_nothing_of_the_hosts_user() -
 def test_published_ports_are_forwarded_by_the_vmm_of_a_network_of_its_own() -> None:
     ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP, "127.0.0.1"))
     arguments = argv(replace(PLAN, vm=replace(PLAN.vm, ports=ports)), vsock=True)
-    assert values(arguments, "-netdev") == ["user,id=net,ipv6=off,hostfwd=tcp::8080-:80,hostfwd=udp:127.0.0.1:5353-:53"]
+    assert values(arguments, "-netdev") == [
+        "user,id=net,ipv4=on,ipv6=off,hostfwd=tcp::8080-:80,hostfwd=udp:127.0.0.1:5353-:53"
+    ]
+
+
+def test_a_guest_has_ipv6_where_names_are_asked_for_by_that_alone() -> None:
+    arguments = command.launch("qemu", PLAN, control_fd=5, ready_fd=6, tsc_khz=2_000_000, vsock=True, ipv6=True)
+    assert values(arguments, "-netdev") == ["user,id=net,ipv4=on,ipv6=on"]

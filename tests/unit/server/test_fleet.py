@@ -76,6 +76,25 @@ async def test_a_vm_whose_guest_rebooted_is_started_again_once_it_is_recorded_as
             assert await begun.get() == (VM.id, VmState.STOPPED)
 
 
+class LivingVmm(ScriptedVmm):
+    """Its time passes quickly."""
+
+    async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.gone.wait(), timeout_seconds and 0.01)
+        return self.gone.is_set()
+
+
+async def test_a_guest_that_runs_and_does_not_answer_is_told_with_what_leads_on(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        vm = await at.store.vm(VM.id)
+        at.fleet.attach(vm, cast("Vmm", LivingVmm()))
+        with pytest.raises(GuestError, match="does not answer") as refused:
+            async with at.fleet.conversation(vm) as channel:
+                await channel.ping()
+        assert refused.value.remedy == f"ingle vm restart {vm.name}"
+
+
 async def test_a_running_guest_is_told_the_time_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,15 +107,9 @@ async def test_a_running_guest_is_told_the_time_again_and_again(
                 raise GuestError(Reason.GUEST_UNREACHABLE, "it is busy")
             return Configured(-3600.0, clock_stepped=True)
 
-    class Hour(ScriptedVmm):
-        async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.gone.wait(), timeout_seconds and 0.01)
-            return self.gone.is_set()
-
     async with world(tmp_path, VmState.STOPPED) as at:
         monkeypatch.setattr(Dialler, "channel", lambda *_: Guest())
-        at.fleet.attach(await at.store.vm(VM.id), cast("Vmm", Hour()))
+        at.fleet.attach(await at.store.vm(VM.id), cast("Vmm", LivingVmm()))
         async with asyncio.timeout(20):
             while told.qsize() < 3:
                 await asyncio.sleep(0.01)

@@ -100,9 +100,12 @@ class Fleet:
         try:
             yield self._dialler.channel(vmm.agent)
         except GuestError as error:
-            if error.reason is Reason.GUEST_UNREACHABLE and (ended := await self._how_it_ended(vm, vmm)) is not None:
+            if error.reason is not Reason.GUEST_UNREACHABLE:
+                raise
+            if (ended := await self._how_it_ended(vm, vmm)) is not None:
                 raise ended from error
-            raise
+            # It is busy beyond measure, or was killed: an agent beside an init comes back by itself, if the kernel can.
+            raise GuestError(error.reason, error.message, error.remedy or f"ingle vm restart {vm.name}") from error
 
     async def check_killed(self, vm: Vm) -> None:
         """For a command that a signal ended. Raises GuestError(VM_ENDED) when that came with the end of its VM."""

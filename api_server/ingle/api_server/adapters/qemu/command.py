@@ -10,6 +10,9 @@ AGENT_PORT = 1024
 GUEST_ADDRESS = "10.0.2.15/24"
 GUEST_GATEWAY = "10.0.2.2"
 GUEST_NAMESERVER = "10.0.2.3"
+GUEST_ADDRESS6 = "fec0::15/64"
+GUEST_GATEWAY6 = "fec0::2"
+GUEST_NAMESERVER6 = "fec0::3"
 ROOT_DEVICE = "/dev/vda"
 READY_DEVICE = "/dev/ttyS1"
 EMULATED_CPU = "max,erms=off,fsrm=off,la57=off"
@@ -74,7 +77,14 @@ def vsock_cid(vm_id: str) -> int:
 
 
 def launch(
-    binary: str, plan: LaunchPlan, *, control_fd: int, ready_fd: int, tsc_khz: int, vsock: bool = False
+    binary: str,
+    plan: LaunchPlan,
+    *,
+    control_fd: int,
+    ready_fd: int,
+    tsc_khz: int,
+    vsock: bool = False,
+    ipv6: bool = False,
 ) -> list[str]:
     """The whole argv of a VM's QEMU, stopped before its first instruction (-S).
 
@@ -101,14 +111,17 @@ def launch(
         *("-mon", "chardev=control,mode=control"),
         *serial(f"file,path={plan.paths.console_log.name},append=on", f"socket,fd={ready_fd}"),
         *boot(plan.vmlinux, plan.paths.initramfs, arguments),
-        *_network(plan, vsock=vsock),
+        *_network(plan, vsock=vsock, ipv6=ipv6),
         *(("-device", f"vhost-vsock-device,guest-cid={cid}") if vsock else ()),
         *("-blockdev", json.dumps(disk)),
         *("-device", "virtio-blk-device,drive=root"),
     ]
 
 
-def _network(plan: LaunchPlan, *, vsock: bool) -> list[str]:
+def _network(plan: LaunchPlan, *, vsock: bool, ipv6: bool) -> list[str]:
+    """QEMU's nameserver passes questions on to one of the host's of the same family: so a guest has IPv6 where the host
+    asks nobody by IPv4. Elsewhere it would try addresses that the host may not reach. IPv4 is off where only IPv6 is
+    said to be on."""
     if plan.link is not None:
         return [
             *("-netdev", f"tap,id=net,ifname={plan.link.interface},script=no,downscript=no"),
@@ -119,6 +132,6 @@ def _network(plan: LaunchPlan, *, vsock: bool) -> list[str]:
         f"hostfwd={port.protocol.value}:{port.address}:{port.host_port}-:{port.vm_port}" for port in plan.vm.ports
     )
     return [
-        *("-netdev", ",".join(("user,id=net,ipv6=off", *agent, *published))),
+        *("-netdev", ",".join((f"user,id=net,ipv4=on,ipv6={'on' if ipv6 else 'off'}", *agent, *published))),
         *("-device", "virtio-net-device,netdev=net"),
     ]

@@ -16,6 +16,7 @@ from ingle.api_server.adapters.qemu.probe import AccelerationProbe
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host import bounded_log, process, sockets
 from ingle.api_server.host.process import Process
+from ingle.api_server.host.resolver import asks_ipv6_alone
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
@@ -99,6 +100,7 @@ class QemuEngine:
                 ready_fd=ready_qemu.fileno(),
                 tsc_khz=tsc_khz(),
                 vsock=_vsock_usable(),
+                ipv6=asks_ipv6_alone(),
             )
             try:
                 child = Process.spawn(
@@ -184,6 +186,11 @@ def _unforwarded(vm_id: str, address: str) -> TcpAddress | VsockAddress:
 def _guest_networks(link: Link | None) -> tuple[GuestNetwork, GuestNetwork | None]:
     """For IPv4, and for IPv6 where there is any."""
     if link is None:
+        if asks_ipv6_alone():
+            return (
+                GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER6,)),
+                GuestNetwork("eth0", command.GUEST_ADDRESS6, command.GUEST_GATEWAY6, ()),
+            )
         return GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)), None
     ipv4 = GuestNetwork("eth0", f"{link.address}/{link.prefix_length}", link.gateway, (link.gateway,))
     return ipv4, GuestNetwork("eth0", f"{link.address6}/64", link.gateway6, ()) if link.address6 else None
