@@ -15,7 +15,8 @@ DISK = Device(A, IMAGE, 4096)
 
 def test_what_was_made_or_resized_is_named_whether_it_was_there_or_not() -> None:
     for state in (State(), State([Network(0), Tap(2, A), DISK])):
-        assert EnsureNetwork(0).named(state) == [Network(0)]
+        ensure = EnsureNetwork(0)
+        assert ensure.named(ensure.edit(state, POLICY)) == [Network(0)]
         assert CreateTap(A, 2).named(state) == [Tap(2, A)]
         assert CreateDevice(DISK).named(state) == [DISK]
     resize = ResizeDevice(A, 8192)
