@@ -166,15 +166,20 @@ async def test_late_output_is_not_waited_for_longer_than_the_timeout(run: Run, g
     assert result.exited == Exited(3, output_cut=True)
 
 
-async def test_who_leaves_while_late_output_is_waited_for_leaves_nothing_behind(channel: GuestChannel) -> None:
+async def test_who_leaves_while_late_output_is_waited_for_leaves_nothing_behind(
+    channel: GuestChannel, gone: Gone
+) -> None:
     spec = ExecSpec(("sh", "-c", "sleep 1000 & echo $!"), wait_output=True)
     async with channel.exec(spec) as session:
         events = session.events()
-        outputs = [event for event in [await anext(events), await anext(events)] if isinstance(event, Stdout)]
+        started, output = await anext(events), await anext(events)
+        assert isinstance(started, Started)
+        assert isinstance(output, Stdout)
+        await gone(started.pid)
     async with asyncio.timeout(20):
         while (await channel.activity()).execs:
             await asyncio.sleep(0.005)
-    os.kill(int(outputs[0].data), signal.SIGKILL)
+    os.kill(int(output.data), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("moment", ["before it starts", "while it runs"])
