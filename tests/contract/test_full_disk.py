@@ -12,7 +12,7 @@ from small_disk import fill, small_disk
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
 def test_it_starts_on_demand_deletes_prunes_and_stops() -> None:
-    with server_directory() as root, small_disk(root / "state", "64m") as state:
+    with server_directory() as root, small_disk(root / "state", "128m") as state:
         env = {key: value for key, value in os.environ.items() if not key.startswith("INGLE_")}
         env |= {
             "INGLE_MODE": "user",
