@@ -161,7 +161,7 @@ async def test_late_output_is_waited_for_on_request(run: Run) -> None:
 
 
 async def test_late_output_is_not_waited_for_longer_than_the_timeout(run: Run, gone: Gone) -> None:
-    result = await run("sh", "-c", "sleep 1000 & echo $!; exit 3", wait_output=True, timeout_seconds=0.3)
+    result = await run("sh", "-c", "sleep 1000 & echo $!; exit 3", wait_output=True, timeout_seconds=1)
     os.kill(int(result.stdout), signal.SIGKILL)
     assert result.exited == Exited(3, output_cut=True)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ingle.cli import transport
 from ingle.cli.transport import INTERNAL, OK, UNAVAILABLE, Call, Connection
 
-steady = settings(deadline=None, derandomize=True, max_examples=150)
+steady = settings(deadline=None, derandomize=True, max_examples=75)
 
 _PATH = "/test/Method"
 _CANCEL, _NO_ERROR = 8, 0
