@@ -25,15 +25,18 @@ _LONGEST_PASSWD = 1 << 16
 _BEFORE_BASH = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
 
 # A name with a * in it is a name. After a directory, or the VM of a path, more is to come: no space. What a shell would
-# take apart is quoted, but where an open quote does that already.
+# take apart is quoted, but where an open quote does that already, and bytes that are no text, which would become a $''.
 _AFTER_BASH = """
 _ingle() {
-    local - i
+    local - i word
     set -f
     _ingle_completion "$@"
     [[ ${COMPREPLY[0]-} != *[/:] ]] || compopt -o nospace 2>/dev/null
     [[ ${COMP_WORDS[COMP_CWORD]-} != [\\"\\']* ]] || return 0
-    for i in "${!COMPREPLY[@]}"; do printf -v "COMPREPLY[$i]" %q "${COMPREPLY[$i]}"; done
+    for i in "${!COMPREPLY[@]}"; do
+        printf -v word %q "${COMPREPLY[$i]}"
+        [[ $word == [$]"'"* ]] || COMPREPLY[$i]=$word
+    done
 }
 complete -o default -F _ingle ingle
 """
