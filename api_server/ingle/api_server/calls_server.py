@@ -21,9 +21,13 @@ _LOOK_SECONDS = 0.2
 class CallsServer:
     """Takes calls at `upstream`, a unix socket that only our gate can open."""
 
-    def __init__(self, upstream: str, register: Callable[[grpc.aio.Server], Health]) -> None:
+    def __init__(
+        self, upstream: str, register: Callable[[grpc.aio.Server], Health], hang_up: Callable[[], None]
+    ) -> None:
+        """`hang_up` closes all connections: those to a broken server, which would stay open for ever."""
         self._upstream = upstream
         self._register = register
+        self._hang_up = hang_up
         self._interceptor = CallInterceptor()
         self.calls = self._interceptor.calls
         self._watching: asyncio.Task[None] | None = None
@@ -57,4 +61,5 @@ class CallsServer:
             await asyncio.sleep(_LOOK_SECONDS)
             if not Path(self._upstream).exists():
                 log.error("gRPC's server has broken, with all calls that were under way; another one takes its place")
+                self._hang_up()
                 await self._begin()

@@ -47,7 +47,7 @@ async def serve(config: Config) -> None:
                 log.error("%s; to end them: %s", strays.detail, strays.remedy)
             await app.owners.take_up()
             upstream = exits.enter_context(sockets.short_path(paths.private / "grpc.sock"))
-            server = CallsServer(upstream, app.register)
+            server = CallsServer(upstream, app.register, public.hang_up)
             await server.start()
             public.open(upstream)
             watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
