@@ -206,7 +206,7 @@ def test_fuzz_gate() -> None:
 async def _fuzz() -> None:
     with tempfile.TemporaryDirectory(prefix="ingle-t-") as name:
         root = Path(name)
-        server = CallsServer(f"{root}/up.sock", lambda server: add_health((), server), lambda: gate.hang_up())
+        server = CallsServer(f"{root}/up.sock", lambda server: add_health((), server), lambda: gate.hang_up())  # noqa: PLW0108 - it comes later
         await server.start()
         gate = await open_gate(root / "api.sock", root / "up.sock", Callers(os.getuid()))
         dice = random.Random(7)
