@@ -6,13 +6,17 @@ import select
 import socket
 import struct
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 
 from helper.namespaces import Namespace
 
 _TUNSETIFF = 0x400454CA  # linux/if_tun.h
 _IFF_TAP_NO_PI = 0x1002
+
+SOON = 0.3
+"""Seconds to wait for an answer that is not to come."""
 
 
 def open_tap(namespace: Namespace, name: str, uid: int) -> int:
@@ -168,3 +172,10 @@ def say(connection: socket.socket) -> str | None:
     except OSError:
         return None
     return answer.removesuffix(" hello") if answer.endswith(" hello") else None
+
+
+@contextmanager
+def echo(namespace: Namespace, port: int, kind: socket.SocketKind = socket.SOCK_STREAM, uid: int = 0) -> Iterator[None]:
+    server = Echo(namespace, port, kind, socket.AF_INET6, uid)
+    yield
+    server.close()

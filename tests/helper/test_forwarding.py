@@ -6,10 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from helper.guests import ask
+from helper.guests import SOON, ask, echo
 from helper.namespaces import Namespace
 from helper.process import Helper, eventually, vm
-from helper.test_reach import SOON, echo
 from ingle.helper.v1 import helper_pb2 as pb
 
 HOST, OUTSIDE = "192.0.2.1", "192.0.2.2"
