@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from contract import one_vm
-from contract.cli.stand_in import World, new_server
+from contract.cli.stand_in import new_server
+from contract.cli.world import World
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.rpc import interceptors
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import OP_ID, World
+from contract.cli.world import OP_ID, World
 from ingle.v1 import error_pb2, guest_pb2
 
 

@@ -16,8 +16,9 @@ import pytest
 
 from contract.agent.conftest import Agent, agent_binary, running_agent
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import VmService, World
+from contract.cli.stand_in import VmService
 from contract.cli.test_shell_completion import completions
+from contract.cli.world import World
 from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.model.errors import NotFound, Reason
 from ingle.api_server.ports.guest import GuestChannel

@@ -12,7 +12,7 @@ import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import OP_ID, World
+from contract.cli.world import OP_ID, World
 from ingle.v1 import operation_pb2
 
 

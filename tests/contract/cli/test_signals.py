@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World
+from contract.cli.world import World
 
 _OURS = "ingle.cli.signals"
 

@@ -9,7 +9,7 @@ import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World
+from contract.cli.world import World
 from ingle.v1 import vm_pb2
 
 Process = asyncio.subprocess.Process

@@ -10,7 +10,7 @@ from pathlib import Path
 import pexpect  # type: ignore[import-untyped]
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World
+from contract.cli.world import World
 from ingle.v1 import vm_pb2
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

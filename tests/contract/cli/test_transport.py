@@ -12,7 +12,8 @@ import pytest
 from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World, new_server
+from contract.cli.stand_in import new_server
+from contract.cli.world import World
 from ingle.cli.client import Client, connect
 from ingle.cli.errors import CliError
 from ingle.cli.transport import Connection

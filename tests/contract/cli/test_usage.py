@@ -5,7 +5,7 @@ import json
 import pytest
 
 from contract.cli.conftest import Ingle
-from contract.cli.stand_in import World
+from contract.cli.world import World
 
 
 @pytest.mark.parametrize(
