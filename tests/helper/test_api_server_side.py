@@ -1,12 +1,14 @@
 """The API server's side of the helper: what it asks for is there, and what goes wrong is told as its own error."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from free_ports import free_port
 from helper.process import Helper, vm
 from ingle.api_server.adapters.helper import AbsentNetwork, HelperDevices, HelperNetwork
 from ingle.api_server.host.context import current_operation
@@ -48,7 +50,8 @@ async def test_there_is_no_way_out_by_ipv6_where_it_leads_nowhere(helper: Helper
 async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(
     helper: Helper, network: HelperNetwork
 ) -> None:
-    ports = (PublishedPort(8080, 80), PublishedPort(5353, 53, Protocol.UDP))
+    tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
+    ports = (PublishedPort(tcp, 80), PublishedPort(udp, 53, Protocol.UDP))
     wanted = replace(SHARED, nat=True, ports=ports)
     link = await network.connect(wanted)
     assert await network.connect(wanted) == link
@@ -60,8 +63,8 @@ async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(
         (wanted.id, link.interface, link.mac, True, True)
     ]
     assert {(port.host_port, port.vm_port, port.protocol) for port in found.ports} == {
-        (8080, 80, pb.PROTOCOL_TCP),
-        (5353, 53, pb.PROTOCOL_UDP),
+        (tcp, 80, pb.PROTOCOL_TCP),
+        (udp, 53, pb.PROTOCOL_UDP),
     }
 
 
@@ -101,17 +104,19 @@ async def test_the_network_goes_with_its_last_vm_and_absent_is_fine(helper: Help
 
 async def test_reconciling_leaves_exactly_what_is_wanted(helper: Helper, network: HelperNetwork) -> None:
     await network.connect(SHARED)
-    await network.reconcile([replace(OTHER, ports=(PublishedPort(8080, 80),))])
+    taken = free_port()
+    await network.reconcile([replace(OTHER, ports=(PublishedPort(taken, 80),))])
     assert [(tap.vm_id, tap.nat) for tap in listed(helper).taps] == [(OTHER.id, True)]
-    assert [port.host_port for port in listed(helper).ports] == [8080]
+    assert [port.host_port for port in listed(helper).ports] == [taken]
     await network.reconcile([])
     assert listed(helper) == pb.ListResponse()
 
 
 async def test_a_refusal_is_an_error_of_the_helpers_reason_and_remedy(helper: Helper, network: HelperNetwork) -> None:
-    await network.connect(replace(SHARED, ports=(PublishedPort(8080, 80),)))
-    with pytest.raises(HostProblem, match="port 8080/tcp is published") as refused:
-        await network.connect(replace(OTHER, ports=(PublishedPort(8080, 80),)))
+    taken = free_port()
+    await network.connect(replace(SHARED, ports=(PublishedPort(taken, 80),)))
+    with pytest.raises(HostProblem, match=f"port {taken}/tcp is published") as refused:
+        await network.connect(replace(OTHER, ports=(PublishedPort(taken, 80),)))
     assert refused.value.reason is Reason.IN_USE
     assert refused.value.remedy
     assert [tap.vm_id for tap in listed(helper).taps] == [SHARED.id]  # all of a call, or none of it

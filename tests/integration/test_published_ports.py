@@ -5,6 +5,7 @@ import socket
 import grpc
 import pytest
 
+from free_ports import free_port
 from harness import Server, refused
 from ingle.v1 import vm_pb2
 
@@ -16,13 +17,6 @@ exit if fork;
 if (fork) { while (my $caller = $tcp->accept) { my $line = <$caller>; print $caller "heard $line"; close $caller } }
 else { while ($udp->recv(my $data, 100)) { $udp->send("heard $data") } }
 """
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ask_tcp(port: int) -> bytes:

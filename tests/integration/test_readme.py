@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect  # type: ignore[import-untyped]
 import pytest
 
-from contract.cli.guest_servers import free_port
+from free_ports import free_port
 from harness import Server, cloned_directory
 
 README = Path(__file__).parents[2] / "README.md"

@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
+from free_ports import free_port
 from ingle.api_server.adapters.qemu.command import EMULATED_CPU, kernel_arguments
 from ingle.api_server.agents import agent_binary
 from ingle.api_server.host.tool import require
@@ -172,7 +172,7 @@ def _start(disk: Path, directory: Path, logs: Path, token: bytes) -> Machine:
     """A lab in its directory, continuing from `state` there if it is there."""
     begin = ("-incoming", f"exec:cat {_STATE}") if (directory / _STATE).exists() else ()
     for attempt in range(_ATTEMPTS):
-        port = _free_port()
+        port = free_port()
         with open(logs / "qemu.log", "wb") as log:
             process = subprocess.Popen(
                 # It must not outlive us, however we end.
@@ -195,13 +195,6 @@ def _start(disk: Path, directory: Path, logs: Path, token: bytes) -> Machine:
             raise
         return machine
     raise AssertionError
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _machine(disk: Path) -> list[str]:

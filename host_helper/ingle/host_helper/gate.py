@@ -27,6 +27,7 @@ _PEER = re.compile(rf"unix-abstract:{_PREFIX}uid=(\d+),gid=(\d+),pid=(\d+),n=[0-
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _CHUNK = 64 * 1024
 _RETRY_SECONDS = 0.1
+_TOLD_SECONDS = 60.0
 _CLOSED = {errno.EBADF, errno.EINVAL}  # of accept(2); all else passes
 
 MOST_CONNECTIONS = 32
@@ -57,7 +58,7 @@ class Gate:
         self._upstream = str(upstream)
         self._allowed = allowed
         self._room = {uid: threading.BoundedSemaphore(MOST_CONNECTIONS) for uid in allowed}
-        self._told = ""
+        self._told: dict[str, float] = {}  # when each problem was logged last, by the monotonic clock
         public.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
         umask = os.umask(0o177)  # nobody but root until the group is right
@@ -115,7 +116,6 @@ class Gate:
                 back.connect(self._upstream)
                 answers = threading.Thread(target=_pump, args=(back, front), name="splice back", daemon=True)
                 answers.start()
-                self._told = ""
                 _pump(front, back)
                 answers.join()
         except (OSError, RuntimeError) as error:
@@ -124,10 +124,11 @@ class Gate:
             self._room[uid].release()
 
     def _tell(self, problem: str) -> None:
-        """Once, until a connection is well again: who floods us must not flood the log."""
-        if problem != self._told:
+        """Each kind of problem once in a while: who floods us must not flood the log."""
+        now = time.monotonic()
+        if now - self._told.get(problem, -_TOLD_SECONDS) >= _TOLD_SECONDS:
+            self._told[problem] = now
             log.error("%s", problem)
-        self._told = problem
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

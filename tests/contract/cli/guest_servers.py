@@ -44,9 +44,3 @@ def break_off(writer: asyncio.StreamWriter) -> None:
 async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write((await reader.read()).upper())
     writer.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port

@@ -15,10 +15,11 @@ import pytest
 
 from contract.agent.conftest import agent_binary, running_agent
 from contract.cli.conftest import Ingle
-from contract.cli.guest_servers import asked, break_off, connected, free_port, guest_server, upper
+from contract.cli.guest_servers import asked, break_off, connected, guest_server, upper
 from contract.cli.stand_in import VmService
 from contract.cli.test_sessions import OneVm
 from contract.cli.world import World
+from free_ports import free_port
 from ingle.api_server.gate import Callers, open_gate
 from ingle.api_server.rpc.guest import GuestServicer
 from ingle.api_server.rpc.interceptors import CallInterceptor
