@@ -4,7 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from ingle.api_server.adapters.library import DirectoryLibrary
+from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import Reason, ToolFailed
+from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.ports.engine import VmPaths
 from ingle.api_server.ports.store import JournalEntry
@@ -47,3 +50,23 @@ async def test_a_step_of_another_version_is_left_for_it_and_the_others_are_undon
         await recovery(at, tmp_path, KillsNothing(), delete).run()
         assert await at.store.vms() == []
         assert await at.store.open_entries() == [unknown]
+
+
+async def test_what_lost_vms_rest_on_stays_however_often_a_server_starts_with_another_database(tmp_path: Path) -> None:
+    """Their database was moved away, say; the disks are below `vms`, and nothing without their images."""
+    library, lost = DirectoryLibrary(tmp_path / "library", Tools(tmp_path)), tmp_path / "vms" / "fedcba987654"
+    async with world(tmp_path, VmState.STOPPED) as at:
+        async with library.workspace("op-000000000001") as workspace:
+            (workspace / "rootfs.ext4").touch()
+            image = await library.publish(workspace)
+        lost.mkdir()
+        await at.operations.begin("op-000000000002", OperationKind.START_VM, _nothing)
+        await recovery(at, tmp_path, KillsNothing()).run()
+        assert library.path(image).is_dir()
+        lost.rmdir()
+        await recovery(at, tmp_path, KillsNothing()).run()
+        assert not library.path(image).exists(), "nobody needs it, and nobody knows it"
+
+
+async def _nothing(_: object) -> None:
+    """It is an operation all the same."""

@@ -144,8 +144,12 @@ class Recovery:
                 log.error("disks of %s may be other than they should", backend.name, extra={"error": error.message})
 
     async def _sweep(self) -> None:
-        if not await self._store.operations(limit=1):
-            # A new database: whatever lies in the libraries is of one that was lost, and may be all that is left of it.
+        lost = self._files.of_others({vm.id for vm in await self._store.vms()})
+        if lost:
+            log.warning("%s is of no VM that is known, and kept, with all images and kernels", lost[0])
+        if lost or not await self._store.operations(limit=1):
+            # Another database than there was: whatever lies in the libraries is of the one that was lost, and may be
+            # all that is left of it, or what the disks that it knew rest on.
             await self._images.sweep(None)
             await self._kernels.sweep(None)
             return

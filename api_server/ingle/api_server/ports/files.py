@@ -1,6 +1,6 @@
 """The files of a VM: where they are, and reading them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,9 @@ class VmFiles(Protocol):
 
     async def remove_runtime(self, paths: VmPaths) -> None:
         """Delete sockets and boot secrets."""
+
+    def of_others(self, known: Collection[str]) -> list[Path]:
+        """State directories of VMs that are not `known`."""
 
     def allocated_bytes(self, file: Path) -> int:
         """Blocks a file really takes; 0 when it is absent."""

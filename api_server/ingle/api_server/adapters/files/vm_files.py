@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 from ingle.api_server.host.bounded_log import data_behind, pieces_backwards, read_end
@@ -46,6 +46,9 @@ class LocalVmFiles:
     async def remove_runtime(self, paths: VmPaths) -> None:
         paths.control_socket.unlink(missing_ok=True)
         await asyncio.to_thread(remove_tree, paths.runtime)
+
+    def of_others(self, known: Collection[str]) -> list[Path]:
+        return sorted(path for path in self._state_root.iterdir() if path.name not in known and path.is_dir())
 
     def allocated_bytes(self, file: Path) -> int:
         try:
