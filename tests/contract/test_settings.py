@@ -1,6 +1,7 @@
 """What the server uses is what is told; what it doesn't use is told, too."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -47,6 +48,33 @@ def test_the_file_is_read_again_when_it_has_changed_and_the_environment_is_the_s
         assert error.reason == "INVALID_ARGUMENT"
         assert str(file) in error.message
         assert _values(server)["memory_bytes"] == ("300 MiB", str(file))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless", "nested", "directory", "bytes"])
+def test_whatever_is_in_the_place_of_the_file_is_told_and_holds_nothing_up(kind: str) -> None:
+    with server_directory() as root, running_server(root) as server:
+        file = root / "config" / "ingle" / "config.toml"
+        file.parent.mkdir(parents=True)
+        match kind:
+            case "fifo":
+                os.mkfifo(file)
+            case "endless":
+                file.symlink_to("/dev/zero")
+            case "nested":
+                file.write_text("image = " + "[" * 10_000)
+            case "directory":
+                file.mkdir()
+            case _:
+                file.write_bytes(b"\xff\xfe")
+        error = refused(server.vms.CreateVm, vm_pb2.CreateVmRequest())
+        assert error.reason == "INVALID_ARGUMENT"
+        assert str(file) in error.message
+        assert _values(server)["vcpus"] == ("1", "built-in")
+        assert any(str(file) in said for said in _differences(server))
+        assert server.stop() == 0
+        told = _ingle(server, "vm", "list")
+        assert told.returncode == 1
+        assert str(file) in told.stderr
 
 
 @pytest.mark.parametrize("running", [True, False])

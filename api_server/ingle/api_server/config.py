@@ -6,6 +6,7 @@ known one.
 
 import difflib
 import os
+import stat
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from ingle.api_server.model.ids import is_dns_label
 from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec, size_text
 from ingle.api_server.model.vm import Acceleration
 
+_LONGEST_FILE = 64 * 1024
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
 
 
@@ -209,12 +211,33 @@ def _with(defaults: Defaults, name: str, value: object, origin: str) -> Defaults
 
 
 def _file_values(path: Path) -> Mapping[str, object]:
+    remedy = f"correct {path}, or move it away"
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(_bounded_text(path))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise InvalidArgument(f"{path}: {error}", f"correct {path}, or move it away") from None
+    except OSError as error:
+        raise InvalidArgument(f"{path}: {error.strerror}", remedy) from None
+    except RecursionError:
+        raise InvalidArgument(f"{path}: it is nested too deeply", remedy) from None
+    except ValueError as error:
+        raise InvalidArgument(f"{path}: {error}", remedy) from None
+
+
+def _bounded_text(path: Path) -> str:
+    """What is in a file that anything may have been put in the place of, while a server runs too: a FIFO is not waited
+    for. Raises OSError, ValueError."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is a FIFO")
+        text = file.read(_LONGEST_FILE + 1) or b""
+    if len(text) > _LONGEST_FILE:
+        raise ValueError(f"it has more than the {size_text(_LONGEST_FILE)} that are allowed")
+    return text.decode()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_key(name: str, path: Path) -> None:
