@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
+from ingle.api_server.model.exhaustion import exhaustion
 from ingle.api_server.model.ids import is_dns_label
 from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec, size_text
 from ingle.api_server.model.vm import Acceleration
@@ -271,14 +272,22 @@ def _runtime_root(env: Mapping[str, str]) -> Path:
     return Path(tempfile.gettempdir()) / f"ingle-{os.getuid()}"
 
 
-def private_directory(path: Path) -> None:
-    """Make `path` a directory that only we can enter, or check that it is one.
+def private_directory(path: Path, variable: str = "XDG_RUNTIME_DIR") -> None:
+    """Make `path`, which `variable` leads to, a directory that only we can enter, or check that it is one.
 
-    Raises HostProblem when somebody else made it: in /tmp anybody could have."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
-    if path.is_symlink() or status.st_uid != os.getuid():
+    Raises HostProblem when it can't be made, or somebody else made it: in /tmp anybody could have."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.lstat()
+        ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+        if ours:
+            path.chmod(0o700)
+    except FileExistsError:
+        ours = False
+    except OSError as error:
+        problem = f"{error.filename or path} can't be made: {error.strerror}"
+        raise exhaustion(error) or HostProblem(Reason.INTERNAL, problem, f"set {variable}") from error
+    if not ours:
         raise HostProblem(
-            Reason.INTERNAL, f"{path} is not a directory of uid {os.getuid()}", f"remove {path}, or set XDG_RUNTIME_DIR"
+            Reason.INTERNAL, f"{path} is not a directory of uid {os.getuid()}", f"remove {path}, or set {variable}"
         )
-    path.chmod(0o700)

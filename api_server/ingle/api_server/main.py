@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from ingle.api_server import config, doctor, logs
 from ingle.api_server.host.descriptors import raise_limit
-from ingle.api_server.model.errors import Conflict, IngleError
+from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Reason
+from ingle.api_server.model.exhaustion import exhaustion
 from ingle.api_server.server import serve
 
 # sysexits.h: EX_CONFIG, and EX_TEMPFAIL for "somebody else serves already".
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, _ALREADY_SERVED)
     except IngleError as error:
         return _complain(error, 1)
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _complain(exhaustion(error) or HostProblem(Reason.INTERNAL, said, "ingle doctor"), 1)
     return 0
 
 

@@ -48,7 +48,9 @@ async def serve(config: Config) -> None:
             await app.owners.take_up()
             upstream = exits.enter_context(sockets.short_path(paths.private / "grpc.sock"))
             server = CallsServer(upstream, app.register, public.hang_up)
+            exits.push_async_callback(server.stop, 0)
             await server.start()
+            exits.callback(public.close)
             public.open(upstream)
             watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
             exits.callback(watchdog.cancel)
@@ -82,10 +84,11 @@ async def _end(calls: Calls) -> None:
 
 def _make_directories(paths: Paths) -> None:
     os.umask(0o077)  # sockets, logs and databases are private from birth
-    private_directory(paths.state)
+    private_directory(paths.state, "XDG_STATE_HOME")
     Reserve(paths.state).tend()  # on a full disk all that follows has this
-    for directory in (paths.private, paths.cache, paths.vms, paths.images, paths.kernels):
-        private_directory(directory)
+    private_directory(paths.cache, "XDG_CACHE_HOME")
+    for directory in (paths.private, paths.vms, paths.images, paths.kernels):
+        private_directory(directory, "XDG_STATE_HOME")
 
 
 def _spare_the_garbage_collector() -> None:

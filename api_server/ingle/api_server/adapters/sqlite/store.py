@@ -290,6 +290,7 @@ def recorded_vms(path: Path) -> set[str] | None:
 async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     uri = path.as_uri() + ("?mode=ro" if read_only else "")
     try:
+        sqlite3.connect(uri, uri=True).close()  # where that fails, aiosqlite's thread lives on, and complains of it
         db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     except sqlite3.Error as error:
         raise _translated(error, path) from error
