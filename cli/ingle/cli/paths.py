@@ -19,7 +19,9 @@ SOCKET_PATH_LIMIT = 107
 SYSTEM_RUNTIME_DIRECTORY = Path("/run/ingle")
 """Made by a system install, for good; its group may talk to the server."""
 
-_OWN_DIRECTORY = "set XDG_RUNTIME_DIR to a directory of your own"
+_OWN_RUNTIME = "set XDG_RUNTIME_DIR to a directory of your own"
+OWN_STATE = "set XDG_STATE_HOME to a directory of your own"
+"""What to type when those can't be used."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def api_address() -> Address:
     if _wants_system():
         return Address(SYSTEM_RUNTIME_DIRECTORY / "api.sock", own=False, remedy="sudo ingle system restart")
     directory = runtime_directory()
-    _refuse_foreign(directory)
+    refuse_foreign(directory, _OWN_RUNTIME)
     return Address(_checked(directory / "api.sock"), own=True)
 
 
@@ -112,17 +114,18 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _refuse_foreign(directory: Path) -> None:
-    """In a shared directory such as /tmp somebody else may have been first, and would see everything we send."""
+def refuse_foreign(directory: Path, remedy: str) -> None:
+    """In a shared directory such as /tmp somebody else may have been first, and would see everything we send. One that
+    isn't there is fine. Raises CliError."""
     try:
         info = directory.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        raise failed(SERVER_UNREACHABLE, f"can't look into {directory}: {error.strerror}", _OWN_DIRECTORY) from error
+        raise failed(SERVER_UNREACHABLE, f"can't look into {directory}: {error.strerror}", remedy) from error
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
         raise failed(
             SERVER_UNREACHABLE,
             f"{directory} is not a directory of yours, so nobody there is trusted",
-            _OWN_DIRECTORY,
+            remedy,
         )

@@ -6,6 +6,7 @@ and both command lines find the winner listening. The same lock is held by a ser
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -22,15 +23,21 @@ _RETRY_SECONDS = 0.005
 _AGAIN_SECONDS = 0.1
 _EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
 _LOG_LINES = 8
+_UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
+_OTHERS_WRITE = 0o022
 
 
 def connect(address: paths.Address) -> socket.socket | None:
-    """A connected socket, or None when nobody listens. Raises CliError when it is there and can't be used.
+    """A connected socket, or None when nobody listens. Raises CliError when it is there and can't be used, or somebody
+    else's.
 
     This user's server listens in its state directory as well, where it is found from a session that has another runtime
     directory, or none any more."""
     sock = _connect(str(address.path))
+    if sock is not None and not address.of_system:
+        _refuse_stranger(sock, address)
     if sock is None and address.own:
+        paths.refuse_foreign(paths.state_directory(), paths.OWN_STATE)
         try:
             directory = os.open(paths.state_directory(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
@@ -51,6 +58,19 @@ def _connect(path: str) -> socket.socket | None:
         sock.close()
         raise failed(SERVER_UNREACHABLE, f"can't connect to {path}: {error.strerror}") from error
     return sock
+
+
+def _refuse_stranger(sock: socket.socket, address: paths.Address) -> None:
+    """What we say to a server is for us, it, and root. Where others may make files they may have been there first."""
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    trusted = {0, os.getuid()}
+    if uid in trusted:
+        return
+    directory = address.path.parent.stat()
+    if directory.st_uid not in trusted or directory.st_mode & _OTHERS_WRITE:
+        sock.close()
+        message = f"uid {uid} listens on {address.path}, and nobody but you and root is trusted in that directory"
+        raise failed(SERVER_UNREACHABLE, message, address.remedy)
 
 
 def connect_or_start(address: paths.Address) -> socket.socket:
@@ -77,7 +97,7 @@ def start(address: paths.Address) -> socket.socket:
         raise failed(
             SERVER_FAILED_TO_START,
             f"can't write {error.filename}: {error.strerror}",
-            "set XDG_STATE_HOME to a directory of your own",
+            paths.OWN_STATE,
         ) from error
     log_start = log.stat().st_size
     waiting.begins("Starting the server")

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -133,6 +134,46 @@ async def test_a_runtime_directory_that_is_a_link_is_not_trusted(isolated: Ingle
     refused = await isolated("vm", "list")
     assert refused.code == 1
     assert "not a directory of yours" in refused.err
+
+
+STRANGER = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+    listener.listen()
+    print("listening", flush=True)
+    print(listener.accept()[0].recv(100))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user as well")
+@pytest.mark.parametrize("variable", ["INGLE_SOCKET", "XDG_STATE_HOME"])
+async def test_where_others_may_make_files_another_user_who_was_first_hears_nothing(
+    isolated: Ingle, tmp_path: Path, variable: str
+) -> None:
+    shared = tmp_path / "ingle"
+    shared.mkdir()
+    named = {"INGLE_SOCKET": str(shared / "api.sock"), "XDG_STATE_HOME": str(tmp_path)}
+    stranger = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STRANGER, shared / "api.sock"), stdout=asyncio.subprocess.PIPE
+    )
+    assert stranger.stdout is not None
+    await stranger.stdout.readline()
+    if variable == "INGLE_SOCKET":
+        shared.chmod(0o1777)
+    else:
+        os.chown(shared, 65534, 65534)
+    refused = await isolated.with_variables(**{variable: named[variable]})("vm", "list")
+    if variable == "INGLE_SOCKET":
+        assert (await stranger.communicate())[0] == b"b''\n"
+    else:
+        stranger.kill()
+        assert (await stranger.communicate())[0] == b"", "nobody was there"
+        assert os.listdir(shared) == ["api.sock"], "and nothing was put there"
+    assert refused.code == 1
+    assert "trusted" in refused.err
+    assert f"remedy: {'start that server' if variable == 'INGLE_SOCKET' else 'set XDG_STATE_HOME'}" in refused.err
 
 
 async def test_a_server_that_goes_away_is_an_error_not_a_success(isolated: Ingle, tmp_path: Path) -> None:
