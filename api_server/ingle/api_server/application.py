@@ -26,7 +26,7 @@ from ingle.api_server.agents import agent_binary
 from ingle.api_server.config import Config, host_limits
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.check import Check
-from ingle.api_server.model.errors import HostProblem
+from ingle.api_server.model.errors import HostProblem, IngleError
 from ingle.api_server.model.vm import Vm
 from ingle.api_server.operations.catalog import Images, Kernels
 from ingle.api_server.operations.delete_vm import DeleteVm
@@ -148,7 +148,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
         inspect = InspectVm(store, fleet, files, backends)
 
         async def examine() -> list[Check]:
-            return [*await doctor.examine(config), await inspect.check()]
+            return [*await doctor.examine(config), await _found_by(inspect)]
 
         system = SystemServicer(facts, (engine,), stop, examine, settings)
         vm = VmServicer(
@@ -178,6 +178,14 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             await operations.close()
             await fleet.close()
             network.close()
+
+
+async def _found_by(inspect: InspectVm) -> Check:
+    """What is wrong with the database must not hide what else there is; the doctor tells that, too."""
+    try:
+        return await inspect.check()
+    except IngleError as error:
+        return Check("vms", "fail", error.message, error.remedy)
 
 
 def disk_backends(config: Config, tools: Tools) -> Mapping[str, DiskBackend]:

@@ -1,6 +1,7 @@
 """The store, in real SQLite files."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.adapters.sqlite import SqliteStore, check_database
+from ingle.api_server.adapters.sqlite.problems import translated
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.model.errors import Conflict, HostProblem, NotFound, Reason
 from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
@@ -235,3 +237,50 @@ async def test_a_doctor_looks_without_writing(store: SqliteStore, tmp_path: Path
     before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     assert "0 VMs" in check_database(path)
     assert path.stat().st_mtime_ns == before["ingle.db"]
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+async def test_a_database_that_is_damaged_while_it_is_used_is_told_as_that(tmp_path: Path, pages: int) -> None:
+    """By whatever reads or writes it next; `pages` are left."""
+    path = tmp_path / "ingle.db"
+    async with SqliteStore(path) as store:
+        await store.add_image(IMAGE, "debian:bookworm")
+        await store.add_kernel(KERNEL, "debian")
+        with sqlite3.connect(path) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        other.close()
+        with path.open("r+b") as file:
+            file.seek(4096 * pages)
+            file.write(b"\xa5" * (path.stat().st_size - 4096 * pages))
+        for use in (
+            store.vms,
+            store.images,
+            store.owners,
+            lambda: store.find_vm("web"),
+            lambda: store.operations(10),
+            lambda: store.insert_vm(VM, TOKEN),
+            lambda: store.intend(JournalEntry("op-1", VM.id, "reserve")),
+        ):
+            with pytest.raises(HostProblem, match=f"database {path}: ") as raised:
+                await use()
+            assert f"move {path}* away, or restore it" in raised.value.remedy
+    with pytest.raises(HostProblem, match=f"database {path}: "):
+        check_database(path)
+
+
+async def test_a_database_that_we_may_not_write_is_told_with_what_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ingle.db"
+    async with SqliteStore(path):
+        pass
+    reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    with pytest.raises(sqlite3.OperationalError) as refused:
+        reader.execute("DELETE FROM vms")
+    reader.close()
+    assert translated(refused.value, path).remedy == "ingle doctor", "it is not the file's mode"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everything
+    told = translated(refused.value, path)
+    assert told.message == f"database {path}: uid {os.getuid()} may not write {path}"
+    with pytest.raises(HostProblem, match="may not write"):
+        check_database(path)

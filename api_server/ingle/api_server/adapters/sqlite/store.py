@@ -18,6 +18,7 @@ from typing import Any, Self
 import aiosqlite
 
 from ingle.api_server.adapters.sqlite import networks, references, rows
+from ingle.api_server.adapters.sqlite.problems import damaged, refusal, telling, translated
 from ingle.api_server.adapters.sqlite.schema import MIGRATIONS
 from ingle.api_server.host.reserve import Reserve, allocate
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, NotFound, Reason
@@ -47,9 +48,11 @@ class SqliteStore:
         self._reserve.tend()
         self._writer = await _open(self._path, read_only=False)
         try:
-            await _migrate(self._writer)
+            await _migrate(self._writer, self._path)
             self._reader = await _open(self._path, read_only=True)
-            self._rows = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+            self._rows = sqlite3.connect(
+                f"{self._path.as_uri()}?mode=ro", uri=True, isolation_level=None, factory=telling(self._path)
+            )
             self._rows.row_factory = sqlite3.Row
             # Zeros are the end of the log to SQLite. So long as it fits, a transaction needs no space on a full disk.
             allocate(self._path.with_name(f"{self._path.name}-wal"), _LOG_BYTES)
@@ -238,8 +241,8 @@ class SqliteStore:
             except BaseException as error:
                 # A cancelled COMMIT may have been carried out: then there is nothing to roll back, and that is right.
                 await asyncio.shield(self._writer.rollback())
-                if isinstance(error, sqlite3.OperationalError):
-                    told = _translated(error, self._path)
+                if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
+                    told = translated(error, self._path)
                     if told.reason is Reason.DISK_FULL:
                         self._reserve.give_up()  # for the next try
                     raise told from error
@@ -261,6 +264,8 @@ class SqliteStore:
 
 def check_database(path: Path) -> str:
     """Open an existing database read-only and answer what a doctor says about it. Raises HostProblem."""
+    if (problem := refusal(path)) is not None:
+        raise problem
     try:
         with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -268,11 +273,9 @@ def check_database(path: Path) -> str:
             (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
             (count,) = db.execute("SELECT count(*) FROM vms").fetchone() if version else (0,)
     except sqlite3.Error as error:
-        raise HostProblem(
-            Reason.INTERNAL, f"{path} can't be read as a database: {error}", f"move {path} away, or restore it"
-        ) from None
+        raise damaged(path, f"it can't be read: {error}") from None
     if verdict != "ok":
-        raise HostProblem(Reason.INTERNAL, f"{path} is damaged: {verdict}", f"move {path} away, or restore it")
+        raise damaged(path, f"it is damaged: {verdict}")
     return f"schema {version} of {len(MIGRATIONS)}, {count} VMs"
 
 
@@ -291,9 +294,10 @@ async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
     uri = path.as_uri() + ("?mode=ro" if read_only else "")
     try:
         sqlite3.connect(uri, uri=True).close()  # where that fails, aiosqlite's thread lives on, and complains of it
-        db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+        factory = telling(path) if read_only else sqlite3.Connection
+        db = await aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, factory=factory)
     except sqlite3.Error as error:
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
     db.row_factory = sqlite3.Row
     try:
         row = await _fetch_one(db, "PRAGMA user_version")
@@ -305,22 +309,25 @@ async def _open(path: Path, *, read_only: bool) -> aiosqlite.Connection:
             await db.execute("PRAGMA synchronous = FULL")
     except sqlite3.Error as error:
         await db.close()
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
     except BaseException:
         await db.close()
         raise
     return db
 
 
-async def _migrate(db: aiosqlite.Connection) -> None:
-    row = await _fetch_one(db, "PRAGMA user_version")
-    assert row is not None
-    for version in range(row[0], len(MIGRATIONS)):
-        await db.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
-    await db.execute(
-        "DELETE FROM operations WHERE id NOT IN (SELECT id FROM operations ORDER BY created_at DESC LIMIT ?)",
-        (_KEPT_OPERATIONS,),
-    )
+async def _migrate(db: aiosqlite.Connection, path: Path) -> None:
+    try:
+        row = await _fetch_one(db, "PRAGMA user_version")
+        assert row is not None
+        for version in range(row[0], len(MIGRATIONS)):
+            await db.executescript(f"BEGIN; {MIGRATIONS[version]}; PRAGMA user_version = {version + 1}; COMMIT;")
+        await db.execute(
+            "DELETE FROM operations WHERE id NOT IN (SELECT id FROM operations ORDER BY created_at DESC LIMIT ?)",
+            (_KEPT_OPERATIONS,),
+        )
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
 
 
 def _check_version(version: int, path: Path) -> None:
@@ -330,12 +337,6 @@ def _check_version(version: int, path: Path) -> None:
             f"{path} was written by a newer ingle (schema {version}; this one knows {len(MIGRATIONS)})",
             "upgrade ingle",
         )
-
-
-def _translated(error: sqlite3.Error, path: Path) -> IngleError:
-    if error.sqlite_errorname in {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}:
-        return HostProblem(Reason.DISK_FULL, f"no space to write {path}", f"free some space on {path.parent}")
-    return HostProblem(Reason.INTERNAL, f"database {path}: {error}", "ingle doctor")
 
 
 def _why_not(error: sqlite3.IntegrityError, vm: Vm) -> IngleError:
