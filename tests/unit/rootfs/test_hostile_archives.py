@@ -68,6 +68,26 @@ async def test_it_is_refused(tools: Tools, tmp_path: Path, name: str) -> None:
         await receive(RootFileSystems(tools), tmp_path / "archive", tmp_path / "into")
 
 
+@pytest.mark.parametrize("where", ["attribute", "name", "carriage return", "zero"])
+async def test_no_name_becomes_a_command(
+    tools: Tools, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """debugfs takes a line that is too long for two, and passes what begins with "!" on to a shell."""
+    hidden = " " * 12_000 + "!touch ../../marker ../marker marker\r"
+    name, attribute = {
+        "attribute": ("f", "user." + hidden),
+        "name": (('"' * 200 + "/") * 20 + "f", "user.a"),
+        "carriage return": ("a\rb", "user.a"),
+        "zero": ("f", "user.a\0b"),
+    }[where]
+    archive = Archive().with_xattr(name, b"x", attribute, b"y").save(tmp_path / "archive")
+    (tmp_path / "into").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadFile):
+        await receive(RootFileSystems(tools), archive, tmp_path / "into")
+    assert not any((tmp_path / place / "marker").exists() for place in ("", "into", "into/.scratch"))
+
+
 async def test_nothing_that_is_sent_takes_the_last_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def upload() -> Upload:
         yield Piece(1 << 40, b"data")

@@ -10,6 +10,7 @@ from ingle.api_server.adapters.rootfs.problem import bad
 
 _BLOCK = 4096
 _LONGEST_NAME = 4096  # PATH_MAX
+_LONGEST_XATTR_NAME = 255  # XATTR_NAME_MAX of linux/limits.h
 _DEEPEST = 256  # what is unpacked is also removed again, and by functions that call themselves
 _MOST_INODES = 1 << 30
 _MOST_BLOCKS = (16 << 40) // _BLOCK
@@ -147,9 +148,12 @@ def _leads_out(path: PurePosixPath) -> bool:
 def _xattrs(member: tarfile.TarInfo) -> Iterator[Xattr]:
     for key, value in member.pax_headers.items():
         if key.startswith(_XATTR):
+            name = key.removeprefix(_XATTR)
+            if len(name.encode("utf-8", "surrogateescape")) > _LONGEST_XATTR_NAME or not name.isprintable():
+                raise bad(f"the archive has an extended attribute {name[:100]!r}, which no file can have")
             path = PurePosixPath(member.name).as_posix()
             # tarfile decodes pax records as UTF-8 and escapes what isn't.
-            yield Xattr(path, key.removeprefix(_XATTR), value.encode("utf-8", "surrogateescape"))
+            yield Xattr(path, name, value.encode("utf-8", "surrogateescape"))
 
 
 def _blocks(size: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ingle.api_server.adapters.rootfs.contents import Contents, Xattr
 from ingle.api_server.adapters.rootfs.problem import bad
 from ingle.api_server.host.child import limited
+from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model.errors import Reason, ToolFailed
 
@@ -30,6 +31,11 @@ _JOURNAL = 16 * _MIB
 # Room in the group descriptors to grow online so far. Growing writes zeros to that room in every group that has a copy,
 # so much of it makes the first boot of every VM slower. Beyond it, Linux goes on with the meta_bg layout by itself.
 _GROWS_TO = (64 << 30) // BLOCK
+
+# debugfs reads BUFSIZ (stdio.h) bytes at a time: what is behind them it takes for another command, and what begins with
+# "!" for one of the shell's. These end a command as well.
+_LONGEST_COMMAND = 8000
+_ENDS = (b"\0", b"\n", b"\r")
 
 # The same for all, so that the same content makes nearly the same file.
 _UUID = "1f6e1e00-696e-676c-6500-657874340000"
@@ -106,20 +112,27 @@ async def set_xattrs(tools: Tools, image: Path, xattrs: tuple[Xattr, ...], scrat
     """Set extended attributes in the image itself, where no user needs a privilege for it."""
     if not xattrs:
         return
-    commands = []
-    for number, xattr in enumerate(xattrs):
-        if "\n" in xattr.path or "\n" in xattr.name:
-            raise bad(f"the name {xattr.path!r} has a line break and an extended attribute")
-        value = scratch / f"xattr-{number}"
-        value.write_bytes(xattr.value)
-        commands.append(f"ea_set -f {_quoted(str(value))} {_quoted('/' + xattr.path)} {_quoted(xattr.name)}\n")
-    script = scratch / "xattrs"
-    script.write_text("".join(commands), "utf-8", "surrogateescape")
+    script = await in_thread(_write_script, xattrs, scratch)
     problems: list[str] = []
-    await tools.run(["debugfs", "-w", "-f", script, image], on_line=problems.append)
+    await tools.run(["debugfs", "-w", "-f", script, image], directory=scratch, on_line=problems.append)
     # debugfs ends well whatever happens; its first line tells its version.
     if problems[1:]:
         raise ToolFailed(Reason.TOOL_FAILED, "\n".join(["debugfs could not set extended attributes", *problems[1:4]]))
+
+
+def _write_script(xattrs: tuple[Xattr, ...], scratch: Path) -> Path:
+    """Commands for debugfs, in whose place an archive's names must not bring others. Raises BadFile(IMAGE_INVALID)."""
+    script = scratch / "xattrs"
+    with open(script, "wb") as file:
+        for number, xattr in enumerate(xattrs):
+            value = scratch / f"xattr-{number}"
+            value.write_bytes(xattr.value)
+            words = ("ea_set", "-f", value.name, _quoted("/" + xattr.path), _quoted(xattr.name))
+            command = " ".join(words).encode("utf-8", "surrogateescape")
+            if len(command) > _LONGEST_COMMAND or any(end in command for end in _ENDS):
+                raise bad(f"{xattr.path[:100]!r}, too long a name or one with line breaks, has an extended attribute")
+            file.write(command + b"\n")
+    return script
 
 
 def _quoted(word: str) -> str:
