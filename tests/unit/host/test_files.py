@@ -110,3 +110,20 @@ def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(3_000_001))
     expected = subprocess.run(["sha256sum", path], capture_output=True, check=True, text=True).stdout.split()[0]
     assert files.sha256(path) == expected
+
+
+def test_a_tree_that_is_deeper_than_a_path_can_be_long_is_removed(tmp_path: Path) -> None:
+    """As an archive unpacks it, whose names are relative to where they go."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    here = os.open(tree, os.O_RDONLY)
+    for level in range(40):
+        name = f"{level:0200}"
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.chmod(name, 0o500, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    files.remove_tree(tree)
+    assert not tree.exists()

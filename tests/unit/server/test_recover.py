@@ -1,18 +1,21 @@
 """A starting server and what an earlier one left."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import Reason, ToolFailed
-from ingle.api_server.model.operation import OperationKind
+from ingle.api_server.model.operation import Operation, OperationKind, OperationState
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.ports.engine import VmPaths
 from ingle.api_server.ports.store import JournalEntry
 from ingle.api_server.steps.delete import Delete
-from unit.server.vmms import VM, recovery, world
+from unit.server.vmms import NOW, VM, recovery, world
 
 OTHER = replace(VM, id="ba9876543210", name="other")
 
@@ -70,3 +73,17 @@ async def test_what_lost_vms_rest_on_stays_however_often_a_server_starts_with_an
 
 async def _nothing(_: object) -> None:
     """It is an operation all the same."""
+
+
+async def test_leftovers_that_can_not_be_removed_do_not_keep_the_server_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(DirectoryLibrary, "sweep", refuse)
+    async with world(tmp_path, VmState.STOPPED) as at:
+        running = Operation("op-000000000001", OperationKind.PULL_IMAGE, OperationState.RUNNING, NOW)
+        await at.store.save_operation(running)
+        await recovery(at, tmp_path, KillsNothing()).run()
+        assert (await at.store.operation(running.id)).state is OperationState.FAILED

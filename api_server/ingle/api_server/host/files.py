@@ -128,12 +128,13 @@ def punch_hole(descriptor: int, end: int) -> None:
 def remove_tree(path: Path) -> None:
     """Delete a file, or a directory with all that is in it; what is gone already, also while we work, is fine.
 
-    Directories without write permission, as unpacked archives have, are made writable first. Never follows symlinks."""
+    Directories without write permission, as unpacked archives have, are made writable first. Never follows symlinks.
+    What is below may be deeper than a path can be long, as names in an archive are relative to where they go."""
     if path.is_dir() and not path.is_symlink():
         _make_writable(path)
-        for directory, names, _ in os.walk(path):
+        for _, names, _, descriptor in os.fwalk(path):
             for name in names:
-                _make_writable(Path(directory, name))
+                _make_writable(name, descriptor)
         shutil.rmtree(path, onerror=_ignore_missing)
     else:
         path.unlink(missing_ok=True)
@@ -162,12 +163,12 @@ def disk_full_reported(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _make_writable(directory: Path) -> None:
+def _make_writable(directory: Path | str, parent: int | None = None) -> None:
     """Let the owner of a directory do anything in it; before it is walked, or nobody would see what is inside."""
     with suppress(FileNotFoundError):
-        mode = directory.lstat().st_mode
+        mode = os.lstat(directory, dir_fd=parent).st_mode
         if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
-            directory.chmod(stat.S_IRWXU)
+            os.chmod(directory, stat.S_IRWXU, dir_fd=parent)
 
 
 def _ignore_missing(function: object, path: str, error: tuple[object, BaseException, object]) -> None:

@@ -80,7 +80,10 @@ class Recovery:
                 log.exception("VM %s could not be recovered", vm.id)
         await self._reconcile_network()
         await self._reconcile_disks()
-        await self._sweep()
+        try:
+            await self._sweep()
+        except Exception:  # what can't be removed takes room, and no more
+            log.exception("something of an earlier server's could not be removed")
         for operation in await self._store.operations(limit=1000):
             if operation.state is OperationState.RUNNING:
                 ended = operation.ended(OperationState.FAILED, datetime.now(UTC), _interrupted(operation))
