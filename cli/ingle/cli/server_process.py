@@ -23,6 +23,7 @@ _RETRY_SECONDS = 0.005
 _AGAIN_SECONDS = 0.1
 _EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
 _LOG_LINES = 8
+_LITTLE = 64 * 1024
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _OTHERS_WRITE = 0o022
 
@@ -158,8 +159,17 @@ def why_it_failed(what: str, said: list[str]) -> tuple[str, str]:
     return message, f"see {paths.server_log()}"
 
 
+def _is_full(directory: Path) -> bool:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize < _LITTLE
+
+
 def _start_failed(what: str, log: Path, log_start: int) -> CliError:
     with log.open("rb") as file:
         file.seek(log_start if log.stat().st_size >= log_start else 0)  # a new one, if it has become large just now
         said = file.read().decode(errors="replace").splitlines()
+    if not said and _is_full(log.parent):
+        return failed(
+            SERVER_FAILED_TO_START, f"{what}, and there is no space in {log.parent} to say why", f"df -h {log.parent}"
+        )
     return failed(SERVER_FAILED_TO_START, *why_it_failed(what, said))

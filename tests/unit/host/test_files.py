@@ -68,8 +68,9 @@ def test_a_new_file_is_gone_when_making_it_fails(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_a_host_problem_that_says_where(tmp_path: Path) -> None:
+    where = f"at {files.mount_point(tmp_path)}$"
     for number in (errno.ENOSPC, errno.EDQUOT):
-        with pytest.raises(HostProblem, match=str(tmp_path)) as raised, files.disk_full_reported(tmp_path):
+        with pytest.raises(HostProblem, match=where) as raised, files.disk_full_reported(tmp_path):
             raise OSError(number, os.strerror(number))
         assert raised.value.reason is Reason.DISK_FULL
 

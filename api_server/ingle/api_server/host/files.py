@@ -158,9 +158,16 @@ def disk_full_reported(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise HostProblem(
-            Reason.DISK_FULL, f"no space left on the file system of {directory}", f"df -h {directory}"
-        ) from error
+        where = mount_point(directory)
+        raise HostProblem(Reason.DISK_FULL, f"no space left on the file system at {where}", f"df -h {where}") from error
+
+
+def mount_point(path: Path) -> Path:
+    """What a person can look at when `path`, which an operation made for itself, is gone."""
+    path = path.absolute()
+    while not path.is_mount() and path != path.parent:
+        path = path.parent
+    return path
 
 
 def _make_writable(directory: Path | str, parent: int | None = None) -> None:

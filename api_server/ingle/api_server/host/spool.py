@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
-from ingle.api_server.host.files import new_file
+from ingle.api_server.host.files import mount_point, new_file
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
 
@@ -67,8 +67,9 @@ def _free(facts: os.statvfs_result) -> int:
 
 
 def _full(directory: Path) -> HostProblem:
+    where = mount_point(directory)
     return HostProblem(
         Reason.DISK_FULL,
-        f"no space left on the file system of {directory} but the {_LEFT_FREE >> 20} MiB that are kept for others",
-        f"df -h {directory}",
+        f"no space left on the file system at {where} but the {_LEFT_FREE >> 20} MiB that are kept for others",
+        f"df -h {where}",
     )
