@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.adapters.sqlite import SqliteStore
+from ingle.api_server.adapters.sqlite import store as sqlite_store
 from ingle.api_server.model.operation import Operation, OperationKind, OperationState
 from ingle.api_server.operations.runner import Operations, Progress
 
@@ -30,6 +31,10 @@ class Recording(SqliteStore):
         await super().save_operation(operation)
         self.recorded.set()
         await asyncio.sleep(0)
+
+
+async def at_once(progress: Progress) -> None:
+    """Nothing is done."""
 
 
 async def forever(progress: Progress) -> None:
@@ -56,3 +61,19 @@ async def test_a_caller_that_leaves_while_its_operation_is_recorded_leaves_no_re
         with pytest.raises(asyncio.CancelledError):
             await beginning
         assert (await store.operation(OP_ID)).state is OperationState.CANCELLED
+
+
+async def test_of_operations_that_have_ended_there_are_no_more_than_so_many_however_long_a_server_runs(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_store, "_KEPT_OPERATIONS", 2)
+    operations = Operations(store)
+    endless = await operations.begin("op-endless", OperationKind.STOP_VM, forever)
+    for number in range(8):
+        await (await operations.begin(f"op-{number:02}", OperationKind.RESTART_VM, at_once)).result()
+    *kept, last = [operation.id for operation in await store.operations(100)]
+    assert last == "op-endless"
+    assert kept[:2] == ["op-07", "op-06"]
+    assert len(kept) <= 4
+    await endless.cancel()
+    assert "op-endless" in [operation.id for operation in await store.operations(100)]

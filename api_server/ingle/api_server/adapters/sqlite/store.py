@@ -29,6 +29,7 @@ from ingle.api_server.ports.store import JournalEntry
 
 _BUSY_SECONDS = 5.0
 _KEPT_OPERATIONS = 1000
+"""Of those that have ended, at least; and never more than twice as many, however long a server runs."""
 _LOG_BYTES = 4 * 1024 * 1024  # as much as is written before it goes into the database: wal_autocheckpoint's 1000 pages
 
 
@@ -191,6 +192,11 @@ class SqliteStore:
     async def save_operation(self, operation: Operation) -> None:
         async with self._transaction() as db:
             await _insert(db, "operations", rows.operation_columns(operation), or_replace=True)
+            # A row that takes another's place is the last one: an operation takes two places from its begin to its end.
+            await db.execute(
+                "DELETE FROM operations WHERE state != 'RUNNING' AND rowid <= (SELECT max(rowid) FROM operations) - ?",
+                (2 * _KEPT_OPERATIONS,),
+            )
 
     async def operation(self, op_id: str) -> Operation:
         row = self._rows.execute("SELECT * FROM operations WHERE id = ?", (op_id,)).fetchone()
