@@ -1,15 +1,20 @@
 """VMs that live for a process, and what watching it costs."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Owner, Vm, VmState
 from ingle.api_server.operations.delete_vm import DeleteVm
 from ingle.api_server.operations.owners import Owners
 from ingle.api_server.operations.runner import Progress, Running
+from ingle.api_server.rpc.guest import GuestServicer
+from ingle.v1 import guest_pb2
 from unit.server.vmms import VM, World, world
 
 OWNER, OTHER = Owner(41, 7), Owner(42, 8)
@@ -97,3 +102,30 @@ async def test_a_new_server_deletes_what_lived_for_a_call_and_watches_the_rest(t
         processes.over[OWNER].set()
         await until_they_are(at, ["demo"])
         await watch.close()
+
+
+async def test_a_caller_that_leaves_while_a_vm_becomes_its_calls_leaves_no_vm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        own, owned = at.store.owned_by_a_call, asyncio.Event()
+
+        async def tell_late(vm_id: str) -> None:
+            await own(vm_id)
+            owned.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(at.store, "owned_by_a_call", tell_late)
+        delete = DeleteVm(at.operations, at.store, at.fleet, at.files, cast("Any", DeletesRow(at)))
+
+        async def requests() -> AsyncIterator[guest_pb2.ExecRequest]:
+            yield guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm=VM.id, argv=["true"], delete_vm=True))
+
+        responses = GuestServicer(at.store, at.fleet, delete).Exec(requests(), cast("Any", None))
+        call = asyncio.ensure_future(anext(responses))
+        await owned.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await at.store.vms() == []
+        assert await at.store.owners() == []

@@ -46,9 +46,9 @@ class GuestServicer(SessionCalls, FileCalls, ForwardCalls):
         if start.detach and start.delete_vm:  # refused here, where the VM is not deleted for it
             raise InvalidArgument("detach does not go with delete_vm: the call ends before the command does")
         vm = await self._store.vm(start.vm)
-        if start.delete_vm:
-            await self._store.owned_by_a_call(vm.id)
         try:
+            if start.delete_vm:  # from here on: who leaves at once may be in the store already
+                await self._store.owned_by_a_call(vm.id)
             spec = convert.exec_spec(start)
             async with self._fleet.conversation(vm) as channel, channel.exec(spec) as session:
                 carry = _carry(request_iterator, session, stdin=spec.stdin)
