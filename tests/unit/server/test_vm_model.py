@@ -26,6 +26,7 @@ LEGAL = {
     (VmState.CREATING, VmState.STOPPED),
     (VmState.CREATING, VmState.STARTING),
     (VmState.STOPPED, VmState.STARTING),
+    (VmState.STOPPED, VmState.ERROR),
     (VmState.STARTING, VmState.RUNNING),
     (VmState.STARTING, VmState.STOPPED),
     (VmState.STARTING, VmState.ERROR),

@@ -37,7 +37,7 @@ class Init(Enum):
 
 _MOVES: Mapping[VmState, frozenset[VmState]] = {
     VmState.CREATING: frozenset({VmState.STOPPED, VmState.STARTING}),
-    VmState.STOPPED: frozenset({VmState.STARTING}),
+    VmState.STOPPED: frozenset({VmState.STARTING, VmState.ERROR}),
     VmState.STARTING: frozenset({VmState.RUNNING, VmState.STOPPED, VmState.ERROR}),
     VmState.RUNNING: frozenset({VmState.STOPPING, VmState.STOPPED, VmState.ERROR}),
     VmState.STOPPING: frozenset({VmState.STOPPED, VmState.RUNNING, VmState.ERROR}),

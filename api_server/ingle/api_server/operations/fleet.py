@@ -42,6 +42,7 @@ class Fleet:
         self._vmms: dict[str, Vmm] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._stopped: set[str] = set()
+        self._rebooting: set[str] = set()
         self._watchers: set[asyncio.Task[None]] = set()
         self.boot_again: Callable[[str], Awaitable[object]] | None = None
         """What begins to start a VM, by its id, whose guest has rebooted."""
@@ -52,6 +53,7 @@ class Fleet:
 
     def attach(self, vm: Vm, vmm: Vmm) -> None:
         """`vmm` runs `vm`, and is watched from now on."""
+        self._rebooting.discard(vm.id)
         self._vmms[vm.id] = vmm
         for watch in (self._watch(vm.id, vmm), self._tend(vm.id, vmm), self._keep_time(vm.id, vmm)):
             watcher = asyncio.create_task(watch, name=f"watch-{vm.id}")
@@ -68,6 +70,14 @@ class Fleet:
     def record_stop_later(self, vm_id: str) -> None:
         """The VM was stopped on purpose, and there is no space to write it down: its watcher tries until there is."""
         self._stopped.add(vm_id)
+
+    def stays_stopped(self, vm_id: str) -> None:
+        """Somebody wants it stopped, and finds that no VMM runs it: also when its guest has just rebooted."""
+        self._rebooting.discard(vm_id)
+
+    def boots_again(self, vm_id: str) -> bool:
+        """Whether its guest has rebooted, and nobody wanted it stopped since. The caller holds the lock."""
+        return vm_id in self._rebooting
 
     def vmm(self, vm_id: str) -> Vmm | None:
         """The VM's live VMM."""
@@ -184,20 +194,31 @@ class Fleet:
 
     async def _watch(self, vm_id: str, vmm: Vmm) -> None:
         await vmm.wait_gone()
-        restarts = vmm.restarts  # found out by what goes with the VM's runtime directory
+        restarts: bool | None = None
         while True:
             async with self.lock(vm_id):
                 if self._vmms.get(vm_id) is not vmm:
                     return  # stopped, killed or deleted on purpose: that operation has the word
                 try:
+                    if restarts is None:  # found out by what goes with the VM's runtime directory
+                        restarts = vmm.restarts and not await self._belongs_to_a_call(vm_id)
                     await self._record_end(vm_id, vmm)
                 except Exception:  # a full disk, say: until it is recorded, nobody may take the VM for one that runs
                     log.exception("the end of VM %s can't be recorded", vm_id)
                 else:
+                    if restarts:
+                        self._rebooting.add(vm_id)
                     break
             await asyncio.sleep(_RETRY_SECONDS)
         if restarts and self.boot_again is not None:
-            await self.boot_again(vm_id)
+            try:
+                await self.boot_again(vm_id)
+            except IngleError as error:  # the server stops, say
+                log.warning("a guest that rebooted is not started again: %s", error.message, extra={"vm": vm_id})
+
+    async def _belongs_to_a_call(self, vm_id: str) -> bool:
+        """Then it goes with the call, whose command has ended with the guest."""
+        return (vm_id, None) in await self._store.owners()
 
     async def _record_end(self, vm_id: str, vmm: Vmm) -> None:
         failure = "" if vm_id in self._stopped else vmm.failure

@@ -174,25 +174,40 @@ class StartVm:
         )
 
     async def boot_again(self, vm_id: str) -> Running[Vm]:
-        """Begin to start a VM that has just rebooted, which nobody called for."""
-        return await self._operations.begin(
-            new_op_id(), OperationKind.RESTART_VM, lambda progress: self.start_now(vm_id, progress), vm_id
-        )
+        """Begin to start a VM that has just rebooted, which nobody called for: so the VM itself tells of a failure."""
+
+        async def work(progress: Progress) -> Vm:
+            async with self._fleet.lock(vm_id):
+                if not self._fleet.boots_again(vm_id):
+                    return await self._store.vm(vm_id)
+                self._fleet.stays_stopped(vm_id)
+                try:
+                    return await self._start(vm_id, progress)
+                except Exception as error:
+                    why = f"its guest rebooted, and it could not be started again: {pipeline.root_cause(error)}"
+                    await self._store.move_vm(vm_id, VmState.ERROR, error=why)
+                    raise
+
+        return await self._operations.begin(new_op_id(), OperationKind.RESTART_VM, work, vm_id)
 
     async def start_now(self, vm_id: str, progress: Progress) -> Vm:
         """The same as part of another operation."""
         async with self._fleet.lock(vm_id):
-            vm = await self._store.vm(vm_id)
-            if vm.state is VmState.RUNNING:
-                return vm
-            # Refused before the pipeline: its undo would say "stopped" of a VM that it never got hold of.
-            check_move(vm.name, vm.state, VmState.STARTING)
-            self._engine.check(self._files.paths(vm_id), vm.ports)
-            image = await self._store.image(vm.image_id)
-            kernel = await self._store.kernel(vm.kernel_id)
-            check_memory_holds(vm.memory_bytes, kernel, f"ingle vm set {vm.name} --memory")
-            target = self._target(progress, vm, image, kernel)
-            return await self._run(self._pipelines.start, target, progress)
+            return await self._start(vm_id, progress)
+
+    async def _start(self, vm_id: str, progress: Progress) -> Vm:
+        """The caller holds the VM's lock."""
+        vm = await self._store.vm(vm_id)
+        if vm.state is VmState.RUNNING:
+            return vm
+        # Refused before the pipeline: its undo would say "stopped" of a VM that it never got hold of.
+        check_move(vm.name, vm.state, VmState.STARTING)
+        self._engine.check(self._files.paths(vm_id), vm.ports)
+        image = await self._store.image(vm.image_id)
+        kernel = await self._store.kernel(vm.kernel_id)
+        check_memory_holds(vm.memory_bytes, kernel, f"ingle vm set {vm.name} --memory")
+        target = self._target(progress, vm, image, kernel)
+        return await self._run(self._pipelines.start, target, progress)
 
     def _target(self, progress: Progress, vm: Vm, image: Image, kernel: Kernel) -> Start:
         return Start(

@@ -81,6 +81,7 @@ class StopVm:
             if vmm is None and vm.state is VmState.RUNNING:
                 raise Conflict(Reason.WRONG_STATE, NO_ANSWER, f"ingle vm delete --force {vm.name}, or try a new server")
             if vmm is None:
+                self._fleet.stays_stopped(vm_id)
                 return vm
             if vm.state is VmState.RUNNING:  # else an earlier stop failed half-way
                 await self._mark_stopping(vm_id)
