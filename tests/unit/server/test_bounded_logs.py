@@ -1,11 +1,15 @@
 """Logs that are written without end take bounded room, also while nobody looks, and can still be read."""
 
+import os
 import sys
 from pathlib import Path
 
 from ingle.api_server.adapters.files import LocalVmFiles
+from ingle.api_server.adapters.qemu.engine import begun
+from ingle.api_server.adapters.qemu.vmm import QemuVmm
 from ingle.api_server.host import bounded_log
 from ingle.api_server.host.process import Process
+from ingle.api_server.ports.engine import VmPaths
 
 MIB = 2**20
 
@@ -81,6 +85,78 @@ async def test_who_says_more_than_fits_lives_on_and_so_do_its_disks(tmp_path: Pa
         process.signal(9)
         await process.wait()
         process.close()
+
+
+async def test_a_log_that_lags_behind_another_of_its_process_has_no_more_room_than_that_one(tmp_path: Path) -> None:
+    files, paths = LocalVmFiles(tmp_path, tmp_path), VmPaths(tmp_path, tmp_path)
+    logs = (paths.console_log, paths.vmm_log)
+    for log in logs:
+        bounded_log.begin(log, 6 * 2**30 + 1)
+    with paths.vmm_log.open("ab") as vmm_log:
+        vmm_log.write(b"said first\n")
+    process = Process.spawn([sys.executable, "-c", _FLOODS], directory=tmp_path, stderr=paths.vmm_log)
+    try:
+        process.limit_files(bounded_log.limit(logs))
+        vmm = QemuVmm(process, paths, None)
+        for _ in range(3):  # a guest that writes all the time, for long
+            with paths.console_log.open("ab") as console:
+                console.truncate(console.tell() + 2**30)
+                console.seek(0, 2)
+                console.write(b"more\n" * 1000)
+            vmm.bound_logs()
+        limit = process.file_limit
+        assert limit is not None
+        for log in logs:
+            room = limit - log.stat().st_size
+            assert MIB < room <= bounded_log.ROOM_BYTES
+        while not (tmp_path / "done").exists():
+            assert not await process.wait(0.05)
+        assert paths.vmm_log.stat().st_size == limit
+        assert paths.vmm_log.stat().st_blocks * 512 <= bounded_log.ROOM_BYTES + MIB
+        said = await read(files, paths.vmm_log)
+        assert said.startswith(b"said first\n%063d\n" % 0)
+        assert b"\0" not in said
+    finally:
+        process.signal(9)
+        await process.wait()
+        process.close()
+
+
+async def test_a_boots_new_log_begins_where_the_console_of_many_boots_has_come_to(tmp_path: Path) -> None:
+    paths = VmPaths(tmp_path, tmp_path)
+    logs = (paths.console_log, paths.vmm_log)
+    assert begun(logs, 2**31)
+    assert {log.stat().st_size for log in logs} == {2**31}
+    paths.vmm_log.unlink()
+    os.truncate(paths.console_log, 2**33)
+    assert begun(logs, 2**31)
+    ends = [log.stat().st_size for log in logs]
+    assert min(ends) >= 2**33
+    assert max(ends) - min(ends) < MIB
+
+
+async def test_what_was_written_before_and_after_a_hole_is_read_as_one_and_nothing_is_missed(tmp_path: Path) -> None:
+    files, log, other = LocalVmFiles(tmp_path, tmp_path), tmp_path / "vmm.log", tmp_path / "console.log"
+    other.write_bytes(b"")
+    log.write_bytes(b"one\ntwo\n")
+    follower = files.stream(log, follow=True, tail_lines=None)
+    assert await anext(follower) == b"one\ntwo\n"
+    for number in (1, 2):
+        os.truncate(other, number * 64 * MIB)
+        bounded_log.level([log, other])
+        bounded_log.trim(log)
+        assert await read(files, log, tail_lines=1) == (b"two\n" if number == 1 else b"three 1\n")
+        with log.open("ab") as vmm:
+            vmm.write(b"three %d\n" % number)
+        assert await anext(follower) == b"three %d\n" % number
+    await follower.aclose()  # type: ignore[attr-defined] # it is a generator
+    everything = b"one\ntwo\nthree 1\nthree 2\n"
+    assert await read(files, log) == everything
+    assert files.tail(log, 2**20) == everything.decode()
+    assert files.tail(log, 10) == everything[-10:].decode()
+    for lines in range(1, 5):
+        assert await read(files, log, tail_lines=lines) == b"".join(everything.splitlines(keepends=True)[-lines:])
+    assert log.stat().st_blocks * 512 <= MIB
 
 
 async def test_a_log_from_before_goes_on_behind_the_disk(tmp_path: Path) -> None:

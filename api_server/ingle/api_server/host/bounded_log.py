@@ -3,6 +3,9 @@
 The kernel ends them: RLIMIT_FSIZE lets no file of a process grow beyond an offset, and writing there fails.
 That would end a VMM's disks as well; so a log begins at an offset that no disk of it has, behind a hole, which takes
 no room. Who looks after the log moves the limit on, and makes a hole of what is old: offsets stay what they were.
+
+A process has one limit for all its files. So a log that lags behind another of the same process, and could grow up to
+where that one is, goes on there, behind one more hole.
 """
 
 import errno
@@ -17,6 +20,7 @@ KEPT_BYTES = 8 * 1024 * 1024
 """Of the end, whenever somebody looks."""
 ROOM_BYTES = 32 * 1024 * 1024
 """For what is written until somebody looks again."""
+_APART_BYTES = 4 * 1024 * 1024  # between the ends of a process's logs
 
 _LOST = b"\n[ingle: there was no room for what was written here]\n"
 _WHOLE = 64 * 1024  # a multiple of all block sizes: data that begins there begins with no zeros of a hole's
@@ -28,21 +32,33 @@ def begin(log: Path, offset: int) -> None:
     with open(log, "ab", opener=_private) as file:
         if file.tell() < offset:
             file.truncate(0)
-            file.truncate(-(-offset // _WHOLE) * _WHOLE)
+            file.truncate(_aligned(offset))
             file.write(former)
 
 
+def level(logs: Iterable[Path]) -> None:
+    """None of the logs of a process lags far behind another. Raises OSError."""
+    sizes = {log: log.stat().st_size for log in logs}
+    furthest = max(sizes.values())
+    for log, size in sizes.items():
+        if furthest - size > _APART_BYTES:
+            os.truncate(log, _aligned(furthest))
+
+
 def limit(logs: Iterable[Path]) -> int:
-    """Up to which offset the process that writes them may write. Raises OSError."""
-    return max(log.stat().st_size for log in logs) + ROOM_BYTES
+    """Up to which offset the process may write whose logs these are, once they are level. Raises OSError."""
+    return min(log.stat().st_size for log in logs) + ROOM_BYTES
 
 
 def trim(log: Path, kept: int = KEPT_BYTES) -> None:
     """Give back the blocks of all but about the last `kept` bytes. A log that is gone is fine."""
     with suppress(FileNotFoundError), log.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end > kept:
-            punch_hole(file.fileno(), (end - kept) // _WHOLE * _WHOLE)
+        rest = kept
+        for start, stop in reversed(_extents(file.fileno())):
+            if stop - start > rest:
+                punch_hole(file.fileno(), (stop - rest) // _WHOLE * _WHOLE)
+                return
+            rest -= stop - start
 
 
 def tell_loss(log: Path, limit: int) -> None:
@@ -63,7 +79,46 @@ def read_end(log: Path, size: int) -> bytes:
     return end[-size:]
 
 
-def data_behind(file: int, offset: int) -> int:
+def written_behind(file: int, offset: int) -> tuple[int, int]:
+    """From where to where there is what was written at that offset or later; the end, twice, when nothing was."""
+    end = os.lseek(file, 0, os.SEEK_END)
+    while (start := _data_behind(file, offset)) < end:
+        offset = min(os.lseek(file, start, os.SEEK_HOLE), end)
+        if (stop := _written(file, start, offset, end)) > start:
+            return start, stop
+    return end, end
+
+
+def pieces_backwards(file: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """All that was written, from the end to the beginning, with its offsets."""
+    end = os.lseek(file, 0, os.SEEK_END)
+    for start, hole in reversed(_extents(file)):
+        stop = _written(file, start, hole, end)
+        while stop > start:
+            begins = max(start, stop - size)
+            yield begins, os.pread(file, stop - begins, begins)
+            stop = begins
+
+
+def _extents(file: int) -> list[tuple[int, int]]:
+    """What is no hole, in blocks."""
+    extents = []
+    end, offset = os.lseek(file, 0, os.SEEK_END), 0
+    while (start := _data_behind(file, offset)) < end:
+        offset = os.lseek(file, start, os.SEEK_HOLE)
+        extents.append((start, min(offset, end)))
+    return extents
+
+
+def _written(file: int, start: int, stop: int, end: int) -> int:
+    """Where that ends which was written before `stop`, where a hole begins: it fills its last block with zeros."""
+    if stop == end:
+        return stop
+    block = min(os.fstat(file).st_blksize, _WHOLE, stop - start)
+    return stop - block + len(os.pread(file, block, stop - block).rstrip(b"\0"))
+
+
+def _data_behind(file: int, offset: int) -> int:
     """Where the first bytes are that begin there or later and are no hole; the end when there are none."""
     try:
         return os.lseek(file, offset, os.SEEK_DATA)
@@ -73,18 +128,8 @@ def data_behind(file: int, offset: int) -> int:
         return os.lseek(file, 0, os.SEEK_END)
 
 
-def pieces_backwards(file: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """All bytes that are no hole, from the end to the beginning, with their offsets."""
-    extents = []
-    end, offset = os.lseek(file, 0, os.SEEK_END), 0
-    while (start := data_behind(file, offset)) < end:
-        offset = os.lseek(file, start, os.SEEK_HOLE)
-        extents.append((start, min(offset, end)))
-    for start, stop in reversed(extents):
-        while stop > start:
-            begins = max(start, stop - size)
-            yield begins, os.pread(file, stop - begins, begins)
-            stop = begins  # noqa: PLW2901 - backwards
+def _aligned(offset: int) -> int:
+    return -(-offset // _WHOLE) * _WHOLE
 
 
 def _private(path: str, flags: int) -> int:

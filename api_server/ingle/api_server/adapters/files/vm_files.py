@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
-from ingle.api_server.host.bounded_log import data_behind, pieces_backwards, read_end
+from ingle.api_server.host.bounded_log import pieces_backwards, read_end, written_behind
 from ingle.api_server.host.files import free_bytes, remove_tree
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.model.errors import HostProblem, Reason
@@ -93,11 +93,14 @@ class LocalVmFiles:
 
 
 def _read_behind_holes(file: int) -> tuple[int, bytes]:
-    """How much was forgotten of what comes next, and the next bytes behind that."""
+    """How much was forgotten of what comes next, and the next bytes behind that. What is forgotten is the beginning of
+    all that was written; a hole in the middle is where nothing was."""
     position = os.lseek(file, 0, os.SEEK_CUR)
-    start = data_behind(file, position)
-    os.lseek(file, start, os.SEEK_SET)
-    return start - position, os.read(file, _CHUNK)
+    start, stop = written_behind(file, position)
+    data = os.pread(file, min(stop - start, _CHUNK), start)
+    forgotten = bool(data) and start > position and start == written_behind(file, 0)[0]
+    os.lseek(file, start + len(data) if data else position, os.SEEK_SET)  # it was moved to look for holes
+    return start - position if forgotten else 0, data
 
 
 def _seek_to_last_lines(file: int, lines: int) -> None:

@@ -85,7 +85,7 @@ class QemuEngine:
         self.check(plan.paths, plan.vm.ports if plan.link is None else ())
         plan.paths.vmm_log.unlink(missing_ok=True)
         logs = (plan.paths.console_log, plan.paths.vmm_log)
-        bounded = _begun(logs, _behind_disks(plan.vm))
+        bounded = begun(logs, _behind_disks(plan.vm))
         console.mark_start(plan.paths)
         ready, ready_qemu = socket.socketpair()
         with ready_qemu, socket.socket(socket.AF_UNIX) as control:
@@ -163,11 +163,12 @@ def _behind_disks(vm: Vm) -> int:
     return vm.disk_bytes + vm.disk_bytes // 8 + vm.memory_bytes + _SPARE_BYTES
 
 
-def _begun(logs: Sequence[Path], offset: int) -> bool:
+def begun(logs: Sequence[Path], offset: int) -> bool:
     """Whether the logs are where they can be limited."""
     try:
+        furthest = max([offset, *(file.stat().st_size for file in logs if file.exists())])
         for file in logs:
-            bounded_log.begin(file, offset)
+            bounded_log.begin(file, furthest)
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise

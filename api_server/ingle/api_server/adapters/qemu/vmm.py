@@ -127,6 +127,7 @@ class QemuVmm:
             for log in logs:
                 bounded_log.tell_loss(log, limit)
             with suppress(FileNotFoundError):
+                bounded_log.level(logs)
                 self._process.limit_files(max(limit, bounded_log.limit(logs)))
         for log in logs:
             bounded_log.trim(log)
