@@ -40,6 +40,9 @@ class Gone:
         self._at = at
         self.attached_when_asked: set[str] | None = None
 
+    def ending(self, _: object) -> None:
+        """Nobody knows."""
+
     async def kill_all(self, _: object) -> None:
         self.attached_when_asked = set(self._at.shelf.attached)
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from ingle.api_server.adapters.guest import Dialler
-from ingle.api_server.model.errors import GuestError, HostProblem, IngleError, Reason
+from ingle.api_server.model.errors import GuestError, HostProblem, Reason
 from ingle.api_server.model.guest import Configured, GuestConfiguration
 from ingle.api_server.model.operation import Operation, OperationKind, OperationState
 from ingle.api_server.model.vm import Acceleration, Running, Vm, VmState
@@ -122,6 +122,18 @@ async def test_a_vm_that_can_not_be_started_again_tells_why(tmp_path: Path) -> N
         assert vm.error == "its guest rebooted, and it could not be started again: port 80 is in use"
 
 
+async def test_a_server_that_stops_before_a_guest_has_rebooted_leaves_a_vm_that_tells_it(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        _, boots = rebooting(at, asyncio.CancelledError())
+        at.vmm.restarts = True
+        at.vmm.gone.set()
+        assert (await restarted(at)).state is OperationState.CANCELLED
+        assert boots == [VM.id]
+        vm = await at.store.vm(VM.id)
+        assert vm.state is VmState.ERROR
+        assert vm.error == "its guest rebooted, and it could not be started again: that was cancelled"
+
+
 async def test_whether_a_guest_rebooted_is_found_out_also_when_that_takes_two_tries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +177,7 @@ async def test_a_reboot_while_the_server_stops_leaves_a_word_and_no_traceback(
         assert "never retrieved" not in caplog.text
 
 
-def rebooting(at: World, failure: IngleError | None = None) -> tuple[StartVm, list[str]]:
+def rebooting(at: World, failure: BaseException | None = None) -> tuple[StartVm, list[str]]:
     """Starts VMs that reboot, as far as the engine's check, and remembers which."""
     boots: list[str] = []
 

@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 
 from ingle.api_server.adapters.library import DirectoryLibrary
+from ingle.api_server.adapters.qemu import console
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.operation import Operation, OperationKind, OperationState
 from ingle.api_server.model.vm import VmState
-from ingle.api_server.ports.engine import VmPaths
+from ingle.api_server.ports.engine import Ending, VmPaths
 from ingle.api_server.ports.store import JournalEntry
 from ingle.api_server.steps.delete import Delete
 from unit.server.vmms import NOW, VM, recovery, world
@@ -87,3 +88,83 @@ async def test_leftovers_that_can_not_be_removed_do_not_keep_the_server_down(
         await at.store.save_operation(running)
         await recovery(at, tmp_path, KillsNothing()).run()
         assert (await at.store.operation(running.id)).state is OperationState.FAILED
+
+
+class LosesVmms:
+    """An engine whose VMMs have ended, and said how or not."""
+
+    def __init__(self, ending: Ending | None) -> None:
+        self._ending = ending
+
+    async def adopt(self, *_: object) -> None:
+        """It is gone."""
+
+    def ending(self, paths: VmPaths) -> Ending | None:
+        return self._ending
+
+    async def kill_all(self, paths: VmPaths) -> None:
+        """There are none."""
+
+
+@pytest.mark.parametrize(
+    ("ending", "state", "error", "boots"),
+    [
+        (None, VmState.ERROR, "its VMM ended while no server was there to see it", 0),
+        (Ending("the guest's kernel panicked"), VmState.ERROR, "the guest's kernel panicked", 0),
+        (Ending(), VmState.STOPPED, "", 0),
+        (Ending(restarts=True), VmState.STOPPED, "", 1),
+    ],
+    ids=["unknown", "panic", "poweroff", "reboot"],
+)
+async def test_a_guest_that_ends_itself_while_no_server_runs_has_ended_as_it_said(
+    tmp_path: Path, ending: Ending | None, state: VmState, error: str, boots: int
+) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        begun: list[str] = []
+
+        async def boot_again(vm_id: str) -> None:
+            begun.append(vm_id)
+
+        await at.fleet.detach(VM.id)  # what the former server knew
+        at.fleet.boot_again = boot_again
+        await recovery(at, tmp_path, LosesVmms(ending)).run()
+        vm = await at.store.vm(VM.id)
+        assert (vm.state, vm.error) == (state, error)
+        assert begun == [VM.id] * boots
+
+
+async def test_a_calls_vm_whose_guest_reboots_while_no_server_runs_is_not_started_again(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        begun: list[str] = []
+
+        async def boot_again(vm_id: str) -> None:
+            begun.append(vm_id)
+
+        await at.fleet.detach(VM.id)
+        await at.store.owned_by_a_call(VM.id)
+        at.fleet.boot_again = boot_again
+        await recovery(at, tmp_path, LosesVmms(Ending(restarts=True))).run()
+        assert await at.state() is VmState.STOPPED
+        assert begun == []
+
+
+@pytest.mark.parametrize(
+    ("said", "ending"),
+    [
+        (b"login: ", None),
+        (b"[   9.1] reboot: Restarting system\n", Ending(restarts=True)),
+        (b"[   9.1] reboot: Restarting system with command 'power off'\n", Ending()),
+        (b"[   9.1] reboot: Power down\n", Ending()),
+        (b"[   9.1] reboot: Restarting system\n" + b"it goes on\n" * 1000, None),
+        (b"[   9.1] Kernel panic - not syncing: Oops\n", Ending("the guest's kernel panicked: Oops")),
+    ],
+)
+def test_how_a_guest_ended_is_in_the_last_words_of_this_boot(
+    tmp_path: Path, said: bytes, ending: Ending | None
+) -> None:
+    paths = VmPaths(tmp_path, tmp_path)
+    paths.console_log.write_bytes(b"[   8.0] reboot: Power down\n")
+    console.mark_start(paths)
+    with paths.console_log.open("ab") as guest:
+        guest.write(said)
+    assert console.ending(paths) == ending

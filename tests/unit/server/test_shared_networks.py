@@ -174,6 +174,9 @@ class NothingAlive:
     async def adopt(self, *_: object) -> None:
         return None
 
+    def ending(self, _: object) -> None:
+        """Nobody knows."""
+
     async def kill_all(self, _: object) -> None:
         return None
 

@@ -71,6 +71,16 @@ class Fleet:
         """The VM was stopped on purpose, and there is no space to write it down: its watcher tries until there is."""
         self._stopped.add(vm_id)
 
+    async def rebooted(self, vm_id: str) -> None:
+        """Its guest has rebooted while no server was there."""
+        if not await self._belongs_to_a_call(vm_id):
+            self._rebooting.add(vm_id)
+
+    async def boot_rebooted(self) -> None:
+        """Begin to start those."""
+        for vm_id in list(self._rebooting):
+            await self._boot_again(vm_id)
+
     def stays_stopped(self, vm_id: str) -> None:
         """Somebody wants it stopped, and finds that no VMM runs it: also when its guest has just rebooted."""
         self._rebooting.discard(vm_id)
@@ -210,11 +220,16 @@ class Fleet:
                         self._rebooting.add(vm_id)
                     break
             await asyncio.sleep(_RETRY_SECONDS)
-        if restarts and self.boot_again is not None:
-            try:
-                await self.boot_again(vm_id)
-            except IngleError as error:  # the server stops, say
-                log.warning("a guest that rebooted is not started again: %s", error.message, extra={"vm": vm_id})
+        if restarts:
+            await self._boot_again(vm_id)
+
+    async def _boot_again(self, vm_id: str) -> None:
+        if self.boot_again is None:
+            return
+        try:
+            await self.boot_again(vm_id)
+        except IngleError as error:  # the server stops, say
+            log.warning("a guest that rebooted is not started again: %s", error.message, extra={"vm": vm_id})
 
     async def _belongs_to_a_call(self, vm_id: str) -> bool:
         """Then it goes with the call, whose command has ended with the guest."""

@@ -19,7 +19,7 @@ from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.pipeline import Step
 from ingle.api_server.ports.disk import DiskBackend
-from ingle.api_server.ports.engine import Engine
+from ingle.api_server.ports.engine import Ending, Engine
 from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.network import HostNetwork
@@ -30,6 +30,7 @@ from ingle.api_server.steps.target import VmTarget
 
 log = logging.getLogger(__name__)
 
+_UNSEEN = "its VMM ended while no server was there to see it"
 _ENDED = "the server ended in the middle of it; the next one "
 _ONE_WAY = {
     OperationKind.STOP_VM: "left the VM running, or stopped it",
@@ -88,6 +89,7 @@ class Recovery:
             if operation.state is OperationState.RUNNING:
                 ended = operation.ended(OperationState.FAILED, datetime.now(UTC), _interrupted(operation))
                 await self._store.save_operation(replace(ended, stages=operation.stages))
+        await self._fleet.boot_rebooted()
 
     async def _undo_open_operations(self) -> None:
         begun: defaultdict[tuple[str, str], list[Step[Any]]] = defaultdict(list)
@@ -113,7 +115,10 @@ class Recovery:
                 log.info("adopted a running VM", extra={"vm": vm.id, "pid": vmm.pid})
                 self._fleet.attach(vm, vmm)
                 return
-            await self._clean_up(vm, VmState.ERROR, "its VMM ended while no server was there to see it")
+            ending = self._engine.ending(self._files.paths(vm.id)) or Ending(_UNSEEN)
+            await self._clean_up(vm, VmState.ERROR if ending.failure else VmState.STOPPED, ending.failure)
+            if ending.restarts:
+                await self._fleet.rebooted(vm.id)
         elif vm.state in {VmState.STARTING, VmState.STOPPING}:
             await self._clean_up(vm, VmState.STOPPED, "")
 

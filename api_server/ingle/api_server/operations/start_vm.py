@@ -1,5 +1,6 @@
 """Create and start: the pipeline this product exists for."""
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -183,9 +184,11 @@ class StartVm:
                 self._fleet.stays_stopped(vm_id)
                 try:
                     return await self._start(vm_id, progress)
-                except Exception as error:
-                    why = f"its guest rebooted, and it could not be started again: {pipeline.root_cause(error)}"
-                    await self._store.move_vm(vm_id, VmState.ERROR, error=why)
+                except (Exception, asyncio.CancelledError) as error:
+                    cause = pipeline.root_cause(error)
+                    told = "that was cancelled" if isinstance(cause, asyncio.CancelledError) else str(cause)
+                    why = f"its guest rebooted, and it could not be started again: {told}"
+                    await pipeline.uninterrupted(self._store.move_vm(vm_id, VmState.ERROR, error=why))
                     raise
 
         return await self._operations.begin(new_op_id(), OperationKind.RESTART_VM, work, vm_id)

@@ -69,6 +69,14 @@ class VmmUsage:
     resident_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a VM ended, as in `Vmm`."""
+
+    failure: str = ""
+    restarts: bool = False
+
+
 class Vmm(Protocol):
     """A live VMM process. It outlives this object and the server."""
 
@@ -154,6 +162,10 @@ class Engine(Protocol):
     async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
         """Take over a VMM that an earlier server started; None when exactly that process is gone. Raises
         ToolFailed(VMM_FAILED) when it lives and does not answer: nobody may then take the VM for dead."""
+
+    def ending(self, paths: VmPaths) -> Ending | None:
+        """How a VM ended whose VMM is gone, as far as its guest has told: guest code may lie, about itself. None when
+        it did not."""
 
     async def kill_all(self, paths: VmPaths) -> None:
         """Kill whatever VMM processes belong to these paths, recorded or not, and wait until they are gone."""

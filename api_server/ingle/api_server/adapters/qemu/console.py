@@ -3,11 +3,14 @@
 import os
 import re
 
-from ingle.api_server.ports.engine import VmPaths
+from ingle.api_server.ports.engine import Ending, VmPaths
 
 _TAIL_BYTES = 64 * 1024  # a panic is followed by a few KiB: registers and a call trace
 _LONGEST_REASON = 200
+_LAST_BYTES = 1024  # of a kernel that ends as it was told to: a line or two
 _POWERED_OFF = b"reboot: Restarting system with command 'power off'"  # by the agent; see machine/poweroff.go
+_POWER_DOWN = b"reboot: Power down"
+_RESTARTED = b"reboot: Restarting system"
 _PANIC = re.compile(rb"Kernel panic - not syncing: ([^\r\n]*)")
 
 
@@ -26,6 +29,16 @@ def panic(paths: VmPaths) -> str:
 def powered_off(paths: VmPaths) -> bool:
     """Whether the kernel of this boot restarted because that is what ends a VMM."""
     return _POWERED_OFF in _last_words(paths)
+
+
+def ending(paths: VmPaths) -> Ending | None:
+    """How the guest of this boot ended, if its kernel said so: for a VMM whose own last words nobody heard."""
+    if why := panic(paths):
+        return Ending(why)
+    last = _last_words(paths)[-_LAST_BYTES:]
+    if _POWERED_OFF in last or _POWER_DOWN in last:
+        return Ending()
+    return Ending(restarts=True) if _RESTARTED in last else None
 
 
 def _last_words(paths: VmPaths) -> bytes:

@@ -25,7 +25,7 @@ from ingle.api_server.model.guest import GuestNetwork, TcpAddress, VsockAddress
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Acceleration, Init, Kernel, Running, Vm
 from ingle.api_server.ports.disk import BootConfig, BootMedia
-from ingle.api_server.ports.engine import LaunchPlan, Vmm, VmPaths
+from ingle.api_server.ports.engine import Ending, LaunchPlan, Vmm, VmPaths
 from ingle.api_server.ports.network import Link
 from ingle.api_server.ports.sources import Library
 
@@ -142,6 +142,9 @@ class QemuEngine:
             if not gone:
                 raise
             return None
+
+    def ending(self, paths: VmPaths) -> Ending | None:
+        return console.ending(paths)
 
     async def kill_all(self, paths: VmPaths) -> None:
         name = command.process_name(paths.state.name)
