@@ -74,9 +74,9 @@ def run_command(client: Client, start: ExecStart, stages: Stages) -> int:
         tell(f"ingle: killed after {start.timeout.ToTimedelta().total_seconds():g} s (--timeout)")
         return EXIT_TIMED_OUT
     if exited.output_cut:
+        hint = "" if start.wait_output else " (--wait-output waits for it)"
         tell(
-            "ingle: the command left a process behind that still has its output open: what that says now is lost"
-            " (--wait-output waits for it)"
+            "ingle: the command left a process behind that still has its output open: what that says now is lost" + hint
         )
     return exited.exit_code
 

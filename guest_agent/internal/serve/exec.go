@@ -177,9 +177,26 @@ func (e *execution) take(kind frame.Type, payload []byte) error {
 		if signal.Signal < 1 || signal.Signal > 64 {
 			return badRequest("signal %d: 1 to 64 is allowed", signal.Signal)
 		}
-		return e.command.Signal(syscall.Signal(signal.Signal))
+		return e.signal(syscall.Signal(signal.Signal))
 	}
 	return badRequest("frame of type %d during an exec", kind)
+}
+
+// signal sends a signal to the command's group. Whoever would end a command that has ended already, and is waited for only
+// since others hold its output, wants to wait no longer.
+func (e *execution) signal(number syscall.Signal) error {
+	if err := e.command.Signal(number); err != nil {
+		return err
+	}
+	switch number {
+	case syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGKILL:
+		select {
+		case <-e.command.Done():
+			e.endOutputIn(0)
+		default:
+		}
+	}
+	return nil
 }
 
 func (e *execution) grant(bytes int) {

@@ -182,6 +182,23 @@ async def test_who_leaves_while_late_output_is_waited_for_leaves_nothing_behind(
     os.kill(int(output.data), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_signal_that_comes_when_the_command_has_ended_ends_the_waiting_for_late_output(
+    channel: GuestChannel, gone: Gone, number: int
+) -> None:
+    spec = ExecSpec(("sh", "-c", "sleep 1000 & echo $!; exit 3"), wait_output=True)
+    async with channel.exec(spec) as session, asyncio.timeout(20):
+        events = session.events()
+        started, output = await anext(events), await anext(events)
+        assert isinstance(started, Started)
+        assert isinstance(output, Stdout)
+        await gone(started.pid)
+        await session.send_signal(signal.SIGUSR1)
+        await session.send_signal(number)
+        assert await anext(events) == Exited(3, output_cut=True)
+    os.kill(int(output.data), signal.SIGKILL)
+
+
 @pytest.mark.parametrize("moment", ["before it starts", "while it runs"])
 async def test_a_guest_that_is_frozen_does_not_hold_up_a_timeout(start_agent: StartAgent, moment: str) -> None:
     agent = start_agent()
