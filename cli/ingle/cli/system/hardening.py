@@ -23,6 +23,7 @@ _NO_RIGHTS = frozenset(
         "SystemCallErrorNumber",
         "TasksMax",
         "Type",
+        "WatchdogSec",
         *(f"{kind}Directory{what}" for kind in ("Runtime", "State", "Cache") for what in ("", "Mode")),
     }
 )
