@@ -238,6 +238,8 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
         start = (await anext(requests)).start
         vm = await self.world.find(start.vm, context)
         self.world.execs.append(start)
+        if self.world.hold_execs:
+            await asyncio.Event().wait()
         try:
             process = await asyncio.create_subprocess_exec(
                 *start.argv,

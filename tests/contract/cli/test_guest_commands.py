@@ -318,6 +318,26 @@ async def test_what_a_detached_command_says_goes_where_logs_show_it(ingle: Ingle
     assert "ingle vm delete -f none" in missing.err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_run_that_a_signal_ends_before_its_command_begins_says_that_the_vm_is_there(
+    ingle: Ingle, world: World, number: signal.Signals
+) -> None:
+    world.hold_execs = True
+    process = await ingle.start("vm", "run", "-d", "--name", "job", "--", "true")
+    await eventually(lambda: bool(world.execs))
+    process.send_signal(number)
+    _, said = await process.communicate()
+    assert process.returncode == 128 + number
+    assert "ingle vm delete -f job" in said.decode()
+
+
+async def test_a_run_that_fails_says_that_the_vm_is_there(ingle: Ingle, world: World) -> None:
+    ended = await ingle("vm", "run", "--name", "job", "--", "no-such-command")
+    assert ended.code == 127
+    assert "ingle vm delete -f job" in ended.err
+    assert "ingle vm delete" not in (await ingle("vm", "run", "--rm", "--", "no-such-command")).err
+
+
 async def test_verbose_run_tells_stages_on_stderr_and_only_there(ingle: Ingle) -> None:
     ended = await ingle("vm", "run", "--rm", "-v", "--", "echo", "hello")
     assert ended.out == b"hello\n"

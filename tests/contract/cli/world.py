@@ -33,6 +33,8 @@ class World:
     versions: set[str] = field(default_factory=set)
     # Stops answer only when so many are under way: those of one command line must come side by side.
     stops_together: int = 1
+    # A command does not begin.
+    hold_execs: bool = False
     # A create stays in its second stage until it is cancelled.
     hold_creates: bool = False
     held_fraction: float | None = None

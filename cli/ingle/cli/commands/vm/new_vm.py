@@ -1,5 +1,8 @@
 """A VM that was made for a command: what is told of one that stays, and the end of one that does not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 from ingle.cli.client import Client, connect
 from ingle.cli.commands.vm.create import delete_vm, get_vm
 from ingle.cli.errors import CliError, Failure
@@ -27,6 +30,18 @@ def tell_created(client: Client, vm_id: str, *, json: bool) -> None:
     say(vm.name)
     if person_watches():
         tell_kept(vm.name)
+
+
+@contextmanager
+def told_if_kept(client: Client, vm_id: str, *, rm: bool) -> Iterator[None]:
+    """Whatever ends the context but its own end, a failure or a signal: who had the VM made hears that it is there."""
+    try:
+        yield
+    except (CliError, KeyboardInterrupt, SystemExit):
+        if not rm:
+            with suppress(CliError):
+                tell_kept(get_vm(client, vm_id).name)
+        raise
 
 
 def tell_kept(name: str) -> None:

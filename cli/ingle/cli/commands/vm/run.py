@@ -29,7 +29,7 @@ from ingle.cli.commands.vm.create import (
     image_names,
     vm_spec,
 )
-from ingle.cli.commands.vm.new_vm import delete_by_another_server, tell_created, tell_kept
+from ingle.cli.commands.vm.new_vm import delete_by_another_server, tell_created, tell_kept, told_if_kept
 from ingle.cli.emulation import tell_once
 from ingle.cli.errors import SERVER_UNREACHABLE, CliError, failed, refused_by_the_system
 from ingle.cli.exec_session import run_command, stdin_wanted
@@ -170,20 +170,20 @@ def run(
         try:
             vm_id = create_vm(client, spec, stages, ephemeral=rm)
         except Interrupted as interrupted:
-            if rm and interrupted.operation.error.message == "":
-                delete_vm(client, interrupted.operation.target_id)
+            if interrupted.operation.error.message == "":  # it came too late
+                with told_if_kept(client, interrupted.operation.target_id, rm=rm):
+                    if rm:
+                        delete_vm(client, interrupted.operation.target_id)
+                    raise KeyboardInterrupt from interrupted
             raise KeyboardInterrupt from interrupted
         stages.end_live()
-        tell_once(client, vm_id)
         start = exec_start(vm_id, argv, {}, workdir, user, timeout, umask, limits)
-        if detach:
-            if argv:
+        with told_if_kept(client, vm_id, rm=rm):
+            tell_once(client, vm_id)
+            if detach and argv:
                 start.detach = start.output_to_console = True
-                try:
-                    _begin_detached(client, start)
-                except CliError:
-                    tell_kept(get_vm(client, vm_id).name)
-                    raise
+                _begin_detached(client, start)
+        if detach:
             tell_created(client, vm_id, json=json)
             return
         start.delete_vm, start.wait_output = rm, wait_output
@@ -193,7 +193,8 @@ def run(
             raise typer.Exit(in_new_vm(client, start))
         start.stdin = stdin_wanted(stdin)
         try:
-            exit_code = run_command(client, start, stages)
+            with told_if_kept(client, vm_id, rm=rm):
+                exit_code = run_command(client, start, stages)
         except CliError as error:
             if rm and error.failures[0].reason == SERVER_UNREACHABLE:
                 raise CliError(*error.failures, *delete_by_another_server(vm_id)) from error
