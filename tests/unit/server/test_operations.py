@@ -77,3 +77,17 @@ async def test_of_operations_that_have_ended_there_are_no_more_than_so_many_howe
     assert len(kept) <= 4
     await endless.cancel()
     assert "op-endless" in [operation.id for operation in await store.operations(100)]
+
+
+async def test_a_call_that_is_ended_in_the_instant_its_operation_succeeds_is_not_told_that_it_was_undone(
+    store: SqliteStore,
+) -> None:
+    operations = Operations(store)
+    running = await operations.begin(OP_ID, OperationKind.CREATE_VM, at_once)
+    call = asyncio.create_task(running.result())
+    await asyncio.sleep(0)  # until it waits
+    (work,) = (task for task in asyncio.all_tasks() if task.get_name() == OP_ID)
+    work.add_done_callback(lambda _: call.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await store.operation(OP_ID)).state is OperationState.SUCCEEDED

@@ -78,10 +78,10 @@ class Running(Generic[R]):
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
-            if self._task.done():  # the operation was cancelled, not this call
+            if self._task.cancelled():  # the operation, not this call
                 failure = self.progress.if_cancelled
                 raise Conflict(failure.reason, failure.message, failure.remedy) from None
-            await uninterrupted(self.cancel())
+            await uninterrupted(self.cancel())  # nothing where it has just ended
             raise
 
     async def cancel(self) -> None:
