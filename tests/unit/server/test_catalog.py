@@ -61,6 +61,29 @@ class SlowLibrary(DirectoryLibrary):
         return item_id
 
 
+async def test_a_cancellation_in_the_middle_of_a_publication_is_told_with_what_stays(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "ingle.db") as store:
+        library = SlowLibrary(tmp_path / "images", Tools(tmp_path))
+        images = Images(store, library, cast("Any", SameEveryTime()))
+        operations = Operations(store)
+
+        async def register(progress: Progress) -> Image:
+            return await images.register("a", "a test", upload("ignored"), progress)
+
+        running = await operations.begin("op-1", OperationKind.REGISTER_IMAGE, register)
+        await library.published.wait()
+        cancelling = asyncio.create_task(running.cancel())
+        await asyncio.sleep(0)
+        library.go_on.set()
+        await cancelling
+        image = await store.image("a")
+        assert running.operation.failure is not None
+        assert running.operation.failure.message == (
+            "cancelled; image 'a' had been got by then and stays, all else was undone"
+        )
+        assert running.operation.failure.remedy == f"ingle image delete {image.id}"
+
+
 async def test_an_image_deleted_while_the_same_is_registered_anew_goes_as_a_whole(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
         library = SlowLibrary(tmp_path / "images", Tools(tmp_path))

@@ -7,6 +7,7 @@ of the same thing from doing the work twice; one lock a library keeps a deletion
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import partial
@@ -15,6 +16,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from ingle.api_server.model.errors import Conflict, InvalidArgument, NotFound, Reason
+from ingle.api_server.model.operation import Failure
 from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image, Kernel
 from ingle.api_server.operations.runner import Progress
@@ -118,7 +120,21 @@ class _Catalog(ABC, Generic[Item, Facts]):
             facts = await make(workspace, progress.report)
             size = sum(file.stat().st_size for file in workspace.rglob("*") if file.is_file())
             progress.stage(f"publish-{self.noun}", f"checking and publishing the {self.noun}")
-            return await completed(self._publish(workspace, name, facts, size, source))
+            try:
+                return await completed(self._publish(workspace, name, facts, size, source))
+            except asyncio.CancelledError:
+                await uninterrupted(self._tell_what_stays(name, progress))
+                raise
+
+    async def _tell_what_stays(self, name: str, progress: Progress) -> None:
+        """Half a publication would be no good: a cancellation that comes in its middle comes too late for it."""
+        with suppress(NotFound):
+            item = await self._find(name)
+            progress.if_cancelled = Failure(
+                Reason.OPERATION_CANCELLED,
+                f"cancelled; {self.noun} {name!r} had been got by then and stays, all else was undone",
+                f"ingle {self.noun} delete {item.id}",
+            )
 
     async def _publish(self, workspace: Path, name: str, facts: Facts, size: int, source: str) -> Item:
         async with self._library_lock:
