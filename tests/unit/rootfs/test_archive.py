@@ -15,6 +15,9 @@ import pytest
 import zstandard
 
 from ingle.api_server.adapters.rootfs import RootFileSystems, contents
+from ingle.api_server.adapters.rootfs.contents import Contents
+from ingle.api_server.adapters.rootfs.ext4 import make_command
+from ingle.api_server.host.files import allocated_bytes
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import BadFile, Reason
 from ingle.api_server.ports.sources import ImageSource
@@ -253,3 +256,12 @@ async def test_what_is_no_root_file_system_is_refused_with_what_is_allowed(
 async def test_an_empty_file_is_refused(source: ImageSource, into: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert "is empty" in await refused(source, into, tmp_path / "empty")
+
+
+async def test_more_than_a_file_system_usually_grows_to_fits_as_well(tools: Tools, tmp_path: Path) -> None:
+    """Without a byte of it: what is sparse in the archive is here, too."""
+    (tmp_path / "tree").mkdir()
+    image = tmp_path / "rootfs.ext4"
+    await tools.run(make_command(Contents(inodes=2, blocks=(100 << 30) // 4096), tmp_path / "tree", image))
+    assert image.stat().st_size > 100 << 30
+    assert allocated_bytes(image) < 1 << 30

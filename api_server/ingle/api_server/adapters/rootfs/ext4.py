@@ -28,8 +28,9 @@ _BYTES_PER_INODE = 16384
 _SLACK = 32 * _MIB
 _JOURNAL = 16 * _MIB
 
-# Room in the group descriptors to grow online so far. Growing writes zeros to that room in every group that has a copy,
-# so much of it makes the first boot of every VM slower. Beyond it, Linux goes on with the meta_bg layout by itself.
+# Room in the group descriptors to grow online so far, or to twice what there is. Growing writes zeros to that room in
+# every group that has a copy, so much of it makes the first boot of every VM slower. Beyond it, Linux goes on with the
+# meta_bg layout by itself.
 _GROWS_TO = (64 << 30) // BLOCK
 
 # debugfs reads BUFSIZ (stdio.h) bytes at a time: what is behind them it takes for another command, and what begins with
@@ -93,7 +94,7 @@ def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path
     size = _data_bytes(contents) * 21 // 20 + inodes * _INODE + _JOURNAL + _SLACK
     options = {
         "hash_seed": _UUID,
-        "resize": _GROWS_TO,
+        "resize": max(_GROWS_TO, 2 * size // BLOCK),
         # A new file is all zeros already: nothing is left to the guest's first boot to initialize.
         "assume_storage_prezeroed": 1,
         "lazy_itable_init": 0,
