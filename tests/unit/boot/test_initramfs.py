@@ -45,8 +45,11 @@ class KernelShelf:
     async def workspace(self, op_id: str) -> AsyncIterator[Path]:
         yield self._root / op_id
 
-    async def publish(self, workspace: Path) -> str:
+    async def seal(self, workspace: Path) -> str:
         return workspace.name
+
+    async def publish(self, workspace: Path, item_id: str) -> None:
+        """It is where it belongs."""
 
     async def remove(self, item_id: str) -> None:
         self.path(item_id).rmdir()

@@ -35,16 +35,23 @@ def fill(workspace: Path, content: str = "content") -> None:
     (workspace / "modules" / "00-a.ko").write_text("a")
 
 
+async def sealed(library: DirectoryLibrary, workspace: Path) -> str:
+    """Published, too."""
+    item = await library.seal(workspace)
+    await library.publish(workspace, item)
+    return item
+
+
 async def publish(library: DirectoryLibrary, content: str = "content", op_id: str = "op-1") -> str:
     async with library.workspace(op_id) as workspace:
         fill(workspace, content)
-        return await library.publish(workspace)
+        return await sealed(library, workspace)
 
 
 async def test_a_lone_file_is_its_own_hash(library: DirectoryLibrary) -> None:
     async with library.workspace("op-1") as workspace:
         (workspace / "rootfs.ext4").write_bytes(b"image")
-        item = await library.publish(workspace)
+        item = await sealed(library, workspace)
     assert item == hashlib.sha256(b"image").hexdigest()
     assert (library.path(item) / "rootfs.ext4").read_bytes() == b"image"
 
@@ -54,7 +61,7 @@ async def test_names_and_contents_make_the_id(library: DirectoryLibrary) -> None
     async with library.workspace("op-2") as workspace:
         fill(workspace)
         (workspace / "modules" / "00-a.ko").rename(workspace / "modules" / "01-a.ko")
-        ids.add(await library.publish(workspace))
+        ids.add(await sealed(library, workspace))
     assert len(ids) == 3
     assert all(len(item) == 64 for item in ids)
 
@@ -109,6 +116,20 @@ async def test_a_removed_item_is_gone_and_removing_it_again_is_fine(library: Dir
     assert everything(root) == []
 
 
+async def test_to_hash_what_is_large_ends_when_it_is_cancelled(library: DirectoryLibrary, root: Path) -> None:
+    """A hole takes no room and no time to be sent, but hours to be hashed."""
+    async with library.workspace("op-1") as workspace:
+        (workspace / "rootfs.ext4").touch()
+        os.truncate(workspace / "rootfs.ext4", 15 << 40)
+        task = asyncio.create_task(library.seal(workspace))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        async with asyncio.timeout(60):
+            await asyncio.wait([task])
+        assert task.cancelled()
+    assert everything(root) == []
+
+
 async def test_sweeping_keeps_what_is_known_and_nothing_else(library: DirectoryLibrary, root: Path) -> None:
     known, unknown = await publish(library), await publish(library, "nobody recorded it")
     for half in (root / ".work" / "op-dead", root / ".trash" / f"{unknown}-dead"):
@@ -160,7 +181,8 @@ async def main():
         (workspace / "vmlinux").write_text("content")
         (workspace / "modules").mkdir()
         (workspace / "modules" / "00-a.ko").write_text("a")
-        item = await library.publish(workspace)
+        item = await library.seal(workspace)
+        await library.publish(workspace, item)
     await library.remove(item)
 
 sys.addaudithook(count)

@@ -54,11 +54,10 @@ class SlowLibrary(DirectoryLibrary):
         self.published = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def publish(self, workspace: Path) -> str:
-        item_id = await super().publish(workspace)
+    async def publish(self, workspace: Path, item_id: str) -> None:
+        await super().publish(workspace, item_id)
         self.published.set()
         await self.go_on.wait()
-        return item_id
 
 
 async def test_a_cancellation_in_the_middle_of_a_publication_is_told_with_what_stays(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ async def test_what_lost_vms_rest_on_stays_however_often_a_server_starts_with_an
     async with world(tmp_path, VmState.STOPPED) as at:
         async with library.workspace("op-000000000001") as workspace:
             (workspace / "rootfs.ext4").touch()
-            image = await library.publish(workspace)
+            image = await library.seal(workspace)
+            await library.publish(workspace, image)
         lost.mkdir()
         await at.operations.begin("op-000000000002", OperationKind.START_VM, _nothing)
         await recovery(at, tmp_path, KillsNothing()).run()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ingle.api_server.host.threads import Stop
 from ingle.api_server.model.errors import HostProblem, Reason
 
 # _IOW(0x94, 9, int), from linux/fs.h; ioctl_ficlone(2).
@@ -24,6 +25,7 @@ _FICLONE = 0x40049409
 _KEEP_SIZE = 0x01
 _PUNCH_HOLE = 0x02
 
+_PIECE = 1 << 20
 _BLOCK = 512  # the unit of st_blocks, whatever the file system; see inode(7)
 
 
@@ -70,10 +72,15 @@ def sync_tree(root: Path) -> None:
         sync_directory(Path(directory))
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, stop: Stop | None = None) -> str:
+    """The SHA-256 of a file's content, in hex. It takes as long as the file is, holes too, or until `stop`."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(_PIECE):
+            digest.update(data)
+            if stop is not None:
+                stop.check()
+    return digest.hexdigest()
 
 
 def copy_sparse(source: Path, target: Path, mode: int = 0o600) -> None:

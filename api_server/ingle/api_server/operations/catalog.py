@@ -120,8 +120,9 @@ class _Catalog(ABC, Generic[Item, Facts]):
             facts = await make(workspace, progress.report)
             size = sum(file.stat().st_size for file in workspace.rglob("*") if file.is_file())
             progress.stage(f"publish-{self.noun}", f"checking and publishing the {self.noun}")
+            item_id = await self._library.seal(workspace)
             try:
-                return await completed(self._publish(workspace, name, facts, size, source))
+                return await completed(self._publish(workspace, item_id, name, facts, size, source))
             except asyncio.CancelledError:
                 await uninterrupted(self._tell_what_stays(name, progress))
                 raise
@@ -136,9 +137,10 @@ class _Catalog(ABC, Generic[Item, Facts]):
                 f"ingle {self.noun} delete {item.id}",
             )
 
-    async def _publish(self, workspace: Path, name: str, facts: Facts, size: int, source: str) -> Item:
+    async def _publish(self, workspace: Path, item_id: str, name: str, facts: Facts, size: int, source: str) -> Item:
         async with self._library_lock:
-            return await self._record(await self._library.publish(workspace), name, facts, size, source)
+            await self._library.publish(workspace, item_id)
+            return await self._record(item_id, name, facts, size, source)
 
     async def _delete(self, item: Item) -> None:
         async with self._library_lock:

@@ -81,9 +81,13 @@ class Library(Protocol):
     def workspace(self, op_id: str) -> AbstractAsyncContextManager[Path]:
         """An empty directory on the library's file system; gone when the context is left, if it was not published."""
 
-    async def publish(self, workspace: Path) -> str:
-        """Hash what is in the workspace (SHA-256, relative names and contents), sync it, and rename it to its id in
-        one step. Answers the id; when that is there already, the workspace is dropped. A lone file is its own hash."""
+    async def seal(self, workspace: Path) -> str:
+        """Hash what is in the workspace (SHA-256, relative names and contents), and sync it: nothing in there changes
+        any more. Answers the id; a lone file is its own hash. It takes as long as the content is, and can be
+        cancelled."""
+
+    async def publish(self, workspace: Path, item_id: str) -> None:
+        """Rename a sealed workspace to its id in one step; when that is there already, it is dropped."""
 
     async def remove(self, item_id: str) -> None:
         """Delete an item: renamed aside first, so that nobody sees half of one. Absent is fine."""

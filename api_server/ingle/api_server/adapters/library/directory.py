@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ingle.api_server.host import files
 from ingle.api_server.host.rootlike import remove_tree
-from ingle.api_server.host.threads import in_thread
+from ingle.api_server.host.threads import Stop, in_stoppable_thread, in_thread
 from ingle.api_server.host.tool import Tools
 
 
@@ -43,11 +43,12 @@ class DirectoryLibrary:
         finally:
             await remove_tree(self._tools, path)
 
-    async def publish(self, workspace: Path) -> str:
-        item_id = await in_thread(_seal, workspace)
+    async def seal(self, workspace: Path) -> str:
+        return await in_stoppable_thread(_seal, workspace)
+
+    async def publish(self, workspace: Path, item_id: str) -> None:
         with files.disk_full_reported(self._root):
             await in_thread(self._move_in, workspace, item_id)
-        return item_id
 
     async def remove(self, item_id: str) -> None:
         trash = self._trash / f"{item_id}-{secrets.token_hex(4)}"
@@ -82,10 +83,10 @@ def _children(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() else []
 
 
-def _seal(workspace: Path) -> str:
+def _seal(stop: Stop, workspace: Path) -> str:
     """Make the files read-only (VMs share them), and everything durable; answers the id."""
     paths = sorted(path for path in workspace.rglob("*") if path.is_file())
-    digests = [(path.relative_to(workspace).as_posix(), files.sha256(path)) for path in paths]
+    digests = [(path.relative_to(workspace).as_posix(), files.sha256(path, stop)) for path in paths]
     for path in paths:
         path.chmod(0o444)
     with files.disk_full_reported(workspace):
