@@ -72,3 +72,16 @@ def test_a_runtime_directory_that_is_unmounted_and_mounted_anew_is_used_again() 
                 server.system.Ping(system_pb2.PingRequest(), wait_for_ready=True)
         finally:
             subprocess.run(["umount", "--lazy", run], check=True)
+
+
+@pytest.mark.parametrize("what", [".", "lock"])
+def test_a_server_whose_state_was_taken_away_makes_room_for_one_that_has_some(what: str) -> None:
+    with server_directory() as root, running_server(root) as server:
+        assert server.process is not None
+        taken = server.state / what
+        taken.resolve().rename(root / "taken")
+        assert server.process.wait(60) == 0
+        assert ingle(server, "vm", "list", "--json") == "[]\n"
+        pid = (server.state / "lock").read_text().splitlines()[0]
+        assert pid != str(server.process.pid)
+        assert f"pid {pid}" in ingle(server, "server", "stop")

@@ -56,6 +56,16 @@ class Lock:
         except OSError:
             return True
 
+    @property
+    def replaced(self) -> bool:
+        """Whether the file is known to be gone, or another. One that can't be looked at may be there still."""
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Let it go. The file stays: removing it would let two holders in."""
         os.close(self._file)

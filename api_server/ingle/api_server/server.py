@@ -23,6 +23,7 @@ from ingle.api_server.version import VERSION
 log = logging.getLogger(__name__)
 
 _YOUNG_OBJECTS = 10_000  # instead of 700: most calls are over by then
+_LOOK_SECONDS = 1.0
 _GRACE_SECONDS = 5.0
 _GOODBYE_SECONDS = 1.0  # for the last words of calls; who then still holds a connection has it closed
 _LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
@@ -54,6 +55,8 @@ async def serve(config: Config) -> None:
             public.open(upstream)
             watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
             exits.callback(watchdog.cancel)
+            staying = asyncio.create_task(_stay(state_lock, paths, stopping), name="state")
+            exits.callback(staying.cancel)
             _spare_the_garbage_collector()
             tell_manager("READY=1")
             log.info("serving", extra={"version": VERSION, "socket": str(paths.socket), "pid": os.getpid()})
@@ -72,6 +75,17 @@ async def serve(config: Config) -> None:
     finally:
         public.release()
         state_lock.release()
+
+
+async def _stay(lock: Lock, paths: Paths, stopping: asyncio.Event) -> None:
+    """Until the state is taken away: without it nothing can be done, nor be asked of us, and another server may have
+    what is in its place."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        if lock.replaced:
+            log.error("%s was taken away, and this server ends; VMs that run live on", paths.state)
+            stopping.set()
+            return
 
 
 async def _end(calls: Calls) -> None:
