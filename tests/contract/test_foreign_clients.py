@@ -186,6 +186,31 @@ def test_reflection_describes_itself_and_us(server: Server, version: str) -> Non
     assert [file.package for file in files] == ["ingle.v1", f"grpc.reflection.{version}"]
 
 
+@pytest.mark.parametrize(
+    ("symbol", "known"),
+    [
+        ("ingle.v1.GuestService.Exec", True),
+        ("ingle.v1.GuestService.NoSuch", False),
+        ("ingle.v1.FileType.FILE_TYPE_FIFO", True),
+        ("ingle.v1.FileType.NO_SUCH", False),
+        ("ingle.v1.GuestService.Exec.", False),
+        ("", False),
+        (".", False),
+        ("nothing", False),
+    ],
+)
+def test_reflection_finds_what_is_inside_of_services_and_enums(server: Server, symbol: str, known: bool) -> None:
+    ask = server.channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    (answer,) = ask(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)]))
+    files = [FileDescriptorProto.FromString(file) for file in answer.file_descriptor_response.file_descriptor_proto]
+    assert ("ingle/v1/guest.proto" in {file.name for file in files}) == known
+    assert (answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]) != known
+
+
 def test_health_lists_what_it_can_be_asked_about(server: Server) -> None:
     ask: Any = server.channel.unary_unary(
         "/grpc.health.v1.Health/List",

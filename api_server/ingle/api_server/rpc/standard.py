@@ -1,15 +1,17 @@
 """What tools that know nothing of ours ask every gRPC server: grpc.health.v1, and reflection in both versions."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pool, json_format
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 
@@ -64,13 +66,37 @@ def add_health(services: Sequence[str], server: grpc.aio.Server) -> Health:
     return healthy
 
 
+class _Symbols:
+    """The default pool as reflection asks it. A method is a symbol, too, which the pool itself does not find, and tools
+    write an enum's value below the enum's name."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:
+        """Raises KeyError."""
+        with contextlib.suppress(KeyError):
+            return self._pool.FindFileContainingSymbol(symbol)
+        parent, _, name = symbol.rpartition(".")
+        with contextlib.suppress(KeyError):
+            if name in self._pool.FindServiceByName(parent).methods_by_name:
+                return self._pool.FindFileContainingSymbol(parent)
+        if name in self._pool.FindEnumTypeByName(parent).values_by_name:
+            return self._pool.FindFileContainingSymbol(parent)
+        raise KeyError(symbol)
+
+
 def add_reflection(services: Sequence[str], server: grpc.aio.Server) -> None:
     """Register it by its name of today and by that of old: the messages are the same."""
     descriptor_pool.Default().Add(_stable_reflection())
     names = (*services, *SERVICES)
-    reflection.enable_server_reflection(names, server)
+    servicer = reflection.aio.ReflectionServicer(names, _Symbols())
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     method = grpc.stream_stream_rpc_method_handler(
-        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
+        servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
