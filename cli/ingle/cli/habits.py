@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 _COPIES = "a VM shares no directory with this machine: `ingle vm cp` copies into it and out of it"
 _ROOT = "root in a VM may do everything there"
+_JSON = "it is --json, for jq and its like"
 _OPTIONS = {
     "-v": _COPIES,
     "--volume": _COPIES,
@@ -23,6 +24,8 @@ _OPTIONS = {
     "--privileged": _ROOT,
     "--cap-add": _ROOT,
     "--interactive": "it is --stdin",
+    "--format": _JSON,
+    "--filter": _JSON,
 }
 
 # None takes anything away, or brings it to a halt: a slip of the finger must not lead there.
@@ -30,19 +33,17 @@ _NEVER_SUGGESTED = {"cancel", "delete", "kill", "prune", "restart", "rm", "stop"
 
 _WORDS = {
     "attach": "vm shell",
-    "build": "image register",
     "connect": "vm shell",
     "console": "vm logs",
     "destroy": "vm delete",
     "describe": "vm show",
     "df": "vm stats",
     "images": "image list",
-    "import": "image register",
+    "events": "operation list",
     "info": "vm show",
     "inspect": "vm show",
     "kernels": "kernel list",
     "launch": "vm run",
-    "load": "image register",
     "log": "vm logs",
     "login": "vm shell",
     "port": "vm ports",
@@ -50,26 +51,31 @@ _WORDS = {
     "pull": "image pull",
     "reboot": "vm restart",
     "remove": "vm delete",
-    "rmi": "image delete",
     "spawn": "vm create",
     "ssh": "vm shell",
     "status": "vm show",
     "top": "vm stats --watch",
     "vms": "vm list",
 }
+# What shows a thing, typed without one: how all is.
+_OF_ALL = {"info": "doctor", "status": "vm list"}
+# Of a file or directory, which those tools take as an argument, and whose name here only its owner knows.
+_REGISTERS = {"add", "build", "create", "import", "load", "register"}
+_OF_VMS = {"container", "containers", "instance", "machine"}
 _OF_LIBRARIES = {
-    "add": "register",
-    "build": "register",
-    "create": "register",
     "get": "show",
-    "import": "register",
     "info": "show",
     "inspect": "show",
-    "load": "register",
     "remove": "delete",
 }
 _NOTHING_PAUSES = "a VM runs or is stopped, none is paused"
-_SENTENCES = {"pause": _NOTHING_PAUSES, "unpause": _NOTHING_PAUSES, "suspend": _NOTHING_PAUSES}
+_SENTENCES = {
+    "pause": _NOTHING_PAUSES,
+    "unpause": _NOTHING_PAUSES,
+    "suspend": _NOTHING_PAUSES,
+    "network": "a network comes to be with the first VM in it (--network), and goes with the last",
+    "volume": _COPIES,
+}
 
 _SHARE = re.compile(r"[^:]*:/(?!/).*")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9_][\w.-]*", re.ASCII)
@@ -99,16 +105,42 @@ def command_meant(group: str, words: Sequence[str], here: Collection[str], of_vm
 
 
 def _replacement(group: str, word: str, rest: Sequence[str], of_vms: Collection[str]) -> str:
-    if word == "rename" and group in {"", "vm"}:
-        return shlex.join(["vm", "set", rest[0], "--name", rest[1]]) if len(rest) == 2 else "vm set --help"
-    if group == "" and word in of_vms:
-        return shlex.join(["vm", word, *rest])
-    if group in {"", "vm"} and word in _WORDS:
-        return " ".join([_WORDS[word], *map(shlex.quote, rest)])
-    if group in {"image", "kernel"} and word in _OF_LIBRARIES:
-        verb = _OF_LIBRARIES[word]
-        return shlex.join([group, "import" if group == "kernel" and verb == "register" else verb, *rest])
-    return ""
+    """Can be typed as it is: what another tool takes with it and ours does not is left out."""
+    words: Sequence[str] = []
+    if word == "help":
+        words = [*group.split(), *rest[:1], "--help"]
+    elif group == "" and word in of_vms:
+        words = ["vm", word, *rest]
+    elif word in _REGISTERS and group in {"", "vm", "image", "kernel"}:
+        words = _registration("kernel" if group == "kernel" else "image", rest)
+    elif group in {"image", "kernel"} and word in _OF_LIBRARIES:
+        words = [group, _OF_LIBRARIES[word], *_without_force(rest)]
+    elif group in {"", "vm"}:
+        words = _for_vms(word, rest)
+    return shlex.join(words)
+
+
+def _for_vms(word: str, rest: Sequence[str]) -> Sequence[str]:
+    if word == "rename":
+        return ["vm", "set", rest[0], "--name", rest[1]] if len(rest) == 2 else ["vm", "set", "--help"]
+    if word == "rmi":
+        return ["image", "delete", *_without_force(rest)]
+    if word in _OF_VMS:
+        return ["vm", *(rest or ["--help"])]
+    if word in _OF_ALL and not rest:
+        return _OF_ALL[word].split()
+    return [*_WORDS[word].split(), *rest] if word in _WORDS else []
+
+
+def _registration(group: str, rest: Sequence[str]) -> Sequence[str]:
+    verb = "import" if group == "kernel" else "register"
+    named = any(word in {"-n", "--name"} or word.startswith("--name=") for word in rest)
+    return [group, verb, *(rest if named else ["--help"])]
+
+
+def _without_force(words: Sequence[str]) -> list[str]:
+    """Nothing in use is deleted, so there is nothing to force."""
+    return [word for word in words if word not in {"-f", "--force"}]
 
 
 def option_meant(option: str) -> str:
@@ -132,7 +164,8 @@ def no_command(command_path: str, options: Sequence[str], words: Sequence[str], 
     if is_image(word) or word in images:
         command = ["--", *rest] if rest else []
         typed = f"{command_path} {shlex.join([*options, '--image', word, *command])}"
-        return f"{word!r} is an image, no command: {typed} (or put -- before a command of that name)"
+        catalog = "" if word in images else "ingle image catalog shows which there are; "
+        return f"{word!r} is an image, no command: {typed} ({catalog}put -- before a command of that name)"
     return ""
 
 

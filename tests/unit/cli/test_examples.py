@@ -1,5 +1,6 @@
 """What help gives as examples can be typed."""
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer._click.exceptions import UsageError
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -47,15 +49,74 @@ def own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "pass_every_finally", lambda: None)
 
 
-@pytest.mark.parametrize(("example", "words"), LINES, ids=[" ".join(words) for _, words in LINES])
-def test_an_example_of_help_is_a_command_line(example: str, words: list[str]) -> None:
+def parse(words: list[str]) -> None:
+    """As `ingle` reads them, but for doing it. Raises what wrong usage raises."""
     command: Any = get_command(app)
     context = typer.Context(command, info_name="ingle", obj=Settings())
     while isinstance(command, TyperGroup) and words:
         name, command, words = command.resolve_command(context, words)
-        assert command is not None, example
+        if isinstance(command, TyperGroup):
+            context = typer.Context(command, parent=context, info_name=name, obj=context.obj)
     command.make_context(name, list(words), parent=context)
+
+
+@pytest.mark.parametrize(("example", "words"), LINES, ids=[" ".join(words) for _, words in LINES])
+def test_an_example_of_help_is_a_command_line(example: str, words: list[str]) -> None:
+    parse(words)
 
 
 def test_there_are_examples() -> None:
     assert len(LINES) > 100
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [
+        *["help", "help run", "vm help", "image help pull", "info", "status", "status web", "inspect web", "events"],
+        *[
+            "build .",
+            "build -t mine .",
+            "load -i base.tar",
+            "import base.tar",
+            "image load",
+            "image build .",
+            "image add x",
+        ],
+        *["kernel create vmlinuz", "kernel add -n mine vmlinuz", "image create -n base --rootfs x"],
+        *[
+            "container ls -a",
+            "container rm -f web",
+            "container",
+            "rmi -f old",
+            "image remove -f old",
+            "images",
+            "pull x",
+        ],
+        *[
+            "top web",
+            "top",
+            "df",
+            "logs -f -n 5 web",
+            "log web",
+            "rm -f web",
+            "stop -t 5s web",
+            "rename a b",
+            "rename a",
+        ],
+        *["attach web", "ssh web", "port web", "reboot web", "poweroff web", "destroy web", "create --name web"],
+    ],
+)
+def test_what_a_habit_is_answered_with_can_be_typed(habit: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(habit.split())
+    meant = re.search(r"it is `ingle (.*)`", refused.value.format_message())
+    assert meant, refused.value.format_message()
+    with contextlib.suppress(typer.Exit):  # of --help
+        parse(shlex.split(meant[1]))
+
+
+@pytest.mark.parametrize(
+    "typed", ["ps -a", "ls --all", "vm list -a", "vm ps -a", "vm logs -n 3 web", "server logs -n 3"]
+)
+def test_options_that_fingers_know_are_taken(typed: str) -> None:
+    parse(typed.split())

@@ -19,6 +19,11 @@ _OF_VMS = ["show", "stop", "start", "rm", "cp", "logs", "list"]
         ("ssh web", ": it is `ingle vm shell web`"),
         ("rename web shop", ": it is `ingle vm set web --name shop`"),
         ("pause web", ": a VM runs or is stopped, none is paused"),
+        ("info", ": it is `ingle doctor`"),
+        ("info web", ": it is `ingle vm show web`"),
+        ("status", ": it is `ingle vm list`"),
+        ("build .", ": it is `ingle image register --help`"),
+        ("volume ls", ": a VM shares no directory with this machine: `ingle vm cp` copies into it and out of it"),
         ("verison", ": did you mean version?"),
     ],
 )

@@ -92,7 +92,9 @@ def status(json: AsJson = False) -> None:
 @app.command(epilog=examples("ingle server logs", "ingle server logs -f --tail 50"))
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    tail: Annotated[int, typer.Option("--tail", metavar="LINES", parser=Count, help="Only the last lines.")] = 100,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", metavar="LINES", parser=Count, help="Only the last lines.")
+    ] = 100,
 ) -> None:
     """What the server says; every line has the op_id that errors show."""
     if paths.api_address().of_system:

@@ -26,7 +26,9 @@ _PATIENCE = timedelta(seconds=1)
     name="list", epilog=examples("ingle vm list", "ingle ps", "ingle vm list --json", "ingle vm stop $(ingle ps -q)")
 )
 def list_vms(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names only.")] = False, json: AsJson = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names only.")] = False,
+    json: AsJson = False,
+    _all: Annotated[bool, typer.Option("--all", "-a", hidden=True, help="As ever: all are listed.")] = False,
 ) -> None:
     """All VMs, oldest first.
 
@@ -169,7 +171,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     vmm: Annotated[bool, typer.Option("--vmm", help="The VMM's stderr instead of the guest's console.")] = False,
     tail: Annotated[
-        int | None, typer.Option("--tail", metavar="LINES", parser=Count, help="Only the last lines.")
+        int | None, typer.Option("--tail", "-n", metavar="LINES", parser=Count, help="Only the last lines.")
     ] = None,
     json: AsJson = False,
 ) -> None:
