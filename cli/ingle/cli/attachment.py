@@ -45,7 +45,7 @@ def attach(client: Client, start: AttachSessionStart, detach_keys: bytes, come_b
     detach keys were typed. `come_back` is the command line to return with; "{id}" in it is the session's.
 
     Raises CliError, also when somebody else takes the session over."""
-    tty.require_terminal(start.vm)
+    tty.require_terminal(start.vm, start.create.argv)
     attachment = _Attachment(client, start, detach_keys)
     try:
         attachment.await_attached()

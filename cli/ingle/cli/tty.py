@@ -3,11 +3,12 @@
 import contextlib
 import fcntl
 import os
+import shlex
 import struct
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ingle.cli.errors import failed
 from ingle.cli.output import is_terminal
@@ -22,13 +23,14 @@ DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 _AS_NEW = b"\x1b[?1049l\x1b[0m\x1b[?25h\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\r\n"
 
 
-def require_terminal(vm: str) -> None:
-    """Raises CliError when stdin and stdout aren't both a terminal. `vm` is where one was to be shown."""
+def require_terminal(vm: str, argv: Sequence[str] = ()) -> None:
+    """Raises CliError when stdin and stdout aren't both a terminal. `vm` is where one was to be shown, `argv` the
+    command on it; a shell, when there is none."""
     if not is_terminal(sys.stdin) or not is_terminal(sys.stdout):
         raise failed(
             "INVALID_ARGUMENT",
             "a terminal is needed here, on stdin and stdout",
-            f"ingle vm exec {vm} -- sh",
+            f"ingle vm exec {shlex.join([vm, '--', *(argv or ['sh'])])}",
         )
 
 

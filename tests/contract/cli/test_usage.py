@@ -22,6 +22,7 @@ from contract.cli.world import World
         ("rm web", "ingle vm rm web"),
         ("vm pause web", "none is paused"),
         ("images", "ingle image list"),
+        ("vm cp a:/etc/motd b:/tmp/new", "ingle vm file cat a /etc/motd | ingle vm file write b /tmp/new"),
         ("kernel inspect debian", "ingle kernel show debian"),
     ],
 )

@@ -2,7 +2,18 @@
 
 import pytest
 
-from ingle.cli.tty import KeyWatch, parse_keys
+from ingle.cli.errors import CliError
+from ingle.cli.tty import KeyWatch, parse_keys, require_terminal
+
+
+@pytest.mark.parametrize(
+    ("argv", "remedy"),
+    [([], "ingle vm exec web -- sh"), (["sh", "-c", "wc -l"], "ingle vm exec web -- sh -c 'wc -l'")],
+)
+def test_without_a_terminal_the_remedy_has_the_command_that_was_given(argv: list[str], remedy: str) -> None:
+    with pytest.raises(CliError) as refused:
+        require_terminal("web", argv)
+    assert refused.value.failures[0].remedy == remedy
 
 
 def test_keys_are_written_as_for_docker() -> None:

@@ -149,11 +149,19 @@ async def test_a_slip_of_the_finger_is_told_with_the_name_that_was_meant(tmp_pat
         operations = Operations(store)
         work = partial(images.register, "my-base:v1", "a test", upload("content"))
         await (await operations.begin("op-1", OperationKind.REGISTER_IMAGE, work)).result()
+        work = partial(images.register, "my:a-tag-that-is-not-at-all-alike", "a test", upload("more"))
+        await (await operations.begin("op-2", OperationKind.REGISTER_IMAGE, work)).result()
         with pytest.raises(NotFound, match=r"neither here nor in the catalog; did you mean my-base:v1\?"):
             await images.present("my-bsae:v1")
+        with pytest.raises(NotFound, match=r"did you mean my-base:v1\?"):
+            await images.present("my-base")
+        with pytest.raises(NotFound, match=r"no image 'my'; did you mean my:a-tag-that-is-not-at-all-alike\?"):
+            await store.image("my")
         with pytest.raises(NotFound, match=r"the catalog has no image 'nmae-1'; did you mean name-1\?"):
             images.check_pullable("nmae-1")
-        with pytest.raises(NotFound, match="there is my-base:v1, name-0, name-1, name-2"):
+        with pytest.raises(
+            NotFound, match="there is my-base:v1, my:a-tag-that-is-not-at-all-alike, name-0, name-1, name-2"
+        ):
             await images.present("x" * 100_000)
         await operations.close()
 

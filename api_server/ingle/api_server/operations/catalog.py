@@ -177,8 +177,9 @@ class _Catalog(ABC, Generic[Item, Facts]):
 
 
 def _meant(name: str, names: Sequence[str]) -> str:
-    """A slip of the finger is told with what was meant, anything else with all there is."""
-    close = get_close_matches(name[:_LONGEST_TYPED], names, n=1)
+    """A slip of the finger, or a name without its tag, is told with what was meant, anything else with all there is."""
+    tagged = [known for known in names if known.startswith(f"{name}:")]
+    close = tagged or get_close_matches(name[:_LONGEST_TYPED], names, n=1)
     return f"; did you mean {close[0]}?" if close else f": there is {', '.join(sorted(set(names))[:_TOLD])}"
 
 

@@ -93,8 +93,9 @@ def _not_found(db: sqlite3.Connection, kind: Kind, reference: str, ids: list[str
 def _meant(db: sqlite3.Connection, kind: Kind, reference: str) -> str:
     if len(reference) > _LONGEST_TYPED:
         return ""
-    names = db.execute(f"SELECT name FROM {kind.named} LIMIT {_LOOKED_THROUGH}")
-    close = get_close_matches(reference, [row[0] for row in names], n=1)
+    names = [row[0] for row in db.execute(f"SELECT name FROM {kind.named} LIMIT {_LOOKED_THROUGH}")]
+    tagged = [name for name in names if name.startswith(f"{reference}:")]
+    close = tagged or get_close_matches(reference, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

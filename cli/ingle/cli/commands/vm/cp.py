@@ -87,7 +87,7 @@ def cp(
     colon begins with / or ./ ."""
     here_to_there, there_to_here = _remote(destination), _remote(source)
     if here_to_there is not None and there_to_here is not None:
-        raise typer.BadParameter(f"between two VMs copy by way of a pipe: {_pipeline(there_to_here, here_to_there)}")
+        raise typer.BadParameter(_pipelines(there_to_here, here_to_there))
     options = _Options(archive, user)
     with connect() as client, Stages(lines=False) as stages:
         progress = _Progress(stages)
@@ -110,11 +110,16 @@ def _remote(argument: str) -> _Remote | None:
     return _Remote(vm, path or ".")
 
 
-def _pipeline(source: _Remote, target: _Remote) -> str:
-    from shlex import quote  # noqa: PLC0415 - only this message needs it
+def _pipelines(source: _Remote, target: _Remote) -> str:
+    from shlex import join, quote  # noqa: PLC0415 - only this message needs them
 
     there, here = (quote(f"{remote.vm}:{remote.path}") for remote in (source, target))
-    return f"ingle vm cp {there} - | ingle vm cp - {here}"
+    content, file = (join([remote.vm, remote.path]) for remote in (source, target))
+    return (
+        "between two VMs copy by way of a pipe, into a directory that is there: "
+        f"ingle vm cp {there} - | ingle vm cp - {here}; "
+        f"the content of a file: ingle vm file cat {content} | ingle vm file write {file}"
+    )
 
 
 def _unpack_stdin(client: Client, target: _Remote, options: _Options) -> None:
