@@ -7,7 +7,15 @@ every `finally` is passed: a terminal must get its cursor back, and what was beg
 
 import os
 import sys
-from _signal import SIG_IGN, SIGINT, SIGTERM, default_int_handler, getsignal, signal  # built in: nothing to load
+from _signal import (
+    SIG_IGN,
+    SIGINT,
+    SIGPIPE,
+    SIGTERM,
+    default_int_handler,
+    getsignal,
+    signal,
+)  # built in: nothing to load
 
 TYPE_CHECKING = False  # typing's own: it takes 20 ms to load
 if TYPE_CHECKING:
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, Never
 
+_STDOUT = 1
 _EXIT_SIGNAL = 128  # as errors.EXIT_SIGNAL, which is loaded later
 
 
@@ -28,6 +37,25 @@ def pass_every_finally() -> None:
     """A command begins."""
     sys.unraisablehook = _leave_all_the_same
     _on_signals(default_int_handler, _exit)
+
+
+def end_with_the_reader() -> None:
+    """A command goes on until it is ended, and may say nothing for long: who reads it through a pipe and leaves, as
+    `head` does, ends it now, not with its next word. Nothing is at stake then."""
+    import select  # noqa: PLC0415 - only few commands need them
+    import stat  # noqa: PLC0415
+    import threading  # noqa: PLC0415
+
+    if not stat.S_ISFIFO(os.fstat(_STDOUT).st_mode):
+        return
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(_STDOUT, 0)  # that nobody reads is told without being asked for
+        poll.poll()
+        os._exit(_EXIT_SIGNAL + SIGPIPE)  # a signal would be taken for one of the connection's to the server
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _on_signals(

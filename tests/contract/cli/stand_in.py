@@ -137,6 +137,8 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         tail = request.tail_lines if request.HasField("tail_lines") else 1_000_000
         for number in range(min(tail, 1_000_000)):
             yield vm_pb2.StreamVmLogsResponse(data=b"line %d \xff\n" % number)
+        if request.follow:
+            await asyncio.Event().wait()  # a console that says nothing more
 
 
 class OperationService(operation_pb2_grpc.OperationServiceServicer):

@@ -62,6 +62,18 @@ async def test_a_reader_that_has_left_is_no_fault(ingle: Ingle, world: World, ar
     assert said == b""
 
 
+async def test_who_follows_a_silent_log_leaves_with_its_reader(ingle: Ingle, world: World) -> None:
+    world.add_vm("web")
+    read_end, write_end = os.pipe()
+    process = await ingle.start("vm", "logs", "-f", "--tail", "1", "web", stdout=write_end)
+    os.close(write_end)
+    async with asyncio.timeout(60):
+        assert await asyncio.to_thread(os.read, read_end, 100) == b"line 0 \xff\n"
+        os.close(read_end)
+        _, said = await process.communicate()
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, b"")
+
+
 async def test_an_interrupted_pull_ends_as_any_other_command(ingle: Ingle, world: World) -> None:
     world.hold_creates = True
     process = await ingle.start("image", "pull", "debian:trixie")

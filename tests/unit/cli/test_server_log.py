@@ -1,6 +1,7 @@
 """`ingle server logs`, while the server puts a new file in the place of one that has become large."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,3 +43,14 @@ def test_what_is_asked_for_and_not_in_a_new_file_is_taken_from_the_one_before(tm
     log.with_name("server.log.1").write_text("0\n1\n2\n")
     with shown(tmp_path, "--tail", "4") as process:
         assert process.communicate()[0] == b"1\n2\n3\n4\n"
+
+
+def test_who_follows_a_silent_log_leaves_with_its_reader(tmp_path: Path) -> None:
+    log = tmp_path / "ingle" / "server.log"
+    log.parent.mkdir()
+    log.write_text("all there is\n")
+    with shown(tmp_path, "-f") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"all there is\n"
+        process.stdout.close()
+        assert process.wait(60) == 128 + signal.SIGPIPE

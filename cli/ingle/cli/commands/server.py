@@ -9,7 +9,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from ingle.cli import paths
+from ingle.cli import paths, signals
 from ingle.cli.client import Client, connect, connect_if_running
 from ingle.cli.errors import EXIT_FAILED, SERVER_UNREACHABLE, CliError, failed
 from ingle.cli.jsonable import Json, to_json
@@ -104,6 +104,8 @@ def logs(
         raise failed(
             "INVALID_ARGUMENT", f"there is no {log}: no server was started on demand yet", "ingle server start"
         )
+    if follow:
+        signals.end_with_the_reader()
     _print_log(log, tail, follow=follow)
 
 

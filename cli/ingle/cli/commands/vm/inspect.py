@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ingle.cli import signals
 from ingle.cli.client import Client, connect, duration
 from ingle.cli.errors import EXIT_FAILED
 from ingle.cli.jsonable import enum_name, to_json
@@ -182,6 +183,8 @@ def logs(
         follow=follow,
         tail_lines=tail,
     )
+    if follow:
+        signals.end_with_the_reader()
     with connect() as client:
         output = ConsoleOutput()
         for part in client.begin(request, vm_pb2.StreamVmLogsResponse):
