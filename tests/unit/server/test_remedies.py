@@ -1,6 +1,7 @@
 """Remedies can be typed as they are."""
 
 import pytest
+from google.protobuf.message import Message
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest.messages import failure
@@ -17,6 +18,33 @@ def test_what_the_caller_named_is_in_them() -> None:
 def test_a_streams_first_message_has_the_names() -> None:
     request = guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm="web"))
     assert with_names("ingle vm exec {vm} -- cat /proc/mounts", request) == "ingle vm exec web -- cat /proc/mounts"
+
+
+@pytest.mark.parametrize(
+    ("request_", "remedy"),
+    [
+        (guest_pb2.ReadFileRequest(vm="web", path="/a/b c"), "ingle vm file ls web /a"),
+        (guest_pb2.StatFileRequest(vm="web", path="b"), "ingle vm file ls web ."),
+        (guest_pb2.StatFileRequest(vm="web", raw_path=b"/a b/c"), "ingle vm file ls web '/a b'"),
+        (guest_pb2.ReadFileRequest(vm="web"), "ingle vm file ls web ."),
+        (
+            guest_pb2.WriteFileRequest(start=guest_pb2.WriteFileStart(vm="web", path="/a/b")),
+            "ingle vm file mkdir -p web /a",
+        ),
+        (
+            guest_pb2.CopyInRequest(start=guest_pb2.CopyInStart(vm="web", path="/a/b")),
+            "ingle vm file mkdir -p web /a/b",
+        ),
+        (guest_pb2.MakeDirectoryRequest(vm="web", path="/a/b"), "ingle vm file mkdir -p web /a"),
+        (
+            guest_pb2.RenameRequest(vm="web", path="/a/b", new_path="/c/d"),
+            "ingle vm file ls web /a; ingle vm file mkdir -p web /c",
+        ),
+        (guest_pb2.ListPortsRequest(vm="web"), ""),
+    ],
+)
+def test_what_is_missing_is_looked_for_or_made(request_: Message, remedy: str) -> None:
+    assert with_names("{find_or_make}", request_) == remedy
 
 
 def test_without_the_names_there_is_none() -> None:

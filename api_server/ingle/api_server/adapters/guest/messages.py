@@ -86,7 +86,7 @@ _REMEDIES = {
     agent_pb2.ERROR_CODE_INIT_NOT_FOUND: "leave out --init image: the agent is PID 1 then",
     agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: "ingle vm session list {vm}",
     agent_pb2.ERROR_CODE_SESSION_ATTACHED: "add --steal to take it over",
-    agent_pb2.ERROR_CODE_FILE_NOT_FOUND: "ingle vm file ls {vm} {directory}; ingle vm file mkdir -p {vm} {directory}",
+    agent_pb2.ERROR_CODE_FILE_NOT_FOUND: "{find_or_make}",
     agent_pb2.ERROR_CODE_FILE_EXISTS: "to replace it add --force (mv), to take it as it is --parents (mkdir)",
     agent_pb2.ERROR_CODE_IS_A_DIRECTORY: "ingle vm file ls {vm} {path}; ingle vm cp {vm}:{path} . copies all of it",
     agent_pb2.ERROR_CODE_NOT_A_DIRECTORY: "ingle vm file stat {vm} {path} tells what it is",
