@@ -34,6 +34,7 @@ class CallsServer:
         self._interceptor = CallInterceptor()
         self.calls = self._interceptor.calls
         self._watching: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Take calls from now on."""
@@ -56,6 +57,7 @@ class CallsServer:
 
     async def _begin(self) -> None:
         self._server = grpc.aio.server(interceptors=(self._interceptor,), options=TRANSPORT)
+        _take_no_registered_methods(self._server)
         self._health = self._register(self._server)
         try:
             self._server.add_insecure_port(f"unix:{self._upstream}")
@@ -65,15 +67,42 @@ class CallsServer:
         await self._server.start()
 
     async def _replace_broken(self) -> None:
-        """One that breaks closes its socket; to stop it would raise what broke it."""
+        """One that breaks closes its socket."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if Path(self._upstream).exists():
-                continue
-            log.error("gRPC's server has broken, with all calls that were under way; another one takes its place")
-            self._hang_up()
+            if not Path(self._upstream).exists():
+                log.error("gRPC's server has broken, with all calls that were under way; another one takes its place")
+                self._hang_up()
+                self._end(self._server)
+                await self._begin_again()
+
+    async def _begin_again(self) -> None:
+        """As soon as that is possible: descriptors may have run out."""
+        told = False
+        while True:
             try:
                 await self._begin()
-            except HostProblem as error:  # no descriptor is left, say: then later
-                log.error("none can take its place yet: %s", error.message)
+            except (HostProblem, OSError) as error:
+                if not told:
+                    log.error("no server of gRPC's can take the place of the broken one yet: %s", error)
+                told = True
                 await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                return
+
+    def _end(self, broken: grpc.aio.Server) -> None:
+        """Breaking was half of its end: its calls and its memory are still there."""
+        ending = asyncio.create_task(broken.stop(None))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+
+
+def _take_no_registered_methods(server: grpc.aio.Server) -> None:
+    """Let it look up each call's method as the call comes: services offer their methods in both ways.
+
+    For methods that it knows beforehand it waits one by one, and when it breaks it frees the memory where those calls
+    would be put while they may still be put there. What has that memory by then is overwritten, whatever it is.
+    """
+    server.add_registered_method_handlers = (  # type: ignore[method-assign]
+        lambda service_name, method_handlers: None
+    )

@@ -16,13 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from h2.connection import H2Connection
 from h2.events import StreamEnded
+from h2.exceptions import ProtocolError
 
 from ingle.api_server.calls_server import CallsServer
 from ingle.api_server.gate import Callers, Gate, open_gate
 from ingle.api_server.rpc.standard import add_health
 from unit.fuzzing import mutations
+from unit.server.calling import BREAKING, calling
 
 NOBODY = pwd.getpwnam("nobody")
 KNOCK = """
@@ -199,7 +200,9 @@ async def test_one_user_has_its_share_of_connections_and_each_that_ends_makes_ro
 
 
 def test_fuzz_gate() -> None:
-    """Any bytes, cut off anywhere, before the server proper: who calls next is answered, and nothing stays open."""
+    """Any bytes, cut off anywhere, before the server proper, and what breaks that.
+
+    Who calls next is answered, and nothing stays open."""
     asyncio.run(_fuzz())
 
 
@@ -210,8 +213,8 @@ async def _fuzz() -> None:
         await server.start()
         gate = await open_gate(root / "api.sock", root / "up.sock", Callers(os.getuid()))
         dice = random.Random(7)
-        call = _calling().data_to_send()
-        seeds = [call, call + b"\0\0\0\4\1\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"x"]
+        call = calling().data_to_send()
+        seeds = [call, calling(BREAKING).data_to_send(), call + b"\0\0\0\4\1\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"x"]
         for count, data in enumerate(mutations(seeds)):
             await _send(root / "api.sock", data, dice)
             if count % 100 == 0:
@@ -222,16 +225,6 @@ async def _fuzz() -> None:
                 await asyncio.sleep(0.01)
         gate.close()
         await server.refuse(0)
-
-
-def _calling() -> H2Connection:
-    """A client that has made a call."""
-    client = H2Connection()
-    client.initiate_connection()
-    headers = {":method": "POST", ":scheme": "http", ":path": "/ingle.v1.SystemService/Ping", ":authority": "ingle"}
-    client.send_headers(1, [*headers.items(), ("te", "trailers"), ("content-type", "application/grpc")])
-    client.send_data(1, bytes(5), end_stream=True)
-    return client
 
 
 async def _send(public: Path, data: bytes, dice: random.Random) -> None:
@@ -257,14 +250,14 @@ async def _is_answered(public: Path) -> None:
 
 
 async def _answers(public: Path) -> bool:
-    client = _calling()
+    client = calling()
     reader, writer = await asyncio.open_unix_connection(public)
     writer.write(client.data_to_send())
     try:
         while data := await reader.read(65536):
             if any(isinstance(event, StreamEnded) for event in client.receive_data(data)):
                 return True
-    except ConnectionError:
+    except (ConnectionError, ProtocolError):  # h2 takes nothing any more from a server that has taken its leave
         return False
     finally:
         writer.close()
