@@ -92,6 +92,21 @@ async def test_a_server_that_breaks_overwrites_no_memory_of_others(place: Place)
     assert all(len(each) == 1 for each in takes.taken)
 
 
+async def test_a_server_that_breaks_ends_its_calls(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place.server, "_hang_up", lambda: None)  # also where that does not
+    async with grpc.aio.insecure_channel(f"unix:{place.public}") as channel:
+        watching = _health(channel).Watch(health_pb2.HealthCheckRequest())
+        assert await watching.read()
+        await place.broken()
+        async with asyncio.timeout(30):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await watching.read()
+            assert await place.server.calls.ended(30)
+            while place.server._ending:
+                await asyncio.sleep(0.01)
+    await _check(place.public)
+
+
 async def test_callers_are_answered_after_each_server_that_breaks(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
