@@ -14,6 +14,7 @@ import secrets
 import socket
 import struct
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ PEER_PREFIX = "unix-abstract:ingle-gate/"
 _PEER_PID = re.compile(r"\bpid=(\d+)")
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _RETRY_SECONDS = 0.1
+_LEAVE_SECONDS = 10.0  # for what a caller said before it left, to somebody who doesn't listen
 _SHARE = 16
 _MOST_OF_ONE_USER = 1024
 
@@ -124,7 +126,7 @@ class Gate:
         self._open: Counter[int] = Counter()
         self._turned_away: set[int] = set()
         self._told = False
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], socket.socket] = {}
         self._public = public
         self._accepting: asyncio.Task[None] | None = None
         self.listen()
@@ -170,8 +172,12 @@ class Gate:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             task = asyncio.create_task(self._admit(peer))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            self._connections[task] = peer
+            task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        """Also of one that was hung up on before it began."""
+        self._connections.pop(task).close()
 
     def _tell(self, what: str, error: OSError) -> None:
         """Once, until all is well again."""
@@ -180,17 +186,15 @@ class Gate:
         self._told = True
 
     async def _admit(self, peer: socket.socket) -> None:
-        """Splice it, or close it."""
+        """Splice it, if it may come in."""
         pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if not self._callers.admit(uid, gid):
             log.warning("connection refused", extra={"uid": uid, "pid": pid})
-            peer.close()
             return
         if self._open[uid] >= self._most:
             if uid not in self._turned_away:  # once: who floods us must not flood the log
                 log.warning("too many connections", extra={"uid": uid, "pid": pid, "most": self._most})
             self._turned_away.add(uid)
-            peer.close()
             return
         self._open[uid] += 1
         try:
@@ -198,7 +202,6 @@ class Gate:
         except OSError as error:
             self._tell("a connection can't be handed on", error)
         finally:
-            peer.close()
             self._open[uid] -= 1
             if not self._open[uid]:
                 del self._open[uid]
@@ -214,13 +217,19 @@ class Gate:
             _, back = await loop.create_unix_connection(_Half, sock=upstream)
             try:
                 _, front = await loop.connect_accepted_socket(_Half, peer)
-                front.splice(back)
-                back.splice(front)
-                self._told = False
-                await front.lost.wait()
-            finally:
+                try:
+                    front.splice(back)
+                    back.splice(front)
+                    self._told = False
+                    await front.lost.wait()
+                finally:
+                    front.transport.abort()
                 back.transport.close()
-            await back.lost.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LEAVE_SECONDS):
+                        await back.lost.wait()
+            finally:  # the loop forgets the socket first: once closed, its number may be another's
+                back.transport.abort()
 
 
 def _listen(public: Path, callers: Callers) -> socket.socket:

@@ -199,6 +199,83 @@ async def test_one_user_has_its_share_of_connections_and_each_that_ends_makes_ro
     assert await _echoes(public, b"room again")
 
 
+async def test_a_caller_who_is_hung_up_on_at_once_is_told(place: tuple[Gate, Path]) -> None:
+    gate, public = place
+    reader, writer = await asyncio.open_unix_connection(public)
+    while not gate._connections:
+        await asyncio.sleep(0)
+    gate.hang_up()  # before anything was done for it
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.fixture
+async def sulking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Gate, Path]]:
+    """A gate before a server that talks and never listens to whom begins with an s, and is as the other with others."""
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (data := await reader.readexactly(1)) == b"s":
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(bytes(1 << 21))
+            await ended.wait()
+            return
+        while data:
+            writer.write(data)
+            data = await reader.read(65536)
+        writer.close()
+
+    with tempfile.TemporaryDirectory(prefix="ingle-t-") as name:
+        root = Path(name)
+        upstream = await asyncio.start_unix_server(serve, root / "up.sock", limit=1)
+        gate = await open_gate(root / "api.sock", root / "up.sock", Callers(os.getuid()))
+        yield gate, root / "api.sock"
+        ended.set()
+        gate.close()
+        upstream.close()
+
+
+async def _talks_and_never_listens(public: Path) -> socket.socket:
+    """Until nothing more is taken."""
+    caller = socket.socket(socket.AF_UNIX)
+    caller.setblocking(False)
+    caller.connect(str(public))
+    caller.send(b"s")
+    await asyncio.sleep(0.2)
+    for _ in range(100):
+        with suppress(BlockingIOError):
+            while True:
+                caller.send(bytes(65536))
+        await asyncio.sleep(0.01)
+    return caller
+
+
+async def test_a_caller_who_left_makes_room_where_nobody_takes_what_it_said(
+    sulking: tuple[Gate, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, public = sulking
+    monkeypatch.setattr("ingle.api_server.gate._LEAVE_SECONDS", 0.1)
+    (await _talks_and_never_listens(public)).close()
+    async with asyncio.timeout(10):
+        while gate._open:
+            await asyncio.sleep(0.01)
+    assert await _echoes(public, b"room again")
+
+
+async def test_connections_after_those_hung_up_on_are_served(sulking: tuple[Gate, Path]) -> None:
+    """They get the numbers of their descriptors."""
+    gate, public = sulking
+    callers = [await _talks_and_never_listens(public) for _ in range(3)]
+    gate.hang_up()
+    async with asyncio.timeout(10):
+        for _ in range(10):
+            assert await _echoes(public, b"next")
+    for caller in callers:
+        caller.close()
+
+
 def test_fuzz_gate() -> None:
     """Any bytes, cut off anywhere, before the server proper, and what breaks that.
 
