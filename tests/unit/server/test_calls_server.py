@@ -119,3 +119,22 @@ async def test_callers_are_answered_after_each_server_that_breaks(
     async with asyncio.timeout(30):
         while len(os.listdir("/proc/self/fd")) > before:
             await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_breaks_is_replaced_as_soon_as_that_is_possible(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    register, problems = place.server._register, [OSError(24, "Too many open files"), RuntimeError("Failed to bind")]
+
+    def begin(server: grpc.aio.Server) -> Health:
+        if problems:
+            raise problems.pop()
+        return register(server)
+
+    monkeypatch.setattr(place.server, "_register", begin)
+    await place.broken()
+    async with asyncio.timeout(30):
+        while problems or not Path(place.server._upstream).exists():
+            await asyncio.sleep(0.01)
+    await _check(place.public)
+    assert sum("yet" in record.message for record in caplog.records) == 1
