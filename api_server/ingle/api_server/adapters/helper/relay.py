@@ -40,6 +40,7 @@ class Relay:
         connection = asyncio.create_task(self._connect(reader, writer))
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
+        connection.add_done_callback(lambda _: writer.transport.abort())  # also of one that never began
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Both directions, each until its own end. What breaks one, breaks the other."""
@@ -50,12 +51,15 @@ class Relay:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_copy(reader, far_writer))
                 both.create_task(_copy(far_reader, writer))
-        except (OSError, TimeoutError, ExceptionGroup):
-            for end in filter(None, (writer, far_writer)):
-                end.transport.abort()
-        finally:
-            for end in filter(None, (writer, far_writer)):
+            for end in (writer, far_writer):
                 end.close()
+            for end in (writer, far_writer):  # it counts until its last words are taken
+                await end.wait_closed()
+        except (OSError, TimeoutError, ExceptionGroup):
+            pass
+        finally:
+            for left in filter(None, (writer, far_writer)):
+                left.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
