@@ -18,7 +18,7 @@ from ingle.api_server.rpc.standard import Health
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.2
-_AGAIN_SECONDS = 5.0  # gRPC says a word about each failure on its own
+_AGAIN_SECONDS = 1.0  # gRPC says a word about each failure on its own
 
 
 class CallsServer:
@@ -82,7 +82,7 @@ class CallsServer:
         while True:
             try:
                 await self._begin()
-            except (HostProblem, OSError) as error:
+            except (HostProblem, OSError, RuntimeError) as error:
                 if not told:
                     log.error("no server of gRPC's can take the place of the broken one yet: %s", error)
                 told = True
