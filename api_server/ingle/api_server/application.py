@@ -50,6 +50,7 @@ from ingle.api_server.rpc.system import ServerFacts, SystemServicer
 from ingle.api_server.rpc.vm import VmServicer
 from ingle.api_server.settings import LiveSettings
 from ingle.api_server.steps.delete import Delete
+from ingle.api_server.steps.reboot import Reboot
 from ingle.api_server.steps.release import Release
 from ingle.v1 import (
     guest_pb2,
@@ -140,7 +141,7 @@ async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator
             release=release,
             images=image_library,
             kernels=kernel_library,
-            steps=(*pipelines.all, delete_step),
+            steps=(*pipelines.all, delete_step, Reboot(fleet.rebooted)),
         )
         facts = ServerFacts(
             datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system, paths.socket

@@ -16,6 +16,7 @@ from ingle.api_server.model.vm import VmState
 from ingle.api_server.ports.engine import Ending, VmPaths
 from ingle.api_server.ports.store import JournalEntry
 from ingle.api_server.steps.delete import Delete
+from ingle.api_server.steps.reboot import Reboot
 from unit.server.vmms import NOW, VM, recovery, world
 
 OTHER = replace(VM, id="ba9876543210", name="other")
@@ -147,6 +148,22 @@ async def test_a_calls_vm_whose_guest_reboots_while_no_server_runs_is_not_starte
         await recovery(at, tmp_path, LosesVmms(Ending(restarts=True))).run()
         assert await at.state() is VmState.STOPPED
         assert begun == []
+
+
+async def test_a_guest_that_was_about_to_boot_again_when_the_server_was_killed_is_started_by_the_next(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path, VmState.STOPPED) as at:
+        begun: list[str] = []
+
+        async def boot_again(vm_id: str) -> None:
+            begun.append(vm_id)
+
+        at.fleet.boot_again = boot_again
+        await at.store.intend(JournalEntry("op-000000000001", VM.id, "reboot"))
+        await recovery(at, tmp_path, KillsNothing(), Reboot(at.fleet.rebooted)).run()
+        assert begun == [VM.id]
+        assert await at.store.open_entries() == []
 
 
 @pytest.mark.parametrize(

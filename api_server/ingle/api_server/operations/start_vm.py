@@ -42,6 +42,7 @@ from ingle.api_server.steps.connect import Connect
 from ingle.api_server.steps.initramfs import WriteInitramfs
 from ingle.api_server.steps.launch import Launch
 from ingle.api_server.steps.mark_starting import MarkStarting
+from ingle.api_server.steps.reboot import Reboot
 from ingle.api_server.steps.record_running import RecordRunning
 from ingle.api_server.steps.record_stopped import RecordStopped
 from ingle.api_server.steps.reserve import Reserve
@@ -183,7 +184,7 @@ class StartVm:
                     return await self._store.vm(vm_id)
                 self._fleet.stays_stopped(vm_id)
                 try:
-                    return await self._start(vm_id, progress)
+                    return await self._start(vm_id, progress, Reboot(self._fleet.rebooted))
                 except (Exception, asyncio.CancelledError) as error:
                     cause = pipeline.root_cause(error)
                     told = "that was cancelled" if isinstance(cause, asyncio.CancelledError) else str(cause)
@@ -198,7 +199,7 @@ class StartVm:
         async with self._fleet.lock(vm_id):
             return await self._start(vm_id, progress)
 
-    async def _start(self, vm_id: str, progress: Progress) -> Vm:
+    async def _start(self, vm_id: str, progress: Progress, *before: Step[Start]) -> Vm:
         """The caller holds the VM's lock."""
         vm = await self._store.vm(vm_id)
         if vm.state is VmState.RUNNING:
@@ -210,7 +211,7 @@ class StartVm:
         kernel = await self._store.kernel(vm.kernel_id)
         check_memory_holds(vm.memory_bytes, kernel, f"ingle vm set {vm.name} --memory")
         target = self._target(progress, vm, image, kernel)
-        return await self._run(self._pipelines.start, target, progress)
+        return await self._run((*before, *self._pipelines.start), target, progress)
 
     def _target(self, progress: Progress, vm: Vm, image: Image, kernel: Kernel) -> Start:
         return Start(
