@@ -7,15 +7,9 @@ every `finally` is passed: a terminal must get its cursor back, and what was beg
 
 import os
 import sys
-from _signal import (
-    SIG_IGN,
-    SIGINT,
-    SIGPIPE,
-    SIGTERM,
-    default_int_handler,
-    getsignal,
-    signal,
-)  # built in: nothing to load
+
+# Built in: nothing to load.
+from _signal import SIG_IGN, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, default_int_handler, getsignal, signal
 
 TYPE_CHECKING = False  # typing's own: it takes 20 ms to load
 if TYPE_CHECKING:
@@ -61,7 +55,8 @@ def end_with_the_reader() -> None:
 def _on_signals(
     on_interrupt: "Callable[[int, FrameType | None], Any]", on_termination: "Callable[[int, FrameType | None], Any]"
 ) -> None:
-    for number, handler in ((SIGINT, on_interrupt), (SIGTERM, on_termination)):
+    handlers = {SIGINT: on_interrupt, SIGTERM: on_termination, SIGHUP: on_termination, SIGQUIT: on_termination}
+    for number, handler in handlers.items():
         if getsignal(number) != SIG_IGN:  # by nohup, or a shell's &: not ours to take up
             signal(number, handler)
 
@@ -78,6 +73,6 @@ def _leave_all_the_same(unraisable: "UnraisableHookArgs") -> None:
     """A signal that came in a callback of the interpreter's, from where its exception leads nowhere."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         os._exit(_EXIT_SIGNAL + SIGINT)
-    if issubclass(unraisable.exc_type, SystemExit):
-        os._exit(_EXIT_SIGNAL + SIGTERM)
+    if isinstance(unraisable.exc_value, SystemExit):
+        os._exit(unraisable.exc_value.code if isinstance(unraisable.exc_value.code, int) else _EXIT_SIGNAL + SIGTERM)
     sys.__unraisablehook__(unraisable)

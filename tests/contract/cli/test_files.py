@@ -222,7 +222,7 @@ async def test_cp_merges_a_directory_into_the_one_that_a_link_leads_to(ingle: In
 
 
 @pytest.mark.parametrize("out", [False, True], ids=["in", "out"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 async def test_cp_that_is_interrupted_leaves_what_was_there(
     ingle: Ingle, guest: Path, here: Path, out: bool, number: signal.Signals
 ) -> None:
