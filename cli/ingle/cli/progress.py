@@ -4,8 +4,10 @@ On a terminal one live line tells the stage (drawn by rich, which is loaded only
 leaves a line with its time. Otherwise stderr is silent but for what takes longer than a second.
 """
 
+import os
+import signal
 import time
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ingle.cli import waiting
@@ -18,6 +20,9 @@ from ingle.v1 import error_pb2, operation_pb2
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+_STDERR = 2
+_SHOW_CURSOR, _HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -82,6 +87,8 @@ class Stages:
         if self._live is not None:
             self._live.stop()
             self._live = None
+            if signal.getsignal(signal.SIGTSTP) == _stop_with_a_cursor:
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def __enter__(self) -> Self:
         return self
@@ -151,4 +158,16 @@ def _start_live_line() -> "tuple[Progress, TaskID]":
         transient=True,
     )
     live.start()
+    if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+        signal.signal(signal.SIGTSTP, _stop_with_a_cursor)
     return live, live.add_task("", percent="")
+
+
+def _stop_with_a_cursor(number: int, _frame: FrameType | None) -> None:
+    """Ctrl-Z: the shell that has the terminal now is not to be without one."""
+    os.write(_STDERR, _SHOW_CURSOR)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    # Here again as soon as it goes on.
+    signal.signal(number, _stop_with_a_cursor)
+    os.write(_STDERR, _HIDE_CURSOR)

@@ -65,6 +65,21 @@ async def test_ctrl_c_during_a_create_undoes_it_and_gives_the_cursor_back(ingle:
     assert world.cancelled[0] == "by asking"
 
 
+async def test_ctrl_z_during_a_create_lends_the_cursor_to_the_shell(ingle: Ingle, world: World) -> None:
+    world.hold_creates = True
+    with terminal(ingle, "vm", "create") as child:
+        for _ in range(2):
+            await expect(child, HIDE_CURSOR)
+            await expect(child, "Booting the kernel")
+            child.sendcontrol("z")
+            await expect(child, SHOW_CURSOR)  # and it goes on: without a shell nobody could let it
+        await expect(child, HIDE_CURSOR)
+        child.sendintr()
+        code, rest = await ended(child)
+    assert code == 130
+    assert SHOW_CURSOR in rest
+
+
 async def test_how_far_a_stage_is_shows_when_the_server_knows(ingle: Ingle, world: World) -> None:
     world.hold_creates, world.held_fraction = True, 0.25
     with terminal(ingle, "vm", "create") as child:
