@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -103,9 +102,9 @@ func ComeBack() error {
 	if err != nil {
 		return err
 	}
-	config := &agentpb.BootConfig{}
-	if err := proto.Unmarshal(data, config); err != nil {
-		return fmt.Errorf("boot configuration: %w", err)
+	config, err := bootConfigOf(data)
+	if err != nil {
+		return err
 	}
 	listener, err := listen(config.Listen)
 	if err != nil {

@@ -120,6 +120,15 @@ func toMemory(data []byte) (*os.File, error) {
 	return file, err
 }
 
+// bootConfigOf is the configuration that PID 1 has left for the agent beside init.
+func bootConfigOf(data []byte) (*agentpb.BootConfig, error) {
+	config := &agentpb.BootConfig{}
+	if err := proto.Unmarshal(data, config); err != nil {
+		return nil, fmt.Errorf("boot configuration: %w", err)
+	}
+	return config, nil
+}
+
 // ServeBesideInit is the life of that agent. It reaps its own children only: orphans are init's.
 func ServeBesideInit(version string) error {
 	file := os.NewFile(configDescriptor, "boot configuration")
@@ -128,9 +137,9 @@ func ServeBesideInit(version string) error {
 		return fmt.Errorf("--%s is for PID 1 alone: %w", BesideInit, err)
 	}
 	_ = file.Close()
-	config := &agentpb.BootConfig{}
-	if err := proto.Unmarshal(data, config); err != nil {
-		return fmt.Errorf("boot configuration: %w", err)
+	config, err := bootConfigOf(data)
+	if err != nil {
+		return err
 	}
 	listener, err := takeListener(config.Listen)
 	if err != nil {
