@@ -3,8 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 AGENT := build/ingle-agent-amd64
-AGENT_SOURCES := $(shell find guest_agent -name '*.go' ! -name '*_test.go' 2>/dev/null) \
-	$(wildcard guest_agent/go.mod guest_agent/go.sum)
+PULLER := build/ingle-image-puller-amd64
+sources = $(shell find $(1) -name '*.go' ! -name '*_test.go' 2>/dev/null) $(wildcard $(1)/go.mod $(1)/go.sum)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,6 +18,7 @@ run: deps ## Boot a microVM, run a command in it, delete it; the first time ever
 
 test: lint ## Lint, then all tests (real VMs), those of the lab last; ARGS="-k NAME" picks some and leaves out the lab
 	@scripts/go.sh test -C guest_agent ./...
+	@scripts/go.sh test -C image_puller ./...
 	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --durations 15 --ignore tests/lab $(ARGS)
 	@$(if $(ARGS),,$(BIN)/pytest --durations 15 tests/lab)
 
@@ -27,18 +28,21 @@ lint: test-deps ## Style, types, layers, contracts, generated code, scripts
 format: venv ## Format the Python and the Go
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
-	@scripts/go.sh gofmt -w guest_agent
+	@scripts/go.sh gofmt -w guest_agent image_puller
 
 proto: venv ## Generate Python and Go from proto/
 	@scripts/generate_proto.sh
 
 proto-accept: venv ## Make the present proto/ the reference that changes are checked against
-	@$(BIN)/buf build -o proto/ref.binpb
+	@$(BIN)/buf build --path proto/ingle/v1 -o proto/ref.binpb
+	@$(BIN)/buf build --path proto/ingle/helper --path proto/ingle/agent -o proto/ref-internal.binpb
 
 surface-accept: venv ## Rewrite the golden file of the gRPC surface
 	@$(BIN)/python -m tests.contract.surface_text >tests/contract/surface.golden
 
 agent: $(AGENT) ## Build the guest agent into build/
+
+puller: $(PULLER) ## Build what brings images from registries into build/
 
 deb: deps ## Build the Debian package into build/, from this commit's time and what is in the checkout
 	@scripts/make_deb.sh
@@ -58,6 +62,9 @@ bench: deps ## Percentiles, each beside a floor measured in the same run; ARGS=-
 bench-agent: deps ## The same for the guest agent, on a socket and in a VM; ARGS=--quick, --no-vm
 	@PYTHONPATH=tests $(BIN)/python -m bench.agent $(ARGS)
 
+bench-memory: deps ## The same for a guest's memory, kept and gone on from; ARGS=--quick
+	@PYTHONPATH=tests $(BIN)/python -m bench.memory $(ARGS)
+
 bench-helper: deps ## The same for the root helper, as root; ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m bench.helper $(ARGS)
 
@@ -70,12 +77,12 @@ lab: test-deps ## The tests that need KVM, device-mapper and systemd, in a VM th
 soak: deps ## 50 boots in a row; all must come up
 	@scripts/soak.sh
 
-deps: agent ## Everything that running takes: Debian packages, .venv, agent
+deps: agent puller ## Everything that running takes: Debian packages, .venv, agent, image puller
 
 system-packages: ## Install the Debian packages that are missing
 	@scripts/install_debian_packages.sh scripts/debian-packages.txt
 
-test-deps: agent
+test-deps: agent puller
 	@scripts/install_debian_packages.sh scripts/debian-packages.txt scripts/debian-packages-test.txt
 
 venv: .venv/.up-to-date ## Make .venv, or bring it up to date
@@ -91,10 +98,15 @@ clean: ## Remove what make made; VMs, images and kernels stay
 .venv/.up-to-date: constraints.txt pyproject.toml scripts/make_venv.sh | system-packages
 	@PYTHON=$(PYTHON) scripts/make_venv.sh
 
-$(AGENT): $(AGENT_SOURCES) pyproject.toml scripts/build_agent.sh | venv
+$(AGENT): $(call sources,guest_agent) api_server/ingle/version.py scripts/build_go.sh | venv
 	@. scripts/progress.sh; say "building $@"
-	@scripts/build_agent.sh amd64
+	@scripts/build_go.sh ingle-agent amd64
 	@touch $@
 
-.PHONY: help run test lint format proto proto-accept surface-accept agent deb smoke smoke-coverage-html smoke-clean bench \
-	bench-agent bench-helper fuzz lab soak deps system-packages test-deps venv lock clean
+$(PULLER): $(call sources,image_puller) api_server/ingle/version.py scripts/build_go.sh | venv
+	@. scripts/progress.sh; say "building $@"
+	@scripts/build_go.sh ingle-image-puller amd64
+	@touch $@
+
+.PHONY: help run test lint format proto proto-accept surface-accept agent puller deb smoke smoke-coverage-html smoke-clean bench \
+	bench-agent bench-memory bench-helper fuzz lab soak deps system-packages test-deps venv lock clean

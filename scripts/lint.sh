@@ -21,7 +21,7 @@ seconds_since() { awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { print to - fr
 
 gofmt_changes_nothing() {
   local files
-  files=$(scripts/go.sh gofmt -l guest_agent) || return
+  files=$(scripts/go.sh gofmt -l guest_agent image_puller) || return
   [ -z "$files" ] || { printf 'not formatted (make format does it):\n%s\n' "$files"; return 1; }
 }
 
@@ -36,14 +36,23 @@ generated_code_is_current() {
   [ "$status" -eq 0 ] || { echo "proto/ changed since: 'make proto' generates anew"; return 1; }
 }
 
+# Of several modules buf itself would compare the first only.
+no_breaking_change() {
+  local reference=$1
+  shift
+  buf build "${@/#/--path=}" -o - | buf breaking - --against "$reference"
+}
+
 check "ruff: rules" ruff check --quiet .
 check "ruff: format" ruff format --quiet --check .
-check "mypy: types, strict" mypy api_server cli host_helper tests scripts hatch_build.py
+check "mypy: types, strict" mypy api_server cli host_helper testing tests scripts hatch_build.py
 check "import-linter: layers" lint-imports --no-logo
 check "buf: proto style" buf lint
-check "buf: no breaking change to proto" buf breaking --against proto/ref.binpb
+check "buf: no breaking change for clients" no_breaking_change proto/ref.binpb proto/ingle/v1
+check "buf: none for helper and agent" no_breaking_change proto/ref-internal.binpb proto/ingle/helper proto/ingle/agent
 check "generated code is current" generated_code_is_current
 check "gofmt" gofmt_changes_nothing
-check "go vet" scripts/go.sh vet -C guest_agent ./...
+check "go vet: guest agent" scripts/go.sh vet -C guest_agent ./...
+check "go vet: image puller" scripts/go.sh vet -C image_puller ./...
 check "shellcheck" shellcheck --external-sources scripts/*.sh scripts/deb/p* .ci/run
 exit "$failed"

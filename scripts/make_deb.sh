@@ -22,13 +22,13 @@ site_packages=$tree/usr/lib/ingle/lib/$(python -c 'import sys; print("python%d.%
 uv pip install --quiet --target "$site_packages" --python "$(command -v python)" --link-mode copy --no-build \
   --require-hashes --constraints constraints.txt \
   "ingle[cli,server] @ file://$wheel#sha256=$(sha256sum "$wheel" | cut -d' ' -f1)"
-# What says where it was built, and programs of dependencies.
-(cd "$site_packages" && rm -rf bin .lock ./*.dist-info/{RECORD,direct_url.json,uv_cache.json})
+# What says where it was built, programs of dependencies, and the manual page, which has a place of its own.
+(cd "$site_packages" && rm -rf bin share .lock ./*.dist-info/{RECORD,direct_url.json,uv_cache.json})
 # Never checked against its source, thus never written anew: root's programs leave no file that dpkg doesn't know.
 python -m compileall -q -s "$tree" -p / --invalidation-mode unchecked-hash "$site_packages"
 
 architecture=$(dpkg --print-architecture)
-version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)+git$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S)
+version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' api_server/ingle/version.py)+git$(date --utc --date="@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S)
 python scripts/deb_files.py "$tree" "$version" "$architecture" "$(git log -1 --format='%an <%ae>')"
 find "$site_packages" -name '*.py' -exec chmod a-x {} +
 chmod -R u=rwX,go=rX "$tree"

@@ -20,4 +20,6 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=
 .venv/bin/pip install --progress-bar off --require-hashes -r constraints.txt |
   sed -un -e 's/^Collecting \([^ ]*\).*/\1/p' -e 's/^Installing collected.*/unpacking/p' | progress
 .venv/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+# pip has compiled the packages. Ours would be, each time anew, where Python is told to write no bytecode.
+.venv/bin/python -m compileall -q api_server cli host_helper proto/gen
 touch .venv/.up-to-date

@@ -179,9 +179,9 @@ a_life() {
   ingle vm restart life
   [ "$(vm_value life boot_id)" != "$first" ]
   [ "$(ingle vm exec life -- cat /root/note)" = kept ]
-  refused running ingle vm set life --vcpu 1
+  refused running ingle vm update life --vcpu 1
   ingle vm stop life
-  ingle vm set life --name afterlife --memory 320M
+  ingle vm update life --name afterlife --memory 320M
   ingle vm start afterlife
   ingle vm exec afterlife -- free -m
   ingle vm logs afterlife | grep .
@@ -369,7 +369,7 @@ a_life_in_a_shared_network() {
   # What is in a set is for the kernel to say.
   nft list set inet ingle nat4 | grep -wF "$address"
   nft list map inet ingle ports4 | grep -F "tcp . 18080 : $address . 80"
-  ingle vm set shared --nat off
+  ingle vm update shared --nat off
   expect 1 grep -wF "$address" <(nft list set inet ingle nat4)
   ingle vm exec shared -- getent ahostsv4 shared.vm | grep -F "$address"
   boot=$(vm_value shared boot_id)

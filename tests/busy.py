@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from ingle.cli.jsonable import to_json
-from ingle.v1 import operation_pb2, operation_pb2_grpc, vm_pb2, vm_pb2_grpc
+from ingle.v1 import operation_pb2, operation_pb2_grpc, protocol_pb2, vm_pb2, vm_pb2_grpc
 
 CLIENTS, NAMES = 3, 5
 _MEMORY = 128 << 20
@@ -44,7 +44,7 @@ def spec(number: int) -> vm_pb2.VmSpec:
         memory_bytes=_MEMORY,
         network=("default", "backend")[number % 2],
         nat=number % 3 == 0,
-        ports=[vm_pb2.PublishedPort(host_port=20000 + number, vm_port=80, protocol=vm_pb2.PROTOCOL_TCP)],
+        ports=[vm_pb2.PublishedPort(host_port=20000 + number, vm_port=80, protocol=protocol_pb2.PROTOCOL_TCP)],
     )
 
 
@@ -97,18 +97,18 @@ def _choice(client: Client, chance: random.Random) -> tuple[str, Callable[[], ob
 def give_up(client: Client, creates: int) -> "Counter[str]":
     """Create VMs, and cancel each create at the next of the stages that a whole one has. Answers how they ended."""
     ends: Counter[str] = Counter()
-    whole = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(0))).operation
-    *_, last = client.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=whole.id))
+    whole = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(0))).operation_id
+    *_, last = client.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=whole))
     stages = [stage.name for stage in last.operation.stages]
     assert {"network", "launch", "record"} <= set(stages), stages
     client.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm="proof-0", force=True))
     for cycle in range(creates):
-        begun = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(cycle))).operation
+        begun = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(cycle))).operation_id
         wanted = stages[cycle % len(stages)]
-        for told in client.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=begun.id)):
+        for told in client.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=begun)):
             if wanted in {stage.name for stage in told.operation.stages}:
                 with suppress(grpc.RpcError):  # the last stages are over before one can say so
-                    client.operations.CancelOperation(operation_pb2.CancelOperationRequest(operation_id=begun.id))
+                    client.operations.CancelOperation(operation_pb2.CancelOperationRequest(operation_id=begun))
         ends[operation_pb2.OperationState.Name(told.operation.state)] += 1
         with suppress(grpc.RpcError):
             client.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=f"proof-{cycle}", force=True))

@@ -24,7 +24,14 @@ for _number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else _survive)
 
+# Guests that boot behind a test's back take what others need, and are found where nothing may be left: tests that are
+# about them say so.
+os.environ["INGLE_WARM"] = "false"
+
 _PREPARED = "INGLE_TESTS_PREPARED"
+
+_TEST_SECONDS = 900
+"""The slowest takes a minute or two. One that hangs is to fail, and not to keep all the others from being run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,6 +77,8 @@ def pytest_runtest_makereport(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Processes that share the tests share what is prepared for them."""
+    if config.pluginmanager.hasplugin("timeout") and config.option.timeout is None and not config.option.slow:
+        config.option.timeout = _TEST_SECONDS
     if config.option.prepared is None:
         if _PREPARED not in os.environ:
             directory = tempfile.TemporaryDirectory(prefix="ingle-prepared-")

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import go_benchmarks
-from bench.bare_client import BareClient
-from bench.guest import agent_of
+from bench import go_benchmarks, least_agent
+from bench.bare_client import exec_true, refused
 from bench.measure import (
     HEADER,
     Figure,
@@ -40,14 +39,15 @@ from bench.measure import (
     write_json,
 )
 from bench.native import native
+from bench.raw import RawGuest
 from bench.subject import Subject
 from bench.through_agent import ThroughAgent, until_answered
 from bench.through_api import ThroughApi
 from harness import Server, cloned_directory, running_server, server_directory
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.guest.frames import Decoder, FrameType, encode
-from ingle.api_server.agents import agent_binary
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
+from ingle.api_server.programs import agent_binary
 from ingle.v1 import kernel_pb2, vm_pb2
 
 HELD = 200
@@ -93,10 +93,11 @@ def on_a_socket(counts: Counts) -> Iterator[Row | Figure]:
 
         ours, floor = alternately(counts.calls, agent.run, bare.run)
         yield spread_row("exec true", ours, "posix_spawn, wait", floor, 2, 3)
-        lean = BareClient(path)
+        lean = exec_true(path)
         yield beside(
-            "exec true, by a client that parses nothing", "posix_spawn, wait", counts.calls, lean.run, bare.run
+            "exec true, by a client that parses nothing", "posix_spawn, wait", counts.calls, lean.ask, bare.run
         )
+        yield from least_agent.rows(path, durable, bulk, counts.calls)
         yield from calls(agent, bare, counts, "bare system calls")
         held = agent.hold(HELD, lambda: rss_mib(process.pid))
         yield Figure(f"agent RSS, {HELD} commands running", held, "MiB", 20)
@@ -115,10 +116,10 @@ def on_a_socket(counts: Counts) -> Iterator[Row | Figure]:
 
 
 def in_a_vm(counts: Counts, server: Server) -> Iterator[Row | Figure]:
-    """Through gRPC, beside the agent alone; both reach the same VM."""
+    """Through gRPC, beside the agent alone, in a VM that is the same: an agent talks to one server."""
     vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
-    with asyncio.Runner() as runner:
-        agent = ThroughAgent(runner, agent_of(server, vm), "/root", "/root")
+    with asyncio.Runner() as runner, RawGuest(server).answering(runner) as guest:
+        agent = ThroughAgent(runner, guest.channel, "/root", "/root")
         agent.create_session()
         api = ThroughApi(server, vm.id, "/root")
         ours, floor = alternately(counts.calls, api.run, agent.run)
@@ -126,8 +127,8 @@ def in_a_vm(counts: Counts, server: Server) -> Iterator[Row | Figure]:
         yield from calls(api, agent, counts, "the agent alone")
         sizes = (MIB, counts.batches), (counts.large_in_vm, counts.transfers)
         assert server.process is not None
-        pids = os.getpid(), vm.pid
-        yield from transfers(api, agent, "the agent alone", sizes, (*pids, server.process.pid), pids)
+        pids, floor_pids = (os.getpid(), vm.pid, server.process.pid), (os.getpid(), guest.process.pid)
+        yield from transfers(api, agent, "the agent alone", sizes, pids, floor_pids)
         yield from directories(api, agent, counts, "the agent alone")
     yield from share_of_boot(server, vm)
     server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
@@ -229,9 +230,9 @@ def refusals(counts: Counts) -> Row:
         path, token_file = Path(directory) / "agent.sock", Path(directory) / "token"
         token_file.write_bytes(bytes(32))
         with running_agent(path, "--token-file", str(token_file)):
-            late, early = BareClient(path, bytes(31) + b"x"), BareClient(path, b"x" + bytes(31))
+            late, early = refused(path, bytes(31) + b"x"), refused(path, b"x" + bytes(31))
             name, floor_name = "wrong in its last byte: refused", "wrong in its first byte"
-            return beside(name, floor_name, 10 * counts.calls, late.be_refused, early.be_refused)
+            return beside(name, floor_name, 10 * counts.calls, late.ask, early.ask)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ that misses its target is for a person to look at.
 
 import argparse
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from bench.guest import agent_of
+from bench.hostile import beside_hostile_guests
 from bench.measure import (
     Figure,
     Row,
@@ -34,13 +35,14 @@ from bench.measure import (
     write_json,
 )
 from bench.raw import RawGuest
+from bench.warm import begin_warm
 from harness import Server, running_server, server_directory
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.model.guest import ExecSpec
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.vm import VmState
 from ingle.api_server.ports.guest import GuestChannel
-from ingle.v1 import kernel_pb2, system_pb2, vm_pb2
+from ingle.v1 import guest_pb2, kernel_pb2, system_pb2, vm_pb2
 
 STORED_VMS = 500
 MOST_IDLE_RSS_MIB = 90
@@ -49,10 +51,11 @@ MOST_IDLE_RSS_MIB = 90
 def create_to_first_exec(server: Server, count: int) -> Row:
     """From the create call to the answer of the first command, beside a bare QEMU until its agent answers."""
     raw = RawGuest(server)
+    boot = vm_pb2.VmSpec(boot_mode=vm_pb2.BOOT_MODE_COLD)
 
     def through_ingle() -> float:
         began = time.perf_counter()
-        vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+        vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=boot)).vm
         code, out, _ = server.run(vm.id, "echo", "hello")
         took = time.perf_counter() - began
         assert (code, out) == (0, b"hello\n")
@@ -63,18 +66,21 @@ def create_to_first_exec(server: Server, count: int) -> Row:
     return ratio_row("create -> first exec result", sample, "raw QEMU boot until agent answers", floor, 1.25)
 
 
-def exec_round_trip(server: Server, count: int) -> Row:
-    """A command through gRPC, beside the same one straight from the agent."""
+def exec_round_trip(server: Server, count: int) -> list[Row]:
+    """A command through gRPC, as a stream and as one question, beside the same one straight from the agent of
+    another VM: an agent talks to one server."""
     vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
-    agent = agent_of(server, vm)
-    with asyncio.Runner() as runner:
-        sample, floor = alternately(
-            count,
-            lambda: timed(lambda: server.run(vm.id, "true")),
-            lambda: timed(lambda: runner.run(_true(agent))),
-        )
+    question = guest_pb2.RunRequest(start=guest_pb2.ExecStart(vm=vm.id, argv=["true"]))
+    ways = {"exec true": lambda: server.run(vm.id, "true"), "run true": lambda: server.guest.Run(question)}
+    rows = []
+    with asyncio.Runner() as runner, RawGuest(server).answering(runner) as guest:
+        for name, way in ways.items():
+            sample, floor = alternately(
+                count, partial(timed, way), lambda: timed(lambda: runner.run(_true(guest.channel)))
+            )
+            rows.append(difference_row(name, sample, "the agent alone", floor, 0.0015))
     server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
-    return difference_row("exec true", sample, "the agent alone", floor, 0.0015)
+    return rows
 
 
 def stop_and_delete(server: Server, count: int) -> list[Row]:
@@ -106,11 +112,15 @@ def list_of_many(server: Server, count: int) -> Row:
 
 
 def command_line(server: Server, count: int) -> list[Row]:
-    """Whole processes."""
+    """Whole processes, by their processor time: what a start costs, however long it has to wait for a processor."""
     ingle = str(Path(sys.executable).with_name("ingle"))
 
     def process(*argv: str) -> float:
-        return timed(lambda: subprocess.run(argv, env=server.env, stdout=subprocess.DEVNULL, check=True))
+        started = subprocess.Popen(argv, env=server.env, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(started.pid, 0)
+        started.returncode = os.waitstatus_to_exitcode(status)
+        assert started.returncode == 0, argv
+        return usage.ru_utime + usage.ru_stime
 
     def bare() -> float:
         return process(sys.executable, "-c", "pass")
@@ -118,8 +128,8 @@ def command_line(server: Server, count: int) -> list[Row]:
     listing, floor = alternately(count, lambda: process(ingle, "vm", "list"), bare)
     helping, help_floor = alternately(count, lambda: process(ingle, "--help"), bare)
     return [
-        ratio_row("ingle vm list", listing, "python3 -c pass", floor, 12),
-        ratio_row("ingle --help", helping, "python3 -c pass", help_floor, 12),
+        ratio_row("ingle vm list, processor time", listing, "python3 -c pass", floor, 7),
+        ratio_row("ingle --help, processor time", helping, "python3 -c pass", help_floor, 7),
     ]
 
 
@@ -153,13 +163,13 @@ def stored_vms(server: Server) -> Iterator[None]:
 
     async def insert() -> None:
         async with SqliteStore(server.state / "ingle.db") as store:
-            vm = await store.vm(template.id)
+            vm = await store.vms.get(template.id)
             for _ in range(STORED_VMS - 1):
                 copy = replace(
                     vm, id=new_vm_id(), name=new_vm_name(), state=VmState.CREATING, created_at=datetime.now(UTC)
                 )
-                await store.insert_vm(copy, bytes(32))
-                await store.move_vm(copy.id, VmState.STOPPED)
+                await store.vms.insert(copy, bytes(32))
+                await store.vms.move(copy.id, VmState.STOPPED)
 
     asyncio.run(insert())
     server.start()
@@ -174,18 +184,23 @@ def main() -> None:
     quick = arguments.quick
     boots, calls, processes = (2, 20, 5) if quick else (12, 300, 30)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    with server_directory() as root, running_server(root) as server:
+    with server_directory() as root, running_server(root, {"INGLE_WARM": "false"}) as server:
         print("preparing kernel and image …", flush=True)
         server.kernels.PullKernel(kernel_pb2.PullKernelRequest(name="debian"))
         memory = idle_memory(server)
         server.vms.DeleteVm(
             vm_pb2.DeleteVmRequest(vm=server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm.id, force=True)
         )  # the first one makes the image and probes KVM
-        rows = [create_to_first_exec(server, boots), exec_round_trip(server, calls)]
+        rows = [create_to_first_exec(server, boots), *exec_round_trip(server, calls)]
+        for told in begin_warm(server, boots):
+            rows.append(told) if isinstance(told, Row) else memory.append(told)
         rows += stop_and_delete(server, max(2, boots // 2))
         rows += command_line(server, processes)
         with stored_vms(server):
             rows.append(list_of_many(server, calls))
+        row, figures = beside_hostile_guests(calls)
+        rows.append(row)
+        memory += figures
         print(table(rows))
         print(*memory, sep="\n")
         if arguments.json:

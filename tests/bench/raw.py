@@ -7,7 +7,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +20,16 @@ from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.adapters.qemu import command
 from ingle.api_server.adapters.sqlite import SqliteStore
-from ingle.api_server.agents import agent_binary
+from ingle.api_server.adapters.vmm.launching import listening
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.errors import GuestError
-from ingle.api_server.model.guest import AgentEndpoint, GuestNetwork, TcpAddress
-from ingle.api_server.model.vm import Acceleration, Vm, VmState
-from ingle.api_server.ports.disk import BootConfig
+from ingle.api_server.model.guest import AgentEndpoint, GuestIdentity, GuestNetwork, SerialAddress
+from ingle.api_server.model.vm import Acceleration, Vm, VmSettings, VmState
+from ingle.api_server.ports.disk import BootConfig, Disk, DiskFormat
 from ingle.api_server.ports.engine import LaunchPlan, VmPaths
 from ingle.api_server.ports.guest import GuestChannel
+from ingle.api_server.programs import agent_binary
 
 _TOKEN = bytes(32)
 _MEMORY = 512 * 2**20
@@ -57,30 +59,30 @@ class RawGuest:
 
         return asyncio.run(self._with_guest(measure))
 
-    @staticmethod
-    def forwarded_port(pid: int) -> int:
-        """The loopback TCP port on which a QEMU process listens (proc(5), net/tcp: state 0A is LISTEN)."""
-        inodes = set()
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(entry)
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in inodes:
-                return int(fields[1].partition(":")[2], 16)
-        raise LookupError(f"process {pid} listens on no TCP port")
+    @contextmanager
+    def answering(self, runner: asyncio.Runner) -> Iterator["_Guest"]:
+        """A guest that answers, for as long as the context; `runner` is what asks it."""
+        context = self._guest()
+        guest = runner.run(context.__aenter__())
+        try:
+            runner.run(guest.until_ready())
+            yield guest
+        finally:
+            runner.run(context.__aexit__(None, None, None))
 
     async def _with_guest(self, measure: "Measure") -> float:
+        async with self._guest() as guest:
+            return await measure(guest)
+
+    @asynccontextmanager
+    async def _guest(self) -> AsyncIterator["_Guest"]:
         directory = Path(tempfile.mkdtemp(prefix="ingle-raw-"))
         try:
-            plan = await self._plan(directory)
-            guest = _Guest(plan)
+            guest = _Guest(await self._plan(directory))
             try:
-                return await measure(guest)
+                yield guest
             finally:
-                guest.process.kill()
-                guest.process.wait()
+                guest.close()
         finally:
             shutil.rmtree(directory)
 
@@ -89,33 +91,41 @@ class RawGuest:
         state = self._server.state
         kernels = DirectoryLibrary(state / "kernels", tools)
         async with SqliteStore(state / "ingle.db") as store:
-            kernel, image = await store.kernel("debian"), await store.image("debian:bookworm")
+            kernel, image = await store.kernels.get("debian"), await store.images.get("debian:bookworm")
         paths = VmPaths(state=directory, runtime=directory)
         vm = Vm(
             id="0" * 12,
             name="raw",
-            state=VmState.STARTING,
-            image_id=image.id,
-            image_name="",
-            kernel_id=kernel.id,
-            kernel_name="",
-            engine="qemu",
-            acceleration=self._acceleration,
-            disk_backend="qcow2",
-            vcpus=1,
-            memory_bytes=_MEMORY,
-            disk_bytes=8 * 2**30,
             created_at=datetime.now(UTC),
+            settings=VmSettings(
+                image_id=image.id,
+                image_name="",
+                kernel_id=kernel.id,
+                kernel_name="",
+                engine="qemu",
+                acceleration=self._acceleration,
+                disk_backend="qcow2",
+                vcpus=1,
+                memory_bytes=_MEMORY,
+                disk_bytes=8 * 2**30,
+            ),
+            state=VmState.STARTING,
         )
         disk = Qcow2Disk(tools)
-        await disk.create(state / "images" / image.id / "rootfs.ext4", directory, vm.disk_bytes)
+        await disk.create(
+            Disk(state / "images" / image.id / "rootfs.ext4", DiskFormat.RAW), directory, vm.settings.disk_bytes
+        )
         config = BootConfig(
-            hostname="raw",
+            GuestIdentity(
+                token=_TOKEN,
+                hostname="raw",
+                networks=(
+                    GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)),
+                ),
+                entropy=os.urandom(64),
+            ),
             root_device=command.ROOT_DEVICE,
-            network=GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)),
-            tcp_port=command.AGENT_PORT,
-            token=_TOKEN,
-            entropy=os.urandom(64),
+            serial_port=command.SERIAL_PORT,
             ready_device=command.READY_DEVICE,
         )
         await Initramfs(kernels, agent_binary(), directory / "cache").write(kernel, config, paths.initramfs)
@@ -123,7 +133,7 @@ class RawGuest:
             vm=vm,
             paths=paths,
             vmlinux=kernels.path(kernel.id) / "vmlinux",
-            root_disk=disk.disk_path(directory),
+            root_disk=Disk(disk.disk_path(directory), disk.format),
             acceleration=self._acceleration,
             token=_TOKEN,
         )
@@ -137,35 +147,42 @@ class _Guest:
 
     def __post_init__(self) -> None:
         self._ready, ready_qemu = socket.socketpair()
-        with ready_qemu, socket.socket(socket.AF_UNIX) as control:
-            control.bind(str(self.plan.paths.control_socket))
-            control.listen(1)
+        paths = self.plan.paths
+        with ready_qemu, listening(paths.control_socket) as control, listening(paths.agent_socket) as agent:
             argv = command.launch(
                 "qemu-system-x86_64",
                 self.plan,
                 control_fd=control.fileno(),
                 ready_fd=ready_qemu.fileno(),
+                agent_fd=agent.fileno(),
                 tsc_khz=tsc_khz(),
             )
             argv.remove("-S")
             self._began = time.perf_counter()
-            self.process = subprocess.Popen(
-                argv, cwd=self.plan.paths.state, pass_fds=(control.fileno(), ready_qemu.fileno())
-            )
+            passed = [end.fileno() for end in (control, ready_qemu, agent)]
+            self.process = subprocess.Popen(argv, cwd=paths.state, pass_fds=passed)
 
     async def until_ready(self) -> float:
         """Seconds from the start of the process to the agent's first answer."""
         self._ready.setblocking(False)
         await asyncio.get_running_loop().sock_recv(self._ready, 64)
         self._ready.close()
-        port = RawGuest.forwarded_port(self.process.pid)
-        self.channel: GuestChannel = Dialler().channel(AgentEndpoint(TcpAddress("127.0.0.1", port), _TOKEN))
+        self._dialler = Dialler()
+        address = SerialAddress(str(self.plan.paths.agent_socket))
+        self.channel: GuestChannel = self._dialler.channel(AgentEndpoint(address, _TOKEN))
         while True:
             try:
                 await self.channel.ping()
             except GuestError:
                 continue
             return time.perf_counter() - self._began
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        if hasattr(self, "_dialler"):
+            self._dialler.close()
 
 
 Measure = Callable[[_Guest], Awaitable[float]]

@@ -31,7 +31,7 @@ class ThroughApi:
         began = time.perf_counter()
         start = guest_pb2.ExecStart(vm=self._vm, argv=FIRST_WORD)
         call = self._guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
-        next(response for response in call if response.stdout)
+        next(response for response in call if response.stdout_data)
         took = time.perf_counter() - began
         call.cancel()
         return took

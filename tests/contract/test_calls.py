@@ -98,7 +98,7 @@ def test_a_message_beyond_the_transport_limit_is_refused_and_the_server_lives(se
 def test_a_stream_carries_the_error_model_as_well(server: Server) -> None:
     stream = server.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id="op-none"))
     assert refused(list, stream).reason == "OPERATION_NOT_FOUND"
-    exec_stream = server.guest.Exec(iter([guest_pb2.ExecRequest(stdin=b"x")]))
+    exec_stream = server.guest.Exec(iter([guest_pb2.ExecRequest(stdin_data=b"x")]))
     assert refused(list, exec_stream).reason == "INVALID_ARGUMENT"
     assert refused(list, server.guest.Exec(iter([]))).reason == "INVALID_ARGUMENT"
 
@@ -116,6 +116,7 @@ BAD_SPECS = [
     (vm_pb2.VmSpec(env={"BAD NAME": "x"}), "BAD NAME"),
     (vm_pb2.VmSpec(acceleration=77), "acceleration 77"),  # type: ignore[arg-type]
     (vm_pb2.VmSpec(disk_backend="floppy"), "floppy"),
+    (vm_pb2.VmSpec(engine="steam"), "auto, firecracker, qemu"),
     (vm_pb2.VmSpec(init=7), "init 7"),  # type: ignore[arg-type]
     (vm_pb2.VmSpec(ssh_keys=["ssh-ed25519 AAAA"]), "ssh-ed25519 AAAA"),
     (vm_pb2.VmSpec(image="no/such:image"), "no/such:image"),
@@ -165,8 +166,10 @@ def test_info_tells_paths_limits_and_engines(server: Server) -> None:
     assert info.state_directory == str(server.state)
     assert info.host_vcpus == len(os.sched_getaffinity(0))
     assert info.pid == server.process.pid if server.process else False
-    assert [engine.name for engine in info.engines] == ["qemu"]
-    assert info.engines[0].version[0].isdigit()
+    assert [engine.name for engine in info.engines] == ["firecracker", "qemu"]
+    firecracker, qemu = info.engines
+    assert qemu.version[0].isdigit()
+    assert bool(firecracker.version) != ("ingle engine install firecracker" in firecracker.problem)
 
 
 # -- the gate
@@ -182,7 +185,7 @@ def test_the_sockets_are_private_from_birth(server: Server) -> None:
 
 
 def test_the_private_socket_refuses_calls_that_did_not_come_through_the_gate(server: Server) -> None:
-    with grpc.insecure_channel(f"unix:{server.state}/private/grpc.sock") as channel:
+    with grpc.insecure_channel(f"unix:{server.state}/private/{os.getuid()}.sock") as channel:
         for method in ("/ingle.v1.SystemService/Ping", "/nonsense"):
             error = refused(channel.unary_unary(method), b"")
             assert error.code is grpc.StatusCode.PERMISSION_DENIED

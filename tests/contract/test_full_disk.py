@@ -26,7 +26,7 @@ def test_it_starts_on_demand_deletes_prunes_and_stops() -> None:
         fill(state)
         ingle("image", "delete", "mine")
         fill(state)
-        ingle("image", "prune")
+        ingle("image", "prune", "--force")
         ingle("vm", "prune", "--force")
         ingle("server", "stop")
 

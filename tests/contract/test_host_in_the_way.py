@@ -39,11 +39,17 @@ def test_no_directory_where_one_belongs(place: str, variable: str, make: Callabl
 
 
 @pytest.mark.parametrize(
-    "place", ["state/ingle/ingle.db", "state/ingle/private/grpc.sock", "state/ingle/api.sock", "run/ingle/api.sock"]
+    "place",
+    [
+        "state/ingle/ingle.db",
+        f"state/ingle/private/{os.getuid()}.sock",
+        "state/ingle/api.sock",
+        "run/ingle/api.sock",
+    ],
 )
 def test_a_directory_where_a_file_or_socket_belongs(place: str) -> None:
     said, path = _refusal_of_a_start_with(place, _directory)
-    assert f"{path}: " in said
+    assert str(path) in said
     assert "try: " in said
 
 

@@ -69,6 +69,8 @@ def _harmless(method: MethodDescriptorProto) -> Message:
     request = GetMessageClass(descriptor)()
     if "spec" in descriptor.fields_by_name:
         request.spec.vcpus = 0  # type: ignore[attr-defined]
+    if "no_follow" in descriptor.fields_by_name:
+        request.no_follow = True  # type: ignore[attr-defined]
     return request
 
 

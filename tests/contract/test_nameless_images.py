@@ -35,7 +35,7 @@ def test_a_nameless_image_is_listed_as_such_and_pruned(server: Server, tmp_path:
     assert old[:12] in would.stdout
     assert new[:12] not in would.stdout
     assert would.stderr.startswith("would free ")
-    pruned = json.loads(ingle(server, "image", "prune", "--json").stdout)
+    pruned = json.loads(ingle(server, "image", "prune", "-f", "--json").stdout)
     assert [(image["id"], image["names"]) for image in pruned] == [(old, [])]
     assert [image.id for image in server.images.ListImages(image_pb2.ListImagesRequest()).images] == [new]
     server.images.DeleteImage(image_pb2.DeleteImageRequest(image="again"))

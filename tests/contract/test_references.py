@@ -2,6 +2,7 @@
 another thing whose id happens to begin so."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -14,8 +15,10 @@ from google.protobuf.message_factory import GetMessageClass
 from harness import Server, refusal, running_server, server_directory
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.application import SERVICES
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmState
-from ingle.v1 import guest_pb2, image_pb2, kernel_pb2, operation_pb2, system_pb2, vm_pb2
+from ingle.api_server.model.caller import Caller
+from ingle.api_server.model.snapshot import Snapshot
+from ingle.api_server.model.vm import Acceleration, Image, Kernel, Vm, VmSettings, VmState
+from ingle.v1 import event_pb2, guest_pb2, image_pb2, kernel_pb2, operation_pb2, snapshot_pb2, system_pb2, vm_pb2
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 IMAGE = Image("a7" * 32, (), 1 << 20, NOW, "test")
@@ -23,24 +26,29 @@ KERNEL = Kernel("b7" * 32, (), "6.1", 1 << 20, (), NOW, "test")
 VM = Vm(
     id="75aabbccddee",
     name="web",
-    state=VmState.STOPPED,
-    image_id=IMAGE.id,
-    image_name="base",
-    kernel_id=KERNEL.id,
-    kernel_name="mine",
-    engine="qemu",
-    acceleration=Acceleration.TCG,
-    disk_backend="qcow2",
-    vcpus=1,
-    memory_bytes=1 << 28,
-    disk_bytes=1 << 30,
     created_at=NOW,
+    settings=VmSettings(
+        image_id=IMAGE.id,
+        image_name="base",
+        kernel_id=KERNEL.id,
+        kernel_name="mine",
+        engine="qemu",
+        acceleration=Acceleration.TCG,
+        disk_backend="qcow2",
+        vcpus=1,
+        memory_bytes=1 << 28,
+        disk_bytes=1 << 30,
+    ),
+    state=VmState.STOPPED,
+    owner=os.getuid(),
 )
-PREFIXES = {"vm": VM.id[:2], "image": IMAGE.id[:12], "kernel": KERNEL.id[:12]}
+ME = Caller(VM.owner, admin=True)
+SNAPSHOT = Snapshot("c7aabbccddee", "before", VM.owner, NOW, VM.id, VM.name, VM.settings, memory=False)
+PREFIXES = {"vm": VM.id[:2], "image": IMAGE.id[:12], "kernel": KERNEL.id[:12], "snapshot": SNAPSHOT.id[:2]}
 
 # The only ones that change nothing.
 LOOKS = {
-    *("GetVm", "GetVmHealth", "PingVm", "GetVmStats", "StreamVmLogs", "GetImage", "GetKernel"),
+    *("GetVm", "GetVmHealth", "PingVm", "GetVmStats", "StreamVmLogs", "GetImage", "GetKernel", "GetSnapshot"),
     *("ReadFile", "StatFile", "ListDirectory", "CopyOut", "ListSessions", "ListPorts"),
 }
 # What else a request needs to be worth a look at the VM.
@@ -48,7 +56,7 @@ FILLED: dict[str, Any] = {"path": "/x", "new_path": "/y", "session_id": "init", 
 
 METHODS = {
     method.name: method
-    for file in (vm_pb2, guest_pb2, image_pb2, kernel_pb2, operation_pb2, system_pb2)
+    for file in (vm_pb2, guest_pb2, snapshot_pb2, image_pb2, kernel_pb2, operation_pb2, system_pb2, event_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -56,9 +64,10 @@ METHODS = {
 
 async def _record(server: Server) -> None:
     async with SqliteStore(server.state / "ingle.db") as store:
-        await store.add_image(IMAGE, "base")
-        await store.add_kernel(KERNEL, "mine")
-        await store.insert_vm(VM, bytes(32))
+        await store.images.add(IMAGE, "base", ME)
+        await store.kernels.add(KERNEL, "mine", ME)
+        await store.vms.insert(VM, bytes(32))
+        await store.snapshots.insert(SNAPSHOT)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +108,8 @@ def _fill(message: Any) -> None:
     if "update_mask" in message.DESCRIPTOR.fields_by_name:
         message.update_mask.paths.append("name")
         message.spec.name = "other"
+    if message.DESCRIPTOR.name == "RestoreVmRequest":
+        message.vm, message.snapshot = VM.name, SNAPSHOT.name
     if "unix_path" in message.DESCRIPTOR.fields_by_name:
         message.unix_path = "/x"
     if "size" in message.DESCRIPTOR.fields_by_name:
@@ -150,3 +161,11 @@ def test_a_name_that_looks_like_an_id_is_refused(server: Server) -> None:
     renamed.update_mask.paths.append("name")
     created = vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="0123456789ab", image="base", kernel="mine"))
     assert ask(server, "UpdateVm", renamed) == ask(server, "CreateVm", created) == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("name", [name for name in TAKING if not name.endswith(("CreateVm", "WarmImage"))])
+def test_a_reference_that_was_forgotten_is_no_name_of_something_missing(server: Server, name: str) -> None:
+    for kind, request in requests(name):
+        place: Any = request if kind in request.DESCRIPTOR.fields_by_name else request.start  # type: ignore[attr-defined]
+        place.ClearField(kind)
+        assert ask(server, name, request) == "INVALID_ARGUMENT"

@@ -15,12 +15,12 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from harness import Server, nothing_left, refused
+from ingle.testing import made_up
 from ingle.v1 import guest_pb2, image_pb2, kernel_pb2, operation_pb2, system_pb2, vm_pb2
 from ingle.v1.upload_pb2 import UploadEnd, UploadHole
-from unit.kernel import kernels
 from uploading import archive_of, image_upload, kernel_upload
 
-MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "ext4")
+MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "ext4")
 
 
 def ingle(server: Server, *arguments: str, stdin: bytes = b"", code: int = 0) -> str:
@@ -78,6 +78,7 @@ def test_a_directory_an_archive_on_stdin_and_an_ext4_file_become_images(
     server: Server, tree: Path, tmp_path: Path
 ) -> None:
     ingle(server, "image", "register", "-n", "from-tree", "--rootfs", str(tree))
+    (tree / "etc" / "issue").write_text("of another image: equal ones, made within the same second, are one")
     ingle(server, "image", "register", "-n", "from-stdin", "--rootfs", "-", stdin=archive_of({".": tree}))
     images = {
         name: image for image in server.images.ListImages(image_pb2.ListImagesRequest()).images for name in image.names
@@ -103,10 +104,10 @@ def test_a_kernel_and_its_modules_are_read_by_who_calls_and_nothing_of_them_bloc
     server: Server, tmp_path: Path
 ) -> None:
     kernel, modules = tmp_path / "vmlinux", tmp_path / "modules"
-    kernel.write_bytes(kernels.VMLINUX)
+    kernel.write_bytes(made_up.VMLINUX)
     modules.mkdir()
     for name in MODULES:
-        (modules / f"{name}.ko").write_bytes(f"\0vermagic={kernels.RELEASE} SMP\0".encode())
+        (modules / f"{name}.ko").write_bytes(f"\0vermagic={made_up.RELEASE} SMP\0".encode())
     (modules / "modules.dep").write_text("".join(f"{name}.ko:\n" for name in MODULES))
     ingle(server, "kernel", "import", "-n", "mine", "--modules", str(modules), str(kernel))
     assert server.kernels.GetKernel(kernel_pb2.GetKernelRequest(kernel="mine")).kernel.modules == len(MODULES)
@@ -116,14 +117,25 @@ def test_a_kernel_and_its_modules_are_read_by_who_calls_and_nothing_of_them_bloc
     ingle(server, "kernel", "import", "-n", "bare", str(kernel))
     assert "No such file" in ingle(server, "kernel", "import", "-n", "none", str(tmp_path / "none"), code=1)
     ingle(server, "kernel", "delete", "mine", "bare")
-    ingle(server, "kernel", "prune")
+    ingle(server, "kernel", "prune", "--force")
     nothing_left(server)
+
+
+def test_an_operation_has_the_image_that_came_of_it_until_that_is_deleted(server: Server, tree: Path) -> None:
+    image, call = server.images.RegisterImage.with_call(image_upload("result", tree))
+    op_id = dict(call.initial_metadata())["ingle-op-id"]
+    request = operation_pb2.GetOperationRequest(operation_id=str(op_id))
+    assert server.operations.GetOperation(request).operation.image == image.image
+    (watched,) = server.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=str(op_id)))
+    assert watched.operation.image == image.image
+    server.images.DeleteImage(image_pb2.DeleteImageRequest(image="result"))
+    assert server.operations.GetOperation(request).operation.WhichOneof("result") is None
 
 
 def test_a_vm_is_told_with_names_however_its_image_and_kernel_were_given(server: Server, tree: Path) -> None:
     image = server.images.RegisterImage(image_upload("base", tree)).image
     kernel = server.kernels.ImportKernel(
-        kernel_upload("cafe", kernels.VMLINUX)
+        kernel_upload("cafe", made_up.VMLINUX)
     ).kernel  # a name that an id may begin with
     spec = vm_pb2.VmSpec(image=image.id, kernel=kernel.id)
     vms = [server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=spec, no_start=True)).vm]
@@ -161,7 +173,7 @@ def _begun(server: Server) -> str:
     """The operation of the upload that is under way, once it is."""
     kinds = {operation_pb2.OPERATION_KIND_REGISTER_IMAGE, operation_pb2.OPERATION_KIND_IMPORT_KERNEL}
     while True:
-        for last in server.operations.ListOperations(operation_pb2.ListOperationsRequest(limit=1)).operations:
+        for last in server.operations.ListOperations(operation_pb2.ListOperationsRequest(page_size=1)).operations:
             if last.kind in kinds and last.state == operation_pb2.OPERATION_STATE_RUNNING:
                 return last.id
 
@@ -212,7 +224,7 @@ def test_a_command_that_is_ended_while_it_sends_leaves_nothing(server: Server, n
 def test_silence_is_no_end(server: Server, tree: Path, noun: str) -> None:
     """All the data, and then the stream stops."""
     method: Any = server.images.RegisterImage if noun == "image" else server.kernels.ImportKernel
-    sent: Any = image_upload("left", tree) if noun == "image" else kernel_upload("left", kernels.VMLINUX)
+    sent: Any = image_upload("left", tree) if noun == "image" else kernel_upload("left", made_up.VMLINUX)
     *all_but_the_end, _ = sent
     error = refused(method, iter(all_but_the_end))
     assert error.reason == "INVALID_ARGUMENT"

@@ -50,6 +50,16 @@ def test_the_file_is_read_again_when_it_has_changed_and_the_environment_is_the_s
         assert _values(server)["memory_bytes"] == ("300 MiB", str(file))
 
 
+def test_of_variables_that_mean_nothing_the_first_are_told_and_very_many_are_refused() -> None:
+    with server_directory() as root, running_server(root, {"INGLE_WARM": "true"}) as server:  # as for who says nothing
+        said = _differences(server, **{f"INGLE_{number:04}": "" for number in range(1000)})
+        assert len(said) == 21
+        assert said[-1] == "980 more variables INGLE_… mean nothing"
+        for environment in ({f"INGLE_{number}": "" for number in range(1001)}, {"INGLE_DOMAIN": "a." * 40_000}):
+            error = refused(server.system.GetSettings, system_pb2.GetSettingsRequest(environment=environment))
+            assert (error.reason, error.message.partition(":")[0]) == ("INVALID_ARGUMENT", "environment")
+
+
 @pytest.mark.parametrize("kind", ["fifo", "endless", "nested", "directory", "bytes"])
 def test_whatever_is_in_the_place_of_the_file_is_told_and_holds_nothing_up(kind: str) -> None:
     with server_directory() as root, running_server(root) as server:

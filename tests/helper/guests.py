@@ -104,6 +104,7 @@ class Echo:
     def close(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()  # until then the kernel has the port taken, whoever has closed it
         self._socket.close()
 
     def _serve(self) -> None:

@@ -7,8 +7,12 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from pyroute2 import IPRoute
+
+_EVERYWHERE = 0  # linux/rtnetlink.h: RT_SCOPE_UNIVERSE
+_PERMANENT = 0x80  # linux/neighbour.h: NUD_PERMANENT
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _SYS_SETRESUID = {"x86_64": 117, "aarch64": 147}[os.uname().machine]
 _SYS_SETRESGID = {"x86_64": 119, "aarch64": 149}[os.uname().machine]
@@ -52,6 +56,36 @@ class Namespace:
     def sysctl(self, name: str, value: int) -> None:
         path = Path("/proc/sys/net", name)
         self.do(lambda: path.write_text(str(value)))
+
+    def kernel(self, question: "Callable[[IPRoute], Result]") -> Result:
+        """What the kernel really has, asked by a library that is not ours. Names of attributes are the kernel's,
+        without their prefix: rtnetlink(7)."""
+
+        def asked() -> Result:
+            with IPRoute() as opened:
+                return question(opened)
+
+        return self.do(asked)
+
+    def link(self, name: str) -> Any:
+        """An interface as the kernel has it; IFLA_INFO_DATA is its `kind`'s."""
+        return self.kernel(lambda opened: opened.get_links(ifname=name)[0])
+
+    def indexes(self) -> dict[str, int]:
+        """Every interface, by name."""
+        return {link.get("ifname"): link["index"] for link in self.kernel(lambda opened: list(opened.get_links()))}
+
+    def addresses(self, name: str) -> set[str]:
+        """Those of an interface that are not of the link alone, each with its prefix length."""
+        index = self.link(name)["index"]
+        found = self.kernel(lambda opened: list(opened.get_addr(index=index)))
+        return {f"{each.get('address')}/{each['prefixlen']}" for each in found if each["scope"] == _EVERYWHERE}
+
+    def neighbours(self, name: str) -> dict[str, str]:
+        """MACs that are known for ever at an interface, by address."""
+        index = self.link(name)["index"]
+        found = self.kernel(lambda opened: list(opened.get_neighbours(ifindex=index)))
+        return {each.get("dst"): each.get("lladdr") for each in found if each["state"] & _PERMANENT}
 
     def links(self) -> set[str]:
         return {name for _, name in self.do(socket.if_nameindex)}

@@ -11,14 +11,15 @@ import pytest
 from free_ports import free_port
 from helper.process import Helper, vm
 from ingle.api_server.adapters.helper import AbsentNetwork, HelperDevices, HelperNetwork
+from ingle.api_server.adapters.vmm import boot
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.helper.v1 import helper_pb2 as pb
-from unit.server.vmms import VM
+from unit.api_server.vmms import VM
 
-SHARED = replace(VM, id=vm(1), network="default", slot=2, nat=False)
-OTHER = replace(VM, id=vm(2), name="other", network="default", slot=3, nat=True)
+SHARED = replace(VM, id=vm(1), slot=2, settings=replace(VM.settings, network="default", nat=False))
+OTHER = replace(VM, id=vm(2), name="other", slot=3, settings=replace(VM.settings, network="default", nat=True))
 
 
 def listed(helper: Helper) -> pb.ListResponse:
@@ -52,7 +53,7 @@ async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(
 ) -> None:
     tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
     ports = (PublishedPort(tcp, 80), PublishedPort(udp, 53, Protocol.UDP))
-    wanted = replace(SHARED, nat=True, ports=ports)
+    wanted = replace(SHARED, settings=replace(SHARED.settings, nat=True, ports=ports))
     link = await network.connect(wanted)
     assert await network.connect(wanted) == link
     assert (link.address, link.prefix_length, link.gateway) == ("10.213.0.2", 24, "10.213.0.1")
@@ -71,7 +72,7 @@ async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(
 async def test_nat_is_changed_by_connecting_again(helper: Helper) -> None:
     network = HelperNetwork(helper.socket)
     for nat in (False, True, False):
-        await network.connect(replace(SHARED, nat=nat))
+        await network.connect(replace(SHARED, settings=replace(SHARED.settings, nat=nat)))
         assert [tap.nat for tap in listed(helper).taps] == [nat]
 
 
@@ -105,18 +106,36 @@ async def test_the_network_goes_with_its_last_vm_and_absent_is_fine(helper: Help
 async def test_reconciling_leaves_exactly_what_is_wanted(helper: Helper, network: HelperNetwork) -> None:
     await network.connect(SHARED)
     taken = free_port()
-    await network.reconcile([replace(OTHER, ports=(PublishedPort(taken, 80),))])
+    await network.reconcile([replace(OTHER, settings=replace(OTHER.settings, ports=(PublishedPort(taken, 80),)))])
     assert [(tap.vm_id, tap.nat) for tap in listed(helper).taps] == [(OTHER.id, True)]
     assert [port.host_port for port in listed(helper).ports] == [taken]
     await network.reconcile([])
     assert listed(helper) == pb.ListResponse()
 
 
+async def test_what_leads_nowhere_has_no_address_is_no_vms_and_goes_when_it_is_given_back(
+    helper: Helper, network: HelperNetwork
+) -> None:
+    links = [await network.connect_nowhere(vm_id) for vm_id in (SHARED.id, OTHER.id, SHARED.id)]
+    assert (links[0] == links[2], links[0].interface == links[1].interface) == (True, False)
+    assert [boot.shared_networks(link) for link in links] == [()] * 3
+    assert {tap.interface for tap in listed(helper).taps} == {link.interface for link in links}
+    for _ in range(2):
+        await network.disconnect_nowhere(SHARED.id)
+    assert [tap.vm_id for tap in listed(helper).taps] == [OTHER.id]
+    assert (await network.connect_nowhere(SHARED.id)) == links[0]
+    next_server = HelperNetwork(helper.socket)
+    await next_server.disconnect_nowhere(OTHER.id)  # of which it knows nothing
+    await next_server.reconcile([])
+    assert listed(helper) == pb.ListResponse()
+    assert (await next_server.connect_nowhere(OTHER.id)).interface == links[0].interface
+
+
 async def test_a_refusal_is_an_error_of_the_helpers_reason_and_remedy(helper: Helper, network: HelperNetwork) -> None:
     taken = free_port()
-    await network.connect(replace(SHARED, ports=(PublishedPort(taken, 80),)))
+    await network.connect(replace(SHARED, settings=replace(SHARED.settings, ports=(PublishedPort(taken, 80),))))
     with pytest.raises(HostProblem, match=f"port {taken}/tcp is published") as refused:
-        await network.connect(replace(OTHER, ports=(PublishedPort(taken, 80),)))
+        await network.connect(replace(OTHER, settings=replace(OTHER.settings, ports=(PublishedPort(taken, 80),))))
     assert refused.value.reason is Reason.IN_USE
     assert refused.value.remedy
     assert [tap.vm_id for tap in listed(helper).taps] == [SHARED.id]  # all of a call, or none of it
@@ -184,7 +203,7 @@ async def test_calls_survive_any_number_of_helpers_killed_under_them(own_helper:
 async def test_who_has_waited_in_vain_does_not_wait_again_until_a_helper_answers(own_helper: Helper) -> None:
     network = HelperNetwork(own_helper.socket, patience=60.0)
     own_helper.kill()
-    network._calls._wait = 0.0  # as after a minute in vain
+    network._helper._wait = 0.0  # as after a minute in vain
     with pytest.raises(HostProblem, match="does not answer"):
         await asyncio.wait_for(network.connect(SHARED), 30)
     own_helper.start()

@@ -9,8 +9,11 @@ import pytest
 
 from helper.process import Helper, helper_in_namespace
 from ingle.api_server.doctor.system import forwarding_check, network_checks
+from ingle.api_server.model.caller import ROOT, Caller
 from ingle.api_server.model.check import Check
 from ingle.helper.v1 import helper_pb2 as pb
+
+ME = Caller(ROOT, admin=True)
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def host(helper: Helper) -> Iterator[Helper]:
 
 
 async def checks(helper: Helper) -> dict[str, Check]:
-    return {check.name: check for check in await network_checks(helper.socket, helper.root / "ingle.db")}
+    return {check.name: check for check in await network_checks(helper.socket, helper.root / "ingle.db", ME)}
 
 
 def type_in(helper: Helper, remedy: str) -> None:
@@ -37,17 +40,19 @@ async def test_all_is_well(helper: Helper) -> None:
     assert str(helper.socket) in found["network helper"].detail
     assert found["taps"].detail == "1 of 1024 taken by VMs that run"
     assert found["networks"].detail == "0 of 256"
-    assert [line["verb"] for line in helper.audit()] == ["Apply", "Ping", "Examine"], "nothing is changed"
+    assert [line["verb"] for line in helper.audit()] == ["Apply", "Ping", "Examine", "FindOverlaps"], (
+        "nothing is changed"
+    )
 
 
 async def test_a_helper_that_does_not_answer_is_a_failure(own_helper: Helper) -> None:
     own_helper.kill()
-    (check,) = await network_checks(own_helper.socket, own_helper.root / "ingle.db")
+    (check,) = await network_checks(own_helper.socket, own_helper.root / "ingle.db", ME)
     assert (check.name, check.status) == ("network helper", "fail")
     assert "does not answer" in check.detail
     assert "sudo systemctl restart ingle-helper;" in check.remedy
     own_helper.socket.unlink()
-    (check,) = await network_checks(own_helper.socket, own_helper.root / "ingle.db")
+    (check,) = await network_checks(own_helper.socket, own_helper.root / "ingle.db", ME)
     assert f"does not listen on {own_helper.socket}" in check.detail
 
 

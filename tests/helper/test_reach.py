@@ -156,7 +156,7 @@ def test_a_port_published_at_one_address_is_the_vms_there_alone(helper: Helper, 
             assert ask(outside, there, 8080, timeout=SOON) is None
         publish(helper, 1, 2, 8080, 80, address=HOST)
         publish(helper, 2, 3, 8080, 80, address="192.0.2.3")
-        with pytest.raises(Exception, match=f"8080/tcp is published for VM {vm(1)}"):
+        with pytest.raises(Exception, match="8080/tcp is published for another VM"):
             publish(helper, 2, 3, 8080, 80)
         assert ask(outside, "192.0.2.3", 8080) == OUTSIDE
 
@@ -186,7 +186,7 @@ def test_a_port_is_one_vms_and_never_one_that_the_host_serves(helper: Helper) ->
     helper.tap(2, 1)
     helper.tap(3, 2)
     publish(helper, 1, 2, 8080, 80)
-    with pytest.raises(Exception, match=f"8080/tcp is published for VM {vm(1)}"):
+    with pytest.raises(Exception, match="8080/tcp is published for another VM"):
         publish(helper, 2, 3, 8080, 80)
     for kind, protocol in (TCP, pb.PROTOCOL_TCP), (UDP, pb.PROTOCOL_UDP):
         with echo(helper.namespace, 9090, kind):

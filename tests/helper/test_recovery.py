@@ -43,15 +43,13 @@ def test_a_restart_changes_nothing_of_what_there_is(own_helper: Helper) -> None:
     port = pb.PublishedPort(vm_id=vm(1), slot=2, protocol=pb.PROTOCOL_TCP, host_port=8080, vm_port=80)
     helper.stub.PublishPort(pb.PublishPortRequest(port=port))
     listed, rules = helper.stub.List(pb.ListRequest()), helper.namespace.rules()
-    index = helper.namespace.run("ip", "-br", "link")
+    indexes = helper.namespace.indexes()
     for end in (helper.kill, helper.stop):
         end()
         helper.start()
         assert helper.stub.List(pb.ListRequest()) == listed
         assert helper.namespace.rules() == rules
-        assert {line.split()[0] for line in helper.namespace.run("ip", "-br", "link").splitlines()} == {
-            line.split()[0] for line in index.splitlines()
-        }
+        assert helper.namespace.indexes() == indexes, "the same interfaces, not others with their names"
 
 
 @pytest.mark.parametrize(

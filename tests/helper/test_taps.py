@@ -9,6 +9,9 @@ from harness import refused
 from helper.guests import open_tap
 from helper.process import UID, Helper, eventually, helper_in_namespace, vm
 from ingle.helper.v1 import helper_pb2 as pb
+from ingle.host_helper.names import LOOSE, OUR_GROUP, tap_name
+
+IFF_UP = 1  # linux/if.h
 
 
 def listed(helper: Helper) -> pb.ListResponse:
@@ -23,13 +26,12 @@ def test_a_tap_and_its_network_are_what_their_numbers_say(helper: Helper) -> Non
     tap = helper.tap(3 * 256 + 7)
     assert (tap.vm_id, tap.interface, tap.mac) == (vm(1), "ingt775", "02:69:6e:67:03:07")
     assert (tap.ipv4, tap.ipv6) == ("10.213.3.7", "fd69:6e67:6c65:3::7")
-    shown = helper.namespace.run("ip", "-details", "link", "show", "ingt775")
-    assert f"user {UID} " in shown
-    assert "master ingb3" in shown
-    addresses = helper.namespace.run("ip", "address", "show", "ingb3")
-    assert "inet 10.213.3.1/24" in addresses
-    assert "inet6 fd69:6e67:6c65:3::1/64" in addresses
-    assert "tentative" not in addresses
+    interface, bridge = helper.namespace.link("ingt775"), helper.namespace.link("ingb3")
+    assert interface.get(("linkinfo", "data")).get("tun_owner") == UID
+    assert interface.get("master") == bridge["index"]
+    assert {interface.get("group"), bridge.get("group")} == {OUR_GROUP}
+    assert helper.namespace.addresses("ingb3") == {"10.213.3.1/24", "fd69:6e67:6c65:3::1/64"}
+    assert "tentative" not in helper.namespace.run("ip", "address", "show", "ingb3")
 
 
 def test_making_and_deleting_twice_is_as_good_as_once(helper: Helper) -> None:
@@ -108,12 +110,15 @@ def test_the_host_knows_its_neighbours_and_forgets_them_with_the_tap(helper: Hel
     helper.tap(2)
     helper.namespace.run("ip", "neigh", "replace", "10.213.0.3", "lladdr", "02:00:00:00:00:09", "dev", "ingb0")
     helper.tap(3)
-    neighbours = helper.namespace.run("ip", "neigh")
-    assert "10.213.0.3 dev ingb0 lladdr 02:69:6e:67:00:03 PERMANENT" in neighbours
-    assert "fd69:6e67:6c65::3 dev ingb0 lladdr 02:69:6e:67:00:03 PERMANENT" in neighbours
+    macs = {slot: f"02:69:6e:67:00:0{slot}" for slot in (2, 3)}
+    assert helper.namespace.neighbours("ingb0") == {
+        address: mac
+        for slot, mac in macs.items()
+        for address in (f"10.213.0.{slot}", f"fd69:6e67:6c65::{slot}", f"fe80::69:6eff:fe67:{slot}")
+    }
     for slot in (2, 3):
         helper.stub.DeleteTap(pb.DeleteTapRequest(vm_id=vm(1), slot=slot))
-    assert "PERMANENT" not in helper.namespace.run("ip", "neigh")
+    assert helper.namespace.neighbours("ingb0") == {}
 
 
 def test_spare_taps_are_kept_up_to_a_limit_and_belong_to_nobody() -> None:
@@ -127,9 +132,9 @@ def test_spare_taps_are_kept_up_to_a_limit_and_belong_to_nobody() -> None:
         assert listed(helper).parked_taps == 2
         with pytest.raises(PermissionError):
             open_tap(helper.namespace, "ingt2", UID)
-        index = helper.namespace.run("cat", "/proc/net/dev_snmp6/ingt2").split()[1]
+        index = helper.namespace.link("ingt2")["index"]
         helper.tap(2, owner=9)
-        assert helper.namespace.run("cat", "/proc/net/dev_snmp6/ingt2").split()[1] == index, "not a new one"
+        assert helper.namespace.link("ingt2")["index"] == index, "not a new one"
         os.close(open_tap(helper.namespace, "ingt2", UID))
         assert helper.stop() == 0
         assert helper.namespace.links() == {"lo", "ingb0", "ingt2"}
@@ -142,10 +147,46 @@ def test_more_taps_than_the_policy_allows_are_refused() -> None:
         assert refused(helper.stub.CreateTap, pb.CreateTapRequest(vm_id=vm(1), slot=4)).reason == "IN_USE"
 
 
+def test_a_tap_that_leads_nowhere_takes_what_comes_and_does_nothing_with_it(helper: Helper) -> None:
+    slot = LOOSE[3]
+    for _ in range(2):
+        tap = helper.stub.CreateTap(pb.CreateTapRequest(vm_id=vm(1), slot=slot)).tap
+    assert (tap.interface, tap.ipv4, tap.ipv6, tap.nat) == (tap_name(slot), "", "", False)
+    assert [tap.present for tap in listed(helper).taps] == [True]
+    interface = helper.namespace.link(tap.interface)
+    assert (interface.get("master"), interface["flags"] & IFF_UP, interface.get("group")) == (None, 0, OUR_GROUP)
+    with pytest.raises(PermissionError):
+        open_tap(helper.namespace, tap.interface, UID + 1)
+    opened = open_tap(helper.namespace, tap.interface, UID)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        os.write(opened, bytes(60))
+    helper.kill()
+    helper.start()
+    assert helper.namespace.link(tap.interface)["index"] == interface["index"], "who has it open keeps it"
+    os.close(opened)
+    helper.stub.DeleteTap(pb.DeleteTapRequest(vm_id=vm(1), slot=slot))
+    with pytest.raises(PermissionError):
+        open_tap(helper.namespace, tap.interface, UID)
+    helper.stub.CreateTap(pb.CreateTapRequest(vm_id=vm(2), slot=slot))
+    os.close(open_tap(helper.namespace, tap.interface, UID))
+    helper.stub.Reconcile(pb.ReconcileRequest())
+    assert helper.namespace.links() == {"lo"}
+
+
+def test_a_tap_that_led_nowhere_and_that_somebody_has_changed_is_not_used(helper: Helper) -> None:
+    slot = LOOSE[0]
+    tap = helper.stub.CreateTap(pb.CreateTapRequest(vm_id=vm(1), slot=slot)).tap
+    helper.namespace.run("ip", "link", "set", tap.interface, "up")
+    helper.kill()
+    helper.start()
+    error = refused(helper.stub.CreateTap, pb.CreateTapRequest(vm_id=vm(1), slot=slot))
+    assert (error.reason, error.remedy) == ("IN_USE", f"ip link delete {tap.interface}")
+
+
 def test_no_ipv6_pool_means_no_ipv6() -> None:
     with helper_in_namespace(ipv6_pool="") as helper:
         assert helper.tap(2).ipv6 == ""
-        assert "inet6" not in helper.namespace.run("ip", "address", "show", "dev", "ingb0", "scope", "global")
+        assert helper.namespace.addresses("ingb0") == {"10.213.0.1/24"}
 
 
 def test_a_hundred_cycles_leave_nothing(helper: Helper) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from ingle.api_server.adapters.guest.frames import FrameType
-from ingle.v1 import guest_pb2, upload_pb2, vm_pb2
+from ingle.v1 import guest_pb2, snapshot_pb2, upload_pb2, vm_pb2
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,15 @@ _MUCH = b"x" * 500_000
 CASES: Mapping[str, Case] = {
     "GuestService.Exec": Case(
         lambda vm: [
-            guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm=vm, argv=["true"], stdin=True)),
-            guest_pb2.ExecRequest(stdin=_MUCH),
+            guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm=vm, argv=["true"], open_stdin=True)),
+            guest_pb2.ExecRequest(stdin_data=_MUCH),
             guest_pb2.ExecRequest(stdin_eof=guest_pb2.ExecStdinEof()),
         ],
+        frozenset({FrameType.STDOUT, FrameType.STDERR}),
+        frozenset({FrameType.STARTED, FrameType.EXITED, FrameType.WINDOW}),
+    ),
+    "GuestService.Run": Case(
+        lambda vm: [guest_pb2.RunRequest(start=guest_pb2.ExecStart(vm=vm, argv=["true"]), stdin_data=_MUCH)],
         frozenset({FrameType.STDOUT, FrameType.STDERR}),
         frozenset({FrameType.STARTED, FrameType.EXITED, FrameType.WINDOW}),
     ),
@@ -90,17 +95,26 @@ CASES: Mapping[str, Case] = {
     "VmService.StartVm": _one(vm_pb2.StartVmRequest),
     "VmService.StopVm": _one(vm_pb2.StopVmRequest, timeout=Duration(seconds=1)),
     "VmService.RestartVm": _one(vm_pb2.RestartVmRequest, timeout=Duration(seconds=1)),
+    "VmService.HibernateVm": _one(vm_pb2.HibernateVmRequest),
+    "VmService.ResumeVm": _one(vm_pb2.ResumeVmRequest),
     "VmService.GetVmHealth": _one(vm_pb2.GetVmHealthRequest, patience=Duration(nanos=500_000_000)),
     "VmService.PingVm": Case(
         lambda vm: [vm_pb2.PingVmRequest(vm=vm)], frames=frozenset({FrameType.HELLO_OK, FrameType.ERROR})
     ),
     "VmService.GetVmStats": _one(vm_pb2.GetVmStatsRequest),
+    "SnapshotService.CreateSnapshot": _one(snapshot_pb2.CreateSnapshotRequest),
 }
 
 ASK_NO_GUEST = {
     # Their start is StartVm's.
     "VmService.CreateVm",
     "VmService.BeginCreateVm",
+    "VmService.ForkVm",
+    "VmService.BeginForkVm",
+    "VmService.RestoreVm",
+    # Its end is ResumeVm's.
+    "VmService.WakeVm",
+    "VmService.PauseVm",
     "VmService.GetVm",
     "VmService.ListVms",
     "VmService.UpdateVm",
@@ -108,4 +122,12 @@ ASK_NO_GUEST = {
     "VmService.DeleteVm",
     # A guest fills it, but not by the agent's protocol.
     "VmService.StreamVmLogs",
+    # It is CreateSnapshot.
+    "SnapshotService.BeginCreateSnapshot",
+    "SnapshotService.GetSnapshot",
+    "SnapshotService.ListSnapshots",
+    "SnapshotService.ExportSnapshot",
+    "SnapshotService.ImportSnapshot",
+    "SnapshotService.DeleteSnapshot",
+    "SnapshotService.FlattenSnapshot",
 }

@@ -18,12 +18,12 @@ async def run_and_die(steps: Any, target: Any, journal: Any, announce: Any) -> N
     before = int(os.environ["KILL_BEFORE"])
     begun = 0
 
-    def counting(name: str, text: str) -> None:
+    def counting(name: str, text: str) -> Any:
         nonlocal begun
         if begun == before:
             os.kill(os.getpid(), signal.SIGKILL)
         begun += 1
-        announce(name, text)
+        return announce(name, text)
 
     await run(steps, target, journal, counting)
     assert begun == before, f"only {begun} steps"

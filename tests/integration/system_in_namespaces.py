@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def prepare(prepared: Path) -> None:
 class Service:
     """One process that is started again when it was killed, as its unit would have it."""
 
-    def __init__(self, socket: str, module: list[str]) -> None:
+    def __init__(self, socket: str, module: list[str], python: Sequence[str] = (sys.executable, "-m")) -> None:
         self._socket = Path(socket)
-        self._argv = [sys.executable, "-m", *module]
+        self._argv = [*python, *module]
         self.process = self._started()
 
     def _started(self) -> "subprocess.Popen[bytes]":

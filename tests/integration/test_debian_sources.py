@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ingle.api_server.adapters.kernel import Kernels
+from ingle.api_server.adapters.kernel import KernelMaker
 from ingle.api_server.adapters.library import DirectoryLibrary
 from ingle.api_server.host.leftovers import kill_leftovers
 from ingle.api_server.host.tool import Tools
 
 MODULES = (
-    "virtio_ring virtio virtio_mmio virtio_blk failover net_failover virtio_net "
+    "virtio_ring virtio virtio_mmio virtio_blk failover net_failover virtio_net virtio_console "
     "vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport"
 ).split()
 
@@ -22,7 +22,9 @@ async def test_debians_kernel_comes_out_bootable_with_its_modules_in_load_order(
     told: list[tuple[str, float | None]] = []
     into = tmp_path / "kernel"
     into.mkdir()
-    facts = await Kernels(Tools(tmp_path)).pull("debian", into, lambda text, fraction: told.append((text, fraction)))
+    facts = await KernelMaker(Tools(tmp_path)).pull(
+        "debian", into, lambda text, fraction: told.append((text, fraction))
+    )
     vmlinux = (into / "vmlinux").read_bytes()
     assert vmlinux.startswith(b"\x7fELF")
     assert f"Linux version {facts.release} ".encode() in vmlinux

@@ -31,7 +31,7 @@ with grpc.insecure_channel(f"unix:{sys.argv[1]}") as channel:
     start = guest_pb2.ExecStart(vm=sys.argv[2], argv=["sh", "-c", "echo up; sleep 1000"], delete_vm=True)
     try:
         for said in guest_pb2_grpc.GuestServiceStub(channel).Exec(iter([guest_pb2.ExecRequest(start=start)])):
-            if said.stdout:
+            if said.stdout_data:
                 print("up", flush=True)
     except grpc.RpcError:
         sys.stdin.read()

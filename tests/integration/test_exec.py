@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from harness import Server, refused
-from ingle.v1 import guest_pb2, vm_pb2
+from ingle.v1 import guest_pb2, signal_pb2, vm_pb2
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 255])
@@ -90,7 +90,7 @@ def test_a_caller_that_vanishes_kills_the_whole_process_group(server: Server, sh
     start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sh", "-c", "sleep 4712 & echo up; sleep 4712"])
     call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
     for response in call:
-        if response.stdout:
+        if response.stdout_data:
             break
     call.cancel()
     assert no_process(server, shared_vm, "sleep 4712")
@@ -113,13 +113,13 @@ def test_signals_reach_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None
         yield guest_pb2.ExecRequest(start=guest_pb2.ExecStart(vm=shared_vm.id, argv=["sh", "-c", script]))
         while b"ready" not in seen:
             time.sleep(0.01)
-        yield guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=10))
+        yield guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=signal_pb2.SIGNAL_USR1))
         while not done:
             time.sleep(0.01)
 
     seen, done = bytearray(), []
     for response in server.guest.Exec(requests()):
-        seen += response.stdout
+        seen += response.stdout_data
         if response.HasField("exited"):
             done.append(response.exited.exit_code)
     assert bytes(seen) == b"ready\ncaught\n"
@@ -135,7 +135,7 @@ def test_a_timeout_holds_though_the_whole_guest_is_frozen(server: Server, shared
     start.timeout.FromSeconds(3)
     responses = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
     try:
-        while next(responses).stdout != b"up\n":
+        while next(responses).stdout_data != b"up\n":
             pass
         os.kill(shared_vm.pid, signal.SIGSTOP)
         another = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
@@ -146,20 +146,21 @@ def test_a_timeout_holds_though_the_whole_guest_is_frozen(server: Server, shared
 
 
 def test_a_rule_broken_in_the_middle_ends_the_command(server: Server, shared_vm: vm_pb2.Vm) -> None:
-    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4713"], stdin=True)
-    requests = [guest_pb2.ExecRequest(start=start), guest_pb2.ExecRequest(signal=guest_pb2.ExecSignal(signal=99))]
+    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4713"], open_stdin=True)
+    unknown = guest_pb2.ExecSignal(signal=99)  # type: ignore[arg-type] # nobody's
+    requests = [guest_pb2.ExecRequest(start=start), guest_pb2.ExecRequest(signal=unknown)]
     assert "signal 99" in refused(list, server.guest.Exec(iter(requests))).message
     assert no_process(server, shared_vm, "sleep 4713")
 
 
 def test_input_over_the_message_limit_ends_the_command_too(server: Server, shared_vm: vm_pb2.Vm) -> None:
     """The caller keeps its side open: nothing but the command's end can end the call."""
-    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4714"], stdin=True)
+    start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["sleep", "4714"], open_stdin=True)
     ended = threading.Event()
 
     def requests() -> Iterator[guest_pb2.ExecRequest]:
         yield guest_pb2.ExecRequest(start=start)
-        yield guest_pb2.ExecRequest(stdin=bytes(5 * 2**20))
+        yield guest_pb2.ExecRequest(stdin_data=bytes(5 * 2**20))
         ended.wait()
 
     try:

@@ -45,7 +45,7 @@ def test_fifty_commands_whose_output_nobody_takes_fit_into_a_small_agent(server:
         start = guest_pb2.ExecStart(vm=shared_vm.id, argv=["head", "-c", "2000000", "/dev/zero"])
         call = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
         assert next(call).HasField("started")
-        assert next(call).stdout
+        assert next(call).stdout_data
         calls.append(call)
     status = server.run(shared_vm.id, "cat", "/proc/1/status")[1].decode()
     for call in calls:

@@ -25,7 +25,8 @@ def test_a_missing_qemu_is_told_with_what_to_install(prepared: Path, tmp_path: P
         assert error.reason == "DEPENDENCY_MISSING"
         assert "qemu-system-x86_64" in error.message
         assert "apt install qemu-system-x86" in error.remedy
-        assert "apt install" in server.system.GetInfo(system_pb2.GetInfoRequest()).engines[0].problem
+        problems = {each.name: each.problem for each in server.system.GetInfo(system_pb2.GetInfoRequest()).engines}
+        assert "apt install" in problems["qemu"]
         nothing_left(server)
 
 
@@ -63,7 +64,8 @@ def test_a_socket_path_that_is_too_long_is_told_at_the_start(tmp_path: Path) -> 
 def test_a_kernel_that_does_not_boot_is_told_with_its_console(new_server: NewServer) -> None:
     """Killed while it boots, so that no test waits for the deadline: the point is what the error says."""
     server = new_server()
-    call = server.vms.CreateVm.future(vm_pb2.CreateVmRequest())
+    spec = vm_pb2.VmSpec(boot_mode=vm_pb2.BOOT_MODE_COLD)
+    call = server.vms.CreateVm.future(vm_pb2.CreateVmRequest(spec=spec))
     while not (vmms := [pid for pid, line in server.vmm_processes().items() if "-name ingle-" in line]):
         assert not call.done()
     os.kill(vmms[0], 9)

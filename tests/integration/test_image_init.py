@@ -1,9 +1,13 @@
 """Guests whose PID 1 is the image's own init, with the agent beside it."""
 
+import asyncio
+import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import grpc
@@ -11,9 +15,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from harness import Server, refused
-from ingle.v1 import guest_pb2, image_pb2, vm_pb2
+from ingle.api_server.adapters.vmm.boot import machine_id
+from ingle.api_server.model.guest import GuestIdentity
+from ingle.api_server.model.guest_files import WriteSpec
+from ingle.api_server.ports.guest import GuestChannel
+from ingle.v1 import guest_pb2, image_pb2, snapshot_pb2, vm_pb2
 from uploading import image_upload
 
+from .agent_of import ask_agent, set_token, token_of
 from .small_images import busybox_tree, registered, with_init
 
 # The kernel's last words. An init that is asked says goodbye to every service first, then has the kernel say this.
@@ -104,7 +113,7 @@ def stop(server: Server, vm: vm_pb2.Vm) -> None:
 def test_systemd_is_pid_1_and_the_agent_serves_beside_it(server: Server, systemd: vm_pb2.Vm) -> None:
     assert systemd.init == vm_pb2.INIT_IMAGE
     assert said(server, systemd, "cat /proc/1/comm; hostname; grep ^0: /proc/self/cgroup").split("\n") == [
-        *("systemd", systemd.name, "0::/ingle")
+        *("systemd", systemd.name, "0::/ingle/commands")
     ]
     agent, number = said(server, systemd, "tr '\\0' ' ' < /proc/$PPID/cmdline; echo; echo $PPID").split("\n")
     assert agent.strip() == "@ingle-agent --beside-init"
@@ -128,13 +137,71 @@ def comes_back(server: Server, vm: vm_pb2.Vm) -> None:
         now = said(server, vm, script).split("\n")
         assert now[0] != before
         assert now[1:] == ["-1000", "@ingle-agent --beside-init"]
+        data = os.urandom(3 << 20)  # enough for the agent to look for garbage: it closed what was not its own
+        assert server.run(vm.id, "cat", stdin=data) == (0, data, b"")
         before = now[0]
 
 
 def test_an_agent_that_is_killed_beside_systemd_comes_back(server: Server, systemd: vm_pb2.Vm) -> None:
     comes_back(server, systemd)
-    assert said(server, systemd, "grep ^0: /proc/self/cgroup") == "0::/ingle"
+    assert said(server, systemd, "grep ^0: /proc/self/cgroup") == "0::/ingle/commands"
     until_up(server, systemd)
+
+
+def test_all_of_a_systemd_stands_still_but_the_agent_and_goes_on(server: Server, systemd: vm_pb2.Vm) -> None:
+    counts = "while :; do cat /proc/uptime >> /run/counted; sleep 0.01; done"
+    said(server, systemd, f"systemd-run --quiet --unit counter sh -c '{counts}'")
+
+    async def nap(agent: GuestChannel) -> float:
+        assert await agent.rest() is None
+        before = await agent.stats()
+        await asyncio.sleep(1)
+        after = await agent.stats()
+        busy = after.cpu_total_seconds - after.cpu_idle_seconds - (before.cpu_total_seconds - before.cpu_idle_seconds)
+        await agent.thaw()
+        return busy
+
+    assert ask_agent(server, systemd, nap) < 0.5
+    said(server, systemd, "sleep 1; systemctl stop counter")
+    until_up(server, systemd)
+    counted = [float(line.split()[0]) for line in said(server, systemd, "cat /run/counted").split("\n")]
+    longest = max(after - before for before, after in pairwise(counted))
+    assert longest > 1
+    assert said(server, systemd, "cat /sys/fs/cgroup/*/cgroup.freeze | sort -u") == "0"
+
+
+def test_an_agent_that_is_killed_is_whom_it_was_told_to_be(server: Server, systemd: vm_pb2.Vm) -> None:
+    """By what the server has told it last, not by its boot configuration."""
+    token = os.urandom(32)
+
+    async def become(agent: GuestChannel) -> None:
+        await agent.take_identity(GuestIdentity(token=token, env={"WHO": "another"}))
+
+    former = token_of(server, systemd)
+    ask_agent(server, systemd, become)
+    set_token(server, systemd, token)
+    comes_back(server, systemd)
+    assert said(server, systemd, "echo $WHO") == "another"
+
+    async def be_again(agent: GuestChannel) -> None:
+        await agent.take_identity(GuestIdentity(token=former, env={}))
+
+    ask_agent(server, systemd, be_again)
+    set_token(server, systemd, former)
+    until_up(server, systemd)
+
+
+def test_systemd_takes_the_machine_id_that_is_the_vms(server: Server, systemd: vm_pb2.Vm) -> None:
+    wanted = machine_id(systemd.id)
+    for before in ("uninitialized", "0123456789abcdef0123456789abcdef", ""):
+        said(server, systemd, f"rm /etc/machine-id; echo {before} > /etc/machine-id; sync")
+        server.vms.RestartVm(vm_pb2.RestartVmRequest(vm=systemd.id, timeout=Duration(seconds=80)))
+        until_up(server, systemd)
+        assert said(server, systemd, "cat /etc/machine-id") == wanted
+        logged = json.loads(said(server, systemd, "journalctl --no-pager -b -n 1 -o json"))
+        assert logged["_MACHINE_ID"] == wanted
+        first = said(server, systemd, "systemctl show --value -p ConditionResult systemd-firstboot")
+        assert (first == "yes") == (before == "uninitialized")
 
 
 def test_the_agent_outlives_a_systemd_that_starts_itself_anew(server: Server, systemd: vm_pb2.Vm) -> None:
@@ -165,10 +232,26 @@ def test_a_guest_that_powers_itself_off_is_stopped(server: Server, systemd: vm_p
     assert (vm.state, vm.error) == (vm_pb2.VM_STATE_STOPPED, "")
 
 
+async def place_of_init(agent: GuestChannel) -> str:
+    """In which control group PID 1 is while the guest rests, as a hook says, and whether that is frozen."""
+    hook = b"#!/bin/sh\ngrep ^0: /proc/1/cgroup; cat /sys/fs/cgroup/ingle/commands/cgroup.freeze\n"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield hook
+
+    await agent.files.make_directory("/etc/ingle/hooks", parents=True)
+    await agent.files.write(WriteSpec("/etc/ingle/hooks/resume", mode=0o755), pieces())
+    await agent.rest()
+    told = await agent.thaw()
+    assert told is not None
+    return told.output
+
+
 def test_an_init_that_is_not_systemd(server: Server, tmp_path: Path) -> None:
     tree = with_init(busybox_tree(tmp_path / "rootfs"))
     with registered(server, "busybox-init", tree) as image, created(server, image) as vm:
         assert said(server, vm, "readlink /proc/1/exe") == "/bin/busybox"
+        assert ask_agent(server, vm, place_of_init) == "0::/ingle/commands 1"
         stop(server, vm)
         assert RESTARTED in console(server, vm)
         started = server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id)).vm
@@ -178,6 +261,22 @@ def test_an_init_that_is_not_systemd(server: Server, tmp_path: Path) -> None:
         until(server, vm, lambda now: now.state == vm_pb2.VM_STATE_RUNNING and now.boot_id != started.boot_id)
         said(server, vm, "poweroff")
         until(server, vm, lambda now: now.state == vm_pb2.VM_STATE_STOPPED)
+
+
+def test_a_guest_with_an_init_of_its_own_sleeps_is_forked_and_put_back(server: Server, tmp_path: Path) -> None:
+    tree = with_init(busybox_tree(tmp_path / "rootfs"))
+    with registered(server, "busybox-forked", tree) as image, created(server, image) as vm:
+        assert said(server, vm, "echo in memory >/run/mark; cat /etc/machine-id") == machine_id(vm.id)
+        server.snapshots.CreateSnapshot(snapshot_pb2.CreateSnapshotRequest(vm=vm.name, name="init"))
+        (fork,) = server.vms.ForkVm(vm_pb2.ForkVmRequest(snapshot="init", name="init-fork")).vms
+        who = "cat /run/mark /etc/machine-id; hostname; head -n 1 /root/marker"
+        assert said(server, fork, who) == f"in memory\n{machine_id(fork.id)}\ninit-fork\nbegun"
+        server.vms.HibernateVm(vm_pb2.HibernateVmRequest(vm=vm.name))
+        said(server, vm, "echo later >/run/mark")  # which wakes it
+        server.vms.RestoreVm(vm_pb2.RestoreVmRequest(vm=vm.name, snapshot="init"))
+        assert said(server, vm, who) == f"in memory\n{machine_id(vm.id)}\n{vm.name}\nbegun"
+        server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=fork.id, force=True))
+        server.snapshots.DeleteSnapshot(snapshot_pb2.DeleteSnapshotRequest(snapshot="init"))
 
 
 def test_an_image_without_an_init_is_refused_and_works_without_the_wish(server: Server, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from free_ports import free_port
 from harness import Server, refused
-from ingle.v1 import vm_pb2
+from ingle.v1 import protocol_pb2, vm_pb2
 
 ANSWER_ON_80 = """
 use IO::Socket::INET;
@@ -41,13 +41,13 @@ def test_services_of_the_guest_are_reached_at_the_hosts_ports(server: Server) ->
     tcp, udp = free_port(), free_port(socket.SOCK_DGRAM)
     ports = [
         vm_pb2.PublishedPort(host_port=tcp, vm_port=80, address="127.0.0.1"),
-        vm_pb2.PublishedPort(host_port=udp, vm_port=53, protocol=vm_pb2.PROTOCOL_UDP),
+        vm_pb2.PublishedPort(host_port=udp, vm_port=53, protocol=protocol_pb2.PROTOCOL_UDP),
     ]
     vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(ports=ports))).vm
     try:
         assert [(port.address, port.host_port, port.vm_port, port.protocol) for port in vm.ports] == [
-            ("127.0.0.1", tcp, 80, vm_pb2.PROTOCOL_TCP),
-            ("", udp, 53, vm_pb2.PROTOCOL_UDP),
+            ("127.0.0.1", tcp, 80, protocol_pb2.PROTOCOL_TCP),
+            ("", udp, 53, protocol_pb2.PROTOCOL_UDP),
         ]
         assert server.run(vm.id, "perl", "-e", ANSWER_ON_80)[0] == 0
         assert ask_tcp(tcp) == b"heard hello\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
 from ingle.v1 import guest_pb2, operation_pb2, system_pb2, vm_pb2
@@ -19,7 +20,7 @@ from ingle.v1 import guest_pb2, operation_pb2, system_pb2, vm_pb2
 KILLING = str(Path(__file__).with_name("killing_server.py"))
 
 # reserve, state directory, root disk, claim, acceleration, runtime directory, network, attach, initramfs, launch,
-# boot, agent, configure, record
+# boot, agent, identity, record
 CREATE_STEPS = 14
 
 
@@ -34,6 +35,9 @@ def test_killed_before_any_step_of_a_create_nothing_is_left_and_the_name_is_free
         assert doomed.process is not None
         assert doomed.process.wait(30) == -signal.SIGKILL
         with running_server(root) as server:
+            creation, *_ = server.operations.ListOperations(operation_pb2.ListOperationsRequest()).operations
+            succeeded = creation.state == operation_pb2.OPERATION_STATE_SUCCEEDED
+            assert succeeded == (before == CREATE_STEPS), creation
             if before == CREATE_STEPS:  # complete: it must have been kept, and running
                 vm = server.vms.GetVm(vm_pb2.GetVmRequest(vm="doomed")).vm
                 assert server.run(vm.id, "true")[0] == 0
@@ -42,7 +46,7 @@ def test_killed_before_any_step_of_a_create_nothing_is_left_and_the_name_is_free
             server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="doomed"), no_start=True))
 
 
-# start: claim, acceleration, runtime directory, network, attach, initramfs, launch, boot, agent, configure, record
+# start: claim, acceleration, runtime directory, network, attach, initramfs, launch, boot, agent, identity, record
 @pytest.mark.parametrize("before", [0, 1, 6, 7, 10])
 def test_killed_before_a_step_of_a_start_the_vm_is_stopped_and_starts_again(prepared: Path, before: int) -> None:
     with cloned_directory(prepared) as root:
@@ -84,6 +88,33 @@ def _create_in_vain(server: Server) -> None:
         server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="doomed")))
     except (grpc.RpcError, ValueError):
         return
+
+
+# change settings, grow disk
+@pytest.mark.parametrize("before", range(3))
+def test_killed_before_any_step_of_a_change_it_is_whole_and_the_vm_starts(prepared: Path, before: int) -> None:
+    with cloned_directory(prepared) as root:
+        with running_server(root) as server:
+            server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(name="plain"), no_start=True))
+            assert server.stop() == 0
+        doomed = Server(root, {"KILL_BEFORE": str(before)})
+        doomed.argv = [sys.executable, KILLING]
+        doomed.start()
+        spec = vm_pb2.VmSpec(name="grown", disk_bytes=11 * 2**30)
+        mask = FieldMask(paths=["name", "disk_bytes"])
+        with pytest.raises(grpc.RpcError):
+            doomed.vms.UpdateVm(vm_pb2.UpdateVmRequest(vm="plain", spec=spec, update_mask=mask))
+        assert doomed.process is not None
+        assert doomed.process.wait(30) == -signal.SIGKILL
+        with running_server(root) as server:
+            (vm,) = server.list()
+            changed = before > 0  # as soon as the store has it
+            assert (vm.name, vm.disk_bytes == 11 * 2**30) == (("grown", True) if changed else ("plain", False))
+            change, *_ = server.operations.ListOperations(operation_pb2.ListOperationsRequest()).operations
+            assert (change.state == operation_pb2.OPERATION_STATE_SUCCEEDED) == changed
+            server.vms.StartVm(vm_pb2.StartVmRequest(vm=vm.id))
+            size = server.run(vm.id, "sh", "-c", "df -B1 --output=size / | tail -1")[1].decode()
+            assert (int(size) > 10 * 2**30) == changed
 
 
 def test_killed_in_the_middle_of_a_delete_the_next_server_completes_it(prepared: Path) -> None:
@@ -132,10 +163,10 @@ def test_a_vmm_that_died_while_no_server_was_there_is_told_and_starts_again(new_
 def test_an_interrupted_operation_is_told_as_failed(prepared: Path) -> None:
     with cloned_directory(prepared) as root:
         doomed = Server(root).start()
-        begun = doomed.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest()).operation
+        begun = doomed.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest()).operation_id
         doomed.kill()
         with running_server(root) as server:
-            request = operation_pb2.GetOperationRequest(operation_id=begun.id)
+            request = operation_pb2.GetOperationRequest(operation_id=begun)
             operation = server.operations.GetOperation(request).operation
             assert operation.state == operation_pb2.OPERATION_STATE_FAILED
             assert "undid" in operation.error.message
@@ -144,7 +175,8 @@ def test_an_interrupted_operation_is_told_as_failed(prepared: Path) -> None:
 
 def test_a_stopping_server_cancels_and_undoes_what_is_under_way(new_server: NewServer) -> None:
     server = new_server()
-    server.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest())
+    slow_to_start = vm_pb2.VmSpec(boot_mode=vm_pb2.BOOT_MODE_COLD)
+    server.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=slow_to_start))
     time.sleep(0.5)
     assert server.stop() == 0
     server.start()
@@ -164,7 +196,8 @@ def test_a_stopping_server_still_deletes_the_vm_of_a_call_that_said_so(new_serve
 
 def test_a_stopping_server_tells_every_call_why_and_waits_only_for_those_that_may_end(new_server: NewServer) -> None:
     server = new_server()
-    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest()).vm
+    spec = vm_pb2.VmSpec(boot_mode=vm_pb2.BOOT_MODE_COLD)  # which has its console say something
+    vm = server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=spec)).vm
     start = guest_pb2.ExecStart(vm=vm.id, argv=["sleep", "1000"])
     command = server.guest.Exec(iter([guest_pb2.ExecRequest(start=start)]))
     assert next(command).HasField("started")

@@ -12,7 +12,7 @@ import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from harness import NewServer, Server, refused
-from ingle.v1 import guest_pb2, vm_pb2
+from ingle.v1 import guest_pb2, signal_pb2, vm_pb2
 
 DETACH = "\x10\x11"
 
@@ -190,7 +190,7 @@ def test_the_service_keeps_the_rules(server: Server, guest: vm_pb2.Vm) -> None:
         said += next(attachment).output
     assert refused(list, server.guest.AttachSession(iter([begin]))).reason == "SESSION_ATTACHED"
     server.guest.KillSession(guest_pb2.KillSessionRequest(vm=guest.id, session_id="mine"))
-    assert [event.exited.signal for event in attachment] == [signal.SIGHUP]
+    assert [event.exited.signal for event in attachment] == [signal_pb2.SIGNAL_HUP]
     for bad in (
         guest_pb2.AttachSessionRequest(),
         guest_pb2.AttachSessionRequest(start=guest_pb2.AttachSessionStart(vm=guest.id)),

@@ -1,7 +1,6 @@
 """Guests with hardly anything in them: busybox alone, as Alpine has it, and one static program alone, as distroless
 images have it. No Python, no bash, no libc."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from harness import Server, refused
 from ingle.v1 import guest_pb2, vm_pb2
 
-from .agent_of import agent_of
+from .agent_of import ask_agent
 from .small_images import BUSYBOX, busybox_tree, registered
 
 DETACH = "\x10\x11"
@@ -164,7 +163,7 @@ def test_sync_stats_and_a_stop_that_keeps_what_was_written(server: Server, alpin
     assert 0 < stats.memory_available_bytes < stats.memory_total_bytes < 2**27
     assert 0 < stats.disk_available_bytes < stats.disk_total_bytes
     server.run(alpine.id, "sh", "-c", "echo kept > /root/file")
-    asyncio.run(agent_of(server, alpine).sync())
+    ask_agent(server, alpine, lambda agent: agent.sync())
     assert server.vms.StopVm(vm_pb2.StopVmRequest(vm=alpine.id)).vm.state == vm_pb2.VM_STATE_STOPPED
     server.vms.StartVm(vm_pb2.StartVmRequest(vm=alpine.id))
     assert server.run(alpine.id, "cat", "/root/file")[1] == b"kept\n"

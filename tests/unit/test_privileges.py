@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingle.cli.system.hardening import settings_of
+from ingle.host_helper.capabilities import DEVICES, NETWORK, Capability
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENT = (REPOSITORY / "docs/privileges.md").read_text()
@@ -44,6 +45,12 @@ def test_a_unit_writes_nowhere_that_is_not_listed(unit: str) -> None:
     (section,) = re.findall(rf"^### `{re.escape(unit)}`\n(.*?)^##", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
     (row,) = (line for line in section.splitlines() if line.startswith("| writes to"))
     assert [path for path in paths if f"`{path}`" not in row] == []
+
+
+@pytest.mark.parametrize(("unit", "kept"), [("ingle-helper.service", NETWORK), ("ingle-helper-dm.service", DEVICES)])
+def test_a_helper_keeps_what_its_unit_gives_it(unit: str, kept: frozenset[Capability]) -> None:
+    settings = settings_of((REPOSITORY / "deploy" / unit).read_text())
+    assert set(settings["CapabilityBoundingSet"][0].split()) == set(map(str, kept))
 
 
 def test_every_test_that_is_named_exists() -> None:

@@ -2,57 +2,70 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 
 import grpc
 
 from ingle.api_server import doctor
-from ingle.api_server.adapters.boot import Initramfs
-from ingle.api_server.adapters.disk import CopyDisk, Qcow2Disk, ReflinkDisk, SnapshotDisk
-from ingle.api_server.adapters.dns import LOOPBACK, AbsentNames, DnsServer, Host
-from ingle.api_server.adapters.files import LocalVmFiles
-from ingle.api_server.adapters.guest import Dialler
-from ingle.api_server.adapters.helper import AbsentDevices, AbsentNetwork, HelperDevices, HelperNetwork
-from ingle.api_server.adapters.kernel import Kernels as KernelFiles
-from ingle.api_server.adapters.library import DirectoryLibrary
-from ingle.api_server.adapters.processes import HostProcesses
-from ingle.api_server.adapters.qemu import QemuEngine
-from ingle.api_server.adapters.rootfs import RootFileSystems
-from ingle.api_server.adapters.sqlite import SqliteStore
-from ingle.api_server.agents import agent_binary
-from ingle.api_server.config import Config, host_limits
+from ingle.api_server.assembly import (
+    catalogs,
+    changes_of,
+    disk_usage_of,
+    sleep_of,
+    snapshot_transfer_of,
+    snapshots_of,
+    start_pipelines,
+    wake_of,
+    warm_starts_of,
+)
+from ingle.api_server.config import Config, Paths, host_limits
 from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.caller import Caller
 from ingle.api_server.model.check import Check
-from ingle.api_server.model.errors import HostProblem, IngleError
-from ingle.api_server.model.vm import Vm
-from ingle.api_server.operations.catalog import Images, Kernels
+from ingle.api_server.operations.activation import Activation
+from ingle.api_server.operations.auto_start import AutoStart
 from ingle.api_server.operations.delete_vm import DeleteVm
+from ingle.api_server.operations.disk_room import DiskRoom
+from ingle.api_server.operations.disk_usage import Places
 from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.fork_vm import ForkVm
+from ingle.api_server.operations.idle_vms import IdleVms
 from ingle.api_server.operations.inspect_vm import InspectVm
-from ingle.api_server.operations.owners import Owners
+from ingle.api_server.operations.keep_time import KeepTime
+from ingle.api_server.operations.keepers import Keepers
+from ingle.api_server.operations.placement import Placement
 from ingle.api_server.operations.recover import Recovery
+from ingle.api_server.operations.repeats import Repeats
+from ingle.api_server.operations.resolve import Resolve
+from ingle.api_server.operations.restore_vm import RestoreVm
 from ingle.api_server.operations.runner import Operations
-from ingle.api_server.operations.start_vm import StartPipelines, StartVm
-from ingle.api_server.operations.stop_vm import StopVm
-from ingle.api_server.operations.update_vm import UpdateVm
-from ingle.api_server.ports.disk import DiskBackend
-from ingle.api_server.ports.names import NameService
-from ingle.api_server.ports.store import Store
+from ingle.api_server.operations.start_vm import StartVm
+from ingle.api_server.operations.use_guest import UseGuest
+from ingle.api_server.operations.warm_starts import WarmStarts
+from ingle.api_server.operations.watch_events import WatchEvents, server_started
+from ingle.api_server.plugged import MakeEngines, open_ports
+from ingle.api_server.rpc.event import EventServicer
 from ingle.api_server.rpc.guest import GuestServicer
 from ingle.api_server.rpc.image import ImageServicer
 from ingle.api_server.rpc.kernel import KernelServicer
 from ingle.api_server.rpc.operation import OperationServicer
+from ingle.api_server.rpc.snapshot import SnapshotServicer
 from ingle.api_server.rpc.standard import Health, add_health, add_reflection
 from ingle.api_server.rpc.system import ServerFacts, SystemServicer
 from ingle.api_server.rpc.vm import VmServicer
 from ingle.api_server.settings import LiveSettings
 from ingle.api_server.steps.delete import Delete
+from ingle.api_server.steps.end_vmm import EndVmm
+from ingle.api_server.steps.new_disk import NewDisk
 from ingle.api_server.steps.reboot import Reboot
 from ingle.api_server.steps.release import Release
+from ingle.api_server.steps.swap_disk import SwapDisk
 from ingle.v1 import (
+    event_pb2,
+    event_pb2_grpc,
     guest_pb2,
     guest_pb2_grpc,
     image_pb2,
@@ -61,17 +74,20 @@ from ingle.v1 import (
     kernel_pb2_grpc,
     operation_pb2,
     operation_pb2_grpc,
+    snapshot_pb2,
+    snapshot_pb2_grpc,
     system_pb2,
     system_pb2_grpc,
     vm_pb2,
     vm_pb2_grpc,
 )
+from ingle.version import VERSION
 
 log = logging.getLogger(__name__)
 
 SERVICES = tuple(
     service.full_name
-    for file in (system_pb2, operation_pb2, vm_pb2, guest_pb2, image_pb2, kernel_pb2)
+    for file in (system_pb2, operation_pb2, vm_pb2, guest_pb2, image_pb2, kernel_pb2, snapshot_pb2, event_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
@@ -83,156 +99,218 @@ class Application:
     operations: Operations
     fleet: Fleet
     recovery: Recovery
-    owners: Owners
+    keepers: Keepers
+    warm_starts: WarmStarts
+    idle: IdleVms
+    auto_start: AutoStart
+    activation: Activation
     register: Callable[[grpc.aio.Server], Health]
 
 
 @asynccontextmanager
-async def application(config: Config, stop: Callable[[], None]) -> AsyncIterator[Application]:
+async def application(
+    config: Config, stop: Callable[[], None], make_engines: MakeEngines
+) -> AsyncIterator[Application]:
     """Wire everything up. `stop` is what a Shutdown call triggers. VMs live on when the context is left."""
-    paths, limits = config.paths, host_limits()
+    paths, limits, tools = config.paths, host_limits(), Tools(config.paths.state)
     settings = LiveSettings(config, os.environ)
-    tools = Tools(paths.state)
-    image_library = DirectoryLibrary(paths.images, tools)
-    kernel_library = DirectoryLibrary(paths.kernels, tools)
-    media = Initramfs(kernel_library, agent_binary(), paths.cache / "initramfs")
-    engine = QemuEngine(tools, kernel_library, media, paths.acceleration_verdicts)
-    files = LocalVmFiles(paths.vms, paths.runtime / "vms")
-    dialler = Dialler()
-    network = AbsentNetwork() if config.helper is None else HelperNetwork(config.helper)
-    backends = disk_backends(config, tools)
-    async with SqliteStore(paths.database) as store, _names(config, store) as names:
-        release = Release(files, network, backends)
-        fleet = Fleet(store, files, dialler, release)
-        operations = Operations(store)
-        images = Images(store, image_library, RootFileSystems(tools))
-        kernels = Kernels(store, kernel_library, KernelFiles(tools))
-        pipelines = StartPipelines.of(
-            store, files, engine, media, network, names, dialler, image_library, kernel_library, backends
-        )
-        delete_step = Delete(store, files, engine, network, backends)
+    async with open_ports(config, tools, settings.quota, make_engines) as ports:
+        placement = Placement(ports.engines, ports.backends, ports.network, paths.images, paths.vms)
+        release = Release(ports.files, ports.network, ports.backends)
+        fleet = Fleet(ports.vms, ports.journal, ports.files, release)
+        guests = UseGuest(ports.vms, fleet, ports.dialler)
+        operations = Operations(ports.operations, ports.clock)
+        images, kernels = catalogs(ports, tools, config, settings.defaults)
+        pipelines = start_pipelines(ports, placement)
+        delete_step = Delete(ports.vms, ports.files, ports.vmms, ports.network, ports.backends)
+        room = DiskRoom(ports.vms, ports.files, ports.backends, ports.disks, paths.vms, settings.defaults)
+        wake = wake_of(ports, operations, fleet, room, pipelines)
+        guests.waken = wake.waken
+        sleep = sleep_of(ports, operations, fleet, room, guests, release)
+        snapshots = snapshots_of(ports, operations, fleet, guests, wake, kernels, room)
+        resolve = Resolve(placement, images, kernels, limits, settings.defaults)
+        warm_starts = warm_starts_of(ports, operations, placement, resolve, room, limits)
         start = StartVm(
             operations=operations,
-            store=store,
+            vms=ports.vms,
+            journal=ports.journal,
+            clock=ports.clock,
             fleet=fleet,
-            files=files,
-            engine=engine,
-            network=network,
+            files=ports.files,
+            engines=ports.engines,
+            resolve=resolve,
             images=images,
             kernels=kernels,
-            backends=backends,
-            image_directory=paths.images,
-            vm_directory=paths.vms,
             pipelines=pipelines,
-            limits=limits,
-            defaults=settings.defaults,
+            room=room,
+            warm_starts=warm_starts,
+            wake=wake,
         )
         fleet.boot_again = start.boot_again
-        delete = DeleteVm(operations, store, fleet, files, delete_step)
-        owners = Owners(store, HostProcesses(), delete)
-        recovery = Recovery(
-            store=store,
+        fleet.watch = KeepTime(ports.vms, guests, ports.clock).keep
+        delete = DeleteVm(operations, ports.vms, ports.journal, fleet, ports.files, delete_step)
+        delete.vm_gone = snapshots.drop_unused
+        idle = IdleVms(ports.vms, fleet, guests, sleep, delete, ports.clock)
+        keepers = Keepers(ports.vms, ports.processes, delete)
+        stop_vm, between_boots, update = changes_of(ports, operations, fleet, release, guests, start, room, limits)
+        fork = ForkVm(
+            operations=operations,
+            vms=ports.vms,
+            store=ports.snapshots,
+            snapshots=snapshots,
+            journal=ports.journal,
+            clock=ports.clock,
             fleet=fleet,
-            files=files,
-            engine=engine,
-            network=network,
-            names=names,
-            backends=backends,
+            files=ports.files,
+            engines=ports.engines,
+            images=images,
+            kernels=kernels,
+            pipelines=pipelines,
+            delete=delete_step,
+            room=room,
+        )
+        restore = RestoreVm(
+            operations=operations,
+            vms=ports.vms,
+            store=ports.snapshots,
+            snapshots=snapshots,
+            journal=ports.journal,
+            fleet=fleet,
+            files=ports.files,
+            images=ports.image_library,
+            start=start,
+            steps=(
+                NewDisk(ports.files, ports.backends),
+                EndVmm(stop_vm.end_now),
+                SwapDisk(ports.vms, ports.snapshots, ports.files),
+            ),
+        )
+        recovery = Recovery(
+            vms=ports.vms,
+            images=ports.images,
+            kernels=ports.kernels,
+            operations=ports.operations,
+            journal=ports.journal,
+            clock=ports.clock,
+            fleet=fleet,
+            files=ports.files,
+            memories=ports.memories,
+            pristine_files=ports.pristine_files,
+            engines=ports.engines,
+            vmms=ports.vmms,
+            network=ports.network,
+            names=ports.names,
+            backends=ports.backends,
             release=release,
-            images=image_library,
-            kernels=kernel_library,
-            steps=(*pipelines.all, delete_step, Reboot(fleet.rebooted)),
+            image_library=ports.image_library,
+            kernel_library=ports.kernel_library,
+            snapshots=ports.snapshots,
+            snapshot_files=ports.snapshot_files,
+            steps=(
+                *pipelines.all,
+                *warm_starts.steps,
+                *update.steps,
+                *sleep.steps,
+                *snapshots.steps,
+                *restore.steps,
+                delete_step,
+                Reboot(fleet.rebooted),
+            ),
         )
-        facts = ServerFacts(
-            datetime.now(UTC), paths.state, paths.runtime, paths.cache, limits, config.system, paths.socket
+        inspect = InspectVm(ports.vms, fleet, guests, ports.files, ports.backends, ports.clock)
+
+        async def examine(caller: Caller) -> list[Check]:
+            found = await doctor.vm_checks(caller, ports.vms, placement, inspect, room, settings.quota(caller.uid))
+            return [*await doctor.examine(config, caller), *found]
+
+        system = SystemServicer(
+            ServerFacts(
+                ports.clock.now(), paths.state, paths.runtime, paths.cache, limits, config.system, paths.socket
+            ),
+            ports.engines,
+            stop,
+            examine,
+            settings,
+            ports.vms,
+            disk_usage_of(ports, images, kernels, _places(paths), warm_starts),
         )
-        inspect = InspectVm(store, fleet, files, backends)
-
-        async def examine() -> list[Check]:
-            return [*await doctor.examine(config), await _found_by(inspect)]
-
-        system = SystemServicer(facts, (engine,), stop, examine, settings)
         vm = VmServicer(
-            store,
+            ports.vms,
             start,
-            StopVm(operations, store, fleet, release, dialler, start),
+            stop_vm,
+            between_boots,
+            sleep,
+            wake,
             delete,
-            UpdateVm(operations, store, fleet, files, backends, network, limits),
+            update,
             inspect,
-            owners,
+            keepers,
+            Repeats(operations, ports.requests),
+            fork,
+            restore,
         )
+
+        operation = OperationServicer(operations, ports.vms, images, kernels, ports.snapshots)
 
         def register(server: grpc.aio.Server) -> Health:
-            system_pb2_grpc.add_SystemServiceServicer_to_server(system, server)
-            operation_pb2_grpc.add_OperationServiceServicer_to_server(OperationServicer(operations), server)
-            vm_pb2_grpc.add_VmServiceServicer_to_server(vm, server)
-            guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestServicer(store, fleet, delete), server)
-            image_pb2_grpc.add_ImageServiceServicer_to_server(ImageServicer(operations, store, images), server)
-            kernel_pb2_grpc.add_KernelServiceServicer_to_server(KernelServicer(operations, store, kernels), server)
+            for add in (
+                partial(system_pb2_grpc.add_SystemServiceServicer_to_server, system),
+                partial(operation_pb2_grpc.add_OperationServiceServicer_to_server, operation),
+                partial(vm_pb2_grpc.add_VmServiceServicer_to_server, vm),
+                partial(guest_pb2_grpc.add_GuestServiceServicer_to_server, GuestServicer(guests, delete)),
+                partial(
+                    image_pb2_grpc.add_ImageServiceServicer_to_server,
+                    ImageServicer(operations, images, warm_starts),
+                ),
+                partial(kernel_pb2_grpc.add_KernelServiceServicer_to_server, KernelServicer(operations, kernels)),
+                partial(
+                    snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server,
+                    SnapshotServicer(
+                        ports.snapshots,
+                        snapshots,
+                        snapshot_transfer_of(ports, operations, snapshots, images, kernels, limits, room),
+                    ),
+                ),
+                partial(
+                    event_pb2_grpc.add_EventServiceServicer_to_server,
+                    EventServicer(WatchEvents(ports.events, ports.clock)),
+                ),
+            ):
+                add(server)
             add_reflection(SERVICES, server)
             return add_health(SERVICES, server)
 
+        if why := await server_started(ports.events, VERSION, os.getpid()):
+            log.warning("that this server has begun is no event: %s", why)
         try:
-            yield Application(operations, fleet, recovery, owners, register)
+            yield Application(
+                operations,
+                fleet,
+                recovery,
+                keepers,
+                warm_starts,
+                idle,
+                AutoStart(ports.vms, fleet, start),
+                Activation(ports.vms, fleet, ports.activation, wake, ports.clock),
+                register,
+            )
         finally:
-            await owners.close()
+            await keepers.close()
+            await warm_starts.close()
             await operations.close()
             await fleet.close()
-            network.close()
 
 
-async def _found_by(inspect: InspectVm) -> Check:
-    """What is wrong with the database must not hide what else there is; the doctor tells that, too."""
-    try:
-        return await inspect.check()
-    except IngleError as error:
-        return Check("vms", "fail", error.message, error.remedy)
-
-
-def disk_backends(config: Config, tools: Tools) -> Mapping[str, DiskBackend]:
-    """In the order of preference. The system's server takes what any VMM opens without a format of its own."""
-    devices = AbsentDevices() if config.device_helper is None else HelperDevices(config.device_helper)
-    qcow2, reflink, snapshot, copy = Qcow2Disk(tools), ReflinkDisk(), SnapshotDisk(devices), CopyDisk()
-    disks: tuple[DiskBackend, ...] = (reflink, snapshot, qcow2, copy)
-    if not config.system:
-        disks = (qcow2, reflink, snapshot, copy)
-    return {disk.name: disk for disk in disks}
-
-
-@asynccontextmanager
-async def _names(config: Config, store: Store) -> AsyncIterator[NameService]:
-    """DNS for the VMs of shared networks, and for the host at its loopback."""
-    if not config.system:
-        yield AbsentNames()
-        return
-    server = DnsServer(config.defaults.domain)
-
-    def look(vm_id: str) -> None:
-        if not vm_id:
-            return
-        try:
-            (found, *_) = (*store.connected_vms(vm_id), None)
-            server.tell(vm_id, _host(found))
-        except Exception:  # what was done to the VM is done, whether its name is told or not
-            log.exception("names of VMs may be other than they should")
-
-    for vm in store.connected_vms():
-        look(vm.id)
-    store.watch = look
-    server.start()
-    try:
-        try:
-            await server.serve(LOOPBACK)
-        except HostProblem as error:  # VMs have their own; the host does without
-            log.error("no DNS for the host: %s", error.message)
-        yield server
-    finally:
-        await server.close()
-
-
-def _host(vm: Vm | None) -> Host | None:
-    return (
-        None
-        if vm is None or vm.running is None
-        else Host(vm.name, vm.network, vm.running.address, vm.nat, vm.running.address6)
+def _places(paths: Paths) -> Places:
+    database = (*(paths.database.with_name(f"{paths.database.name}{end}") for end in ("", "-wal", "-shm")),)
+    return Places(
+        state=paths.state,
+        cache=paths.cache,
+        warm=paths.warm,
+        images=paths.images,
+        kernels=paths.kernels,
+        snapshots=paths.snapshots,
+        vms=paths.vms,
+        database=(*database, paths.state / "reserve"),
+        server_logs=(paths.state / "server.log", paths.state / "server.log.1"),
     )

@@ -8,16 +8,22 @@ import difflib
 import os
 import stat
 import tempfile
-import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
+from ingle.api_server.mirrors import mirrors_of
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
 from ingle.api_server.model.exhaustion import exhaustion
 from ingle.api_server.model.ids import is_dns_label
-from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, VmSpec, size_text
+from ingle.api_server.model.quota import NO_QUOTAS, Quotas
+from ingle.api_server.model.spec import DISK_BACKENDS, GIB, MIB, Defaults, HostLimits, Overcommit, VmSpec, size_text
 from ingle.api_server.model.vm import Acceleration
+from ingle.api_server.quotas import quotas_of
+
+_Choice = TypeVar("_Choice", bound=Enum)
 
 _LONGEST_FILE = 64 * 1024
 _UNITS = {"": 1, "K": 1024, "M": MIB, "G": GIB, "T": 1024 * GIB}
@@ -90,9 +96,24 @@ class Paths:
         return self.state / "kernels"
 
     @property
+    def warm(self) -> Path:
+        """Memory of guests that have booted."""
+        return self.cache / "warm"
+
+    @property
+    def layers(self) -> Path:
+        """Layers of images from registries."""
+        return self.cache / "layers"
+
+    @property
     def vms(self) -> Path:
         """Disks and logs of VMs."""
         return self.state / "vms"
+
+    @property
+    def snapshots(self) -> Path:
+        """Disks and memory of VMs as they were, on the file system of `vms`, so that they can share blocks."""
+        return self.state / "snapshots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +132,12 @@ class Config:
     paths: Paths
     defaults: Defaults
     settings: tuple[Setting, ...]
+    quotas: Quotas = NO_QUOTAS
     system: bool = False
     """Whether this is the server of the whole machine: its callers are a group, not one user."""
+
+    mirrors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By the host of a registry, those that are asked before it."""
 
     @property
     def helper(self) -> Path | None:
@@ -125,14 +150,17 @@ class Config:
         return Path("/run/ingle-helper-dm/helper.sock") if self.system else None
 
 
-def load(env: Mapping[str, str], *, system: bool = False) -> Config:
-    """Read the configuration of this user's server, or of the system's.
+def load(env: Mapping[str, str], *, system: bool = False, text: bytes | None = None) -> Config:
+    """Read the configuration of this user's server, or of the system's; `text` is what its file would say.
 
     Raises InvalidArgument that says which file or variable is wrong, and how."""
     paths = Paths.of_system() if system else Paths.of(env)
     defaults = Defaults()
     origins = {item.name: "built-in" for item in fields(Defaults)}
-    for name, value in _file_values(paths.config).items():
+    values = dict(_file_values(paths.config, text))
+    quotas = quotas_of(values.pop("quotas", {}), str(paths.config), _size)
+    mirrors = mirrors_of(values.pop("mirrors", {}), str(paths.config))
+    for name, value in values.items():
         _check_key(name, paths.config)
         defaults = _with(defaults, name, value, str(paths.config))
         origins[name] = str(paths.config)
@@ -142,7 +170,7 @@ def load(env: Mapping[str, str], *, system: bool = False) -> Config:
             defaults = _with(defaults, name, env[variable], variable)
             origins[name] = f"${variable}"
     settings = tuple(Setting(name, _shown(name, getattr(defaults, name)), origin) for name, origin in origins.items())
-    return Config(paths, defaults, settings, system)
+    return Config(paths, defaults, settings, quotas, system, mirrors)
 
 
 def host_limits() -> HostLimits:
@@ -155,14 +183,24 @@ def parse_size(text: str) -> int:
     """Bytes of `512M`, `2G`, `1.5GiB` or a plain number. Raises ValueError."""
     number = text.strip().upper().removesuffix("IB").removesuffix("B")
     unit = number[-1:] if number[-1:] in _UNITS else ""
-    size = float(number.removesuffix(unit)) * _UNITS[unit]
+    try:
+        size = float(number.removesuffix(unit)) * _UNITS[unit]
+    except ValueError:
+        raise ValueError("a size is allowed, such as 512M, 2G or a number of bytes") from None
     if not size.is_integer() or size < 0:
         raise ValueError(f"{text} is not a whole number of bytes")
     return int(size)
 
 
+def _one_of(kind: type[_Choice], value: object) -> _Choice:
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise ValueError(f"one of {', '.join(str(choice.value) for choice in kind)} is allowed") from None
+
+
 def _acceleration(value: object) -> Acceleration:
-    return Acceleration(str(value))
+    return _one_of(Acceleration, value)
 
 
 def _backend(value: object) -> str:
@@ -171,12 +209,25 @@ def _backend(value: object) -> str:
     return str(value)
 
 
+def _overcommit(value: object) -> Overcommit:
+    return _one_of(Overcommit, value)
+
+
 def _size(value: object) -> int:
     return value if isinstance(value, int) else parse_size(str(value))
 
 
 def _count(value: object) -> int:
-    return int(str(value))
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError("a whole number is allowed") from None
+
+
+def _switch(value: object) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError("true or false is allowed")
+    return str(value).lower() == "true"
 
 
 def _domain(value: object) -> str:
@@ -186,16 +237,33 @@ def _domain(value: object) -> str:
     return domain
 
 
+def _program(value: object) -> str:
+    program = str(value)
+    if not program or "\0" in program or ("/" in program and not program.startswith("/")):
+        raise ValueError("the name of a program or an absolute path is allowed")
+    return program
+
+
 _PARSERS: Mapping[str, Callable[[object], object]] = {
     "image": str,
     "kernel": str,
     "vcpus": _count,
     "memory_bytes": _size,
     "disk_bytes": _size,
+    "disk_iops": _count,
+    "disk_bytes_per_second": _size,
+    "net_bytes_per_second": _size,
     "acceleration": _acceleration,
+    "engine": str,
     "disk_backend": _backend,
     "network": str,
     "domain": _domain,
+    "disk_floor_bytes": _size,
+    "disk_overcommit": _overcommit,
+    "firecracker": _program,
+    "isolate": _switch,
+    "warm": _switch,
+    "warm_cache_bytes": _size,
 }
 
 SETTINGS = tuple(_PARSERS)
@@ -205,16 +273,20 @@ SETTINGS = tuple(_PARSERS)
 def _with(defaults: Defaults, name: str, value: object, origin: str) -> Defaults:
     try:
         changed = replace(defaults, **{name: _PARSERS[name](value)})  # type: ignore[arg-type] # parsers match by name
-        VmSpec().with_defaults(changed).checked(host_limits())
+        VmSpec().with_defaults(changed).check(host_limits())
     except (ValueError, InvalidArgument) as error:
-        raise InvalidArgument(f"{origin}: {name} = {value!r}: {error}") from None
+        remedy = f"unset {origin}" if origin.startswith("INGLE_") else f"ingle config unset {name}"
+        raise InvalidArgument(f"{origin}: {name} = {value!r}: {error}", remedy) from None
     return changed
 
 
-def _file_values(path: Path) -> Mapping[str, object]:
+def _file_values(path: Path, text: bytes | None) -> Mapping[str, object]:
     remedy = f"correct {path}, or move it away"
     try:
-        return tomllib.loads(_bounded_text(path))
+        content = _bounded(_content(path) if text is None else text)
+        import tomllib  # noqa: PLC0415 - most servers have no such file
+
+        return tomllib.loads(content)
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -225,13 +297,16 @@ def _file_values(path: Path) -> Mapping[str, object]:
         raise InvalidArgument(f"{path}: {error}", remedy) from None
 
 
-def _bounded_text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     """What is in a file that anything may have been put in the place of, while a server runs too: a FIFO is not waited
     for. Raises OSError, ValueError."""
     with open(path, "rb", opener=_without_waiting) as file:
         if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
             raise ValueError("it is a FIFO")
-        text = file.read(_LONGEST_FILE + 1) or b""
+        return file.read(_LONGEST_FILE + 1) or b""
+
+
+def _bounded(text: bytes) -> str:
     if len(text) > _LONGEST_FILE:
         raise ValueError(f"it has more than the {size_text(_LONGEST_FILE)} that are allowed")
     return text.decode()
@@ -250,9 +325,11 @@ def _check_key(name: str, path: Path) -> None:
 
 
 def _shown(name: str, value: object) -> str:
-    if isinstance(value, int) and name.endswith("_bytes"):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and name.endswith(("_bytes", "_bytes_per_second")):
         return size_text(value)
-    return value.value if isinstance(value, Acceleration) else str(value)
+    return value.value if isinstance(value, Acceleration | Overcommit) else str(value)
 
 
 def _absolute(env: Mapping[str, str], variable: str, default: Path) -> Path:

@@ -8,55 +8,60 @@ to an abstract name that carries the peer's identity, which handlers find in `co
 import asyncio
 import logging
 import os
-import pwd
 import re
 import secrets
 import socket
-import struct
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingle.api_server.host.descriptors import most_descriptors
+from ingle.api_server.host.descriptors import Spare, most_descriptors
+from ingle.api_server.host.peers import Peer, peer_of
 from ingle.api_server.host.sockets import short_path
+from ingle.api_server.model.caller import ROOT, Caller
+from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Reason
+from ingle.api_server.model.exhaustion import exhaustion, no_descriptors
+from ingle.api_server.refusal import refuse
 
 log = logging.getLogger(__name__)
 
-PEER_PREFIX = "unix-abstract:ingle-gate/"
-"""What `context.peer()` of a call that came through the gate begins with."""
-
-_PEER_PID = re.compile(r"\bpid=(\d+)")
-_UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
+_PREFIX = "ingle-gate/"
+_IDENTITY = re.compile(rf"unix-abstract:{_PREFIX}uid=(\d+),admin=([01]),pid=(\d+),")
 _RETRY_SECONDS = 0.1
 _LEAVE_SECONDS = 10.0  # for what a caller said before it left, to somebody who doesn't listen
 _SHARE = 16
 _MOST_OF_ONE_USER = 1024
+_HANDED_ON = 2  # descriptors: our end of the connection to gRPC, and gRPC's
+_TOLD_AT_ONCE = 16  # of one user's connections that are one too many; others are closed without a word
+
+Upstream = Callable[[int], Awaitable[str]]
+"""The path of the socket to which the calls of a uid go. Raises IngleError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Who is admitted: one user; where `gid` is given, root and the members of that group too."""
+    """Who is admitted: one user, whose server it is; where `gid` is given, root and the members of that group as well.
+    Of those, root and the members of the group `admins` are admins."""
 
     uid: int
     gid: int | None = None
+    admins: int | None = None
 
-    def admit(self, uid: int, gid: int) -> bool:
-        """Whether a peer with these ids may come in."""
-        return uid == self.uid or (self.gid is not None and (uid == 0 or self.gid in _groups(uid, gid)))
-
-
-def _groups(uid: int, gid: int) -> list[int]:
-    try:
-        return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
-    except KeyError:  # nobody's uid: it has what it came with
-        return [gid]
+    def caller(self, peer: Peer) -> Caller | None:
+        """Who that is; None for nobody who may come in."""
+        if self.gid is None:
+            return Caller(peer.uid, admin=True) if peer.uid == self.uid else None
+        admin = peer.uid == ROOT or self.admins in peer.groups
+        return Caller(peer.uid, admin) if peer.uid in {ROOT, self.uid} or self.gid in peer.groups else None
 
 
-def peer_pid(peer: str) -> int:
-    """The process behind a `context.peer()`; 0 when it is in a pid namespace that we can't look into."""
-    found = _PEER_PID.search(peer)
-    return int(found[1]) if found else 0
+def identity_of(peer: str) -> tuple[Caller, int] | None:
+    """Who is behind a `context.peer()`, and their process: 0 when it is in a pid namespace that we can't look into.
+    None of a call that did not come through a gate."""
+    found = _IDENTITY.match(peer)
+    return (Caller(int(found[1]), admin=found[2] == "1"), int(found[3])) if found else None
 
 
 class _Half(asyncio.Protocol):
@@ -113,18 +118,21 @@ class _Half(asyncio.Protocol):
 
 
 class Gate:
-    """Listens on `public`, which only callers can open from its birth on, and splices them to `upstream`.
+    """Listens on `public`, which only callers can open from its birth on, and splices them to their `upstream`.
 
-    One user has so many connections and no more: each costs three of the descriptors that everybody needs."""
+    One user has so many connections and no more: each costs three of the descriptors that everybody needs. When there
+    are none left, callers are told so: that takes one of those that are kept back."""
 
-    def __init__(self, public: Path, upstream: Path | str, callers: Callers) -> None:
+    def __init__(self, public: Path, upstream: Upstream, callers: Callers, spare: Spare) -> None:
         """For start-up: the umask is changed for the moment of the bind, and the caller holds the lock beside `public`,
         so that what is there is stale. Raises OSError."""
-        self._upstream = str(upstream)
+        self._upstream = upstream
         self._callers = callers
+        self._spare = spare
         self._most = min(_MOST_OF_ONE_USER, most_descriptors() // _SHARE)
         self._open: Counter[int] = Counter()
         self._turned_away: set[int] = set()
+        self._telling: Counter[int] = Counter()
         self._told = False
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
         self._public = public
@@ -156,11 +164,14 @@ class Gate:
             self._public.unlink()
         if self._accepting is not None:
             self._accepting.cancel()
+        self._spare.close()
 
-    def hang_up(self) -> None:
-        """Close what is spliced: no call is under way any more, and grpc would take its leave with an error code."""
-        for connection in self._connections:
-            connection.cancel()
+    def hang_up(self, uid: int | None = None) -> None:
+        """Close what is spliced, or what is so for one user: no call is under way any more, and grpc would take its
+        leave with an error code."""
+        for connection, peer in self._connections.items():
+            if uid is None or peer_of(peer).uid == uid:
+                connection.cancel()
 
     async def _accept(self, listener: socket.socket) -> None:
         """Asyncio's own server would try again at once, and log it each time, while there are no descriptors."""
@@ -168,38 +179,65 @@ class Gate:
             try:
                 peer, _ = await asyncio.get_running_loop().sock_accept(listener)
             except OSError as error:
-                self._tell("connections have to wait", error)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await self._refuse_next(listener, error)
+                continue
+            if not self._spare.is_whole():  # gRPC, which needs one too, would leave it waiting without a word
+                with peer:
+                    await self._refuse(peer, no_descriptors())
                 continue
             task = asyncio.create_task(self._admit(peer))
             self._connections[task] = peer
             task.add_done_callback(self._end)
 
+    async def _refuse_next(self, listener: socket.socket, error: OSError) -> None:
+        """Take one with what is kept back, and say why it can't stay. Not even that may be possible."""
+        self._tell("connections are refused", error)
+        with self._spare.lent():
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                await asyncio.sleep(_RETRY_SECONDS)
+                return
+            with peer:
+                peer.setblocking(False)
+                await self._refuse(peer, exhaustion(error) or no_descriptors())
+
+    async def _refuse(self, peer: socket.socket, problem: IngleError) -> None:
+        """One after the other: each holds a descriptor."""
+        if self._admitted(peer) is not None:
+            with suppress(OSError):
+                await refuse(peer, problem)
+
     def _end(self, task: asyncio.Task[None]) -> None:
         """Also of one that was hung up on before it began."""
         self._connections.pop(task).close()
 
-    def _tell(self, what: str, error: OSError) -> None:
+    def _tell(self, what: str, error: OSError | MemoryError) -> None:
         """Once, until all is well again."""
         if not self._told:
-            log.error("%s: %s", what, error)
+            log.error("%s: %s", what, exhaustion(error) or error)
         self._told = True
 
     async def _admit(self, peer: socket.socket) -> None:
         """Splice it, if it may come in."""
-        pid, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if not self._callers.admit(uid, gid):
-            log.warning("connection refused", extra={"uid": uid, "pid": pid})
+        admitted = self._admitted(peer)
+        if admitted is None:
             return
+        caller, pid = admitted
+        uid = caller.uid
         if self._open[uid] >= self._most:
             if uid not in self._turned_away:  # once: who floods us must not flood the log
                 log.warning("too many connections", extra={"uid": uid, "pid": pid, "most": self._most})
             self._turned_away.add(uid)
+            await self._tell_too_many(peer, uid)
             return
         self._open[uid] += 1
         try:
-            await self._splice(peer, f"uid={uid},gid={gid},pid={pid},n={secrets.token_hex(8)}")
-        except OSError as error:
+            path = await self._upstream(uid)
+            await self._splice(peer, path, f"uid={uid},admin={int(caller.admin)},pid={pid},n={secrets.token_hex(8)}")
+        except IngleError as error:
+            await self._refuse(peer, error)
+        except (OSError, MemoryError) as error:
             self._tell("a connection can't be handed on", error)
         finally:
             self._open[uid] -= 1
@@ -207,13 +245,44 @@ class Gate:
                 del self._open[uid]
                 self._turned_away.discard(uid)
 
-    async def _splice(self, peer: socket.socket, identity: str) -> None:
+    async def _tell_too_many(self, peer: socket.socket, uid: int) -> None:
+        """Why it is closed, unless as many are being told."""
+        if self._telling[uid] >= _TOLD_AT_ONCE:
+            return
+        self._telling[uid] += 1
+        try:
+            await self._refuse(
+                peer,
+                Conflict(
+                    Reason.TOO_MANY_CALLS,
+                    f"user {uid} has {self._most} connections to the server; one user can have no more",
+                    "end some commands, or make more calls on one connection",
+                ),
+            )
+        finally:
+            self._telling -= Counter((uid,))
+
+    def _admitted(self, connection: socket.socket) -> tuple[Caller, int] | None:
+        """Who it is, and its pid; None for who may not come in."""
+        try:
+            peer = peer_of(connection)
+        except OSError as error:  # of a kernel that can't say, nobody is let in
+            self._tell("nobody knows who connects", error)
+            return None
+        caller = self._callers.caller(peer)
+        if caller is None:
+            log.warning("connection refused", extra={"uid": peer.uid, "pid": peer.pid})
+            return None
+        return caller, peer.pid
+
+    async def _splice(self, peer: socket.socket, path: str, identity: str) -> None:
         """Until both sides have ended. Nothing is read of the caller before it can be handed on."""
         loop = asyncio.get_running_loop()
+        self._spare.lend(_HANDED_ON)
         with socket.socket(socket.AF_UNIX) as upstream:
             upstream.setblocking(False)
-            upstream.bind(f"\0{PEER_PREFIX.partition(':')[2]}{identity}")
-            await loop.sock_connect(upstream, self._upstream)
+            upstream.bind(f"\0{_PREFIX}{identity}")
+            await loop.sock_connect(upstream, path)
             _, back = await loop.create_unix_connection(_Half, sock=upstream)
             try:
                 _, front = await loop.connect_accepted_socket(_Half, peer)
@@ -232,8 +301,17 @@ class Gate:
                 back.transport.abort()
 
 
+def clear(public: Path) -> None:
+    """Have nothing where a socket is to be. Raises HostProblem where that is a directory."""
+    try:
+        public.unlink(missing_ok=True)
+    except IsADirectoryError:
+        what = f"{public} is a directory, where the server's socket belongs"
+        raise HostProblem(Reason.INTERNAL, what, f"mv {public} {public}.old") from None
+
+
 def _listen(public: Path, callers: Callers) -> socket.socket:
-    public.unlink(missing_ok=True)
+    clear(public)
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.setblocking(False)
@@ -255,5 +333,9 @@ def _listen(public: Path, callers: Callers) -> socket.socket:
 
 
 async def open_gate(public: Path, upstream: Path, callers: Callers) -> Gate:
-    """Listen. As of Gate."""
-    return Gate(public, upstream, callers)
+    """Listen, and hand all calls to one `upstream`. As of Gate."""
+
+    async def everybodys(uid: int) -> str:
+        return str(upstream)
+
+    return Gate(public, everybodys, callers, Spare())

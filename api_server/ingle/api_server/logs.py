@@ -70,6 +70,14 @@ class Repetitions(logging.Filter):
         return times < _OFTEN
 
 
+class Departures(logging.Filter):
+    """Leaves out what gRPC says of answers whose callers had gone, which it can't tell from faults."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is written."""
+        return record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError"
+
+
 class BoundedStderr(logging.StreamHandler[TextIO]):
     """Writes to stderr, and puts a new file in the place of one that has become large, if it is `own`."""
 
@@ -89,7 +97,7 @@ class BoundedStderr(logging.StreamHandler[TextIO]):
         if self._own is None or mine.st_size < self._largest or not os.path.samestat(mine, self._own.stat()):
             return
         self._own.rename(former(self._own))
-        new = os.open(self._own, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        new = os.open(self._own, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
         for standard in (sys.stdout, sys.stderr):
             os.dup2(new, standard.fileno())
         os.close(new)
@@ -104,6 +112,7 @@ def set_up(level: str, own: Path | None = None, largest: int = LARGEST_LOG) -> N
     """Log to stderr, which may be the file `own`: that is replaced when it is larger."""
     handler = BoundedStderr(own, largest)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(Departures())
     handler.addFilter(Repetitions())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiosqlite narrates every statement at debug, grpc's own noise is not for operators.

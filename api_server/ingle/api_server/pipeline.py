@@ -9,25 +9,32 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.exhaustion import exhaustion
-from ingle.api_server.ports.store import Journal, JournalEntry
+from ingle.api_server.model.operation import Stage
+from ingle.api_server.model.resource import Resource
+from ingle.api_server.ports.store.journal import Journal, JournalEntry
 
 log = logging.getLogger(__name__)
 
-Announce = Callable[[str, str], None]
-"""Called with a step's name and text before it runs."""
+_RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0, 10.0)
+"""Between tries of an undo. Who waits for it holds what it is about: nobody else has made anything of it meanwhile."""
+
+Announce = Callable[[str, str], tuple[Stage, ...]]
+"""Called with a step's name and text before it runs; answers all that was announced, which goes into the journal with
+the next intent: so that it is known of an operation whose server is killed, but for what was under way."""
 
 
 class Target(Protocol):
-    """What steps work on: at least, whose operation it is and which VM it is about."""
+    """What steps work on: at least, whose operation it is and which resource it is about."""
 
     @property
     def op_id(self) -> str:
         """The operation."""
 
     @property
-    def vm_id(self) -> str:
-        """The VM."""
+    def resource(self) -> Resource:
+        """What is made, changed or taken away. An operation may run a pipeline for each of many."""
 
 
 T_contra = TypeVar("T_contra", bound=Target, contravariant=True)
@@ -61,21 +68,33 @@ class Undoable(Protocol):
         """Give back whatever `run` may have acquired: all, half or nothing of it. Idempotent, never cancelled."""
 
 
+@runtime_checkable
+class Conditional(Protocol[T_contra]):
+    """A step that some targets don't need: neither run nor undone then, nor told of."""
+
+    def needed(self, target: T_contra) -> bool:
+        """Whether this one does, as it is now."""
+
+
 async def run(steps: Sequence[Step[T]], target: T, journal: Journal, announce: Announce) -> None:
-    """Run `steps` in order and close the journal of the operation.
+    """Run `steps` in order and close the operation's journal of this resource. A cancellation that comes with the last
+    of that comes too late.
 
     When one fails or is cancelled, it and all steps before it are undone in reverse order, none of which cancellation
     can interrupt. Then the failure is raised: as it was when every undo worked, else as the first member of an
     exception group whose others are the undos' failures (their journal entries stay, for recovery)."""
     begun: list[Step[T]] = []
+    stages: tuple[Stage, ...] = ()
     try:
         for step in steps:
+            if isinstance(step, Conditional) and not step.needed(target):
+                continue
             begun.append(step)
             if isinstance(step, Undoable):
-                await journal.intend(JournalEntry(target.op_id, target.vm_id, step.name))
-            announce(step.name, step.text)
+                await journal.intend(JournalEntry(target.op_id, target.resource, step.name), stages)
+            stages = announce(step.name, step.text)
             await step.run(target)
-        await journal.close(target.op_id)
+        await uninterrupted(journal.close(target.op_id, target.resource))
     except BaseException as failure:
         log.info("undoing after %r", failure, extra={"steps": [step.name for step in begun]})
         errors = await uninterrupted(undo(begun, target, journal))
@@ -91,12 +110,27 @@ async def undo(steps: Sequence[Step[Any]], target: Target, journal: Journal) -> 
         if not isinstance(step, Undoable):
             continue
         try:
-            await step.undo(target)
-            await journal.forget(JournalEntry(target.op_id, target.vm_id, step.name))
+            await _undo(step, target, journal)
         except Exception as error:  # the others must still be undone; the caller raises it
             log.exception("undo of step %s failed", step.name)
             errors.append(error)
     return errors
+
+
+async def _undo(step: Undoable, target: Target, journal: Journal) -> None:
+    """What the host has too little of, such as descriptors, others give back soon."""
+    for wait_seconds in (*_RETRY_SECONDS, None):
+        try:
+            await step.undo(target)
+            await journal.forget(JournalEntry(target.op_id, target.resource, step.name))
+            return
+        except Exception as error:
+            cause = root_cause(error)
+            passes = isinstance(cause, HostProblem) and cause.reason is Reason.HOST_EXHAUSTED
+            if wait_seconds is None or not passes:
+                raise
+            log.warning("undo of step %s is tried again: %s", step.name, cause)
+        await asyncio.sleep(wait_seconds)
 
 
 def root_cause(error: BaseException) -> BaseException:

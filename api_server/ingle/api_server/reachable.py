@@ -2,18 +2,23 @@
 when the last session ends, whatever still runs."""
 
 import asyncio
+import grp
 import logging
 import os
 
 from ingle.api_server.config import Config, private_directory
-from ingle.api_server.gate import Callers, Gate
+from ingle.api_server.gate import Callers, Gate, Upstream, clear
 from ingle.api_server.host import sockets
+from ingle.api_server.host.descriptors import Spare
 from ingle.api_server.locks import Lock
 from ingle.api_server.model.errors import IngleError
 
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+
+ADMINS = "ingle-admin"
+"""The group whose members see what everybody has. They come in as members of the server's own group, like all."""
 
 
 class Sockets:
@@ -22,18 +27,21 @@ class Sockets:
     def __init__(self, config: Config) -> None:
         """Take the lock. Raises Conflict(IN_USE), HostProblem."""
         self._paths = config.paths
-        self._callers = Callers(os.getuid(), os.getgid() if config.system else None)
+        self._callers = _callers(config)
         self._names = [config.paths.socket] if config.system else [config.paths.socket, config.paths.lasting_socket]
         sockets.check_path(config.paths.socket, "set XDG_RUNTIME_DIR (or INGLE_SOCKET) to a shorter path")
         self._make_directories()
         self._lock = self._new_lock()
+        self._spare = Spare()
         self._gates: list[Gate] = []
         self._watching: asyncio.Task[None] | None = None
 
-    def open(self, upstream: str) -> None:
-        """Take calls, and hand them to `upstream`. Raises OSError."""
+    def open(self, upstream: Upstream) -> None:
+        """Take calls, and hand them to `upstream`. Raises OSError, HostProblem."""
+        for name in self._names:  # before any is listened on: what is in the way of one ends the server
+            clear(name)
         for name in self._names:
-            self._gates.append(Gate(name, upstream, self._callers))
+            self._gates.append(Gate(name, upstream, self._callers, self._spare))
         self._watching = asyncio.create_task(self._stay(), name="reachable")
 
     def close(self) -> None:
@@ -43,10 +51,10 @@ class Sockets:
         for gate in self._gates:
             gate.close()
 
-    def hang_up(self) -> None:
-        """No call is under way any more."""
+    def hang_up(self, uid: int | None = None) -> None:
+        """No call is under way any more, or none of this user's."""
         for gate in self._gates:
-            gate.hang_up()
+            gate.hang_up(uid)
 
     def release(self) -> None:
         """Another server may listen."""
@@ -85,3 +93,13 @@ class Sockets:
     def _new_lock(self) -> Lock:
         socket = self._paths.socket
         return Lock(socket.with_name(socket.name + ".lock"), f"the socket {socket}", socket)
+
+
+def _callers(config: Config) -> Callers:
+    if not config.system:
+        return Callers(os.getuid())
+    try:
+        admins = grp.getgrnam(ADMINS).gr_gid
+    except KeyError:  # then it is root alone
+        admins = None
+    return Callers(os.getuid(), os.getgid(), admins)

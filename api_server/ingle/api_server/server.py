@@ -5,20 +5,23 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 from ingle.api_server import doctor
-from ingle.api_server.application import application
-from ingle.api_server.calls_server import CallsServer
+from ingle.api_server.application import Application, application
 from ingle.api_server.config import Config, Paths, private_directory
+from ingle.api_server.grpc_server import GrpcServers
 from ingle.api_server.host import sockets
 from ingle.api_server.host.leftovers import kill_leftovers
 from ingle.api_server.host.reserve import Reserve
 from ingle.api_server.host.service_manager import feed_watchdog, tell_manager
 from ingle.api_server.locks import Lock
+from ingle.api_server.plugged import MakeEngines
 from ingle.api_server.reachable import Sockets
 from ingle.api_server.rpc.calls import Calls
-from ingle.api_server.version import VERSION
+from ingle.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ _GOODBYE_SECONDS = 1.0  # for the last words of calls; who then still holds a co
 _LAST_SECONDS = 45.0  # more than a VMM that is hard to kill takes
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, make_engines: MakeEngines) -> None:
     """Serve until a SIGTERM, SIGINT or Shutdown call. Running VMs live on.
 
     Raises Conflict(IN_USE) when another server has the state or the socket, HostProblem when it can't start."""
@@ -42,21 +45,23 @@ async def serve(config: Config) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await kill_leftovers(paths.state)
     try:
-        async with application(config, stopping.set) as app, AsyncExitStack() as exits:
-            await app.recovery.run()
+        async with application(config, stopping.set, make_engines) as app, AsyncExitStack() as exits:
+            exits.push_async_callback(app.activation.close)
+            await _take_up(app)
             if (strays := doctor.stray_check(config)).status != "pass":
                 log.error("%s; to end them: %s", strays.detail, strays.remedy)
-            await app.owners.take_up()
-            upstream = exits.enter_context(sockets.short_path(paths.private / "grpc.sock"))
-            server = CallsServer(upstream, app.register, public.hang_up)
+            private = exits.enter_context(sockets.short_directory(paths.private))
+            server = GrpcServers(private, app.register, public.hang_up)
             exits.push_async_callback(server.stop, 0)
-            await server.start()
+            await server.of(os.getuid())
             exits.callback(public.close)
-            public.open(upstream)
-            watchdog = asyncio.create_task(feed_watchdog(), name="watchdog")
-            exits.callback(watchdog.cancel)
-            staying = asyncio.create_task(_stay(state_lock, paths, stopping), name="state")
-            exits.callback(staying.cancel)
+            public.open(server.of)
+            _meanwhile(exits, "watchdog", feed_watchdog())
+            _meanwhile(exits, "auto-start", app.auto_start.run())
+            _meanwhile(exits, "idle", app.idle.keep())
+            _meanwhile(exits, "state", _stay(state_lock, paths, stopping))
+            if config.helper is not None:
+                _meanwhile(exits, "overlaps", doctor.tell_overlaps(config.helper))
             _spare_the_garbage_collector()
             tell_manager("READY=1")
             log.info("serving", extra={"version": VERSION, "socket": str(paths.socket), "pid": os.getpid()})
@@ -75,6 +80,18 @@ async def serve(config: Config) -> None:
     finally:
         public.release()
         state_lock.release()
+
+
+def _meanwhile(exits: AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
+    exits.callback(asyncio.create_task(work, name=name).cancel)
+
+
+async def _take_up(app: Application) -> None:
+    """What an earlier server has left."""
+    await app.recovery.run()
+    await app.warm_starts.take_up()
+    await app.activation.take_up()
+    await app.keepers.take_up()
 
 
 async def _stay(lock: Lock, paths: Paths, stopping: asyncio.Event) -> None:
@@ -101,13 +118,13 @@ def _make_directories(paths: Paths) -> None:
     private_directory(paths.state, "XDG_STATE_HOME")
     Reserve(paths.state).tend()  # on a full disk all that follows has this
     private_directory(paths.cache, "XDG_CACHE_HOME")
-    for directory in (paths.private, paths.vms, paths.images, paths.kernels):
+    for directory in (paths.private, paths.vms, paths.snapshots, paths.images, paths.kernels):
         private_directory(directory, "XDG_STATE_HOME")
 
 
 def _spare_the_garbage_collector() -> None:
     """What is there by now stays until the end. Going through all of it again and again costs a call that makes many
     objects, as a list of hundreds does, half as much time again at the 99th percentile."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS)
+    gc.enable()

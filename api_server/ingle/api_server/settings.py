@@ -10,13 +10,17 @@ from pathlib import Path
 
 from ingle.api_server.config import SETTINGS, Config, Setting, load
 from ingle.api_server.model.errors import IngleError
+from ingle.api_server.model.quota import Quota
 from ingle.api_server.model.spec import Defaults
+from ingle.api_server.quotas import quota_of
 
 _PREFIX = "INGLE_"
 _OTHERS = ("INGLE_SOCKET", "INGLE_MODE", "INGLE_COMPLETE")
 _OWN_PREFIXES = ("INGLE_STATE", "INGLE_TOOL", "INGLE_OPERATION", "INGLE_LAB_", "INGLE_TESTS_")
-_AT_START = frozenset({"domain"})
+_AT_START = frozenset({"domain", "firecracker"})
 _LONGEST = 500
+_LONGEST_TYPED = 100
+_TOLD = 20
 
 
 class LiveSettings:
@@ -30,6 +34,14 @@ class LiveSettings:
     def defaults(self) -> Defaults:
         """For a VM that is made now. Raises InvalidArgument when somebody has broken the file."""
         return self._now().defaults
+
+    def quota(self, uid: int) -> Quota:
+        """What that user may have now; when the file is broken, what it might before."""
+        try:
+            now = self._now()
+        except IngleError:
+            now = self._config
+        return quota_of(now.quotas, uid)
 
     def current(self) -> tuple[Setting, ...]:
         """As they are used; when the file is broken, as they were before."""
@@ -68,13 +80,19 @@ class LiveSettings:
 
 
 def unknown_variables(env: Mapping[str, str]) -> list[str]:
-    """A sentence for each INGLE_ variable that means nothing."""
+    """A sentence for each INGLE_ variable that means nothing; of very many, for the first ones."""
     known = (*_OTHERS, *(f"{_PREFIX}{name.upper()}" for name in SETTINGS))
+    unknown = sorted(
+        variable[:_LONGEST_TYPED]
+        for variable in env
+        if variable.startswith(_PREFIX) and variable not in known and not variable.startswith(_OWN_PREFIXES)
+    )
     said = []
-    for variable in sorted(env):
-        if variable.startswith(_PREFIX) and variable not in known and not variable.startswith(_OWN_PREFIXES):
-            nearest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)[0]
-            said.append(f"${variable[:100]} means nothing; is ${nearest} meant?")
+    for variable in unknown[:_TOLD]:
+        nearest = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)[0]
+        said.append(f"${variable} means nothing; is ${nearest} meant?")
+    if len(unknown) > _TOLD:
+        said.append(f"{len(unknown) - _TOLD} more variables {_PREFIX}… mean nothing")
     return said
 
 

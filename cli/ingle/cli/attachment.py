@@ -118,7 +118,7 @@ class _Attachment:
             if self._output is None:
                 if self._end is not None:
                     return self._end
-                if self._call.raw.status is not None:
+                if self._call.stream.status is not None:
                     raise failed("GUEST_PROTOCOL", "the call ended without the command's exit code")
             if self._resized:
                 self._tell_size()
@@ -165,7 +165,7 @@ class _Attachment:
             poller.register(self._connection, events)
         if self._output is not None:
             poller.register(self._output.fd, select.POLLOUT)
-        if self._call.raw.can_send:
+        if self._call.stream.can_send:
             poller.register(tty.STDIN, select.POLLIN)
         for fd, _ in poller.poll(self._held_milliseconds()):
             if fd == self._wake_read:
@@ -176,7 +176,7 @@ class _Attachment:
                 self._write_output()
             else:
                 self._connection.receive()
-        if self._held_milliseconds() == 0 and self._call.raw.can_send:
+        if self._held_milliseconds() == 0 and self._call.stream.can_send:
             self._call.send(AttachSessionRequest(input=self._keys.release()))
 
     def _held_milliseconds(self) -> float | None:

@@ -12,14 +12,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
+import ingle.cli.light_protobuf  # noqa: F401 - before protobuf
+
+# isort: split
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from ingle.cli import paths, server_process
+from ingle.cli import paths, server_process, waiting
 from ingle.cli.errors import SERVER_UNREACHABLE, CliError, Failure, failed
 from ingle.cli.references import References
-from ingle.cli.transport import OK, UNAVAILABLE, Connection, Status
-from ingle.cli.transport import Call as RawCall
+from ingle.cli.transport import OK, UNAVAILABLE, Connection, Status, Stream
 
 API_VERSION = "1"
 
@@ -31,27 +33,27 @@ _R = TypeVar("_R", bound=Message)
 class Call(Generic[_R]):
     """One call under way. Whatever answers raises CliError when the call has failed, or the server has gone away."""
 
-    def __init__(self, connection: Connection, raw: RawCall, response_type: type[_R]) -> None:
+    def __init__(self, connection: Connection, stream: Stream, response_type: type[_R]) -> None:
         self._connection = connection
         self._response_type = response_type
-        self.raw = raw
+        self.stream = stream
 
     def send(self, request: Message, *, last: bool = False) -> None:
         """Send one more message; `last` closes this direction."""
-        self.raw.send(request.SerializeToString(), last=last)
+        self.stream.send(request.SerializeToString(), last=last)
 
     def take(self) -> _R | None:
         """The next response if it is here. Raises CliError when the call has failed."""
-        message = self.raw.take()
+        message = self.stream.take()
         if message is not None:
             return self._response_type.FromString(message)
-        if self.raw.status is not None and self.raw.status.code != OK:
-            raise call_failed(self.raw.status)
+        if self.stream.status is not None and self.stream.status.code != OK:
+            raise call_failed(self.stream.status)
         return None
 
     def next(self) -> _R | None:
         """Wait for the next response; None at the end of a call that went well."""
-        while not self.raw.readable:
+        while not self.stream.readable:
             self._connection.wait()
         return self.take()
 
@@ -68,7 +70,7 @@ class Call(Generic[_R]):
 
     def cancel(self) -> None:
         """Leave the call; the server stops what it does for it."""
-        self.raw.cancel()
+        self.stream.cancel()
 
 
 class Client:
@@ -84,13 +86,24 @@ class Client:
         Where `request` names something by the beginning of an id, it is given the whole one, after a look."""
         self._references.complete(request)
         path = _method_path(request, response_type)
-        call = Call(self.connection, self.connection.call(path, [("ingle-api-version", API_VERSION)]), response_type)
+        stream = self.connection.begin(path, [("ingle-api-version", API_VERSION)])
+        call = Call(self.connection, stream, response_type)
         call.send(request, last=last)
+        waiting.begins_for_the_server(self.connection.peer_pid())
         return call
 
     def call(self, request: Message, response_type: type[_R]) -> _R:
         """Ask and wait for the answer. Raises CliError."""
         return self.begin(request, response_type).result()
+
+    def all(self, request: Message, response_type: type[_R]) -> _R:
+        """The same for a list, however many pages it has: one answer with the items of all. Raises CliError."""
+        answer = page = self.call(request, response_type)
+        while token := getattr(page, "next_page_token"):  # noqa: B009 - not every message has it
+            setattr(request, "page_token", token)  # noqa: B010
+            page = self.call(request, response_type)
+            answer.MergeFrom(page)
+        return answer
 
     def _look_up(self, kind: str, typed: str) -> str:
         module, noun = import_module(f"ingle.v1.{kind}_pb2"), kind.capitalize()
@@ -103,7 +116,7 @@ class Client:
             raise
         item = getattr(found, kind)
         whole: str = item.id
-        return typed if typed in ([item.name] if kind == "vm" else item.names) else whole
+        return typed if typed in ([item.name] if kind in {"vm", "snapshot"} else item.names) else whole
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +177,7 @@ def call_failed(status: Status) -> CliError:
 
 
 def _client(sock: socket.socket, silence_limit: float | None = None) -> Client:
-    connection = Connection(sock, silence_limit)
+    connection = Connection(sock, silence_limit, waiting.server_answered)
     connection.start()
     return Client(connection)
 

@@ -5,10 +5,11 @@ import posixpath
 import sys
 from collections.abc import Callable, Iterable
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import typer
 
+from ingle.cli.completion_scripts import VARIABLE
 from ingle.cli.errors import CliError
 
 if TYPE_CHECKING:
@@ -16,36 +17,18 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R", bound="Message")
 
-_VARIABLE = "_INGLE_COMPLETE"  # set by the script for the shell; the name is Typer's choice
+VMM_SIGNALS = {"HUP": 1, "INT": 2, "KILL": 9, "TERM": 15}
+"""Signals that a VMM may get, by their names of ingle.v1.Signal."""
+
 _SILENCE_LIMIT_SECONDS = 1.0
 _OFFERED_OPERATIONS = 50
 _LONGEST_PASSWD = 1 << 16
-
-# Names of images have colons, at which bash would otherwise begin a new word.
-_BEFORE_BASH = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
-
-# A name with a * in it is a name. After a directory, or the VM of a path, more is to come: no space. What a shell would
-# take apart is quoted, but where an open quote does that already, and bytes that are no text, which would become a $''.
-_AFTER_BASH = """
-_ingle() {
-    local - i word
-    set -f
-    _ingle_completion "$@"
-    [[ ${COMPREPLY[0]-} != *[/:] ]] || compopt -o nospace 2>/dev/null
-    [[ ${COMP_WORDS[COMP_CWORD]-} != [\\"\\']* ]] || return 0
-    for i in "${!COMPREPLY[@]}"; do
-        printf -v word %q "${COMPREPLY[$i]}"
-        [[ $word == [$]"'"* ]] || COMPREPLY[$i]=$word
-    done
-}
-complete -o default -F _ingle ingle
-"""
 
 
 def prepare() -> None:
     """If the shell asks for completions: make Typer know the shells. By itself it does so only for apps with its option
     --install-completion, which edits the user's shell configuration."""
-    if _VARIABLE in os.environ:
+    if VARIABLE in os.environ:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
 
         completion_init()
@@ -53,95 +36,89 @@ def prepare() -> None:
         cast("TextIOWrapper", sys.stdout).reconfigure(errors="surrogateescape")
 
 
-def shell_script(shell: str) -> str:
-    """What the shell (bash, zsh or fish) has to source."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415
-
-    script: str = get_completion_script(prog_name="ingle", complete_var=_VARIABLE, shell=shell)
-    return f"{_BEFORE_BASH}{script}{_AFTER_BASH}" if shell == "bash" else script
+def vm_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of the VMs there are, but of those that were given already."""
+    return _not_given(ctx, _vm_names(incomplete))
 
 
-def vm_names(incomplete: str) -> list[str]:
-    """Names of the VMs there are."""
+def _vm_names(incomplete: str) -> list[str]:
     from ingle.v1.vm_pb2 import ListVmsRequest, ListVmsResponse  # noqa: PLC0415 - only TAB needs it
 
     return _matching(incomplete, ListVmsRequest(), ListVmsResponse, lambda answer: (vm.name for vm in answer.vms))
 
 
-def image_names(incomplete: str) -> list[str]:
-    """Names of the images that are here."""
-    from ingle.v1.image_pb2 import ListImagesRequest, ListImagesResponse  # noqa: PLC0415
+def snapshot_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of the snapshots there are, but of those that were given already."""
+    return _not_given(ctx, _snapshot_names(incomplete))
+
+
+def vm_and_snapshot_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Both."""
+    return sorted({*_vm_names(incomplete), *_snapshot_names(incomplete)})
+
+
+def _snapshot_names(incomplete: str) -> list[str]:
+    from ingle.v1.snapshot_pb2 import ListSnapshotsRequest, ListSnapshotsResponse  # noqa: PLC0415 - only TAB needs it
 
     return _matching(
         incomplete,
-        ListImagesRequest(),
-        ListImagesResponse,
-        lambda answer: (name for image in answer.images for name in image.names),
+        ListSnapshotsRequest(),
+        ListSnapshotsResponse,
+        lambda answer: (snapshot.name for snapshot in answer.snapshots if snapshot.name),
     )
 
 
-def kernel_names(incomplete: str) -> list[str]:
-    """Names of the kernels that are here."""
-    from ingle.v1.kernel_pb2 import ListKernelsRequest, ListKernelsResponse  # noqa: PLC0415
+def names_of(noun: str) -> Callable[[typer.Context, str], list[str]]:
+    """What completes the names of images, or of kernels, that are here, but of those that were given already."""
 
-    return _matching(
-        incomplete,
-        ListKernelsRequest(),
-        ListKernelsResponse,
-        lambda answer: (name for kernel in answer.kernels for name in kernel.names),
-    )
+    def names(ctx: typer.Context, incomplete: str) -> list[str]:
+        request, response = _messages(noun, "List")
+        found = _matching(
+            incomplete, request, response, lambda answer: (name for item in _items(answer, noun) for name in item.names)
+        )
+        return _not_given(ctx, found)
 
-
-def image_catalog(incomplete: str) -> list[str]:
-    """Names of the images that can be pulled."""
-    from ingle.v1.image_pb2 import ListCatalogImagesRequest, ListCatalogImagesResponse  # noqa: PLC0415
-
-    return _matching(
-        incomplete,
-        ListCatalogImagesRequest(),
-        ListCatalogImagesResponse,
-        lambda answer: (image.name for image in answer.images),
-    )
+    return names
 
 
-def kernel_catalog(incomplete: str) -> list[str]:
-    """Names of the kernels that can be pulled."""
-    from ingle.v1.kernel_pb2 import ListCatalogKernelsRequest, ListCatalogKernelsResponse  # noqa: PLC0415
+def pullable(noun: str) -> Callable[[str], list[str]]:
+    """What completes the names of images, or of kernels, that can be pulled."""
 
-    return _matching(
-        incomplete,
-        ListCatalogKernelsRequest(),
-        ListCatalogKernelsResponse,
-        lambda answer: (kernel.name for kernel in answer.kernels),
-    )
+    def names(incomplete: str) -> list[str]:
+        request, response = _messages(noun, "ListCatalog")
+        return _matching(incomplete, request, response, lambda answer: (item.name for item in _items(answer, noun)))
+
+    return names
+
+
+image_names = names_of("image")
+kernel_names = names_of("kernel")
 
 
 def operation_ids(incomplete: str) -> list[str]:
     """Ids of the latest operations."""
     from ingle.v1.operation_pb2 import ListOperationsRequest, ListOperationsResponse  # noqa: PLC0415
 
-    request = ListOperationsRequest(limit=_OFFERED_OPERATIONS)
+    request = ListOperationsRequest(page_size=_OFFERED_OPERATIONS)
     return _matching(incomplete, request, ListOperationsResponse, lambda answer: (op.id for op in answer.operations))
 
 
 def signal_names(incomplete: str) -> list[str]:
     """Signals that a VMM may get."""
-    from ingle.v1.vm_pb2 import VmSignal  # noqa: PLC0415
-
-    names = [name.removeprefix("VM_SIGNAL_") for name, number in VmSignal.items() if number]
-    return [name for name in sorted(names) if name.startswith(incomplete)]
+    return [name for name in VMM_SIGNALS if name.startswith(incomplete)]
 
 
 def guest_ports(ctx: typer.Context, incomplete: str) -> list[str]:
     """Ports that somebody listens on in the VM that was named before."""
-    from ingle.v1.guest_pb2 import PORT_PROTOCOL_TCP, ListPortsRequest, ListPortsResponse  # noqa: PLC0415
+    from ingle.v1.guest_pb2 import ListPortsRequest, ListPortsResponse  # noqa: PLC0415
+    from ingle.v1.protocol_pb2 import PROTOCOL_TCP  # noqa: PLC0415
 
     request = ListPortsRequest(vm=ctx.params.get("vm") or "")
     return _matching(
         incomplete,
         request,
         ListPortsResponse,
-        lambda answer: {str(port.port) for port in answer.ports if port.protocol == PORT_PROTOCOL_TCP},
+        lambda answer: {str(port.port) for port in answer.ports if port.protocol == PROTOCOL_TCP},
     )
 
 
@@ -178,7 +155,7 @@ def places(incomplete: str) -> list[str]:
     """VM:PATH. With nothing to offer the shell completes paths of this machine."""
     vm, colon, path = incomplete.partition(":")
     if not colon:
-        return [f"{name}:" for name in vm_names(incomplete)] if incomplete else []
+        return [f"{name}:" for name in _vm_names(incomplete)] if incomplete else []
     return [f"{vm}:{found}" for found in _paths(vm, path)]
 
 
@@ -197,6 +174,24 @@ def _paths(vm: str, incomplete: str) -> list[str]:
                 yield f"{path}/" if entry.type == FILE_TYPE_DIRECTORY else path
 
     return _matching(incomplete, ListDirectoryRequest(vm=vm, **place(directory or ".")), ListDirectoryResponse, named)
+
+
+def _not_given(ctx: typer.Context, names: list[str]) -> list[str]:
+    """Where a command takes several things, each once."""
+    given = {value for values in ctx.params.values() if isinstance(values, (list, tuple)) for value in values}
+    return [name for name in names if name not in given]
+
+
+def _messages(noun: str, verb: str) -> "tuple[Message, type[Message]]":
+    from importlib import import_module  # noqa: PLC0415 - only TAB needs it
+
+    contract, method = import_module(f"ingle.v1.{noun}_pb2"), f"{verb}{noun.capitalize()}s"
+    return getattr(contract, f"{method}Request")(), getattr(contract, f"{method}Response")
+
+
+def _items(answer: "Message", noun: str) -> Iterable[Any]:
+    items: Iterable[Any] = getattr(answer, f"{noun}s")
+    return items
 
 
 def _can_be_offered(name: str) -> bool:

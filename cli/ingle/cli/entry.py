@@ -23,9 +23,14 @@ def run() -> Never:
     """Run the command line that this process was started with."""
     _fill_standard_streams()
     settings = Settings()
+    stdout = sys.stdout
     try:
         completion.prepare()
         sys.exit(get_command(app).main(prog_name="ingle", obj=settings, standalone_mode=False))
+    except SystemExit:
+        if sys.stdout is not stdout:  # nobody reads it any more, and typer has put there what says nothing of that
+            sys.exit(EXIT_SIGNAL + signal.SIGPIPE)
+        raise
     except typer.TyperException as error:
         tell_usage_error(error, as_json=settings.json)
         sys.exit(error.exit_code)
@@ -38,7 +43,7 @@ def run() -> Never:
         sys.exit(EXIT_SIGNAL + signal.SIGINT)
     except UnicodeEncodeError as error:
         # Text of the API is UTF-8, names of files apart; Python smuggles other bytes in as lone surrogates.
-        tell(f"Error: {error.object!r} is not UTF-8.")
+        tell_failure(Failure("INVALID_ARGUMENT", f"{error.object!r} is not UTF-8"), as_json=settings.json)
         sys.exit(EXIT_USAGE)
     except OSError as error:
         _fail(refused_by_the_system(error), settings)

@@ -14,12 +14,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING, cast
 
 from ingle.cli.client import Client
 from ingle.cli.errors import EXIT_SIGNAL, EXIT_TIMED_OUT, failed
 from ingle.cli.output import tell
-from ingle.cli.progress import Stages, Stopwatch
+from ingle.cli.stages import Stages, Stopwatch
 from ingle.v1.guest_pb2 import ExecExited, ExecRequest, ExecResponse, ExecSignal, ExecStart, ExecStdinEof
+
+if TYPE_CHECKING:
+    from ingle.v1.signal_pb2 import Signal
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _READ_SIZE = 1 << 16
@@ -88,8 +92,8 @@ class _Session:
         self.ran_seconds = 0.0
         self._connection = client.connection
         self._call = client.begin(ExecRequest(start=start), ExecResponse, last=False)
-        self._stdin_open = start.stdin
-        self._on_terminal = start.stdin and os.isatty(_STDIN)
+        self._stdin_open = start.open_stdin
+        self._on_terminal = start.open_stdin and os.isatty(_STDIN)
         self._output: Output | None = None
         self._started = False
         self._exited: ExecExited | None = None
@@ -117,7 +121,7 @@ class _Session:
             if self._exited and not self.ran_seconds:
                 self.ran_seconds = watch.seconds()
                 stages.stage_ended("command", self.ran_seconds)
-            if self._output is None and self._call.raw.status is not None:
+            if self._output is None and self._call.stream.status is not None:
                 break
             self._forward_signals()
             self._move()
@@ -135,10 +139,10 @@ class _Session:
     def _take_responses(self) -> None:
         while self._output is None and (response := self._call.take()) is not None:
             match response.WhichOneof("message"):
-                case "stdout":
-                    self._output = Output(_STDOUT, memoryview(response.stdout))
-                case "stderr":
-                    self._output = Output(_STDERR, memoryview(response.stderr))
+                case "stdout_data":
+                    self._output = Output(_STDOUT, memoryview(response.stdout_data))
+                case "stderr_data":
+                    self._output = Output(_STDERR, memoryview(response.stderr_data))
                 case "started":
                     self._started = True
                 case "exited":
@@ -149,7 +153,8 @@ class _Session:
         while self._signals:
             if not self._started and self._signals[0] in _LEAVING:
                 raise _Aborted(self._signals[0])
-            self._call.send(ExecRequest(signal=ExecSignal(signal=self._signals.pop(0))))
+            number = cast("Signal.ValueType", self._signals.pop(0))
+            self._call.send(ExecRequest(signal=ExecSignal(signal=number)))
 
     def _move(self) -> None:
         """Wait until something can move, and move it."""
@@ -160,7 +165,7 @@ class _Session:
             poller.register(self._connection, events)
         if self._output is not None:
             poller.register(self._output.fd, select.POLLOUT)
-        if self._stdin_open and self._call.raw.can_send:
+        if self._stdin_open and self._call.stream.can_send:
             poller.register(_STDIN, select.POLLIN)
         for fd, _ in poller.poll():
             if fd == self._wake_read:
@@ -184,7 +189,7 @@ class _Session:
         if not data and self._on_terminal and not os.isatty(_STDIN):
             raise _Aborted(signal.SIGHUP)  # it was hung up, which is not the end of what was to be typed
         self._stdin_open = bool(data)
-        self._call.send(ExecRequest(stdin=data) if data else ExecRequest(stdin_eof=ExecStdinEof()))
+        self._call.send(ExecRequest(stdin_data=data) if data else ExecRequest(stdin_eof=ExecStdinEof()))
 
     def _write_output(self) -> None:
         assert self._output is not None

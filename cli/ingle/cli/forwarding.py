@@ -129,7 +129,7 @@ class Link:
         if self._local_ended and self._writing_ended:
             return
         wanted = {self.end.read_fd: 0, self.end.write_fd: 0} if self.end.tells_when_broken else {}
-        if not self._local_ended and self._call.raw.can_send:
+        if not self._local_ended and self._call.stream.can_send:
             wanted[self.end.read_fd] = wanted.get(self.end.read_fd, 0) | select.POLLIN
         if self._pending is not None:
             wanted[self.end.write_fd] = wanted.get(self.end.write_fd, 0) | select.POLLOUT
@@ -141,7 +141,7 @@ class Link:
         try:
             if fd == self.end.write_fd and self._pending is not None and events & ~select.POLLIN:
                 self._write()
-            if fd == self.end.read_fd and not self._local_ended and self._call.raw.can_send:
+            if fd == self.end.read_fd and not self._local_ended and self._call.stream.can_send:
                 self._read()
             elif self.end.tells_when_broken and events & (select.POLLERR | select.POLLHUP):
                 self._leave()
@@ -177,7 +177,7 @@ class Link:
         if self._guest_ended and not self._writing_ended:
             self._writing_ended = True
             self.end.end_writing()
-        if self._call.raw.status is not None:
+        if self._call.stream.status is not None:
             self._finish(broken=not self._guest_ended)
 
     def _read(self) -> None:
@@ -285,7 +285,7 @@ class Forwarder:
 
     def _look_at_vm(self) -> None:
         """Notice when the VM ends, also while nobody is connected."""
-        if self._look is not None and self._look.raw.readable:
+        if self._look is not None and self._look.stream.readable:
             call, self._look = self._look, None
             if call.result().vm.state != vm_pb2.VM_STATE_RUNNING:
                 raise failed(

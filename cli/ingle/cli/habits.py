@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 _COPIES = "a VM shares no directory with this machine: `ingle vm cp` copies into it and out of it"
 _ROOT = "root in a VM may do everything there"
-_JSON = "it is --json, for jq and its like"
+_JSON = "lists, show and inspect have --format; all else has --json, for jq and its like"
 _OPTIONS = {
     "-v": _COPIES,
     "--volume": _COPIES,
@@ -20,31 +20,45 @@ _OPTIONS = {
     "--expose": "it is --publish",
     "--hostname": "a VM's --name is also its hostname",
     "--entrypoint": "put -- and the command behind the options",
-    "--env-file": "it is --env, once for each variable",
     "--privileged": _ROOT,
     "--cap-add": _ROOT,
     "--interactive": "it is --stdin",
     "--format": _JSON,
-    "--filter": _JSON,
+    "--output": _JSON,
+    "-o": _JSON,
+    "--no-stream": "it is so without --watch",
+    "--selector": "it is --filter label=KEY or label=KEY=VALUE",
 }
 
 # None takes anything away, or brings it to a halt: a slip of the finger must not lead there.
-_NEVER_SUGGESTED = {"cancel", "delete", "kill", "prune", "restart", "rm", "stop", "uninstall"}
+_NEVER_SUGGESTED = {
+    "cancel",
+    "delete",
+    "hibernate",
+    "kill",
+    "pause",
+    "prune",
+    "restart",
+    "restore",
+    "rm",
+    "stop",
+    "uninstall",
+}
 
 _WORDS = {
     "attach": "vm shell",
+    "clone": "vm fork",
+    "commit": "snapshot create",
     "connect": "vm shell",
     "console": "vm logs",
     "destroy": "vm delete",
     "describe": "vm show",
-    "df": "vm stats",
     "images": "image list",
-    "events": "operation list",
     "info": "vm show",
-    "inspect": "vm show",
     "kernels": "kernel list",
     "launch": "vm run",
     "log": "vm logs",
+    "freeze": "vm pause",
     "login": "vm shell",
     "port": "vm ports",
     "poweroff": "vm stop",
@@ -54,7 +68,9 @@ _WORDS = {
     "spawn": "vm create",
     "ssh": "vm shell",
     "status": "vm show",
+    "suspend": "vm pause",
     "top": "vm stats --watch",
+    "unpause": "vm resume",
     "vms": "vm list",
 }
 # What shows a thing, typed without one: how all is.
@@ -62,17 +78,27 @@ _OF_ALL = {"info": "doctor", "status": "vm list"}
 # Of a file or directory, which those tools take as an argument, and whose name here only its owner knows.
 _REGISTERS = {"add", "build", "create", "import", "load", "register"}
 _OF_VMS = {"container", "containers", "instance", "machine"}
+_OF_GROUPS = {
+    "config list": "config show",
+    "config ls": "config show",
+    "system df": "df",
+    "system events": "events",
+    "system info": "doctor",
+}
 _OF_LIBRARIES = {
     "get": "show",
     "info": "show",
-    "inspect": "show",
     "remove": "delete",
 }
-_NOTHING_PAUSES = "a VM runs or is stopped, none is paused"
+_OF_SNAPSHOTS = {
+    "fork": "vm fork",
+    "get": "snapshot show",
+    "info": "snapshot show",
+    "remove": "snapshot delete",
+    "restore": "vm restore",
+    "revert": "vm restore",
+}
 _SENTENCES = {
-    "pause": _NOTHING_PAUSES,
-    "unpause": _NOTHING_PAUSES,
-    "suspend": _NOTHING_PAUSES,
     "network": "a network comes to be with the first VM in it (--network), and goes with the last",
     "volume": _COPIES,
 }
@@ -95,36 +121,59 @@ _DISTRIBUTIONS = {
 def command_meant(group: str, words: Sequence[str], here: Collection[str], of_vms: Collection[str]) -> str:
     """What an unknown command stands for: the end of "No such command". `words`: the command and what follows it.
     `group`: the words before it, after `ingle`. `here`: the commands that there are; `of_vms`: those of `ingle vm`."""
-    word, *rest = words
+    word = words[0]
     if word in _SENTENCES and group in {"", "vm"}:
         return f": {_SENTENCES[word]}"
-    if meant := _replacement(group, word, rest, of_vms):
+    if meant := replacement(group, words, of_vms):
         return f": it is `ingle {meant}`"
     close = get_close_matches(word, [name for name in here if name not in _NEVER_SUGGESTED], n=2)
     return f": did you mean {' or '.join(close)}?" if close else ""
 
 
-def _replacement(group: str, word: str, rest: Sequence[str], of_vms: Collection[str]) -> str:
-    """Can be typed as it is: what another tool takes with it and ours does not is left out."""
+def replacement(group: str, typed: Sequence[str], of_vms: Collection[str]) -> str:
+    """What can be typed as it is, behind `ingle`, instead of `typed`; empty when nobody knows. What another tool takes
+    with it and ours does not is left out."""
+    word, *rest = typed
     words: Sequence[str] = []
     if word == "help":
         words = [*group.split(), *rest[:1], "--help"]
+    elif f"{group} {word}" in _OF_GROUPS:
+        words = [*_OF_GROUPS[f"{group} {word}"].split(), *rest]
+    elif group == "" and word == "man":
+        words = ["help", *(rest or ["--man"])]
     elif group == "" and word in of_vms:
         words = ["vm", word, *rest]
     elif word in _REGISTERS and group in {"", "vm", "image", "kernel"}:
         words = _registration("kernel" if group == "kernel" else "image", rest)
     elif group in {"image", "kernel"} and word in _OF_LIBRARIES:
         words = [group, _OF_LIBRARIES[word], *_without_force(rest)]
+    elif group == "snapshot" and word in _OF_SNAPSHOTS:
+        words = [*_OF_SNAPSHOTS[word].split(), *rest]
     elif group in {"", "vm"}:
-        words = _for_vms(word, rest)
+        words = _for_snapshots(word, rest) or _for_vms(word, rest)
     return shlex.join(words)
 
 
+def _for_snapshots(word: str, rest: Sequence[str]) -> Sequence[str]:
+    """Of a VM, as its verbs or its things are elsewhere."""
+    verb, *of_it = rest or [""]
+    if word == "copy" and verb and not any(":" in part for part in rest):
+        return ["vm", "fork", verb, *(part for name in of_it[:1] for part in ("--name", name))]
+    if word not in {"checkpoint", "snapshot", "snapshots"}:
+        return []
+    if word == "snapshots" or verb in {"ls", "list"}:
+        vm = of_it if verb in {"ls", "list"} else rest
+        return ["snapshot", "list", *(part for name in vm[:1] for part in ("--filter", f"vm={name}"))]
+    if verb in {"", "-h", "--help"}:
+        return ["snapshot", *rest]
+    return ["snapshot", "create", *(of_it if verb == "create" else rest)]
+
+
 def _for_vms(word: str, rest: Sequence[str]) -> Sequence[str]:
-    if word == "rename":
-        return ["vm", "set", rest[0], "--name", rest[1]] if len(rest) == 2 else ["vm", "set", "--help"]
     if word == "rmi":
         return ["image", "delete", *_without_force(rest)]
+    if word == "label" and rest:
+        return ["vm", "update", rest[0], *(part for label in rest[1:] for part in ("--label", label))]
     if word in _OF_VMS:
         return ["vm", *(rest or ["--help"])]
     if word in _OF_ALL and not rest:

@@ -10,8 +10,9 @@ A promise to scripts:
 """
 
 from base64 import b64encode
+from collections.abc import Mapping
 from datetime import UTC
-from typing import cast
+from typing import Any, cast
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -19,6 +20,17 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+LIST, ANY_KEY, VALUE = "list", "map", "value"
+Shape = Mapping[str, "Shape"] | str
+"""The fields of an object, or what a field is: one of the three above."""
+
+_VALUES = {"google.protobuf.Timestamp", "google.protobuf.Duration"}
+
+
+def shape_of(descriptor: Any) -> Shape:
+    """What `to_json` makes of such messages. None of the contract's is part of itself."""
+    return {field.name: _shape(field) for field in descriptor.fields}
 
 
 def to_json(message: Message) -> dict[str, Json]:
@@ -32,6 +44,15 @@ def enum_name(enum: EnumDescriptor, number: int) -> str:
     if value is None:
         return str(number)
     return value.name[_prefix_length(enum) :].lower()
+
+
+def _shape(field: FieldDescriptor) -> Shape:
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        return ANY_KEY
+    if field.is_repeated:
+        return LIST
+    return VALUE if kind is None or kind.full_name in _VALUES else shape_of(kind)
 
 
 def _field(message: Message, field: FieldDescriptor) -> Json:

@@ -1,12 +1,13 @@
 """Groups of commands that are loaded when one is used: a short command must not pay for the others."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_command_name
+from typer.models import CommandInfo
 
 from ingle.cli.usage import Command, no_such_command
 
@@ -17,10 +18,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 class Target(NamedTuple):
     """Where a command is: "module" for the app of a module, "module:name" for one of the commands of that app. `help`
-    is its line in the help of its group, which without it has to load the command."""
+    is its line in the help of its group, which does not load it for that."""
 
     place: str
-    help: str = ""
+    help: str
 
 
 class _Commands(Mapping[str, AnyCommand]):
@@ -66,7 +67,7 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """As the base does, but without loading what is known."""
-        if not all(target.help for target in self.targets.values()) or not self.targets:
+        if not self.targets:
             super().format_commands(ctx, formatter)
             return
         with formatter.section("Commands"):
@@ -81,11 +82,13 @@ class App(typer.Typer):
         return super().command(*args, **{"cls": Command, **settings})
 
 
-def new_app(help_text: str = "", *, cls: type[Group] = Group) -> App:
-    """A Typer app as all of ours are: plain help, no tracebacks drawn, no options of Typer's own."""
+def new_app(help_text: str = "", *, first: Sequence[str] = (), cls: type[Group] = Group) -> App:
+    """A Typer app as all of ours are: plain help, no tracebacks drawn, no options of Typer's own. `first`: the three
+    command lines that somebody who typed the group alone needs next."""
     return App(
         cls=cls,
         help=help_text or None,
+        epilog=examples(*first) if first else None,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
@@ -101,8 +104,14 @@ def examples(*lines: str) -> str:
 
 def _load(place: str) -> AnyCommand:
     module, _, name = place.partition(":")
-    command = cast("AnyCommand", get_command(import_module(module).app))
-    if not name:
-        return command
-    assert isinstance(command, TyperGroup)
-    return cast("AnyCommand", command.commands[name])
+    app = import_module(module).app
+    if name:  # its neighbours' parsers are not built
+        neighbours = app.registered_commands
+        app = new_app()
+        app.registered_commands = [command for command in neighbours if _name(command) == name]
+    return cast("AnyCommand", get_command(app))
+
+
+def _name(command: CommandInfo) -> str:
+    assert command.callback is not None
+    return command.name or get_command_name(command.callback.__name__)

@@ -8,8 +8,9 @@ from google.protobuf.message import Message
 from ingle.cli.client import Call
 from ingle.cli.errors import CliError, Failure
 from ingle.cli.jsonable import Json, to_json
-from ingle.cli.output import print_json, say
-from ingle.cli.progress import Stages
+from ingle.cli.output import print_json, say, tell
+from ingle.cli.printable import one_line
+from ingle.cli.stages import Stages
 
 _Found = TypeVar("_Found", bound=Message)
 _Done = TypeVar("_Done", bound=Message)
@@ -23,9 +24,10 @@ def change_each(
     doing: str,
     *,
     json: bool,
+    note: Callable[[_Done], str] = lambda response: "",
 ) -> None:
     """`find` begins the look-up of a reference and `id_of` takes the id from its answer; `change` begins the change of
-    an id. `doing` is what a person reads meanwhile.
+    an id. `doing` is what a person reads meanwhile, `note` what it should know of one that has worked.
 
     Prints the references that it worked for, in their order as soon as each is done; with `json` a list of
     {"reference": ..., and the fields of the response}. Raises CliError with all failures once all was tried."""
@@ -37,7 +39,7 @@ def change_each(
         except CliError as error:
             failures.append(error.about(reference))
 
-    change_known(reference_of_id, change, doing, json=json, failures=failures)
+    change_known(reference_of_id, change, doing, json=json, failures=failures, note=note)
 
 
 def change_known(
@@ -47,6 +49,7 @@ def change_known(
     *,
     json: bool,
     failures: Sequence[Failure] = (),
+    note: Callable[[_Done], str] = lambda response: "",
 ) -> None:
     """The same for what was looked up already: its name may be another's by now, its id never. `failures`: of that."""
     failed = list(failures)
@@ -62,6 +65,8 @@ def change_known(
             done.append({"reference": reference, **to_json(response)})
             if not json:
                 say(reference)
+            if said := note(response):
+                tell(one_line(f"{reference}: {said}"))
     if json:
         print_json(done)
     if failed:

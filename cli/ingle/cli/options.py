@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from ingle.cli import completion, waiting
-from ingle.cli.quantities import parse_duration, parse_size
+from ingle.cli.quantities import parse_duration, parse_size, parse_time
 
 if TYPE_CHECKING:
     from ingle.v1.vm_pb2 import PublishedPort
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _UINT32_MAX = (1 << 32) - 1
+
+_ENV_FILE_HINT = "'--env-file'"
 
 OPTIONS_FIRST = {"allow_interspersed_args": False}
 """Context settings of a command that takes a guest command: what follows the first argument belongs to the guest."""
@@ -54,6 +56,19 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_forks(text: str) -> int:
+    """The same from 1 on."""
+    count = parse_count(text)
+    if not count:
+        raise ValueError("0 forks are none: give 1 or more, up to 100")
+    return count
+
+
+def parse_count_or_none(text: str) -> int:
+    """The same, or "none", which is 0."""
+    return 0 if text == "none" else parse_count(text)
+
+
 def parse_environment(assignments: Iterable[str]) -> dict[str, str]:
     """KEY=VALUE, or KEY alone for the value it has here."""
     environment = {}
@@ -69,6 +84,37 @@ def parse_environment(assignments: Iterable[str]) -> dict[str, str]:
     return environment
 
 
+def read_environment(files: Iterable[str], assignments: Iterable[str] = ()) -> dict[str, str]:
+    """Of --env-file and --env, which counts where both have a variable."""
+    environment = {}
+    for file in files:
+        try:
+            with open(file, encoding="utf-8-sig", newline="\n") as lines:
+                for number, line in enumerate(lines, 1):
+                    environment.update(_line_of_environment(line.removesuffix("\n").removesuffix("\r"), file, number))
+        except OSError as error:
+            raise typer.BadParameter(f"{file}: {error.strerror}", param_hint=_ENV_FILE_HINT) from error
+        except UnicodeDecodeError as error:
+            raise typer.BadParameter(f"{file}: it is not UTF-8", param_hint=_ENV_FILE_HINT) from error
+    return {**environment, **parse_environment(assignments)}
+
+
+def _line_of_environment(line: str, file: str, number: int) -> dict[str, str]:
+    """As docker reads it: all behind the first = is the value, quotes too; a name alone passes on what is set here."""
+    line = line.lstrip()
+    if not line or line.startswith("#"):
+        return {}
+    key, equals, value = line.partition("=")
+    if not key or key != "".join(key.split()):
+        raise typer.BadParameter(
+            f"{file}:{number}: {line!r}: give KEY=VALUE, KEY to pass your own on, or # and a comment",
+            param_hint=_ENV_FILE_HINT,
+        )
+    if equals:
+        return {key: value}
+    return {key: os.environ[key]} if key in os.environ else {}
+
+
 _PUBLISHED = re.compile(
     r"(((?P<address>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?P<host_port>[0-9]{1,5}):)?(?P<vm_port>[0-9]{1,5})(/(?P<protocol>tcp|udp))?"
 )
@@ -76,7 +122,8 @@ _PUBLISHED = re.compile(
 
 def parse_published(ports: Iterable[str]) -> "list[PublishedPort]":
     """[[ADDRESS:]HOST_PORT:]VM_PORT[/tcp|/udp]; without HOST_PORT it is the same on both sides."""
-    from ingle.v1.vm_pb2 import PROTOCOL_TCP, PROTOCOL_UDP, PublishedPort  # noqa: PLC0415 - only few commands need it
+    from ingle.v1.protocol_pb2 import PROTOCOL_TCP, PROTOCOL_UDP  # noqa: PLC0415 - only few commands need it
+    from ingle.v1.vm_pb2 import PublishedPort  # noqa: PLC0415
 
     protocols = {"": PROTOCOL_TCP, "tcp": PROTOCOL_TCP, "udp": PROTOCOL_UDP}
     published = []
@@ -146,6 +193,10 @@ Environment = Annotated[
     list[str],
     typer.Option("--env", "-e", metavar="KEY[=VALUE]", help="Set a variable (repeatable); KEY alone passes yours on."),
 ]
+EnvironmentFiles = Annotated[
+    list[str],
+    typer.Option("--env-file", metavar="FILE", help="Lines of KEY=VALUE, or KEY (repeatable); --env counts more."),
+]
 Publish = Annotated[
     list[str],
     typer.Option(
@@ -168,3 +219,8 @@ StopTimeout = Annotated[
 Size = as_option(parse_size)
 Count = as_option(parse_count)
 Span = as_option(parse_duration)
+
+
+def time_option(name: str, text: str) -> Any:
+    """One that takes a time, or a duration before now."""
+    return typer.Option(name, metavar="TIME|DURATION", parser=as_option(parse_time), help=text)

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import typer
 
-from ingle.cli.errors import Failure
+from ingle.cli.errors import CliError, Failure
 from ingle.cli.printable import escaped, indented, one_line, printable, without_colours
 
 _LONGEST_LINE = 64 * 1024
@@ -75,6 +75,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 def person_watches() -> bool:
     """Whether what goes to stderr is seen while it happens."""
     return is_terminal(sys.stderr)
+
+
+def ask_first(question: str, without_asking: str) -> None:
+    """Go on only when the person says so. `without_asking` is the command for where nobody can be asked."""
+    if not is_terminal(sys.stdin) or not person_watches():
+        raise CliError(Failure("INVALID_ARGUMENT", "nobody is there to be asked", without_asking))
+    typer.confirm(one_line(question), abort=True, err=True)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,12 +1,14 @@
 """Where the server listens and logs: this user's own, or that of a system install. Nothing is created
 here: the server makes its directories, mode 0700."""
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from ingle.cli.errors import SERVER_UNREACHABLE, failed
+from ingle.cli.errors import SERVER_UNREACHABLE, CliError, failed
 
 SOCKET_VARIABLE = "INGLE_SOCKET"
 MODE_VARIABLE = "INGLE_MODE"
@@ -15,6 +17,9 @@ LASTING_SOCKET = "api.sock"
 
 SOCKET_PATH_LIMIT = 107
 """Bytes; sun_path of unix(7) less its end."""
+
+_NO_FILE = frozenset({errno.ELOOP, errno.ENXIO, errno.EISDIR})
+"""What open(2) says of links, of a FIFO and a socket without another end, and of a directory."""
 
 SYSTEM_RUNTIME_DIRECTORY = Path("/run/ingle")
 """Made by a system install, for good; its group may talk to the server."""
@@ -72,9 +77,49 @@ def state_directory() -> Path:
     return (_absolute("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ingle"
 
 
+def config_file() -> Path:
+    """What that server is told which serves this user: /etc/ingle/config.toml, or $XDG_CONFIG_HOME/ingle/config.toml.
+    Raises CliError."""
+    if api_address().of_system:
+        return Path("/etc/ingle/config.toml")
+    return (_absolute("XDG_CONFIG_HOME") or Path.home() / ".config") / "ingle" / "config.toml"
+
+
+def engines_directory() -> Path:
+    """Programs that that server runs VMs in, and that no package has: root's, or below $XDG_DATA_HOME/ingle. Raises
+    CliError."""
+    if api_address().of_system:
+        return Path("/usr/local/lib/ingle")
+    return (_absolute("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ingle" / "engines"
+
+
 def server_log() -> Path:
     """What a server that was started on demand prints."""
     return state_directory() / "server.log"
+
+
+def open_log(path: Path, mode: str) -> BinaryIO:
+    """Whatever may have been put in its place: nothing is waited for, and no link followed.
+
+    Raises OSError, and CliError where it is no file."""
+    return cast("BinaryIO", open(path, mode, opener=_open_log))
+
+
+def _open_log(path: str, flags: int) -> int:
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise _no_log(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _no_log(path)
+    return descriptor
+
+
+def _no_log(path: str) -> CliError:
+    return failed("NOT_A_REGULAR_FILE", f"{path} is no regular file, as a log must be", f"remove {path}")
 
 
 def former_log(log: Path) -> Path:

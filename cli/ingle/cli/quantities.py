@@ -14,6 +14,8 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", re.ASCII)
 _SIZE_LIMIT = 1 << 64  # what a uint64 of the contract can't hold
 _DURATION_LIMIT_SECONDS = 315_576_000_000  # google/protobuf/duration.proto: ten thousand years
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNIX = re.compile(r"\d{9,12}(\.\d+)?", re.ASCII)
+_DAYS = re.compile(r"(\d+)d", re.ASCII)
 
 
 def parse_size(text: str) -> int:
@@ -29,6 +31,16 @@ def parse_size(text: str) -> int:
         if not remainder or unit > 1:
             return size
     raise ValueError(f"{text!r} is not a size: give {SIZE_RULE}")
+
+
+def parse_size_or_none(text: str) -> int:
+    """The same, or "none", which is 0. Raises ValueError that tells the allowed form."""
+    if text == "none":
+        return 0
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or none") from None
 
 
 def format_size(size: int) -> str:
@@ -49,6 +61,49 @@ def parse_duration(text: str) -> timedelta:
         if seconds <= _DURATION_LIMIT_SECONDS:
             return timedelta(seconds=seconds)
     raise ValueError(f"{text!r} is not a duration: give {DURATION_RULE}")
+
+
+def parse_duration_or_never(text: str) -> timedelta:
+    """The same but 0, or "never", which is none. Raises ValueError that tells the allowed form."""
+    if text == "never":
+        return timedelta()
+    try:
+        parsed = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or never") from None
+    if not parsed:
+        raise ValueError(f"{text!r} is no time at all: give at least a second, or never")
+    return parsed
+
+
+_DEFAULT_TURN = 500
+
+
+def parse_turn(text: str) -> int:
+    """A place in an order, or "yes" for one in the middle of it, or "no". Raises ValueError that tells the allowed
+    forms."""
+    words = {"yes": _DEFAULT_TURN, "no": 0}
+    if text not in words and not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1000):
+        raise ValueError(f"{text!r}: yes, no, or 1 to 1000 is allowed")
+    return words[text] if text in words else int(text)
+
+
+def parse_time(text: str) -> datetime:
+    """A time, or a duration before now. Raises ValueError that tells the allowed forms."""
+    if _UNIX.fullmatch(text):
+        return datetime.fromtimestamp(float(text), UTC)
+    days = _DAYS.fullmatch(text)
+    try:
+        return datetime.now(UTC) - parse_duration(f"{int(days[1]) * 24}h" if days else text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text!r} is neither a time such as 2026-11-29T21:30 (yours, or with Z or +01:00) nor a duration before "
+            "now such as 90s, 10m, 2h or 7d"
+        ) from None
 
 
 def format_seconds(seconds: float) -> str:

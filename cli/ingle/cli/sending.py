@@ -14,7 +14,7 @@ from ingle.cli.errors import failed
 from ingle.cli.output import is_terminal, tell
 from ingle.cli.packing import pack_for_server, segments
 from ingle.cli.printable import one_line
-from ingle.cli.progress import Stages
+from ingle.cli.stages import Stages
 from ingle.cli.uploads import Upload
 
 STDIN = "-"

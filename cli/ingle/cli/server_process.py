@@ -23,6 +23,7 @@ _RETRY_SECONDS = 0.005
 _AGAIN_SECONDS = 0.1
 _EX_TEMPFAIL = 75  # sysexits.h: another server holds the lock
 _LOG_LINES = 8
+_TRY = "  try: "
 _LITTLE = 64 * 1024
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _OTHERS_WRITE = 0o022
@@ -63,7 +64,7 @@ def _connect(path: str) -> socket.socket | None:
 
 def _refuse_stranger(sock: socket.socket, address: paths.Address) -> None:
     """What we say to a server is for us, it, and root. Where others may make files they may have been there first."""
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    _, uid = _peer(sock)
     trusted = {0, os.getuid()}
     if uid in trusted:
         return
@@ -72,6 +73,12 @@ def _refuse_stranger(sock: socket.socket, address: paths.Address) -> None:
         sock.close()
         message = f"uid {uid} listens on {address.path}, and nobody but you and root is trusted in that directory"
         raise failed(SERVER_UNREACHABLE, message, address.remedy)
+
+
+def _peer(sock: socket.socket) -> tuple[int, int]:
+    """Pid and uid of who listens."""
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
 
 
 def connect_or_start(address: paths.Address) -> socket.socket:
@@ -93,14 +100,14 @@ def start(address: paths.Address) -> socket.socket:
     log = paths.server_log()
     try:
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        log.touch(mode=0o600)
+        with paths.open_log(log, "ab") as file:
+            log_start = file.tell()
     except OSError as error:
         raise failed(
             SERVER_FAILED_TO_START,
             f"can't write {error.filename}: {error.strerror}",
             paths.OWN_STATE,
         ) from error
-    log_start = log.stat().st_size
     waiting.begins("Starting the server")
     try:
         return _wait_until_it_listens(address, log, log_start)
@@ -114,6 +121,8 @@ def _wait_until_it_listens(address: paths.Address, log: Path, log_start: int) ->
     deadline = time.monotonic() + _START_LIMIT_SECONDS
     while time.monotonic() < deadline:
         if (sock := connect(address)) is not None:
+            if _peer(sock)[0] != process.pid:  # another one was first: ours would take its place when it stops
+                process.terminate()
             return sock
         if process.poll() == _EX_TEMPFAIL:
             refused = True
@@ -140,7 +149,7 @@ def _holder() -> str:
 
 
 def _spawn(log: Path) -> "subprocess.Popen[bytes]":
-    with log.open("ab") as output:
+    with paths.open_log(log, "ab") as output:
         return subprocess.Popen(
             [*SERVER_COMMAND, "serve"],
             stdin=subprocess.DEVNULL,
@@ -153,10 +162,14 @@ def _spawn(log: Path) -> "subprocess.Popen[bytes]":
 
 def why_it_failed(what: str, said: list[str]) -> tuple[str, str]:
     """Message and remedy for a server that ended with `said` as its last lines."""
+    remedy = f"see {paths.server_log()}"
+    if said and said[-1].startswith(_TRY):
+        *said, last = said
+        remedy = last.removeprefix(_TRY)
     message = "\n".join([f"{what}:", *(f"    {line}" for line in said[-_LOG_LINES:])]) if said else what
     if any("No module named" in line and "'ingle" not in line for line in said):
         return message, "pip install 'ingle[server]'"
-    return message, f"see {paths.server_log()}"
+    return message, remedy
 
 
 def _is_full(directory: Path) -> bool:
@@ -165,7 +178,7 @@ def _is_full(directory: Path) -> bool:
 
 
 def _start_failed(what: str, log: Path, log_start: int) -> CliError:
-    with log.open("rb") as file:
+    with paths.open_log(log, "rb") as file:
         file.seek(log_start if log.stat().st_size >= log_start else 0)  # a new one, if it has become large just now
         said = file.read().decode(errors="replace").splitlines()
     if not said and _is_full(log.parent):

@@ -12,8 +12,9 @@ import contextlib
 import select
 import socket
 import struct
+import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -70,11 +71,11 @@ class _Draining(H2ConnectionStateMachine):
         return super().process_input(input_)
 
 
-class Call:
-    """One call: messages out, messages in, then a status. Nothing here blocks; Connection.wait does."""
+class Stream:
+    """Of one call: messages out, messages in, then a status. Nothing here blocks; Connection.wait does."""
 
     def __init__(self, connection: "Connection", stream_id: int) -> None:
-        self.stream_id = stream_id
+        self.id = stream_id
         self.status: Status | None = None
         self._connection = connection
         self._outbox = bytearray()
@@ -165,10 +166,14 @@ class Call:
 class Connection:
     """One HTTP/2 connection; any number of calls at a time. When it is lost every call under way ends as UNAVAILABLE.
 
-    `silence_limit`: how many seconds `wait` lets the server say nothing before it is given up; None is for ever."""
+    `silence_limit`: how many seconds `wait` lets the server say nothing before it is given up; None is for ever.
+    `answered` is called as soon as it has said something about a call, or can't any more."""
 
-    def __init__(self, sock: socket.socket, silence_limit: float | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, silence_limit: float | None = None, answered: Callable[[], None] = lambda: None
+    ) -> None:
         self._socket = sock
+        self._answered = answered
         self._silence_limit = silence_limit
         self._h2 = H2Connection(H2Configuration(header_encoding=None))
         self._h2.state_machine = _Draining()
@@ -176,7 +181,7 @@ class Connection:
         # before it says that it has read it.
         self._h2.local_settings = Settings(client=True, initial_values=_SETTINGS)
         self._h2.max_inbound_frame_size = _FRAME_SIZE
-        self._calls: dict[int, Call] = {}
+        self._streams: dict[int, Stream] = {}
         self._unsent = bytearray()
         self._sent = 0
         self._lost_because = ""
@@ -187,14 +192,14 @@ class Connection:
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(_CONNECTION_WINDOW)
 
-    def call(self, path: str, headers: Headers = ()) -> Call:
+    def begin(self, path: str, headers: Headers = ()) -> Stream:
         """Begin a call of `path` ("/package.Service/Method")."""
-        call = Call(self, self._h2.get_next_available_stream_id())
+        stream = Stream(self, self._h2.get_next_available_stream_id())
         if self._lost_because:
-            call.end(Status(UNAVAILABLE, self._lost_because))
-            return call
+            stream.end(Status(UNAVAILABLE, self._lost_because))
+            return stream
         self._h2.send_headers(
-            call.stream_id,
+            stream.id,
             [
                 (":method", "POST"),
                 (":scheme", "http"),
@@ -205,8 +210,8 @@ class Connection:
                 *headers,
             ],
         )
-        self._calls[call.stream_id] = call
-        return call
+        self._streams[stream.id] = stream
+        return stream
 
     @property
     def lost(self) -> bool:
@@ -226,6 +231,11 @@ class Connection:
         else:
             self._lose(f"the server did not answer within {self._silence_limit:g} s")
 
+    def peer_pid(self) -> int:
+        """Of the process that listened."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int.from_bytes(credentials[:4], sys.byteorder)
+
     def fileno(self) -> int:
         """For a poll() of one's own, while it is not lost: `flush` before it, `receive` after it."""
         return self._socket.fileno()
@@ -241,7 +251,7 @@ class Connection:
                 self._transmit_all()
         except BlockingIOError:
             return select.POLLIN | select.POLLOUT
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             pass  # what the server said before it left is still to be read; receive() finds the end
         except OSError as error:
             self._lose(f"the connection to the server broke: {error}")
@@ -268,53 +278,55 @@ class Connection:
         """Leave. The server sees every call under way cancelled."""
         self._socket.close()
 
-    def transmit(self, call: Call) -> None:
+    def transmit(self, stream: Stream) -> None:
         """Put as much of the call's outgoing bytes on the wire as flow control allows."""
-        while call.has_outgoing and len(self._unsent) < _UNSENT_LIMIT:
+        while stream.has_outgoing and len(self._unsent) < _UNSENT_LIMIT:
             # Below zero after the server has made its windows smaller (RFC 9113, 6.9.2).
-            window = max(0, self._h2.local_flow_control_window(call.stream_id))
-            data, last = call.outgoing(min(window, self._h2.max_outbound_frame_size))
+            window = max(0, self._h2.local_flow_control_window(stream.id))
+            data, last = stream.outgoing(min(window, self._h2.max_outbound_frame_size))
             if not data and not last:
                 return
-            self._h2.send_data(call.stream_id, data, end_stream=last)
+            self._h2.send_data(stream.id, data, end_stream=last)
             self._unsent += self._h2.data_to_send()
 
-    def acknowledge(self, call: Call, length: int) -> None:
+    def acknowledge(self, stream: Stream, length: int) -> None:
         """Let the server send that much more."""
         if not self.lost:
-            self._h2.acknowledge_received_data(length, call.stream_id)
+            self._h2.acknowledge_received_data(length, stream.id)
 
-    def reset(self, call: Call) -> None:
+    def reset(self, stream: Stream) -> None:
         """Tell the server that nobody waits for this call any more."""
-        self._calls.pop(call.stream_id, None)
+        self._streams.pop(stream.id, None)
         with contextlib.suppress(StreamClosedError):  # what arrived with the event that we look at has ended it
-            self._h2.reset_stream(call.stream_id, ErrorCodes.CANCEL)
+            self._h2.reset_stream(stream.id, ErrorCodes.CANCEL)
 
     def _lose(self, because: str) -> None:
         self._lost_because = because
-        for call in self._calls.values():
-            call.end(Status(UNAVAILABLE, because))
-        self._calls.clear()
+        self._answered()
+        for stream in self._streams.values():
+            stream.end(Status(UNAVAILABLE, because))
+        self._streams.clear()
 
     def _transmit_all(self) -> None:
-        for call in self._calls.values():
-            self.transmit(call)
+        for stream in self._streams.values():
+            self.transmit(stream)
 
     def _dispatch(self, event: Event) -> None:
         match event:
-            case DataReceived(stream_id=stream_id) if stream_id in self._calls:
-                self._calls[stream_id].feed(event.data, event.flow_controlled_length)
+            case DataReceived(stream_id=stream_id) if stream_id in self._streams:
+                self._streams[stream_id].feed(event.data, event.flow_controlled_length)
             case DataReceived(stream_id=stream_id):  # of a call that has just been given up
                 self._h2.acknowledge_received_data(event.flow_controlled_length, stream_id)
             case ResponseReceived(stream_id=stream_id) | TrailersReceived(stream_id=stream_id):
+                self._answered()
                 status = _status(dict(event.headers))
-                if status is not None and stream_id in self._calls:
-                    self._calls[stream_id].end(status)
-            case StreamEnded(stream_id=stream_id) if stream_id in self._calls:
-                self._calls.pop(stream_id).end(Status(UNKNOWN, "the call ended without a status"))
-            case StreamReset(stream_id=stream_id) if stream_id in self._calls:
+                if status is not None and stream_id in self._streams:
+                    self._streams[stream_id].end(status)
+            case StreamEnded(stream_id=stream_id) if stream_id in self._streams:
+                self._streams.pop(stream_id).end(Status(UNKNOWN, "the call ended without a status"))
+            case StreamReset(stream_id=stream_id) if stream_id in self._streams:
                 code = getattr(event.error_code, "name", event.error_code)
-                self._calls.pop(stream_id).end(Status(UNAVAILABLE, f"the server gave the call up ({code})"))
+                self._streams.pop(stream_id).end(Status(UNAVAILABLE, f"the server gave the call up ({code})"))
 
 
 def _status(headers: dict[bytes, bytes]) -> Status | None:

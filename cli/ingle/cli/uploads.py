@@ -41,7 +41,7 @@ class Upload(Generic[_R]):
             self._send(self._request(hole=UploadHole(bytes=size)))
 
     def _send(self, message: Message) -> None:
-        while not self._call.raw.can_send:
+        while not self._call.stream.can_send:
             self._raise_refusal()
             self._client.connection.wait()
         self._call.send(message)
@@ -78,7 +78,7 @@ class Upload(Generic[_R]):
         self._call.cancel()
 
     def _raise_refusal(self) -> None:
-        if self._call.raw.status is not None:
+        if self._call.stream.status is not None:
             self._call.result()
 
 

@@ -1,11 +1,17 @@
 """Wrong usage of ingle: commands that say what was meant, and how it is told."""
 
 import io
+import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import typer
-from typer._click.exceptions import NoArgsIsHelpError, NoSuchOption, UsageError  # what typer raises, and hides
+from typer._click.exceptions import (  # what typer raises, and hides
+    MissingParameter,
+    NoArgsIsHelpError,
+    NoSuchOption,
+    UsageError,
+)
 from typer.core import TyperCommand
 
 from ingle.cli import habits, signals
@@ -58,23 +64,34 @@ def may_be_an_image(ctx: typer.Context) -> bool:
     return _BARE in ctx.meta and not ctx.params.get("image")
 
 
-def no_such_command(ctx: Any, words: list[str], here: Collection[str], of_vms: Collection[str]) -> UsageError:
+class NoSuchCommand(UsageError):
+    """`remedy`: what was meant, if that is known."""
+
+    def __init__(self, message: str, ctx: Any, remedy: str) -> None:
+        super().__init__(message, ctx)
+        self.remedy = remedy
+
+
+def no_such_command(ctx: Any, words: list[str], here: Collection[str], of_vms: Collection[str]) -> NoSuchCommand:
     """The error for an unknown command; `words` begin with it."""
     group = " ".join(ctx.command_path.split()[1:])
     meant = habits.command_meant(group, words, here, of_vms)
     _note_json(ctx, words)
-    return UsageError(f"No such command {words[0]!r}{meant or '.'}", ctx)
+    replacement = habits.replacement(group, words, of_vms)
+    return NoSuchCommand(f"No such command {words[0]!r}{meant or '.'}", ctx, replacement and f"ingle {replacement}")
 
 
 def tell_usage_error(error: typer.TyperException, *, as_json: bool) -> None:
-    """On stderr: as text, with the usage; or as the one JSON line that every error is."""
-    if not as_json or isinstance(error, NoArgsIsHelpError) or not isinstance(error, UsageError):
+    """On stderr, as any failure is: with what to type for the help. A group that was typed alone gets its own."""
+    if isinstance(error, NoArgsIsHelpError) or not isinstance(error, UsageError):
         shown = io.StringIO()
         error.show(shown)  # type: ignore[attr-defined] # all but Exit and Abort have it
         tell(shown.getvalue().removesuffix("\n"))
         return
-    help_line = f"{error.ctx.command_path} --help" if error.ctx is not None else "ingle --help"
-    tell_failure(Failure("INVALID_ARGUMENT", error.format_message(), help_line), as_json=True)
+    remedy = f"{error.ctx.command_path} --help" if error.ctx is not None else "ingle --help"
+    if isinstance(error, NoSuchCommand) and error.remedy:
+        remedy = error.remedy
+    tell_failure(Failure("INVALID_ARGUMENT", error.format_message(), remedy), as_json=as_json)
 
 
 def _explain(error: UsageError, ctx: Any, given: Sequence[str]) -> None:
@@ -83,6 +100,11 @@ def _explain(error: UsageError, ctx: Any, given: Sequence[str]) -> None:
         if meant := habits.option_meant(error.option_name):
             error.possibilities = None
             error.message += f": {meant}"
+    elif isinstance(error, MissingParameter) and ctx.info_name == "exec" and (vm := ctx.params.get("vm")):
+        error.param_hint = "'COMMAND'"
+        error.message = f"For the login shell: ingle shell {shlex.quote(vm)}"
+    elif isinstance(error, MissingParameter) and not error.message:
+        error.message = getattr(error.param, "help", "") or ""
     elif error.message.startswith("Got unexpected extra argument") and "no_start" in ctx.params:
         error.message += f": {habits.extra_argument_meant(error.message.rpartition('(')[2].rstrip(')').split()[0])}"
 

@@ -21,42 +21,68 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What the agent could not do.
 type ErrorCode int32
 
 const (
-	ErrorCode_ERROR_CODE_UNSPECIFIED            ErrorCode = 0
-	ErrorCode_ERROR_CODE_BAD_REQUEST            ErrorCode = 1
-	ErrorCode_ERROR_CODE_BAD_VERSION            ErrorCode = 2
-	ErrorCode_ERROR_CODE_BAD_TOKEN              ErrorCode = 3
-	ErrorCode_ERROR_CODE_INTERNAL               ErrorCode = 4
-	ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND      ErrorCode = 10
+	// Never sent.
+	ErrorCode_ERROR_CODE_UNSPECIFIED ErrorCode = 0
+	// It can't be meant, or breaks the protocol.
+	ErrorCode_ERROR_CODE_BAD_REQUEST ErrorCode = 1
+	// The caller speaks another version.
+	ErrorCode_ERROR_CODE_BAD_VERSION ErrorCode = 2
+	// The caller doesn't know this boot's token.
+	ErrorCode_ERROR_CODE_BAD_TOKEN ErrorCode = 3
+	// The agent itself has failed.
+	ErrorCode_ERROR_CODE_INTERNAL ErrorCode = 4
+	// Nothing of the name argv[0] is in PATH.
+	ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND ErrorCode = 10
+	// It is there, and the kernel would not run it.
 	ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE ErrorCode = 11
-	ErrorCode_ERROR_CODE_USER_NOT_FOUND         ErrorCode = 12
-	ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND    ErrorCode = 13
-	ErrorCode_ERROR_CODE_GROUP_NOT_FOUND        ErrorCode = 14
+	// /etc/passwd has no such user.
+	ErrorCode_ERROR_CODE_USER_NOT_FOUND ErrorCode = 12
+	// No working directory of that path.
+	ErrorCode_ERROR_CODE_DIRECTORY_NOT_FOUND ErrorCode = 13
+	// /etc/group has no such group.
+	ErrorCode_ERROR_CODE_GROUP_NOT_FOUND ErrorCode = 14
 	// The guest's kernel would not set one of the limits.
-	ErrorCode_ERROR_CODE_LIMIT_REFUSED     ErrorCode = 15
+	ErrorCode_ERROR_CODE_LIMIT_REFUSED ErrorCode = 15
+	// No session of that id.
 	ErrorCode_ERROR_CODE_SESSION_NOT_FOUND ErrorCode = 40
 	// And the caller doesn't want to take it over.
 	ErrorCode_ERROR_CODE_SESSION_ATTACHED ErrorCode = 41
-	ErrorCode_ERROR_CODE_SESSION_EXISTS   ErrorCode = 42
+	// There is one of that id.
+	ErrorCode_ERROR_CODE_SESSION_EXISTS ErrorCode = 42
 	// Why the kernel would not do something with a file.
-	ErrorCode_ERROR_CODE_FILE_NOT_FOUND         ErrorCode = 20
-	ErrorCode_ERROR_CODE_FILE_EXISTS            ErrorCode = 21
-	ErrorCode_ERROR_CODE_IS_A_DIRECTORY         ErrorCode = 22
-	ErrorCode_ERROR_CODE_NOT_A_DIRECTORY        ErrorCode = 23
-	ErrorCode_ERROR_CODE_DIRECTORY_NOT_EMPTY    ErrorCode = 24
+	ErrorCode_ERROR_CODE_FILE_NOT_FOUND ErrorCode = 20
+	// Something of that name is there. EEXIST.
+	ErrorCode_ERROR_CODE_FILE_EXISTS ErrorCode = 21
+	// EISDIR.
+	ErrorCode_ERROR_CODE_IS_A_DIRECTORY ErrorCode = 22
+	// A part of the path is none. ENOTDIR.
+	ErrorCode_ERROR_CODE_NOT_A_DIRECTORY ErrorCode = 23
+	// ENOTEMPTY.
+	ErrorCode_ERROR_CODE_DIRECTORY_NOT_EMPTY ErrorCode = 24
+	// The user may not. EACCES, EPERM.
 	ErrorCode_ERROR_CODE_FILE_PERMISSION_DENIED ErrorCode = 25
-	ErrorCode_ERROR_CODE_NO_SPACE               ErrorCode = 26
-	ErrorCode_ERROR_CODE_READ_ONLY_FILE_SYSTEM  ErrorCode = 27
+	// The file system, or the user's share of it, is full. ENOSPC, EDQUOT.
+	ErrorCode_ERROR_CODE_NO_SPACE ErrorCode = 26
+	// EROFS.
+	ErrorCode_ERROR_CODE_READ_ONLY_FILE_SYSTEM ErrorCode = 27
 	// A symbolic link where none is followed, or too many of them.
-	ErrorCode_ERROR_CODE_SYMLINK_REFUSED    ErrorCode = 28
+	ErrorCode_ERROR_CODE_SYMLINK_REFUSED ErrorCode = 28
+	// ENAMETOOLONG.
 	ErrorCode_ERROR_CODE_FILE_NAME_TOO_LONG ErrorCode = 29
+	// A directory or device where a file's content is asked for.
 	ErrorCode_ERROR_CODE_NOT_A_REGULAR_FILE ErrorCode = 30
-	ErrorCode_ERROR_CODE_FILE_BUSY          ErrorCode = 31
-	ErrorCode_ERROR_CODE_CROSS_DEVICE       ErrorCode = 32
-	ErrorCode_ERROR_CODE_ARCHIVE_INVALID    ErrorCode = 33
-	ErrorCode_ERROR_CODE_FILE_TOO_LARGE     ErrorCode = 34
+	// EBUSY, ETXTBSY.
+	ErrorCode_ERROR_CODE_FILE_BUSY ErrorCode = 31
+	// Another file system. EXDEV.
+	ErrorCode_ERROR_CODE_CROSS_DEVICE ErrorCode = 32
+	// It is no tar archive, or has no end.
+	ErrorCode_ERROR_CODE_ARCHIVE_INVALID ErrorCode = 33
+	// EFBIG.
+	ErrorCode_ERROR_CODE_FILE_TOO_LARGE ErrorCode = 34
 	// Any other errno; the message names it.
 	ErrorCode_ERROR_CODE_FILE_IO_FAILED ErrorCode = 35
 	// The file system can't do such a thing.
@@ -64,14 +90,16 @@ const (
 	// No file descriptors, or no memory.
 	ErrorCode_ERROR_CODE_OUT_OF_RESOURCES ErrorCode = 37
 	// Why a server in the guest can't be reached. Nobody listens there.
-	ErrorCode_ERROR_CODE_CONNECTION_REFUSED   ErrorCode = 50
+	ErrorCode_ERROR_CODE_CONNECTION_REFUSED ErrorCode = 50
+	// Nobody answered in time.
 	ErrorCode_ERROR_CODE_CONNECTION_TIMED_OUT ErrorCode = 51
 	// After it was made.
 	ErrorCode_ERROR_CODE_CONNECTION_RESET ErrorCode = 52
 	// No route, or a name that can't be resolved; the message says what.
 	ErrorCode_ERROR_CODE_HOST_UNREACHABLE ErrorCode = 53
 	// No unix socket of that path.
-	ErrorCode_ERROR_CODE_SOCKET_NOT_FOUND         ErrorCode = 54
+	ErrorCode_ERROR_CODE_SOCKET_NOT_FOUND ErrorCode = 54
+	// The guest's firewall, or the rights of the socket's file, forbid it.
 	ErrorCode_ERROR_CODE_CONNECTION_NOT_PERMITTED ErrorCode = 55
 	// In the guest.
 	ErrorCode_ERROR_CODE_INTERFACE_NOT_FOUND ErrorCode = 60
@@ -79,6 +107,12 @@ const (
 	ErrorCode_ERROR_CODE_NOT_A_GUEST ErrorCode = 61
 	// Instead of an answer to anything, where BootConfig.image_init asks for what the image doesn't have.
 	ErrorCode_ERROR_CODE_INIT_NOT_FOUND ErrorCode = 62
+	// The guest is between two identities, or could not take one; the message says why.
+	ErrorCode_ERROR_CODE_IDENTITY_PENDING ErrorCode = 63
+	// The guest rests, and this would disturb it.
+	ErrorCode_ERROR_CODE_RESTING ErrorCode = 64
+	// Something in the guest would not stand still in time; it goes on.
+	ErrorCode_ERROR_CODE_RESTLESS ErrorCode = 65
 )
 
 // Enum value maps for ErrorCode.
@@ -125,6 +159,9 @@ var (
 		60: "ERROR_CODE_INTERFACE_NOT_FOUND",
 		61: "ERROR_CODE_NOT_A_GUEST",
 		62: "ERROR_CODE_INIT_NOT_FOUND",
+		63: "ERROR_CODE_IDENTITY_PENDING",
+		64: "ERROR_CODE_RESTING",
+		65: "ERROR_CODE_RESTLESS",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":              0,
@@ -168,6 +205,9 @@ var (
 		"ERROR_CODE_INTERFACE_NOT_FOUND":      60,
 		"ERROR_CODE_NOT_A_GUEST":              61,
 		"ERROR_CODE_INIT_NOT_FOUND":           62,
+		"ERROR_CODE_IDENTITY_PENDING":         63,
+		"ERROR_CODE_RESTING":                  64,
+		"ERROR_CODE_RESTLESS":                 65,
 	}
 )
 
@@ -198,17 +238,26 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{0}
 }
 
+// What a name in a directory stands for.
 type FileType int32
 
 const (
-	FileType_FILE_TYPE_UNSPECIFIED      FileType = 0
-	FileType_FILE_TYPE_REGULAR          FileType = 1
-	FileType_FILE_TYPE_DIRECTORY        FileType = 2
-	FileType_FILE_TYPE_SYMLINK          FileType = 3
-	FileType_FILE_TYPE_FIFO             FileType = 4
-	FileType_FILE_TYPE_SOCKET           FileType = 5
+	// None of those below, or unknown.
+	FileType_FILE_TYPE_UNSPECIFIED FileType = 0
+	// A file with content.
+	FileType_FILE_TYPE_REGULAR FileType = 1
+	// A directory.
+	FileType_FILE_TYPE_DIRECTORY FileType = 2
+	// A symbolic link.
+	FileType_FILE_TYPE_SYMLINK FileType = 3
+	// A named pipe.
+	FileType_FILE_TYPE_FIFO FileType = 4
+	// A unix socket.
+	FileType_FILE_TYPE_SOCKET FileType = 5
+	// A character device.
 	FileType_FILE_TYPE_CHARACTER_DEVICE FileType = 6
-	FileType_FILE_TYPE_BLOCK_DEVICE     FileType = 7
+	// A block device.
+	FileType_FILE_TYPE_BLOCK_DEVICE FileType = 7
 )
 
 // Enum value maps for FileType.
@@ -262,12 +311,16 @@ func (FileType) EnumDescriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
+// What a port belongs to.
 type PortProtocol int32
 
 const (
+	// Never sent.
 	PortProtocol_PORT_PROTOCOL_UNSPECIFIED PortProtocol = 0
-	PortProtocol_PORT_PROTOCOL_TCP         PortProtocol = 1
-	PortProtocol_PORT_PROTOCOL_UDP         PortProtocol = 2
+	// TCP.
+	PortProtocol_PORT_PROTOCOL_TCP PortProtocol = 1
+	// UDP.
+	PortProtocol_PORT_PROTOCOL_UDP PortProtocol = 2
 )
 
 // Enum value maps for PortProtocol.
@@ -311,10 +364,12 @@ func (PortProtocol) EnumDescriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
+// The caller's first frame.
 type Hello struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	ProtocolVersion uint32                 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
-	// 32 bytes on TCP; empty where the transport itself says who calls (vsock, unix).
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the caller speaks; another one is refused.
+	ProtocolVersion uint32 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	// The boot's, where there is one: all who reach the agent are the host by then, and have to be the right one.
 	Token         []byte `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -364,12 +419,15 @@ func (x *Hello) GetToken() []byte {
 	return nil
 }
 
+// The agent's first frame.
 type HelloOk struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	ProtocolVersion uint32                 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
-	AgentVersion    string                 `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the agent speaks.
+	ProtocolVersion uint32 `protobuf:"varint,1,opt,name=protocol_version,json=protocolVersion,proto3" json:"protocol_version,omitempty"`
+	// For people.
+	AgentVersion  string `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HelloOk) Reset() {
@@ -416,10 +474,13 @@ func (x *HelloOk) GetAgentVersion() string {
 	return ""
 }
 
+// Why the operation is over.
 type Error struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          ErrorCode              `protobuf:"varint,1,opt,name=code,proto3,enum=ingle.agent.v1.ErrorCode" json:"code,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// For programs.
+	Code ErrorCode `protobuf:"varint,1,opt,name=code,proto3,enum=ingle.agent.v1.ErrorCode" json:"code,omitempty"`
+	// For people; one line.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -468,8 +529,11 @@ func (x *Error) GetMessage() string {
 	return ""
 }
 
+// The operation that the caller wants.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one is set.
+	//
 	// Types that are valid to be assigned to Operation:
 	//
 	//	*Request_Ping
@@ -494,7 +558,9 @@ type Request struct {
 	//	*Request_Forward
 	//	*Request_ListPorts
 	//	*Request_Activity
-	//	*Request_Configure
+	//	*Request_TakeIdentity
+	//	*Request_Rest
+	//	*Request_Thaw
 	Operation     isRequest_Operation `protobuf_oneof:"operation"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -735,10 +801,28 @@ func (x *Request) GetActivity() *ActivityRequest {
 	return nil
 }
 
-func (x *Request) GetConfigure() *ConfigureRequest {
+func (x *Request) GetTakeIdentity() *GuestIdentity {
 	if x != nil {
-		if x, ok := x.Operation.(*Request_Configure); ok {
-			return x.Configure
+		if x, ok := x.Operation.(*Request_TakeIdentity); ok {
+			return x.TakeIdentity
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetRest() *RestRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Rest); ok {
+			return x.Rest
+		}
+	}
+	return nil
+}
+
+func (x *Request) GetThaw() *ThawRequest {
+	if x != nil {
+		if x, ok := x.Operation.(*Request_Thaw); ok {
+			return x.Thaw
 		}
 	}
 	return nil
@@ -749,95 +833,128 @@ type isRequest_Operation interface {
 }
 
 type Request_Ping struct {
+	// A sign of life.
 	Ping *PingRequest `protobuf:"bytes,1,opt,name=ping,proto3,oneof"`
 }
 
 type Request_Exec struct {
+	// Run a command.
 	Exec *ExecRequest `protobuf:"bytes,2,opt,name=exec,proto3,oneof"`
 }
 
 type Request_Stats struct {
+	// What the guest uses.
 	Stats *StatsRequest `protobuf:"bytes,3,opt,name=stats,proto3,oneof"`
 }
 
 type Request_Sync struct {
+	// Write out what is not on the disk yet.
 	Sync *SyncRequest `protobuf:"bytes,4,opt,name=sync,proto3,oneof"`
 }
 
 type Request_Shutdown struct {
+	// Power off.
 	Shutdown *ShutdownRequest `protobuf:"bytes,5,opt,name=shutdown,proto3,oneof"`
 }
 
 type Request_CreateSession struct {
+	// Start a command on a terminal that lives on.
 	CreateSession *CreateSessionRequest `protobuf:"bytes,10,opt,name=create_session,json=createSession,proto3,oneof"`
 }
 
 type Request_AttachSession struct {
+	// Join a terminal.
 	AttachSession *AttachSessionRequest `protobuf:"bytes,11,opt,name=attach_session,json=attachSession,proto3,oneof"`
 }
 
 type Request_ListSessions struct {
+	// Which terminals there are.
 	ListSessions *ListSessionsRequest `protobuf:"bytes,12,opt,name=list_sessions,json=listSessions,proto3,oneof"`
 }
 
 type Request_ResizeSession struct {
+	// Give a terminal another size.
 	ResizeSession *ResizeSessionRequest `protobuf:"bytes,13,opt,name=resize_session,json=resizeSession,proto3,oneof"`
 }
 
 type Request_KillSession struct {
+	// End a terminal.
 	KillSession *KillSessionRequest `protobuf:"bytes,14,opt,name=kill_session,json=killSession,proto3,oneof"`
 }
 
 type Request_ReadFile struct {
+	// Read a file.
 	ReadFile *ReadFileRequest `protobuf:"bytes,20,opt,name=read_file,json=readFile,proto3,oneof"`
 }
 
 type Request_WriteFile struct {
+	// Replace a file, or add to it.
 	WriteFile *WriteFileRequest `protobuf:"bytes,21,opt,name=write_file,json=writeFile,proto3,oneof"`
 }
 
 type Request_StatFile struct {
+	// What a path names.
 	StatFile *StatFileRequest `protobuf:"bytes,22,opt,name=stat_file,json=statFile,proto3,oneof"`
 }
 
 type Request_ListDirectory struct {
+	// What a directory holds.
 	ListDirectory *ListDirectoryRequest `protobuf:"bytes,23,opt,name=list_directory,json=listDirectory,proto3,oneof"`
 }
 
 type Request_MakeDirectory struct {
+	// Make a directory.
 	MakeDirectory *MakeDirectoryRequest `protobuf:"bytes,24,opt,name=make_directory,json=makeDirectory,proto3,oneof"`
 }
 
 type Request_Remove struct {
+	// Remove a file, link or directory.
 	Remove *RemoveRequest `protobuf:"bytes,25,opt,name=remove,proto3,oneof"`
 }
 
 type Request_Rename struct {
+	// Give a file another path.
 	Rename *RenameRequest `protobuf:"bytes,26,opt,name=rename,proto3,oneof"`
 }
 
 type Request_CopyIn struct {
+	// Unpack an archive.
 	CopyIn *CopyInRequest `protobuf:"bytes,27,opt,name=copy_in,json=copyIn,proto3,oneof"`
 }
 
 type Request_CopyOut struct {
+	// Pack an archive.
 	CopyOut *CopyOutRequest `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
 }
 
 type Request_Forward struct {
+	// Connect to a server.
 	Forward *ForwardRequest `protobuf:"bytes,30,opt,name=forward,proto3,oneof"`
 }
 
 type Request_ListPorts struct {
+	// Who listens.
 	ListPorts *ListPortsRequest `protobuf:"bytes,31,opt,name=list_ports,json=listPorts,proto3,oneof"`
 }
 
 type Request_Activity struct {
+	// What callers do.
 	Activity *ActivityRequest `protobuf:"bytes,32,opt,name=activity,proto3,oneof"`
 }
 
-type Request_Configure struct {
-	Configure *ConfigureRequest `protobuf:"bytes,40,opt,name=configure,proto3,oneof"`
+type Request_TakeIdentity struct {
+	// What the guest is from now on.
+	TakeIdentity *GuestIdentity `protobuf:"bytes,40,opt,name=take_identity,json=takeIdentity,proto3,oneof"`
+}
+
+type Request_Rest struct {
+	// Have the guest stand still.
+	Rest *RestRequest `protobuf:"bytes,41,opt,name=rest,proto3,oneof"`
+}
+
+type Request_Thaw struct {
+	// Have it go on.
+	Thaw *ThawRequest `protobuf:"bytes,42,opt,name=thaw,proto3,oneof"`
 }
 
 func (*Request_Ping) isRequest_Operation() {}
@@ -884,10 +1001,17 @@ func (*Request_ListPorts) isRequest_Operation() {}
 
 func (*Request_Activity) isRequest_Operation() {}
 
-func (*Request_Configure) isRequest_Operation() {}
+func (*Request_TakeIdentity) isRequest_Operation() {}
 
+func (*Request_Rest) isRequest_Operation() {}
+
+func (*Request_Thaw) isRequest_Operation() {}
+
+// The answer of an operation that has one.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// As the request's operation.
+	//
 	// Types that are valid to be assigned to Result:
 	//
 	//	*Response_Ping
@@ -910,7 +1034,9 @@ type Response struct {
 	//	*Response_Forward
 	//	*Response_ListPorts
 	//	*Response_Activity
-	//	*Response_Configure
+	//	*Response_TakeIdentity
+	//	*Response_Rest
+	//	*Response_Thaw
 	Result        isResponse_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1133,10 +1259,28 @@ func (x *Response) GetActivity() *ActivityResponse {
 	return nil
 }
 
-func (x *Response) GetConfigure() *ConfigureResponse {
+func (x *Response) GetTakeIdentity() *IdentityTaken {
 	if x != nil {
-		if x, ok := x.Result.(*Response_Configure); ok {
-			return x.Configure
+		if x, ok := x.Result.(*Response_TakeIdentity); ok {
+			return x.TakeIdentity
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetRest() *RestResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Rest); ok {
+			return x.Rest
+		}
+	}
+	return nil
+}
+
+func (x *Response) GetThaw() *ThawResponse {
+	if x != nil {
+		if x, ok := x.Result.(*Response_Thaw); ok {
+			return x.Thaw
 		}
 	}
 	return nil
@@ -1147,87 +1291,118 @@ type isResponse_Result interface {
 }
 
 type Response_Ping struct {
+	// Of `ping`.
 	Ping *PingResponse `protobuf:"bytes,1,opt,name=ping,proto3,oneof"`
 }
 
 type Response_Stats struct {
+	// Of `stats`.
 	Stats *StatsResponse `protobuf:"bytes,2,opt,name=stats,proto3,oneof"`
 }
 
 type Response_Sync struct {
+	// Of `sync`.
 	Sync *SyncResponse `protobuf:"bytes,3,opt,name=sync,proto3,oneof"`
 }
 
 type Response_Shutdown struct {
+	// Of `shutdown`.
 	Shutdown *ShutdownResponse `protobuf:"bytes,4,opt,name=shutdown,proto3,oneof"`
 }
 
 type Response_CreateSession struct {
+	// Of `create_session`.
 	CreateSession *CreateSessionResponse `protobuf:"bytes,10,opt,name=create_session,json=createSession,proto3,oneof"`
 }
 
 type Response_ListSessions struct {
+	// Of `list_sessions`.
 	ListSessions *ListSessionsResponse `protobuf:"bytes,12,opt,name=list_sessions,json=listSessions,proto3,oneof"`
 }
 
 type Response_ResizeSession struct {
+	// Of `resize_session`.
 	ResizeSession *ResizeSessionResponse `protobuf:"bytes,13,opt,name=resize_session,json=resizeSession,proto3,oneof"`
 }
 
 type Response_KillSession struct {
+	// Of `kill_session`.
 	KillSession *KillSessionResponse `protobuf:"bytes,14,opt,name=kill_session,json=killSession,proto3,oneof"`
 }
 
 type Response_ReadFile struct {
+	// Of `read_file`.
 	ReadFile *ReadFileResponse `protobuf:"bytes,20,opt,name=read_file,json=readFile,proto3,oneof"`
 }
 
 type Response_WriteFile struct {
+	// Of `write_file`.
 	WriteFile *WriteFileResponse `protobuf:"bytes,21,opt,name=write_file,json=writeFile,proto3,oneof"`
 }
 
 type Response_StatFile struct {
+	// Of `stat_file`.
 	StatFile *StatFileResponse `protobuf:"bytes,22,opt,name=stat_file,json=statFile,proto3,oneof"`
 }
 
 type Response_ListDirectory struct {
+	// Of `list_directory`.
 	ListDirectory *ListDirectoryResponse `protobuf:"bytes,23,opt,name=list_directory,json=listDirectory,proto3,oneof"`
 }
 
 type Response_MakeDirectory struct {
+	// Of `make_directory`.
 	MakeDirectory *MakeDirectoryResponse `protobuf:"bytes,24,opt,name=make_directory,json=makeDirectory,proto3,oneof"`
 }
 
 type Response_Remove struct {
+	// Of `remove`.
 	Remove *RemoveResponse `protobuf:"bytes,25,opt,name=remove,proto3,oneof"`
 }
 
 type Response_Rename struct {
+	// Of `rename`.
 	Rename *RenameResponse `protobuf:"bytes,26,opt,name=rename,proto3,oneof"`
 }
 
 type Response_CopyIn struct {
+	// Of `copy_in`.
 	CopyIn *CopyInResponse `protobuf:"bytes,27,opt,name=copy_in,json=copyIn,proto3,oneof"`
 }
 
 type Response_CopyOut struct {
+	// Of `copy_out`.
 	CopyOut *CopyOutResponse `protobuf:"bytes,28,opt,name=copy_out,json=copyOut,proto3,oneof"`
 }
 
 type Response_Forward struct {
+	// Of `forward`.
 	Forward *ForwardResponse `protobuf:"bytes,30,opt,name=forward,proto3,oneof"`
 }
 
 type Response_ListPorts struct {
+	// Of `list_ports`.
 	ListPorts *ListPortsResponse `protobuf:"bytes,31,opt,name=list_ports,json=listPorts,proto3,oneof"`
 }
 
 type Response_Activity struct {
+	// Of `activity`.
 	Activity *ActivityResponse `protobuf:"bytes,32,opt,name=activity,proto3,oneof"`
 }
 
-type Response_Configure struct {
-	Configure *ConfigureResponse `protobuf:"bytes,40,opt,name=configure,proto3,oneof"`
+type Response_TakeIdentity struct {
+	// Of `take_identity`.
+	TakeIdentity *IdentityTaken `protobuf:"bytes,40,opt,name=take_identity,json=takeIdentity,proto3,oneof"`
+}
+
+type Response_Rest struct {
+	// Of `rest`.
+	Rest *RestResponse `protobuf:"bytes,41,opt,name=rest,proto3,oneof"`
+}
+
+type Response_Thaw struct {
+	// Of `thaw`.
+	Thaw *ThawResponse `protobuf:"bytes,42,opt,name=thaw,proto3,oneof"`
 }
 
 func (*Response_Ping) isResponse_Result() {}
@@ -1270,8 +1445,13 @@ func (*Response_ListPorts) isResponse_Result() {}
 
 func (*Response_Activity) isResponse_Result() {}
 
-func (*Response_Configure) isResponse_Result() {}
+func (*Response_TakeIdentity) isResponse_Result() {}
 
+func (*Response_Rest) isResponse_Result() {}
+
+func (*Response_Thaw) isResponse_Result() {}
+
+// What Ping is asked.
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1308,6 +1488,7 @@ func (*PingRequest) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
+// What Ping answers.
 type PingResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// /proc/sys/kernel/random/boot_id
@@ -1362,18 +1543,20 @@ func (x *PingResponse) GetUptimeMilliseconds() uint64 {
 	return 0
 }
 
+// What Exec is asked.
 type ExecRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// argv[0] is looked up in the PATH of the command's own environment.
 	Argv []string `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
-	// Goes over BootConfig.env, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH.
+	// Goes over GuestIdentity.environment, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH.
 	Env map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Absolute; empty: the user's home, or / where that is missing.
 	WorkingDirectory string `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
 	// "USER" or "USER:GROUP", names or numbers; empty: root. Without a group, all that /etc/passwd and /etc/group give the
 	// user; with one, that alone.
-	User  string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
-	Stdin bool   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	// The command reads STDIN frames; otherwise it reads /dev/null.
+	Stdin bool `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	// 0: none.
 	TimeoutMilliseconds uint64 `protobuf:"varint,6,opt,name=timeout_milliseconds,json=timeoutMilliseconds,proto3" json:"timeout_milliseconds,omitempty"`
 	// The command runs on without its caller, from /dev/null to /dev/null or the console; never together with stdin.
@@ -1504,7 +1687,8 @@ type ResourceLimit struct {
 	// The number of an RLIMIT_ constant, as x86-64 and arm64 have them.
 	Resource uint32 `protobuf:"varint,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// At most `hard`. 2^64 - 1: unlimited.
-	Soft          uint64 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
+	Soft uint64 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
+	// Up to what the command may raise `soft`.
 	Hard          uint64 `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1561,9 +1745,11 @@ func (x *ResourceLimit) GetHard() uint64 {
 	return 0
 }
 
+// A detached command runs.
 type ExecStarted struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the guest.
+	Pid           uint32 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1607,8 +1793,9 @@ func (x *ExecStarted) GetPid() uint32 {
 
 // 1 to 64, for the command's whole process group.
 type ExecSignal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Signal        uint32                 `protobuf:"varint,1,opt,name=signal,proto3" json:"signal,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Linux's number.
+	Signal        uint32 `protobuf:"varint,1,opt,name=signal,proto3" json:"signal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1652,8 +1839,9 @@ func (x *ExecSignal) GetSignal() uint32 {
 
 // So many more bytes of STDIN may be sent.
 type ExecWindow struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bytes         uint32                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In addition to what was allowed before.
+	Bytes         uint32 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1695,12 +1883,15 @@ func (x *ExecWindow) GetBytes() uint32 {
 	return 0
 }
 
+// The command has ended, and its output is out.
 type ExecExited struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0 to 255; 128 + signal when a signal ended it.
 	ExitCode uint32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	Signal   uint32 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	TimedOut bool   `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	// The signal that ended it, or 0.
+	Signal uint32 `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// The timeout ended it.
+	TimedOut bool `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
 	// A process that outlived the command still has its output open: what that says comes no more.
 	OutputCut     bool `protobuf:"varint,70,opt,name=output_cut,json=outputCut,proto3" json:"output_cut,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1767,9 +1958,11 @@ func (x *ExecExited) GetOutputCut() bool {
 
 // 1 to 65535 each.
 type TerminalSize struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rows          uint32                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	Columns       uint32                 `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lines.
+	Rows uint32 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Characters a line.
+	Columns       uint32 `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1824,16 +2017,20 @@ type SessionProgram struct {
 	// Empty: the user's login shell, or /bin/sh where that is missing.
 	Argv []string `protobuf:"bytes,1,rep,name=argv,proto3" json:"argv,omitempty"`
 	// As of ExecRequest, also user, umask and limits. TERM is xterm unless given.
-	Env              map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	WorkingDirectory string            `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
-	User             string            `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	Env map[string]string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// As of ExecRequest.
+	WorkingDirectory string `protobuf:"bytes,3,opt,name=working_directory,json=workingDirectory,proto3" json:"working_directory,omitempty"`
+	// As of ExecRequest.
+	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
 	// Unset: 24 rows, 80 columns.
 	Size *TerminalSize `protobuf:"bytes,5,opt,name=size,proto3" json:"size,omitempty"`
 	// The session is ended when nobody is attached and nothing was said for so long; 0: never.
 	IdleTimeoutMilliseconds uint64 `protobuf:"varint,6,opt,name=idle_timeout_milliseconds,json=idleTimeoutMilliseconds,proto3" json:"idle_timeout_milliseconds,omitempty"`
 	// The session is ended as soon as its caller has left and nobody else took over.
-	EndWithViewer bool             `protobuf:"varint,7,opt,name=end_with_viewer,json=endWithViewer,proto3" json:"end_with_viewer,omitempty"`
-	Umask         *uint32          `protobuf:"varint,8,opt,name=umask,proto3,oneof" json:"umask,omitempty"`
+	EndWithViewer bool `protobuf:"varint,7,opt,name=end_with_viewer,json=endWithViewer,proto3" json:"end_with_viewer,omitempty"`
+	// As of ExecRequest.
+	Umask *uint32 `protobuf:"varint,8,opt,name=umask,proto3,oneof" json:"umask,omitempty"`
+	// As of ExecRequest.
 	Limits        []*ResourceLimit `protobuf:"bytes,9,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1932,18 +2129,23 @@ func (x *SessionProgram) GetLimits() []*ResourceLimit {
 	return nil
 }
 
+// A command on a terminal that lives without callers.
 type Session struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// 1 to 64 letters, digits, '.', '_' and '-'.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The first kilobyte of it.
-	Argv     []string      `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"`
-	Size     *TerminalSize `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
-	Attached bool          `protobuf:"varint,4,opt,name=attached,proto3" json:"attached,omitempty"`
+	Argv []string `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"`
+	// Of its terminal.
+	Size *TerminalSize `protobuf:"bytes,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Somebody is attached to it.
+	Attached bool `protobuf:"varint,4,opt,name=attached,proto3" json:"attached,omitempty"`
 	// Since the last input, output, attaching or leaving.
 	IdleMilliseconds uint64 `protobuf:"varint,5,opt,name=idle_milliseconds,json=idleMilliseconds,proto3" json:"idle_milliseconds,omitempty"`
-	AgeMilliseconds  uint64 `protobuf:"varint,6,opt,name=age_milliseconds,json=ageMilliseconds,proto3" json:"age_milliseconds,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Since it was started.
+	AgeMilliseconds uint64 `protobuf:"varint,6,opt,name=age_milliseconds,json=ageMilliseconds,proto3" json:"age_milliseconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Session) Reset() {
@@ -2018,10 +2220,12 @@ func (x *Session) GetAgeMilliseconds() uint64 {
 	return 0
 }
 
+// What CreateSession is asked.
 type CreateSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 64 letters, digits, '.', '_' and '-'; empty: made up. The one a person's shell is in is called init.
-	Id            string          `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// What runs in it.
 	Program       *SessionProgram `protobuf:"bytes,2,opt,name=program,proto3" json:"program,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2071,9 +2275,11 @@ func (x *CreateSessionRequest) GetProgram() *SessionProgram {
 	return nil
 }
 
+// What CreateSession answers.
 type CreateSessionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       *Session               `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it began.
+	Session       *Session `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2115,6 +2321,7 @@ func (x *CreateSessionResponse) GetSession() *Session {
 	return nil
 }
 
+// What AttachSession is asked.
 type AttachSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty, with `create`: made up.
@@ -2187,6 +2394,7 @@ func (x *AttachSessionRequest) GetCreate() *SessionProgram {
 	return nil
 }
 
+// Somebody else has the session now.
 type SessionDetached struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2223,6 +2431,7 @@ func (*SessionDetached) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
+// What ListSessions is asked.
 type ListSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2259,6 +2468,7 @@ func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
+// What ListSessions answers.
 type ListSessionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Oldest first.
@@ -2304,10 +2514,13 @@ func (x *ListSessionsResponse) GetSessions() []*Session {
 	return nil
 }
 
+// What ResizeSession is asked.
 type ResizeSessionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Size          *TerminalSize          `protobuf:"bytes,2,opt,name=size,proto3" json:"size,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of ListSessions.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The new one.
+	Size          *TerminalSize `protobuf:"bytes,2,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2356,6 +2569,7 @@ func (x *ResizeSessionRequest) GetSize() *TerminalSize {
 	return nil
 }
 
+// What ResizeSession answers.
 type ResizeSessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2394,8 +2608,9 @@ func (*ResizeSessionResponse) Descriptor() ([]byte, []int) {
 
 // SIGHUP for all of the session, SIGKILL a second later; answered when it has ended.
 type KillSessionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of ListSessions.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2437,6 +2652,7 @@ func (x *KillSessionRequest) GetId() string {
 	return ""
 }
 
+// What KillSession answers.
 type KillSessionResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2473,6 +2689,7 @@ func (*KillSessionResponse) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
+// What Stats is asked.
 type StatsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2509,21 +2726,33 @@ func (*StatsRequest) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
+// What Stats answers.
 type StatsResponse struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	UptimeMilliseconds   uint64                 `protobuf:"varint,1,opt,name=uptime_milliseconds,json=uptimeMilliseconds,proto3" json:"uptime_milliseconds,omitempty"`
-	Load_1M              float64                `protobuf:"fixed64,2,opt,name=load_1m,json=load1m,proto3" json:"load_1m,omitempty"`
-	Load_5M              float64                `protobuf:"fixed64,3,opt,name=load_5m,json=load5m,proto3" json:"load_5m,omitempty"`
-	Load_15M             float64                `protobuf:"fixed64,4,opt,name=load_15m,json=load15m,proto3" json:"load_15m,omitempty"`
-	MemoryTotalBytes     uint64                 `protobuf:"varint,5,opt,name=memory_total_bytes,json=memoryTotalBytes,proto3" json:"memory_total_bytes,omitempty"`
-	MemoryAvailableBytes uint64                 `protobuf:"varint,6,opt,name=memory_available_bytes,json=memoryAvailableBytes,proto3" json:"memory_available_bytes,omitempty"`
-	DiskTotalBytes       uint64                 `protobuf:"varint,7,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
-	DiskAvailableBytes   uint64                 `protobuf:"varint,8,opt,name=disk_available_bytes,json=diskAvailableBytes,proto3" json:"disk_available_bytes,omitempty"`
-	Processes            uint32                 `protobuf:"varint,9,opt,name=processes,proto3" json:"processes,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Since the kernel started.
+	UptimeMilliseconds uint64 `protobuf:"varint,1,opt,name=uptime_milliseconds,json=uptimeMilliseconds,proto3" json:"uptime_milliseconds,omitempty"`
+	// Mean of the processes that ran or wanted to, over a minute.
+	Load_1M float64 `protobuf:"fixed64,2,opt,name=load_1m,json=load1m,proto3" json:"load_1m,omitempty"`
+	// The same over 5 minutes.
+	Load_5M float64 `protobuf:"fixed64,3,opt,name=load_5m,json=load5m,proto3" json:"load_5m,omitempty"`
+	// The same over 15 minutes.
+	Load_15M float64 `protobuf:"fixed64,4,opt,name=load_15m,json=load15m,proto3" json:"load_15m,omitempty"`
+	// What the kernel has to give.
+	MemoryTotalBytes uint64 `protobuf:"varint,5,opt,name=memory_total_bytes,json=memoryTotalBytes,proto3" json:"memory_total_bytes,omitempty"`
+	// What programs could have without others going without.
+	MemoryAvailableBytes uint64 `protobuf:"varint,6,opt,name=memory_available_bytes,json=memoryAvailableBytes,proto3" json:"memory_available_bytes,omitempty"`
+	// Of the root file system.
+	DiskTotalBytes uint64 `protobuf:"varint,7,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
+	// Of the root file system, for those who are not root.
+	DiskAvailableBytes uint64 `protobuf:"varint,8,opt,name=disk_available_bytes,json=diskAvailableBytes,proto3" json:"disk_available_bytes,omitempty"`
+	// How many there are, threads apart.
+	Processes uint32 `protobuf:"varint,9,opt,name=processes,proto3" json:"processes,omitempty"`
 	// Of all processors together, since boot. What is no idle time is busy.
 	CpuTotalNanoseconds uint64 `protobuf:"varint,10,opt,name=cpu_total_nanoseconds,json=cpuTotalNanoseconds,proto3" json:"cpu_total_nanoseconds,omitempty"`
-	CpuIdleNanoseconds  uint64 `protobuf:"varint,11,opt,name=cpu_idle_nanoseconds,json=cpuIdleNanoseconds,proto3" json:"cpu_idle_nanoseconds,omitempty"`
-	Cpus                uint32 `protobuf:"varint,12,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	// The part of cpu_total_nanoseconds in which nothing ran.
+	CpuIdleNanoseconds uint64 `protobuf:"varint,11,opt,name=cpu_idle_nanoseconds,json=cpuIdleNanoseconds,proto3" json:"cpu_idle_nanoseconds,omitempty"`
+	// How many are online.
+	Cpus uint32 `protobuf:"varint,12,opt,name=cpus,proto3" json:"cpus,omitempty"`
 	// At most 256.
 	Interfaces    []*InterfaceStats `protobuf:"bytes,13,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2653,16 +2882,23 @@ func (x *StatsResponse) GetInterfaces() []*InterfaceStats {
 
 // Since the interface came up.
 type InterfaceStats struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	ReceivedBytes   uint64                 `protobuf:"varint,2,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
-	ReceivedPackets uint64                 `protobuf:"varint,3,opt,name=received_packets,json=receivedPackets,proto3" json:"received_packets,omitempty"`
-	ReceiveErrors   uint64                 `protobuf:"varint,4,opt,name=receive_errors,json=receiveErrors,proto3" json:"receive_errors,omitempty"`
-	SentBytes       uint64                 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
-	SentPackets     uint64                 `protobuf:"varint,6,opt,name=sent_packets,json=sentPackets,proto3" json:"sent_packets,omitempty"`
-	SendErrors      uint64                 `protobuf:"varint,7,opt,name=send_errors,json=sendErrors,proto3" json:"send_errors,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// E.g. eth0.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes received.
+	ReceivedBytes uint64 `protobuf:"varint,2,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	// Packets received.
+	ReceivedPackets uint64 `protobuf:"varint,3,opt,name=received_packets,json=receivedPackets,proto3" json:"received_packets,omitempty"`
+	// Packets that came and could not be taken.
+	ReceiveErrors uint64 `protobuf:"varint,4,opt,name=receive_errors,json=receiveErrors,proto3" json:"receive_errors,omitempty"`
+	// Bytes sent.
+	SentBytes uint64 `protobuf:"varint,5,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	// Packets sent.
+	SentPackets uint64 `protobuf:"varint,6,opt,name=sent_packets,json=sentPackets,proto3" json:"sent_packets,omitempty"`
+	// Packets that could not be sent.
+	SendErrors    uint64 `protobuf:"varint,7,opt,name=send_errors,json=sendErrors,proto3" json:"send_errors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InterfaceStats) Reset() {
@@ -2744,6 +2980,7 @@ func (x *InterfaceStats) GetSendErrors() uint64 {
 	return 0
 }
 
+// What Activity is asked.
 type ActivityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2780,17 +3017,23 @@ func (*ActivityRequest) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
+// What Activity answers.
 type ActivityResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Since a byte last passed of an exec, a session, a forward or a file; since the agent started when none ever did.
 	IdleMilliseconds uint64 `protobuf:"varint,1,opt,name=idle_milliseconds,json=idleMilliseconds,proto3" json:"idle_milliseconds,omitempty"`
 	// Those that run now, the detached ones too.
-	Execs            uint32 `protobuf:"varint,2,opt,name=execs,proto3" json:"execs,omitempty"`
-	Sessions         uint32 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	Execs uint32 `protobuf:"varint,2,opt,name=execs,proto3" json:"execs,omitempty"`
+	// Terminals that live.
+	Sessions uint32 `protobuf:"varint,3,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	// Those of them that somebody is attached to.
 	AttachedSessions uint32 `protobuf:"varint,4,opt,name=attached_sessions,json=attachedSessions,proto3" json:"attached_sessions,omitempty"`
-	Forwards         uint32 `protobuf:"varint,5,opt,name=forwards,proto3" json:"forwards,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Connections to servers in the guest.
+	Forwards uint32 `protobuf:"varint,5,opt,name=forwards,proto3" json:"forwards,omitempty"`
+	// TCP connections that others have to servers in the guest, over its network.
+	Connections   uint32 `protobuf:"varint,6,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ActivityResponse) Reset() {
@@ -2858,6 +3101,14 @@ func (x *ActivityResponse) GetForwards() uint32 {
 	return 0
 }
 
+func (x *ActivityResponse) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+// What Sync is asked.
 type SyncRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2894,6 +3145,7 @@ func (*SyncRequest) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
+// What Sync answers.
 type SyncResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2968,6 +3220,7 @@ func (*ShutdownRequest) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
+// What Shutdown answers.
 type ShutdownResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3008,20 +3261,26 @@ func (*ShutdownResponse) Descriptor() ([]byte, []int) {
 type FileInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Last component of the path. Bytes that are no UTF-8 are U+FFFD here.
-	Name string   `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What it is.
 	Type FileType `protobuf:"varint,2,opt,name=type,proto3,enum=ingle.agent.v1.FileType" json:"type,omitempty"`
 	// The lower 12 bits: permissions, setuid, setgid, sticky.
-	Mode      uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
-	Uid       uint32 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
-	Gid       uint32 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	Mode uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Of the owner.
+	Uid uint32 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Of the group.
+	Gid uint32 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	// Of the content; what the guest's kernel says, which of files below /proc is 0.
 	SizeBytes uint64 `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
 	// Since the epoch.
 	ModifiedNanoseconds int64 `protobuf:"varint,7,opt,name=modified_nanoseconds,json=modifiedNanoseconds,proto3" json:"modified_nanoseconds,omitempty"`
 	// Of a symbolic link.
 	LinkTarget string `protobuf:"bytes,8,opt,name=link_target,json=linkTarget,proto3" json:"link_target,omitempty"`
-	Links      uint64 `protobuf:"varint,9,opt,name=links,proto3" json:"links,omitempty"`
+	// Hard links to it.
+	Links uint64 `protobuf:"varint,9,opt,name=links,proto3" json:"links,omitempty"`
 	// The name, and a link's target, as they are; set when they are not UTF-8.
-	RawName       []byte `protobuf:"bytes,80,opt,name=raw_name,json=rawName,proto3" json:"raw_name,omitempty"`
+	RawName []byte `protobuf:"bytes,80,opt,name=raw_name,json=rawName,proto3" json:"raw_name,omitempty"`
+	// The target of a symbolic link as it is; set when it is not UTF-8.
 	RawLinkTarget []byte `protobuf:"bytes,81,opt,name=raw_link_target,json=rawLinkTarget,proto3" json:"raw_link_target,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3134,15 +3393,19 @@ func (x *FileInfo) GetRawLinkTarget() []byte {
 	return nil
 }
 
+// What ReadFile is asked.
 type ReadFileRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Path   string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Offset uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Of the first byte that is read, from 0.
+	Offset uint64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	// 0: to the end.
 	MaxBytes uint64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// 0: to the end. Whichever limit comes first.
 	MaxLines uint64 `protobuf:"varint,4,opt,name=max_lines,json=maxLines,proto3" json:"max_lines,omitempty"`
-	User     string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
 	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -3221,9 +3484,11 @@ func (x *ReadFileRequest) GetRawPath() []byte {
 	return nil
 }
 
+// What ReadFile answers.
 type ReadFileResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	File  *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// The file that was read.
+	File *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	// There was more than the limits allow.
 	Truncated bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// Where a next read goes on.
@@ -3287,13 +3552,19 @@ func (x *ReadFileResponse) GetNextOffset() uint64 {
 // path is never followed. Unset mode and owner: those of the replaced file; of a new one 0644 and the user.
 type WriteFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Mode  *uint32                `protobuf:"varint,2,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
-	Owner string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Permissions, at most 07777.
+	Mode *uint32 `protobuf:"varint,2,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	// See above.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Make missing directories.
-	Parents       bool   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
-	Append        bool   `protobuf:"varint,5,opt,name=append,proto3" json:"append,omitempty"`
-	User          string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	Parents bool `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
+	// Add to the end instead of replacing: nothing before DATA_END has come, then all.
+	Append bool `protobuf:"varint,5,opt,name=append,proto3" json:"append,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3378,9 +3649,11 @@ func (x *WriteFileRequest) GetRawPath() []byte {
 	return nil
 }
 
+// What WriteFile answers.
 type WriteFileResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file as it is now.
+	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3422,12 +3695,16 @@ func (x *WriteFileResponse) GetFile() *FileInfo {
 	return nil
 }
 
+// What StatFile is asked.
 type StatFileRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// What a symbolic link leads to, instead of the link.
-	Follow        bool   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
-	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	Follow bool `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3491,9 +3768,11 @@ func (x *StatFileRequest) GetRawPath() []byte {
 	return nil
 }
 
+// What StatFile answers.
 type StatFileResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file as it is now.
+	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3535,14 +3814,18 @@ func (x *StatFileResponse) GetFile() *FileInfo {
 	return nil
 }
 
+// What ListDirectory is asked.
 type ListDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// `next_after` of the page before; empty: the first page.
 	After string `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// At most 10,000, which is also what 0 means.
-	MaxEntries    uint32 `protobuf:"varint,3,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
-	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	MaxEntries uint32 `protobuf:"varint,3,opt,name=max_entries,json=maxEntries,proto3" json:"max_entries,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3613,9 +3896,11 @@ func (x *ListDirectoryRequest) GetRawPath() []byte {
 	return nil
 }
 
+// Some of a directory's entries.
 type DirectoryEntries struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entries       []*FileInfo            `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name, in the order of bytes.
+	Entries       []*FileInfo `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3657,6 +3942,7 @@ func (x *DirectoryEntries) GetEntries() []*FileInfo {
 	return nil
 }
 
+// What ListDirectory answers.
 type ListDirectoryResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// There are more behind the last one, in the order of bytes.
@@ -3711,15 +3997,20 @@ func (x *ListDirectoryResponse) GetNextAfter() string {
 	return ""
 }
 
+// What MakeDirectory is asked.
 type MakeDirectoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Unset: 0755.
-	Mode  *uint32 `protobuf:"varint,2,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
-	Owner string  `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	Mode *uint32 `protobuf:"varint,2,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	// See above; empty: the user.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Make missing ones above it too; one that is there already is no error.
-	Parents       bool   `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
-	User          string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	Parents bool `protobuf:"varint,4,opt,name=parents,proto3" json:"parents,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3797,9 +4088,11 @@ func (x *MakeDirectoryRequest) GetRawPath() []byte {
 	return nil
 }
 
+// What MakeDirectory answers.
 type MakeDirectoryResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file as it is now.
+	File          *FileInfo `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3844,10 +4137,13 @@ func (x *MakeDirectoryResponse) GetFile() *FileInfo {
 // A symbolic link is removed itself, never what it leads to.
 type RemoveRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// A directory with all that is in it.
-	Recursive     bool   `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
-	User          string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	Recursive bool `protobuf:"varint,2,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3911,6 +4207,7 @@ func (x *RemoveRequest) GetRawPath() []byte {
 	return nil
 }
 
+// What Remove answers.
 type RemoveResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3947,14 +4244,20 @@ func (*RemoveResponse) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
+// What Rename is asked.
 type RenameRequest struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Path    string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	NewPath string                 `protobuf:"bytes,2,opt,name=new_path,json=newPath,proto3" json:"new_path,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Where it goes; as `path`.
+	NewPath string `protobuf:"bytes,2,opt,name=new_path,json=newPath,proto3" json:"new_path,omitempty"`
 	// What is at new_path goes.
-	Replace       bool   `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"`
-	User          string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
-	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
+	Replace bool `protobuf:"varint,3,opt,name=replace,proto3" json:"replace,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
+	RawPath []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
+	// In the place of `new_path`, for one that is not UTF-8.
 	RawNewPath    []byte `protobuf:"bytes,81,opt,name=raw_new_path,json=rawNewPath,proto3" json:"raw_new_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4032,6 +4335,7 @@ func (x *RenameRequest) GetRawNewPath() []byte {
 	return nil
 }
 
+// What Rename answers.
 type RenameResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4074,12 +4378,15 @@ func (*RenameResponse) Descriptor() ([]byte, []int) {
 // with one record INGLE.sparse.size, the file's size, in the place of GNU.sparse.*: then large holes cost nothing.
 type CopyInRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// A directory that is there.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// Owners as the archive's numbers say, instead of the user; setuid and setgid bits, extended attributes and ACLs; and
 	// all of that for directories that are there already, which otherwise stay as they are.
-	PreserveOwners bool   `protobuf:"varint,2,opt,name=preserve_owners,json=preserveOwners,proto3" json:"preserve_owners,omitempty"`
-	User           string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
-	RawPath        []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
+	PreserveOwners bool `protobuf:"varint,2,opt,name=preserve_owners,json=preserveOwners,proto3" json:"preserve_owners,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
+	RawPath []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	// What the top of the archive is called there, whatever its own name is. A symbolic link of that name is followed, by
 	// the rules for links on the way to `path`. Empty: its own name, and a link is replaced.
 	Name          []byte `protobuf:"bytes,81,opt,name=name,proto3" json:"name,omitempty"`
@@ -4152,9 +4459,11 @@ func (x *CopyInRequest) GetName() []byte {
 	return nil
 }
 
+// What CopyIn answers.
 type CopyInResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Entries uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Files, directories and links, all of them.
+	Entries uint64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
 	// Of file content.
 	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Extended attributes that the file system would not take, or that the user may not set.
@@ -4218,10 +4527,13 @@ func (x *CopyInResponse) GetAttributesLeftOut() uint64 {
 // mounted below the path is an empty directory.
 type CopyOutRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Path  string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	User  string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	// Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// With whose rights it is done: name or uid. Empty: root.
+	User string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	// What is in the directory, which a symbolic link may lead to; names then begin with "./".
-	Contents      bool   `protobuf:"varint,3,opt,name=contents,proto3" json:"contents,omitempty"`
+	Contents bool `protobuf:"varint,3,opt,name=contents,proto3" json:"contents,omitempty"`
+	// In the place of `path`, for one that is not UTF-8.
 	RawPath       []byte `protobuf:"bytes,80,opt,name=raw_path,json=rawPath,proto3" json:"raw_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4285,9 +4597,11 @@ func (x *CopyOutRequest) GetRawPath() []byte {
 	return nil
 }
 
+// What CopyOut answers.
 type CopyOutResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Entries uint64                 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Files, directories and links, all of them.
+	Entries uint64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
 	// Of file content.
 	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Extended attributes beyond 256 KiB of one file.
@@ -4347,13 +4661,19 @@ func (x *CopyOutResponse) GetAttributesLeftOut() uint64 {
 	return 0
 }
 
-// What a guest is told about itself when it comes up, and when it wakes as another one or in another place. All of it is
-// optional and checked before anything is changed. It is done in the order of the fields, and doing it again is fine.
-type ConfigureRequest struct {
+// What makes a guest this one and no other: told when it boots (BootConfig.identity), and when it goes on as another one
+// or later, from a memory that was kept. All of it is optional; what is not said stays as it is. It is checked before
+// anything is changed, and done in the order of the fields but for the token, which is last; doing it again is fine.
+//
+// With a token it is a whole identity, and nobody speaks to half a guest: first all other connections are ended, and
+// until it is done, or when it can't be, the agent answers nothing but another identity with a token, and shutdown. The
+// token of before authenticates the request; afterwards the new one alone opens anything.
+type GuestIdentity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 4096 bytes for the kernel's random pool, from which it then makes a new key.
-	Entropy []byte        `protobuf:"bytes,1,opt,name=entropy,proto3" json:"entropy,omitempty"`
-	Clock   *ClockSetting `protobuf:"bytes,2,opt,name=clock,proto3" json:"clock,omitempty"`
+	Entropy []byte `protobuf:"bytes,1,opt,name=entropy,proto3" json:"entropy,omitempty"`
+	// What time it is.
+	Clock *ClockSetting `protobuf:"bytes,2,opt,name=clock,proto3" json:"clock,omitempty"`
 	// A DNS label. Becomes the hostname, /etc/hostname and a line of /etc/hosts.
 	Hostname string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// One entry an address. An interface that is named gets what is said here and loses all else; others stay. The first
@@ -4361,26 +4681,36 @@ type ConfigureRequest struct {
 	Networks []*Network `protobuf:"bytes,4,rep,name=networks,proto3" json:"networks,omitempty"`
 	// Tell the neighbours which hardware address the guest's addresses have: gratuitous ARP, unsolicited neighbour
 	// advertisements.
-	Announce      bool              `protobuf:"varint,5,opt,name=announce,proto3" json:"announce,omitempty"`
-	SshKeys       []*AuthorizedKeys `protobuf:"bytes,6,rep,name=ssh_keys,json=sshKeys,proto3" json:"ssh_keys,omitempty"`
+	Announce bool `protobuf:"varint,5,opt,name=announce,proto3" json:"announce,omitempty"`
+	// One entry a user.
+	SshKeys []*AuthorizedKeys `protobuf:"bytes,6,rep,name=ssh_keys,json=sshKeys,proto3" json:"ssh_keys,omitempty"`
+	// 32 hexadecimal digits, for /etc/machine-id. Where that is another one, the SSH host keys are another guest's, too:
+	// they are made anew.
+	MachineId string `protobuf:"bytes,7,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
+	// For every command.
+	Environment *Environment `protobuf:"bytes,8,opt,name=environment,proto3" json:"environment,omitempty"`
+	// The size of the root device. Its file system grows to that once the kernel has seen the device grow; 0: as it is.
+	DiskBytes uint64 `protobuf:"varint,9,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// 32 bytes that callers must send from then on.
+	Token         []byte `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ConfigureRequest) Reset() {
-	*x = ConfigureRequest{}
+func (x *GuestIdentity) Reset() {
+	*x = GuestIdentity{}
 	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ConfigureRequest) String() string {
+func (x *GuestIdentity) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ConfigureRequest) ProtoMessage() {}
+func (*GuestIdentity) ProtoMessage() {}
 
-func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
+func (x *GuestIdentity) ProtoReflect() protoreflect.Message {
 	mi := &file_ingle_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -4392,53 +4722,128 @@ func (x *ConfigureRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ConfigureRequest.ProtoReflect.Descriptor instead.
-func (*ConfigureRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use GuestIdentity.ProtoReflect.Descriptor instead.
+func (*GuestIdentity) Descriptor() ([]byte, []int) {
 	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{55}
 }
 
-func (x *ConfigureRequest) GetEntropy() []byte {
+func (x *GuestIdentity) GetEntropy() []byte {
 	if x != nil {
 		return x.Entropy
 	}
 	return nil
 }
 
-func (x *ConfigureRequest) GetClock() *ClockSetting {
+func (x *GuestIdentity) GetClock() *ClockSetting {
 	if x != nil {
 		return x.Clock
 	}
 	return nil
 }
 
-func (x *ConfigureRequest) GetHostname() string {
+func (x *GuestIdentity) GetHostname() string {
 	if x != nil {
 		return x.Hostname
 	}
 	return ""
 }
 
-func (x *ConfigureRequest) GetNetworks() []*Network {
+func (x *GuestIdentity) GetNetworks() []*Network {
 	if x != nil {
 		return x.Networks
 	}
 	return nil
 }
 
-func (x *ConfigureRequest) GetAnnounce() bool {
+func (x *GuestIdentity) GetAnnounce() bool {
 	if x != nil {
 		return x.Announce
 	}
 	return false
 }
 
-func (x *ConfigureRequest) GetSshKeys() []*AuthorizedKeys {
+func (x *GuestIdentity) GetSshKeys() []*AuthorizedKeys {
 	if x != nil {
 		return x.SshKeys
 	}
 	return nil
 }
 
+func (x *GuestIdentity) GetMachineId() string {
+	if x != nil {
+		return x.MachineId
+	}
+	return ""
+}
+
+func (x *GuestIdentity) GetEnvironment() *Environment {
+	if x != nil {
+		return x.Environment
+	}
+	return nil
+}
+
+func (x *GuestIdentity) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *GuestIdentity) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+// Variables of each command, and no others from before.
+type Environment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By name.
+	Variables     map[string]string `protobuf:"bytes,1,rep,name=variables,proto3" json:"variables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Environment) Reset() {
+	*x = Environment{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Environment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Environment) ProtoMessage() {}
+
+func (x *Environment) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Environment.ProtoReflect.Descriptor instead.
+func (*Environment) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *Environment) GetVariables() map[string]string {
+	if x != nil {
+		return x.Variables
+	}
+	return nil
+}
+
+// What time it is, and when to set the clock.
 type ClockSetting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Since the epoch; more than 0.
@@ -4453,7 +4858,7 @@ type ClockSetting struct {
 
 func (x *ClockSetting) Reset() {
 	*x = ClockSetting{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4465,7 +4870,7 @@ func (x *ClockSetting) String() string {
 func (*ClockSetting) ProtoMessage() {}
 
 func (x *ClockSetting) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4478,7 +4883,7 @@ func (x *ClockSetting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockSetting.ProtoReflect.Descriptor instead.
 func (*ClockSetting) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ClockSetting) GetUnixNanoseconds() int64 {
@@ -4515,7 +4920,7 @@ type AuthorizedKeys struct {
 
 func (x *AuthorizedKeys) Reset() {
 	*x = AuthorizedKeys{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4527,7 +4932,7 @@ func (x *AuthorizedKeys) String() string {
 func (*AuthorizedKeys) ProtoMessage() {}
 
 func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4540,7 +4945,7 @@ func (x *AuthorizedKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuthorizedKeys.ProtoReflect.Descriptor instead.
 func (*AuthorizedKeys) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{57}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *AuthorizedKeys) GetUser() string {
@@ -4557,31 +4962,34 @@ func (x *AuthorizedKeys) GetKeys() []string {
 	return nil
 }
 
-type ConfigureResponse struct {
+// What became of an identity.
+type IdentityTaken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far the clock was ahead of what was said; unset when nothing was.
-	ClockOffsetNanoseconds *int64   `protobuf:"varint,1,opt,name=clock_offset_nanoseconds,json=clockOffsetNanoseconds,proto3,oneof" json:"clock_offset_nanoseconds,omitempty"`
-	ClockStepped           bool     `protobuf:"varint,2,opt,name=clock_stepped,json=clockStepped,proto3" json:"clock_stepped,omitempty"`
-	AnnouncedAddresses     []string `protobuf:"bytes,3,rep,name=announced_addresses,json=announcedAddresses,proto3" json:"announced_addresses,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	ClockOffsetNanoseconds *int64 `protobuf:"varint,1,opt,name=clock_offset_nanoseconds,json=clockOffsetNanoseconds,proto3,oneof" json:"clock_offset_nanoseconds,omitempty"`
+	// The clock was set.
+	ClockStepped bool `protobuf:"varint,2,opt,name=clock_stepped,json=clockStepped,proto3" json:"clock_stepped,omitempty"`
+	// Those that the neighbours were told, without prefix lengths.
+	AnnouncedAddresses []string `protobuf:"bytes,3,rep,name=announced_addresses,json=announcedAddresses,proto3" json:"announced_addresses,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
-func (x *ConfigureResponse) Reset() {
-	*x = ConfigureResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
+func (x *IdentityTaken) Reset() {
+	*x = IdentityTaken{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ConfigureResponse) String() string {
+func (x *IdentityTaken) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ConfigureResponse) ProtoMessage() {}
+func (*IdentityTaken) ProtoMessage() {}
 
-func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[58]
+func (x *IdentityTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4592,32 +5000,277 @@ func (x *ConfigureResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ConfigureResponse.ProtoReflect.Descriptor instead.
-func (*ConfigureResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{58}
+// Deprecated: Use IdentityTaken.ProtoReflect.Descriptor instead.
+func (*IdentityTaken) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{59}
 }
 
-func (x *ConfigureResponse) GetClockOffsetNanoseconds() int64 {
+func (x *IdentityTaken) GetClockOffsetNanoseconds() int64 {
 	if x != nil && x.ClockOffsetNanoseconds != nil {
 		return *x.ClockOffsetNanoseconds
 	}
 	return 0
 }
 
-func (x *ConfigureResponse) GetClockStepped() bool {
+func (x *IdentityTaken) GetClockStepped() bool {
 	if x != nil {
 		return x.ClockStepped
 	}
 	return false
 }
 
-func (x *ConfigureResponse) GetAnnouncedAddresses() []string {
+func (x *IdentityTaken) GetAnnouncedAddresses() []string {
 	if x != nil {
 		return x.AnnouncedAddresses
 	}
 	return nil
 }
 
+// The guest stands still, so that its memory and disk can be kept as they are: the hook /etc/ingle/hooks/suspend runs,
+// what is not on the disk yet is written, and then all processes but the agent's are frozen. Until `thaw` only ping, stats,
+// activity, sync, take_identity, rest, thaw and shutdown are answered, whoever comes or leaves. Of a guest that rests
+// already, it asks nothing new. When something will not be frozen, everything goes on, and the answer is RESTLESS.
+type RestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestRequest) Reset() {
+	*x = RestRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestRequest) ProtoMessage() {}
+
+func (x *RestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestRequest.ProtoReflect.Descriptor instead.
+func (*RestRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{60}
+}
+
+// The guest rests.
+type RestResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset: there is none, or the guest rested already.
+	Hook          *HookResult `protobuf:"bytes,1,opt,name=hook,proto3" json:"hook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestResponse) Reset() {
+	*x = RestResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestResponse) ProtoMessage() {}
+
+func (x *RestResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestResponse.ProtoReflect.Descriptor instead.
+func (*RestResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *RestResponse) GetHook() *HookResult {
+	if x != nil {
+		return x.Hook
+	}
+	return nil
+}
+
+// A guest that rests goes on: the hook /etc/ingle/hooks/resume, or fork, runs first, while all others are frozen still.
+// For one that doesn't rest nothing happens.
+type ThawRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is another guest than the one that was told to rest.
+	Forked        bool `protobuf:"varint,1,opt,name=forked,proto3" json:"forked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThawRequest) Reset() {
+	*x = ThawRequest{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThawRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThawRequest) ProtoMessage() {}
+
+func (x *ThawRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThawRequest.ProtoReflect.Descriptor instead.
+func (*ThawRequest) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *ThawRequest) GetForked() bool {
+	if x != nil {
+		return x.Forked
+	}
+	return false
+}
+
+// The guest goes on.
+type ThawResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unset: there is none, or the guest did not rest.
+	Hook          *HookResult `protobuf:"bytes,1,opt,name=hook,proto3" json:"hook,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThawResponse) Reset() {
+	*x = ThawResponse{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThawResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThawResponse) ProtoMessage() {}
+
+func (x *ThawResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThawResponse.ProtoReflect.Descriptor instead.
+func (*ThawResponse) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ThawResponse) GetHook() *HookResult {
+	if x != nil {
+		return x.Hook
+	}
+	return nil
+}
+
+// What became of a program of the guest's. It runs as root, for 10 seconds at most; what it starts in the background
+// lives on. How it ends is told, and changes nothing.
+type HookResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 to 255; 128 + signal when a signal ended it.
+	ExitCode uint32 `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
+	// It was killed since its time was up.
+	TimedOut bool `protobuf:"varint,2,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
+	// The last 4 KiB of what it said, or why it could not be run.
+	Output        []byte `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HookResult) Reset() {
+	*x = HookResult{}
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HookResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HookResult) ProtoMessage() {}
+
+func (x *HookResult) ProtoReflect() protoreflect.Message {
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HookResult.ProtoReflect.Descriptor instead.
+func (*HookResult) Descriptor() ([]byte, []int) {
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *HookResult) GetExitCode() uint32 {
+	if x != nil {
+		return x.ExitCode
+	}
+	return 0
+}
+
+func (x *HookResult) GetTimedOut() bool {
+	if x != nil {
+		return x.TimedOut
+	}
+	return false
+}
+
+func (x *HookResult) GetOutput() []byte {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+// A TCP port of the guest, or of a host that the guest reaches.
 type TcpTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A name or an address, as the guest has it; empty: the guest itself, by whichever of 127.0.0.1 and ::1 answers.
@@ -4630,7 +5283,7 @@ type TcpTarget struct {
 
 func (x *TcpTarget) Reset() {
 	*x = TcpTarget{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4642,7 +5295,7 @@ func (x *TcpTarget) String() string {
 func (*TcpTarget) ProtoMessage() {}
 
 func (x *TcpTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4655,7 +5308,7 @@ func (x *TcpTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TcpTarget.ProtoReflect.Descriptor instead.
 func (*TcpTarget) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{59}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *TcpTarget) GetHost() string {
@@ -4672,8 +5325,11 @@ func (x *TcpTarget) GetPort() uint32 {
 	return 0
 }
 
+// What Forward is asked.
 type ForwardRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// A server in the guest, or one that the guest reaches.
+	//
 	// Types that are valid to be assigned to Target:
 	//
 	//	*ForwardRequest_Tcp
@@ -4687,7 +5343,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4699,7 +5355,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[60]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4712,7 +5368,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{60}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ForwardRequest) GetTarget() isForwardRequest_Target {
@@ -4752,6 +5408,7 @@ type isForwardRequest_Target interface {
 }
 
 type ForwardRequest_Tcp struct {
+	// A TCP port.
 	Tcp *TcpTarget `protobuf:"bytes,1,opt,name=tcp,proto3,oneof"`
 }
 
@@ -4764,6 +5421,7 @@ func (*ForwardRequest_Tcp) isForwardRequest_Target() {}
 
 func (*ForwardRequest_UnixPath) isForwardRequest_Target() {}
 
+// The connection stands.
 type ForwardConnected struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What answered: 127.0.0.1:80, [::1]:80, /run/x.sock
@@ -4774,7 +5432,7 @@ type ForwardConnected struct {
 
 func (x *ForwardConnected) Reset() {
 	*x = ForwardConnected{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4786,7 +5444,7 @@ func (x *ForwardConnected) String() string {
 func (*ForwardConnected) ProtoMessage() {}
 
 func (x *ForwardConnected) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[61]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4799,7 +5457,7 @@ func (x *ForwardConnected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardConnected.ProtoReflect.Descriptor instead.
 func (*ForwardConnected) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{61}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ForwardConnected) GetAddress() string {
@@ -4809,6 +5467,7 @@ func (x *ForwardConnected) GetAddress() string {
 	return ""
 }
 
+// What Forward answers.
 type ForwardResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4817,7 +5476,7 @@ type ForwardResponse struct {
 
 func (x *ForwardResponse) Reset() {
 	*x = ForwardResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[62]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4829,7 +5488,7 @@ func (x *ForwardResponse) String() string {
 func (*ForwardResponse) ProtoMessage() {}
 
 func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[62]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4842,16 +5501,18 @@ func (x *ForwardResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardResponse.ProtoReflect.Descriptor instead.
 func (*ForwardResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{62}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{68}
 }
 
 // A socket that takes connections, or datagrams from anybody.
 type ListeningPort struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Protocol PortProtocol           `protobuf:"varint,1,opt,name=protocol,proto3,enum=ingle.agent.v1.PortProtocol" json:"protocol,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// TCP or UDP.
+	Protocol PortProtocol `protobuf:"varint,1,opt,name=protocol,proto3,enum=ingle.agent.v1.PortProtocol" json:"protocol,omitempty"`
 	// 0.0.0.0 and :: are all of the guest's.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Port    uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	// 1 to 65535.
+	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
 	// The process that has it, the one with the lowest pid if several do; 0: the kernel's own.
 	Pid uint32 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
 	// Its name as ps shows it, at most 15 bytes.
@@ -4868,7 +5529,7 @@ type ListeningPort struct {
 
 func (x *ListeningPort) Reset() {
 	*x = ListeningPort{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[63]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4880,7 +5541,7 @@ func (x *ListeningPort) String() string {
 func (*ListeningPort) ProtoMessage() {}
 
 func (x *ListeningPort) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[63]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4893,7 +5554,7 @@ func (x *ListeningPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListeningPort.ProtoReflect.Descriptor instead.
 func (*ListeningPort) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{63}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListeningPort) GetProtocol() PortProtocol {
@@ -4952,6 +5613,7 @@ func (x *ListeningPort) GetUser() string {
 	return ""
 }
 
+// What ListPorts is asked.
 type ListPortsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4960,7 +5622,7 @@ type ListPortsRequest struct {
 
 func (x *ListPortsRequest) Reset() {
 	*x = ListPortsRequest{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[64]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4972,7 +5634,7 @@ func (x *ListPortsRequest) String() string {
 func (*ListPortsRequest) ProtoMessage() {}
 
 func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[64]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4985,9 +5647,10 @@ func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsRequest.ProtoReflect.Descriptor instead.
 func (*ListPortsRequest) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{64}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{70}
 }
 
+// What ListPorts answers.
 type ListPortsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// TCP before UDP, by port; at most 1000.
@@ -5000,7 +5663,7 @@ type ListPortsResponse struct {
 
 func (x *ListPortsResponse) Reset() {
 	*x = ListPortsResponse{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[65]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5012,7 +5675,7 @@ func (x *ListPortsResponse) String() string {
 func (*ListPortsResponse) ProtoMessage() {}
 
 func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[65]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5025,7 +5688,7 @@ func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsResponse.ProtoReflect.Descriptor instead.
 func (*ListPortsResponse) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{65}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *ListPortsResponse) GetPorts() []*ListeningPort {
@@ -5045,35 +5708,26 @@ func (x *ListPortsResponse) GetTruncated() bool {
 // The file /ingle/boot.binpb of the per-VM part of the initramfs: what the agent needs before anyone can call it.
 type BootConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Become the hostname, /etc/hostname and a line of /etc/hosts.
-	Hostname string `protobuf:"bytes,1,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// Block device of the root file system, e.g. /dev/vda; empty: stay in the initramfs (a probe boot).
 	RootDevice string `protobuf:"bytes,2,opt,name=root_device,json=rootDevice,proto3" json:"root_device,omitempty"`
-	// Empty: no network but lo.
-	Network *Network `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`
 	// Where to listen.
 	Listen *Listen `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
-	// 32 bytes a caller on TCP must send.
-	Token []byte `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`
-	// For every command.
-	Env map[string]string `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Credited to the kernel's random pool.
-	Entropy []byte `protobuf:"bytes,7,opt,name=entropy,proto3" json:"entropy,omitempty"`
 	// Written one line, "ingle-agent ready", as soon as the agent listens; e.g. /dev/ttyS1; empty: nowhere.
 	ReadyDevice string `protobuf:"bytes,8,opt,name=ready_device,json=readyDevice,proto3" json:"ready_device,omitempty"`
 	// Power off once booted: what a probe boot asks.
 	PowerOff bool `protobuf:"varint,9,opt,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
 	// PID 1 becomes the image's own init, and the agent a process beside it.
 	ImageInit bool `protobuf:"varint,20,opt,name=image_init,json=imageInit,proto3" json:"image_init,omitempty"`
-	// A second address, of IPv6; empty: none but the link-local one.
-	Network6      *Network `protobuf:"bytes,21,opt,name=network6,proto3" json:"network6,omitempty"`
+	// What the guest is: neither clock nor SSH keys, which a running one can be told. Where to listen is a serial port, it
+	// has a token.
+	Identity      *GuestIdentity `protobuf:"bytes,22,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BootConfig) Reset() {
 	*x = BootConfig{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[66]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5085,7 +5739,7 @@ func (x *BootConfig) String() string {
 func (*BootConfig) ProtoMessage() {}
 
 func (x *BootConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[66]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5098,14 +5752,7 @@ func (x *BootConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootConfig.ProtoReflect.Descriptor instead.
 func (*BootConfig) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{66}
-}
-
-func (x *BootConfig) GetHostname() string {
-	if x != nil {
-		return x.Hostname
-	}
-	return ""
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *BootConfig) GetRootDevice() string {
@@ -5115,37 +5762,9 @@ func (x *BootConfig) GetRootDevice() string {
 	return ""
 }
 
-func (x *BootConfig) GetNetwork() *Network {
-	if x != nil {
-		return x.Network
-	}
-	return nil
-}
-
 func (x *BootConfig) GetListen() *Listen {
 	if x != nil {
 		return x.Listen
-	}
-	return nil
-}
-
-func (x *BootConfig) GetToken() []byte {
-	if x != nil {
-		return x.Token
-	}
-	return nil
-}
-
-func (x *BootConfig) GetEnv() map[string]string {
-	if x != nil {
-		return x.Env
-	}
-	return nil
-}
-
-func (x *BootConfig) GetEntropy() []byte {
-	if x != nil {
-		return x.Entropy
 	}
 	return nil
 }
@@ -5171,27 +5790,33 @@ func (x *BootConfig) GetImageInit() bool {
 	return false
 }
 
-func (x *BootConfig) GetNetwork6() *Network {
+func (x *BootConfig) GetIdentity() *GuestIdentity {
 	if x != nil {
-		return x.Network6
+		return x.Identity
 	}
 	return nil
 }
 
+// An interface and one of its addresses.
 type Network struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Interface string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// E.g. eth0.
+	Interface string `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
 	// With prefix length: 10.0.2.15/24
-	Address       string   `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Gateway       string   `protobuf:"bytes,3,opt,name=gateway,proto3" json:"gateway,omitempty"`
-	Nameservers   []string `protobuf:"bytes,4,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Of the default route; empty: none.
+	Gateway string `protobuf:"bytes,3,opt,name=gateway,proto3" json:"gateway,omitempty"`
+	// For /etc/resolv.conf, at most as many as that takes.
+	Nameservers []string `protobuf:"bytes,4,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	// Hardware address that the interface is to have, as 52:54:00:12:34:56; empty: the one that it has.
+	Mac           string `protobuf:"bytes,5,opt,name=mac,proto3" json:"mac,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[67]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5203,7 +5828,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[67]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5216,7 +5841,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{67}
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Network) GetInterface() string {
@@ -5247,18 +5872,27 @@ func (x *Network) GetNameservers() []string {
 	return nil
 }
 
+func (x *Network) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+// Where the agent waits for callers.
 type Listen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Exactly one of the two is not 0.
-	TcpPort       uint32 `protobuf:"varint,1,opt,name=tcp_port,json=tcpPort,proto3" json:"tcp_port,omitempty"`
-	VsockPort     uint32 `protobuf:"varint,2,opt,name=vsock_port,json=vsockPort,proto3" json:"vsock_port,omitempty"`
+	// Of AF_VSOCK. Exactly one of the two is set.
+	VsockPort uint32 `protobuf:"varint,2,opt,name=vsock_port,json=vsockPort,proto3" json:"vsock_port,omitempty"`
+	// Name of a virtio-serial port, on which the mux is spoken.
+	SerialPort    string `protobuf:"bytes,3,opt,name=serial_port,json=serialPort,proto3" json:"serial_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[68]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5270,7 +5904,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_ingle_agent_v1_agent_proto_msgTypes[68]
+	mi := &file_ingle_agent_v1_agent_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5283,14 +5917,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{68}
-}
-
-func (x *Listen) GetTcpPort() uint32 {
-	if x != nil {
-		return x.TcpPort
-	}
-	return 0
+	return file_ingle_agent_v1_agent_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Listen) GetVsockPort() uint32 {
@@ -5298,6 +5925,13 @@ func (x *Listen) GetVsockPort() uint32 {
 		return x.VsockPort
 	}
 	return 0
+}
+
+func (x *Listen) GetSerialPort() string {
+	if x != nil {
+		return x.SerialPort
+	}
+	return ""
 }
 
 var File_ingle_agent_v1_agent_proto protoreflect.FileDescriptor
@@ -5313,7 +5947,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\"P\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.ingle.agent.v1.ErrorCodeR\x04code\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xf0\v\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xda\f\n" +
 	"\aRequest\x121\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1b.ingle.agent.v1.PingRequestH\x00R\x04ping\x121\n" +
 	"\x04exec\x18\x02 \x01(\v2\x1b.ingle.agent.v1.ExecRequestH\x00R\x04exec\x124\n" +
@@ -5339,9 +5973,11 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\aforward\x18\x1e \x01(\v2\x1e.ingle.agent.v1.ForwardRequestH\x00R\aforward\x12A\n" +
 	"\n" +
 	"list_ports\x18\x1f \x01(\v2 .ingle.agent.v1.ListPortsRequestH\x00R\tlistPorts\x12=\n" +
-	"\bactivity\x18  \x01(\v2\x1f.ingle.agent.v1.ActivityRequestH\x00R\bactivity\x12@\n" +
-	"\tconfigure\x18( \x01(\v2 .ingle.agent.v1.ConfigureRequestH\x00R\tconfigureB\v\n" +
-	"\toperation\"\x81\v\n" +
+	"\bactivity\x18  \x01(\v2\x1f.ingle.agent.v1.ActivityRequestH\x00R\bactivity\x12D\n" +
+	"\rtake_identity\x18( \x01(\v2\x1d.ingle.agent.v1.GuestIdentityH\x00R\ftakeIdentity\x121\n" +
+	"\x04rest\x18) \x01(\v2\x1b.ingle.agent.v1.RestRequestH\x00R\x04rest\x121\n" +
+	"\x04thaw\x18* \x01(\v2\x1b.ingle.agent.v1.ThawRequestH\x00R\x04thawB\v\n" +
+	"\toperation\"\xec\v\n" +
 	"\bResponse\x122\n" +
 	"\x04ping\x18\x01 \x01(\v2\x1c.ingle.agent.v1.PingResponseH\x00R\x04ping\x125\n" +
 	"\x05stats\x18\x02 \x01(\v2\x1d.ingle.agent.v1.StatsResponseH\x00R\x05stats\x122\n" +
@@ -5365,8 +6001,10 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\aforward\x18\x1e \x01(\v2\x1f.ingle.agent.v1.ForwardResponseH\x00R\aforward\x12B\n" +
 	"\n" +
 	"list_ports\x18\x1f \x01(\v2!.ingle.agent.v1.ListPortsResponseH\x00R\tlistPorts\x12>\n" +
-	"\bactivity\x18  \x01(\v2 .ingle.agent.v1.ActivityResponseH\x00R\bactivity\x12A\n" +
-	"\tconfigure\x18( \x01(\v2!.ingle.agent.v1.ConfigureResponseH\x00R\tconfigureB\b\n" +
+	"\bactivity\x18  \x01(\v2 .ingle.agent.v1.ActivityResponseH\x00R\bactivity\x12D\n" +
+	"\rtake_identity\x18( \x01(\v2\x1d.ingle.agent.v1.IdentityTakenH\x00R\ftakeIdentity\x122\n" +
+	"\x04rest\x18) \x01(\v2\x1c.ingle.agent.v1.RestResponseH\x00R\x04rest\x122\n" +
+	"\x04thaw\x18* \x01(\v2\x1c.ingle.agent.v1.ThawResponseH\x00R\x04thawB\b\n" +
 	"\x06result\"\r\n" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
@@ -5481,13 +6119,14 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\fsent_packets\x18\x06 \x01(\x04R\vsentPackets\x12\x1f\n" +
 	"\vsend_errors\x18\a \x01(\x04R\n" +
 	"sendErrors\"\x11\n" +
-	"\x0fActivityRequest\"\xba\x01\n" +
+	"\x0fActivityRequest\"\xdc\x01\n" +
 	"\x10ActivityResponse\x12+\n" +
 	"\x11idle_milliseconds\x18\x01 \x01(\x04R\x10idleMilliseconds\x12\x14\n" +
 	"\x05execs\x18\x02 \x01(\rR\x05execs\x12\x1a\n" +
 	"\bsessions\x18\x03 \x01(\rR\bsessions\x12+\n" +
 	"\x11attached_sessions\x18\x04 \x01(\rR\x10attachedSessions\x12\x1a\n" +
-	"\bforwards\x18\x05 \x01(\rR\bforwards\"\r\n" +
+	"\bforwards\x18\x05 \x01(\rR\bforwards\x12 \n" +
+	"\vconnections\x18\x06 \x01(\rR\vconnections\"\r\n" +
 	"\vSyncRequest\"\x0e\n" +
 	"\fSyncResponse\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
@@ -5592,26 +6231,50 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fCopyOutResponse\x12\x18\n" +
 	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
-	"\x13attributes_left_out\x18\x03 \x01(\x04R\x11attributesLeftOut\"\x88\x02\n" +
-	"\x10ConfigureRequest\x12\x18\n" +
+	"\x13attributes_left_out\x18\x03 \x01(\x04R\x11attributesLeftOut\"\x98\x03\n" +
+	"\rGuestIdentity\x12\x18\n" +
 	"\aentropy\x18\x01 \x01(\fR\aentropy\x122\n" +
 	"\x05clock\x18\x02 \x01(\v2\x1c.ingle.agent.v1.ClockSettingR\x05clock\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x123\n" +
 	"\bnetworks\x18\x04 \x03(\v2\x17.ingle.agent.v1.NetworkR\bnetworks\x12\x1a\n" +
 	"\bannounce\x18\x05 \x01(\bR\bannounce\x129\n" +
-	"\bssh_keys\x18\x06 \x03(\v2\x1e.ingle.agent.v1.AuthorizedKeysR\asshKeys\"\x9d\x01\n" +
+	"\bssh_keys\x18\x06 \x03(\v2\x1e.ingle.agent.v1.AuthorizedKeysR\asshKeys\x12\x1d\n" +
+	"\n" +
+	"machine_id\x18\a \x01(\tR\tmachineId\x12=\n" +
+	"\venvironment\x18\b \x01(\v2\x1b.ingle.agent.v1.EnvironmentR\venvironment\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\t \x01(\x04R\tdiskBytes\x12\x14\n" +
+	"\x05token\x18\n" +
+	" \x01(\fR\x05token\"\x95\x01\n" +
+	"\vEnvironment\x12H\n" +
+	"\tvariables\x18\x01 \x03(\v2*.ingle.agent.v1.Environment.VariablesEntryR\tvariables\x1a<\n" +
+	"\x0eVariablesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9d\x01\n" +
 	"\fClockSetting\x12)\n" +
 	"\x10unix_nanoseconds\x18\x01 \x01(\x03R\x0funixNanoseconds\x123\n" +
 	"\x15tolerance_nanoseconds\x18\x02 \x01(\x04R\x14toleranceNanoseconds\x12-\n" +
 	"\x13unless_set_by_guest\x18d \x01(\bR\x10unlessSetByGuest\"8\n" +
 	"\x0eAuthorizedKeys\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
-	"\x04keys\x18\x02 \x03(\tR\x04keys\"\xc5\x01\n" +
-	"\x11ConfigureResponse\x12=\n" +
+	"\x04keys\x18\x02 \x03(\tR\x04keys\"\xc1\x01\n" +
+	"\rIdentityTaken\x12=\n" +
 	"\x18clock_offset_nanoseconds\x18\x01 \x01(\x03H\x00R\x16clockOffsetNanoseconds\x88\x01\x01\x12#\n" +
 	"\rclock_stepped\x18\x02 \x01(\bR\fclockStepped\x12/\n" +
 	"\x13announced_addresses\x18\x03 \x03(\tR\x12announcedAddressesB\x1b\n" +
-	"\x19_clock_offset_nanoseconds\"3\n" +
+	"\x19_clock_offset_nanoseconds\"\r\n" +
+	"\vRestRequest\">\n" +
+	"\fRestResponse\x12.\n" +
+	"\x04hook\x18\x01 \x01(\v2\x1a.ingle.agent.v1.HookResultR\x04hook\"%\n" +
+	"\vThawRequest\x12\x16\n" +
+	"\x06forked\x18\x01 \x01(\bR\x06forked\">\n" +
+	"\fThawResponse\x12.\n" +
+	"\x04hook\x18\x01 \x01(\v2\x1a.ingle.agent.v1.HookResultR\x04hook\"^\n" +
+	"\n" +
+	"HookResult\x12\x1b\n" +
+	"\texit_code\x18\x01 \x01(\rR\bexitCode\x12\x1b\n" +
+	"\ttimed_out\x18\x02 \x01(\bR\btimedOut\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\fR\x06output\"3\n" +
 	"\tTcpTarget\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"\x9b\x01\n" +
@@ -5635,35 +6298,28 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x10ListPortsRequest\"f\n" +
 	"\x11ListPortsResponse\x123\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1d.ingle.agent.v1.ListeningPortR\x05ports\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xdf\x03\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xc1\x02\n" +
 	"\n" +
-	"BootConfig\x12\x1a\n" +
-	"\bhostname\x18\x01 \x01(\tR\bhostname\x12\x1f\n" +
+	"BootConfig\x12\x1f\n" +
 	"\vroot_device\x18\x02 \x01(\tR\n" +
-	"rootDevice\x121\n" +
-	"\anetwork\x18\x03 \x01(\v2\x17.ingle.agent.v1.NetworkR\anetwork\x12.\n" +
-	"\x06listen\x18\x04 \x01(\v2\x16.ingle.agent.v1.ListenR\x06listen\x12\x14\n" +
-	"\x05token\x18\x05 \x01(\fR\x05token\x125\n" +
-	"\x03env\x18\x06 \x03(\v2#.ingle.agent.v1.BootConfig.EnvEntryR\x03env\x12\x18\n" +
-	"\aentropy\x18\a \x01(\fR\aentropy\x12!\n" +
+	"rootDevice\x12.\n" +
+	"\x06listen\x18\x04 \x01(\v2\x16.ingle.agent.v1.ListenR\x06listen\x12!\n" +
 	"\fready_device\x18\b \x01(\tR\vreadyDevice\x12\x1b\n" +
 	"\tpower_off\x18\t \x01(\bR\bpowerOff\x12\x1d\n" +
 	"\n" +
-	"image_init\x18\x14 \x01(\bR\timageInit\x123\n" +
-	"\bnetwork6\x18\x15 \x01(\v2\x17.ingle.agent.v1.NetworkR\bnetwork6\x1a6\n" +
-	"\bEnvEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"}\n" +
+	"image_init\x18\x14 \x01(\bR\timageInit\x129\n" +
+	"\bidentity\x18\x16 \x01(\v2\x1d.ingle.agent.v1.GuestIdentityR\bidentityJ\x04\b\x01\x10\x02J\x04\b\x03\x10\x04J\x04\b\x05\x10\bJ\x04\b\x15\x10\x16R\bhostnameR\anetworkR\x05tokenR\x03envR\aentropyR\bnetwork6\"\x8f\x01\n" +
 	"\aNetwork\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +
 	"\agateway\x18\x03 \x01(\tR\agateway\x12 \n" +
-	"\vnameservers\x18\x04 \x03(\tR\vnameservers\"B\n" +
-	"\x06Listen\x12\x19\n" +
-	"\btcp_port\x18\x01 \x01(\rR\atcpPort\x12\x1d\n" +
+	"\vnameservers\x18\x04 \x03(\tR\vnameservers\x12\x10\n" +
+	"\x03mac\x18\x05 \x01(\tR\x03mac\"X\n" +
+	"\x06Listen\x12\x1d\n" +
 	"\n" +
-	"vsock_port\x18\x02 \x01(\rR\tvsockPort*\xb4\n" +
-	"\n" +
+	"vsock_port\x18\x02 \x01(\rR\tvsockPort\x12\x1f\n" +
+	"\vserial_port\x18\x03 \x01(\tR\n" +
+	"serialPortJ\x04\b\x01\x10\x02R\btcp_port*\x86\v\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ERROR_CODE_BAD_REQUEST\x10\x01\x12\x1a\n" +
@@ -5706,7 +6362,10 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"#ERROR_CODE_CONNECTION_NOT_PERMITTED\x107\x12\"\n" +
 	"\x1eERROR_CODE_INTERFACE_NOT_FOUND\x10<\x12\x1a\n" +
 	"\x16ERROR_CODE_NOT_A_GUEST\x10=\x12\x1d\n" +
-	"\x19ERROR_CODE_INIT_NOT_FOUND\x10>*\xd2\x01\n" +
+	"\x19ERROR_CODE_INIT_NOT_FOUND\x10>\x12\x1f\n" +
+	"\x1bERROR_CODE_IDENTITY_PENDING\x10?\x12\x16\n" +
+	"\x12ERROR_CODE_RESTING\x10@\x12\x17\n" +
+	"\x13ERROR_CODE_RESTLESS\x10A*\xd2\x01\n" +
 	"\bFileType\x12\x19\n" +
 	"\x15FILE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11FILE_TYPE_REGULAR\x10\x01\x12\x17\n" +
@@ -5719,7 +6378,9 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\fPortProtocol\x12\x1d\n" +
 	"\x19PORT_PROTOCOL_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11PORT_PROTOCOL_TCP\x10\x01\x12\x15\n" +
-	"\x11PORT_PROTOCOL_UDP\x10\x02B(Z&ingle.dev/guest_agent/internal/agentpbb\x06proto3"
+	"\x11PORT_PROTOCOL_UDP\x10\x02B[\n" +
+	"\x12dev.ingle.agent.v1B\n" +
+	"AgentProtoP\x01Z&ingle.dev/guest_agent/internal/agentpb\xaa\x02\x0eIngle.Agent.V1b\x06proto3"
 
 var (
 	file_ingle_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -5734,7 +6395,7 @@ func file_ingle_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_ingle_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_ingle_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(ErrorCode)(0),                // 0: ingle.agent.v1.ErrorCode
 	(FileType)(0),                 // 1: ingle.agent.v1.FileType
@@ -5794,23 +6455,29 @@ var file_ingle_agent_v1_agent_proto_goTypes = []any{
 	(*CopyInResponse)(nil),        // 55: ingle.agent.v1.CopyInResponse
 	(*CopyOutRequest)(nil),        // 56: ingle.agent.v1.CopyOutRequest
 	(*CopyOutResponse)(nil),       // 57: ingle.agent.v1.CopyOutResponse
-	(*ConfigureRequest)(nil),      // 58: ingle.agent.v1.ConfigureRequest
-	(*ClockSetting)(nil),          // 59: ingle.agent.v1.ClockSetting
-	(*AuthorizedKeys)(nil),        // 60: ingle.agent.v1.AuthorizedKeys
-	(*ConfigureResponse)(nil),     // 61: ingle.agent.v1.ConfigureResponse
-	(*TcpTarget)(nil),             // 62: ingle.agent.v1.TcpTarget
-	(*ForwardRequest)(nil),        // 63: ingle.agent.v1.ForwardRequest
-	(*ForwardConnected)(nil),      // 64: ingle.agent.v1.ForwardConnected
-	(*ForwardResponse)(nil),       // 65: ingle.agent.v1.ForwardResponse
-	(*ListeningPort)(nil),         // 66: ingle.agent.v1.ListeningPort
-	(*ListPortsRequest)(nil),      // 67: ingle.agent.v1.ListPortsRequest
-	(*ListPortsResponse)(nil),     // 68: ingle.agent.v1.ListPortsResponse
-	(*BootConfig)(nil),            // 69: ingle.agent.v1.BootConfig
-	(*Network)(nil),               // 70: ingle.agent.v1.Network
-	(*Listen)(nil),                // 71: ingle.agent.v1.Listen
-	nil,                           // 72: ingle.agent.v1.ExecRequest.EnvEntry
-	nil,                           // 73: ingle.agent.v1.SessionProgram.EnvEntry
-	nil,                           // 74: ingle.agent.v1.BootConfig.EnvEntry
+	(*GuestIdentity)(nil),         // 58: ingle.agent.v1.GuestIdentity
+	(*Environment)(nil),           // 59: ingle.agent.v1.Environment
+	(*ClockSetting)(nil),          // 60: ingle.agent.v1.ClockSetting
+	(*AuthorizedKeys)(nil),        // 61: ingle.agent.v1.AuthorizedKeys
+	(*IdentityTaken)(nil),         // 62: ingle.agent.v1.IdentityTaken
+	(*RestRequest)(nil),           // 63: ingle.agent.v1.RestRequest
+	(*RestResponse)(nil),          // 64: ingle.agent.v1.RestResponse
+	(*ThawRequest)(nil),           // 65: ingle.agent.v1.ThawRequest
+	(*ThawResponse)(nil),          // 66: ingle.agent.v1.ThawResponse
+	(*HookResult)(nil),            // 67: ingle.agent.v1.HookResult
+	(*TcpTarget)(nil),             // 68: ingle.agent.v1.TcpTarget
+	(*ForwardRequest)(nil),        // 69: ingle.agent.v1.ForwardRequest
+	(*ForwardConnected)(nil),      // 70: ingle.agent.v1.ForwardConnected
+	(*ForwardResponse)(nil),       // 71: ingle.agent.v1.ForwardResponse
+	(*ListeningPort)(nil),         // 72: ingle.agent.v1.ListeningPort
+	(*ListPortsRequest)(nil),      // 73: ingle.agent.v1.ListPortsRequest
+	(*ListPortsResponse)(nil),     // 74: ingle.agent.v1.ListPortsResponse
+	(*BootConfig)(nil),            // 75: ingle.agent.v1.BootConfig
+	(*Network)(nil),               // 76: ingle.agent.v1.Network
+	(*Listen)(nil),                // 77: ingle.agent.v1.Listen
+	nil,                           // 78: ingle.agent.v1.ExecRequest.EnvEntry
+	nil,                           // 79: ingle.agent.v1.SessionProgram.EnvEntry
+	nil,                           // 80: ingle.agent.v1.Environment.VariablesEntry
 }
 var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: ingle.agent.v1.Error.code:type_name -> ingle.agent.v1.ErrorCode
@@ -5833,65 +6500,71 @@ var file_ingle_agent_v1_agent_proto_depIdxs = []int32{
 	52, // 17: ingle.agent.v1.Request.rename:type_name -> ingle.agent.v1.RenameRequest
 	54, // 18: ingle.agent.v1.Request.copy_in:type_name -> ingle.agent.v1.CopyInRequest
 	56, // 19: ingle.agent.v1.Request.copy_out:type_name -> ingle.agent.v1.CopyOutRequest
-	63, // 20: ingle.agent.v1.Request.forward:type_name -> ingle.agent.v1.ForwardRequest
-	67, // 21: ingle.agent.v1.Request.list_ports:type_name -> ingle.agent.v1.ListPortsRequest
+	69, // 20: ingle.agent.v1.Request.forward:type_name -> ingle.agent.v1.ForwardRequest
+	73, // 21: ingle.agent.v1.Request.list_ports:type_name -> ingle.agent.v1.ListPortsRequest
 	32, // 22: ingle.agent.v1.Request.activity:type_name -> ingle.agent.v1.ActivityRequest
-	58, // 23: ingle.agent.v1.Request.configure:type_name -> ingle.agent.v1.ConfigureRequest
-	9,  // 24: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
-	30, // 25: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
-	35, // 26: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
-	37, // 27: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
-	20, // 28: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
-	24, // 29: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
-	26, // 30: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
-	28, // 31: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
-	40, // 32: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
-	42, // 33: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
-	44, // 34: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
-	47, // 35: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
-	49, // 36: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
-	51, // 37: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
-	53, // 38: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
-	55, // 39: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
-	57, // 40: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
-	65, // 41: ingle.agent.v1.Response.forward:type_name -> ingle.agent.v1.ForwardResponse
-	68, // 42: ingle.agent.v1.Response.list_ports:type_name -> ingle.agent.v1.ListPortsResponse
-	33, // 43: ingle.agent.v1.Response.activity:type_name -> ingle.agent.v1.ActivityResponse
-	61, // 44: ingle.agent.v1.Response.configure:type_name -> ingle.agent.v1.ConfigureResponse
-	72, // 45: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
-	11, // 46: ingle.agent.v1.ExecRequest.limits:type_name -> ingle.agent.v1.ResourceLimit
-	73, // 47: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
-	16, // 48: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
-	11, // 49: ingle.agent.v1.SessionProgram.limits:type_name -> ingle.agent.v1.ResourceLimit
-	16, // 50: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
-	17, // 51: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
-	18, // 52: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
-	16, // 53: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	17, // 54: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
-	18, // 55: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
-	16, // 56: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
-	31, // 57: ingle.agent.v1.StatsResponse.interfaces:type_name -> ingle.agent.v1.InterfaceStats
-	1,  // 58: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
-	38, // 59: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	38, // 60: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	38, // 61: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
-	38, // 62: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
-	38, // 63: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
-	59, // 64: ingle.agent.v1.ConfigureRequest.clock:type_name -> ingle.agent.v1.ClockSetting
-	70, // 65: ingle.agent.v1.ConfigureRequest.networks:type_name -> ingle.agent.v1.Network
-	60, // 66: ingle.agent.v1.ConfigureRequest.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
-	62, // 67: ingle.agent.v1.ForwardRequest.tcp:type_name -> ingle.agent.v1.TcpTarget
-	2,  // 68: ingle.agent.v1.ListeningPort.protocol:type_name -> ingle.agent.v1.PortProtocol
-	66, // 69: ingle.agent.v1.ListPortsResponse.ports:type_name -> ingle.agent.v1.ListeningPort
-	70, // 70: ingle.agent.v1.BootConfig.network:type_name -> ingle.agent.v1.Network
-	71, // 71: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
-	74, // 72: ingle.agent.v1.BootConfig.env:type_name -> ingle.agent.v1.BootConfig.EnvEntry
-	70, // 73: ingle.agent.v1.BootConfig.network6:type_name -> ingle.agent.v1.Network
-	74, // [74:74] is the sub-list for method output_type
-	74, // [74:74] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	58, // 23: ingle.agent.v1.Request.take_identity:type_name -> ingle.agent.v1.GuestIdentity
+	63, // 24: ingle.agent.v1.Request.rest:type_name -> ingle.agent.v1.RestRequest
+	65, // 25: ingle.agent.v1.Request.thaw:type_name -> ingle.agent.v1.ThawRequest
+	9,  // 26: ingle.agent.v1.Response.ping:type_name -> ingle.agent.v1.PingResponse
+	30, // 27: ingle.agent.v1.Response.stats:type_name -> ingle.agent.v1.StatsResponse
+	35, // 28: ingle.agent.v1.Response.sync:type_name -> ingle.agent.v1.SyncResponse
+	37, // 29: ingle.agent.v1.Response.shutdown:type_name -> ingle.agent.v1.ShutdownResponse
+	20, // 30: ingle.agent.v1.Response.create_session:type_name -> ingle.agent.v1.CreateSessionResponse
+	24, // 31: ingle.agent.v1.Response.list_sessions:type_name -> ingle.agent.v1.ListSessionsResponse
+	26, // 32: ingle.agent.v1.Response.resize_session:type_name -> ingle.agent.v1.ResizeSessionResponse
+	28, // 33: ingle.agent.v1.Response.kill_session:type_name -> ingle.agent.v1.KillSessionResponse
+	40, // 34: ingle.agent.v1.Response.read_file:type_name -> ingle.agent.v1.ReadFileResponse
+	42, // 35: ingle.agent.v1.Response.write_file:type_name -> ingle.agent.v1.WriteFileResponse
+	44, // 36: ingle.agent.v1.Response.stat_file:type_name -> ingle.agent.v1.StatFileResponse
+	47, // 37: ingle.agent.v1.Response.list_directory:type_name -> ingle.agent.v1.ListDirectoryResponse
+	49, // 38: ingle.agent.v1.Response.make_directory:type_name -> ingle.agent.v1.MakeDirectoryResponse
+	51, // 39: ingle.agent.v1.Response.remove:type_name -> ingle.agent.v1.RemoveResponse
+	53, // 40: ingle.agent.v1.Response.rename:type_name -> ingle.agent.v1.RenameResponse
+	55, // 41: ingle.agent.v1.Response.copy_in:type_name -> ingle.agent.v1.CopyInResponse
+	57, // 42: ingle.agent.v1.Response.copy_out:type_name -> ingle.agent.v1.CopyOutResponse
+	71, // 43: ingle.agent.v1.Response.forward:type_name -> ingle.agent.v1.ForwardResponse
+	74, // 44: ingle.agent.v1.Response.list_ports:type_name -> ingle.agent.v1.ListPortsResponse
+	33, // 45: ingle.agent.v1.Response.activity:type_name -> ingle.agent.v1.ActivityResponse
+	62, // 46: ingle.agent.v1.Response.take_identity:type_name -> ingle.agent.v1.IdentityTaken
+	64, // 47: ingle.agent.v1.Response.rest:type_name -> ingle.agent.v1.RestResponse
+	66, // 48: ingle.agent.v1.Response.thaw:type_name -> ingle.agent.v1.ThawResponse
+	78, // 49: ingle.agent.v1.ExecRequest.env:type_name -> ingle.agent.v1.ExecRequest.EnvEntry
+	11, // 50: ingle.agent.v1.ExecRequest.limits:type_name -> ingle.agent.v1.ResourceLimit
+	79, // 51: ingle.agent.v1.SessionProgram.env:type_name -> ingle.agent.v1.SessionProgram.EnvEntry
+	16, // 52: ingle.agent.v1.SessionProgram.size:type_name -> ingle.agent.v1.TerminalSize
+	11, // 53: ingle.agent.v1.SessionProgram.limits:type_name -> ingle.agent.v1.ResourceLimit
+	16, // 54: ingle.agent.v1.Session.size:type_name -> ingle.agent.v1.TerminalSize
+	17, // 55: ingle.agent.v1.CreateSessionRequest.program:type_name -> ingle.agent.v1.SessionProgram
+	18, // 56: ingle.agent.v1.CreateSessionResponse.session:type_name -> ingle.agent.v1.Session
+	16, // 57: ingle.agent.v1.AttachSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	17, // 58: ingle.agent.v1.AttachSessionRequest.create:type_name -> ingle.agent.v1.SessionProgram
+	18, // 59: ingle.agent.v1.ListSessionsResponse.sessions:type_name -> ingle.agent.v1.Session
+	16, // 60: ingle.agent.v1.ResizeSessionRequest.size:type_name -> ingle.agent.v1.TerminalSize
+	31, // 61: ingle.agent.v1.StatsResponse.interfaces:type_name -> ingle.agent.v1.InterfaceStats
+	1,  // 62: ingle.agent.v1.FileInfo.type:type_name -> ingle.agent.v1.FileType
+	38, // 63: ingle.agent.v1.ReadFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	38, // 64: ingle.agent.v1.WriteFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	38, // 65: ingle.agent.v1.StatFileResponse.file:type_name -> ingle.agent.v1.FileInfo
+	38, // 66: ingle.agent.v1.DirectoryEntries.entries:type_name -> ingle.agent.v1.FileInfo
+	38, // 67: ingle.agent.v1.MakeDirectoryResponse.file:type_name -> ingle.agent.v1.FileInfo
+	60, // 68: ingle.agent.v1.GuestIdentity.clock:type_name -> ingle.agent.v1.ClockSetting
+	76, // 69: ingle.agent.v1.GuestIdentity.networks:type_name -> ingle.agent.v1.Network
+	61, // 70: ingle.agent.v1.GuestIdentity.ssh_keys:type_name -> ingle.agent.v1.AuthorizedKeys
+	59, // 71: ingle.agent.v1.GuestIdentity.environment:type_name -> ingle.agent.v1.Environment
+	80, // 72: ingle.agent.v1.Environment.variables:type_name -> ingle.agent.v1.Environment.VariablesEntry
+	67, // 73: ingle.agent.v1.RestResponse.hook:type_name -> ingle.agent.v1.HookResult
+	67, // 74: ingle.agent.v1.ThawResponse.hook:type_name -> ingle.agent.v1.HookResult
+	68, // 75: ingle.agent.v1.ForwardRequest.tcp:type_name -> ingle.agent.v1.TcpTarget
+	2,  // 76: ingle.agent.v1.ListeningPort.protocol:type_name -> ingle.agent.v1.PortProtocol
+	72, // 77: ingle.agent.v1.ListPortsResponse.ports:type_name -> ingle.agent.v1.ListeningPort
+	77, // 78: ingle.agent.v1.BootConfig.listen:type_name -> ingle.agent.v1.Listen
+	58, // 79: ingle.agent.v1.BootConfig.identity:type_name -> ingle.agent.v1.GuestIdentity
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_ingle_agent_v1_agent_proto_init() }
@@ -5922,7 +6595,9 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Request_Forward)(nil),
 		(*Request_ListPorts)(nil),
 		(*Request_Activity)(nil),
-		(*Request_Configure)(nil),
+		(*Request_TakeIdentity)(nil),
+		(*Request_Rest)(nil),
+		(*Request_Thaw)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[4].OneofWrappers = []any{
 		(*Response_Ping)(nil),
@@ -5945,14 +6620,16 @@ func file_ingle_agent_v1_agent_proto_init() {
 		(*Response_Forward)(nil),
 		(*Response_ListPorts)(nil),
 		(*Response_Activity)(nil),
-		(*Response_Configure)(nil),
+		(*Response_TakeIdentity)(nil),
+		(*Response_Rest)(nil),
+		(*Response_Thaw)(nil),
 	}
 	file_ingle_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{}
 	file_ingle_agent_v1_agent_proto_msgTypes[14].OneofWrappers = []any{}
 	file_ingle_agent_v1_agent_proto_msgTypes[38].OneofWrappers = []any{}
 	file_ingle_agent_v1_agent_proto_msgTypes[45].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[58].OneofWrappers = []any{}
-	file_ingle_agent_v1_agent_proto_msgTypes[60].OneofWrappers = []any{
+	file_ingle_agent_v1_agent_proto_msgTypes[59].OneofWrappers = []any{}
+	file_ingle_agent_v1_agent_proto_msgTypes[66].OneofWrappers = []any{
 		(*ForwardRequest_Tcp)(nil),
 		(*ForwardRequest_UnixPath)(nil),
 	}
@@ -5962,7 +6639,7 @@ func file_ingle_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ingle_agent_v1_agent_proto_rawDesc), len(file_ingle_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   72,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,10 +15,15 @@ import (
 	"ingle.dev/guest_agent/internal/agentpb"
 	"ingle.dev/guest_agent/internal/entropy"
 	"ingle.dev/guest_agent/internal/failure"
+	"ingle.dev/guest_agent/internal/groups"
 	"ingle.dev/guest_agent/internal/identity"
 	"ingle.dev/guest_agent/internal/machine"
+	"ingle.dev/guest_agent/internal/machineid"
+	"ingle.dev/guest_agent/internal/mux"
+	"ingle.dev/guest_agent/internal/naming"
 	"ingle.dev/guest_agent/internal/network"
 	"ingle.dev/guest_agent/internal/reap"
+	"ingle.dev/guest_agent/internal/rest"
 	"ingle.dev/guest_agent/internal/serve"
 	"ingle.dev/guest_agent/internal/vsock"
 )
@@ -30,9 +34,6 @@ const (
 	moduleDirectory = "/ingle/modules"
 	newRoot         = "/ingle.root"
 )
-
-// tokenSize is what keeps everybody else from a TCP port: 256 bits.
-const tokenSize = 32
 
 // readyLine tells the host that calling is worth a try.
 const readyLine = "ingle-agent ready\n"
@@ -58,7 +59,7 @@ func run(version string) error {
 	if err != nil {
 		return err
 	}
-	if err := entropy.Credit(config.Entropy); err != nil {
+	if err := entropy.Credit(config.GetIdentity().GetEntropy()); err != nil {
 		return err
 	}
 	if err := loadModules(moduleDirectory); err != nil {
@@ -102,7 +103,10 @@ func run(version string) error {
 	if listener == nil {
 		return errors.New("nothing to do: the boot configuration has neither listen nor power_off")
 	}
-	server := newServer(version, config, reaper)
+	server, err := newServer(version, config, reaper)
+	if err != nil {
+		return err
+	}
 	server.Shutdown = func() { machine.PowerOff(reaper) }
 	if config.ImageInit {
 		server.Refusal = failure.New(agentpb.ErrorCode_ERROR_CODE_INIT_NOT_FOUND,
@@ -112,15 +116,22 @@ func run(version string) error {
 }
 
 // newServer is one that doesn't know yet how to end the machine.
-func newServer(version string, config *agentpb.BootConfig, reaper *reap.Reaper) *serve.Server {
+func newServer(version string, config *agentpb.BootConfig, reaper *reap.Reaper) (*serve.Server, error) {
+	kept, err := groups.Prepare()
+	if err != nil {
+		return nil, fmt.Errorf("control groups: %w", err)
+	}
+	reaper.Into(kept.Commands)
 	return &serve.Server{
 		Version:      version,
-		Token:        config.Token,
+		Token:        config.GetIdentity().GetToken(),
 		HelloTimeout: serve.DefaultHelloTimeout,
-		Env:          config.Env,
+		Env:          config.GetIdentity().GetEnvironment().GetVariables(),
 		Guest:        true,
+		RootDevice:   config.RootDevice,
 		Reaper:       reaper,
-	}
+		Sleeper:      &rest.Guest{Reaper: reaper, Groups: kept},
+	}, nil
 }
 
 func readConfig() (*agentpb.BootConfig, error) {
@@ -132,8 +143,8 @@ func readConfig() (*agentpb.BootConfig, error) {
 	if err := proto.Unmarshal(data, config); err != nil {
 		return nil, fmt.Errorf("boot configuration %s: %w", configFile, err)
 	}
-	if config.GetListen().GetTcpPort() != 0 && len(config.Token) != tokenSize {
-		return nil, fmt.Errorf("boot configuration: a TCP port needs a token of %d bytes, not %d", tokenSize, len(config.Token))
+	if size := len(config.GetIdentity().GetToken()); config.GetListen().GetSerialPort() != "" && size != identity.TokenSize {
+		return nil, fmt.Errorf("boot configuration: a serial port needs a token of %d bytes, not %d", identity.TokenSize, size)
 	}
 	return config, nil
 }
@@ -143,16 +154,9 @@ func connect(config *agentpb.BootConfig) (net.Listener, error) {
 	if err := network.LoopbackUp(); err != nil {
 		return nil, err
 	}
-	var addresses []network.Configuration
-	for _, wanted := range []*agentpb.Network{config.Network, config.Network6} {
-		if wanted == nil || (wanted == config.Network6 && !network.HasIPv6()) {
-			continue
-		}
-		parsed, err := network.Parse(wanted.Interface, wanted.Address, wanted.Gateway)
-		if err != nil {
-			return nil, err
-		}
-		addresses = append(addresses, parsed)
+	addresses, err := identity.Addresses(config.GetIdentity().GetNetworks())
+	if err != nil {
+		return nil, err
 	}
 	if err := network.Configure(addresses); err != nil {
 		return nil, err
@@ -163,8 +167,12 @@ func connect(config *agentpb.BootConfig) (net.Listener, error) {
 // listen answers no listener where none is wanted.
 func listen(port *agentpb.Listen) (net.Listener, error) {
 	switch {
-	case port.GetTcpPort() != 0:
-		return net.Listen("tcp", ":"+strconv.Itoa(int(port.TcpPort)))
+	case port.GetSerialPort() != "":
+		file, err := mux.Open(port.SerialPort)
+		if err != nil {
+			return nil, err
+		}
+		return mux.Listen(file)
 	case port.GetVsockPort() != 0:
 		listener, err := vsock.Listen(port.VsockPort)
 		if err != nil {
@@ -183,14 +191,30 @@ func furnish(config *agentpb.BootConfig) error {
 	if err := makeTemporary(); err != nil {
 		return err
 	}
+	wanted := config.GetIdentity()
 	address := ""
-	if prefix, err := netip.ParsePrefix(config.GetNetwork().GetAddress()); err == nil {
-		address = prefix.Addr().String()
+	var nameservers []string
+	for _, network := range wanted.GetNetworks() {
+		if prefix, err := netip.ParsePrefix(network.Address); err == nil && address == "" {
+			address = prefix.Addr().String()
+		}
+		nameservers = append(nameservers, network.Nameservers...)
 	}
-	if err := identity.TakeName(config.Hostname, address); err != nil {
-		return err
+	// What stands in their places is the guest's own doing. It must come up all the same: who else could mend it?
+	goWithout("its name in /etc", naming.TakeName(wanted.GetHostname(), address))
+	if id := wanted.GetMachineId(); id != "" {
+		_, err := machineid.Take(id, config.ImageInit && isSystemd(findInit()))
+		goWithout("a machine-id of its own", err)
 	}
-	return identity.UseNameservers(config.GetNetwork().GetNameservers())
+	goWithout("nameservers", naming.UseNameservers(nameservers))
+	return nil
+}
+
+// goWithout tells on the console what the guest has not got.
+func goWithout(what string, err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "\ningle-agent: the guest goes without %s: %v\n", what, err)
+	}
 }
 
 // tellReady writes the line as it is, without what a terminal makes of a line's end.

@@ -37,11 +37,7 @@ func prepareComeback(config *agentpb.BootConfig) error {
 	if err := os.Chmod(backDirectory, 0o700); err != nil {
 		return err
 	}
-	data, err := proto.Marshal(config)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(backConfig, data, 0o600); err != nil {
+	if err := writeBackConfig(config); err != nil {
 		return err
 	}
 	if err := copyProgram(); err != nil {
@@ -62,6 +58,34 @@ func prepareComeback(config *agentpb.BootConfig) error {
 		}
 	}
 	return nil
+}
+
+func writeBackConfig(config *agentpb.BootConfig) error {
+	data, err := proto.Marshal(config)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(backConfig+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(backConfig+".new", backConfig)
+}
+
+// remember has an agent that comes back be whom this one is told to be.
+func remember(config *agentpb.BootConfig, wanted *agentpb.GuestIdentity) error {
+	if config.Identity == nil {
+		config.Identity = &agentpb.GuestIdentity{}
+	}
+	if len(wanted.Token) > 0 {
+		config.Identity.Token = wanted.Token
+	}
+	if wanted.Environment != nil {
+		config.Identity.Environment = wanted.Environment
+	}
+	if _, err := os.Stat(backProgram); err != nil {
+		return nil // none does
+	}
+	return writeBackConfig(config)
 }
 
 // copyProgram keeps this program, whose file has gone with the initramfs.
@@ -111,7 +135,6 @@ func ComeBack() error {
 		return err
 	}
 	watchOver(os.Getpid())
-	_ = moveTo(ownGroup, os.Getpid())
 	_, _ = unix.Setsid()
 	return becomeBeside(data, listener)
 }
@@ -130,9 +153,13 @@ func becomeBeside(data []byte, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	begun, err := os.Open(os.DevNull) // init began long ago
+	if err != nil {
+		return err
+	}
 	// Higher first, so that none is overwritten before it has its place.
 	for _, place := range []struct{ from, to int }{
-		{dup(socket), listenerDescriptor}, {dup(secrets), configDescriptor},
+		{dup(begun), beginsDescriptor}, {dup(socket), listenerDescriptor}, {dup(secrets), configDescriptor},
 		{dup(console), 2}, {dup(console), 1}, {dup(console), 0},
 	} {
 		if err := unix.Dup2(place.from, place.to); err != nil {

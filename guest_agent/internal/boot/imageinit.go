@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -15,7 +14,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/groups"
 	"ingle.dev/guest_agent/internal/machine"
+	"ingle.dev/guest_agent/internal/mux"
 	"ingle.dev/guest_agent/internal/reap"
 	"ingle.dev/guest_agent/internal/vsock"
 )
@@ -30,9 +31,6 @@ var inits = []string{"/sbin/init", "/etc/init", "/bin/init"}
 // processes at the end: without the agent, the host could not tell a guest that hangs there from one that is slow.
 const besideName = "@ingle-agent"
 
-// ownGroup keeps the agent, and what it runs, out of the groups that an init makes for its services.
-const ownGroup = "/sys/fs/cgroup/ingle"
-
 // initPatience is how long callers wait, in the listener's queue, for an init to become one that can be asked.
 const initPatience = 20 * time.Second
 
@@ -40,7 +38,7 @@ const initPatience = 20 * time.Second
 const (
 	configDescriptor   = 3
 	listenerDescriptor = 4
-	beginsDescriptor   = 5 // not in one that has come back
+	beginsDescriptor   = 5 // ends when init begins
 )
 
 // findInit answers the image's init, or nothing.
@@ -51,6 +49,12 @@ func findInit() string {
 		}
 	}
 	return ""
+}
+
+// isSystemd tells whether that is what an init is: a link to it, on all systems that have it.
+func isSystemd(init string) bool {
+	program, err := filepath.EvalSymlinks(init)
+	return err == nil && filepath.Base(program) == "systemd"
 }
 
 // handOver starts an agent that takes over the listener, and becomes the image's init; it doesn't return but with an
@@ -88,10 +92,8 @@ func handOver(init string, config *agentpb.BootConfig, listener net.Listener) er
 		return fmt.Errorf("start the agent beside %s: %w", init, err)
 	}
 	watchOver(pid)
-	if err := os.Mkdir(ownGroup, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(ownGroup, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+	// Out of the groups that an init makes for its services, before there is one.
+	if err := groups.Place(pid); err != nil {
 		return err
 	}
 	return fmt.Errorf("run %s: %w", init, syscall.Exec(init, []string{init}, os.Environ()))
@@ -149,18 +151,22 @@ func ServeBesideInit(version string) error {
 	if err := reaper.Shield(letGo); err != nil {
 		return err
 	}
-	server := newServer(version, config, reaper)
+	server, err := newServer(version, config, reaper)
+	if err != nil {
+		return err
+	}
+	server.Remember = func(wanted *agentpb.GuestIdentity) error { return remember(config, wanted) }
 	server.Shutdown = func() { machine.AskInit(reaper) }
-	_, _ = os.NewFile(beginsDescriptor, "until init begins").Read(make([]byte, 1))
+	begins := os.NewFile(beginsDescriptor, "until init begins")
+	_, _ = begins.Read(make([]byte, 1))
+	_ = begins.Close() // now: once it is garbage, the number may be somebody else's
 	machine.AwaitInit(initPatience)
 	return server.Serve(listener)
 }
 
 func takeListener(port *agentpb.Listen) (net.Listener, error) {
-	file := os.NewFile(listenerDescriptor, "listener")
 	if port.GetVsockPort() != 0 {
-		return vsock.FromFile(file, port.VsockPort)
+		return vsock.FromFile(os.NewFile(listenerDescriptor, "listener"), port.VsockPort)
 	}
-	defer file.Close()
-	return net.FileListener(file)
+	return mux.Inherit(listenerDescriptor, port.GetSerialPort())
 }

@@ -30,6 +30,7 @@ type Spec struct {
 	Console   bool // what a detached command says goes there
 	Umask     *uint32
 	Limits    []*agentpb.ResourceLimit
+	Group     *os.File // the control group of a hook; nil: that of all commands
 }
 
 // Command is a program under way, with our ends of its pipes. Stdin is nil when it reads /dev/null.
@@ -49,7 +50,11 @@ func Start(reaper *reap.Reaper, spec Spec) (*Command, error) {
 		return nil, err
 	}
 	defer pipes.closeChildEnds()
-	child, err := program.start(reaper, pipes.child, syscall.SysProcAttr{})
+	attributes := syscall.SysProcAttr{}
+	if spec.Group != nil {
+		attributes.UseCgroupFD, attributes.CgroupFD = true, int(spec.Group.Fd())
+	}
+	child, err := program.start(reaper, pipes.child, attributes)
 	if err != nil {
 		pipes.closeOurEnds()
 		return nil, err
@@ -204,6 +209,9 @@ func isDirectory(path string) bool {
 // startFailure says what an errno of fork, chdir, setuid or exec means, now that path and directory are known to exist.
 func startFailure(path, directory string, err error) error {
 	const code = agentpb.ErrorCode_ERROR_CODE_COMMAND_NOT_EXECUTABLE
+	if errors.Is(err, reap.ErrHeld) {
+		return failure.New(agentpb.ErrorCode_ERROR_CODE_RESTING, "cannot run %s: the guest rests", path)
+	}
 	var refused *launch.LimitError
 	if errors.As(err, &refused) {
 		return limitFailure(refused)

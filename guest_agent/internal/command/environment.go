@@ -22,13 +22,21 @@ func environment(account users.Account, wanted map[string]string) (variables, er
 		"PATH":    defaultPath,
 	}
 	for name, value := range wanted {
-		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
-			return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST,
-				"environment variable %q: '=' and NUL are not allowed", name)
+		if err := CheckVariable(name, value); err != nil {
+			return nil, err
 		}
 		all[name] = value
 	}
 	return all, nil
+}
+
+// CheckVariable says what is wrong with a variable.
+func CheckVariable(name, value string) error {
+	if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
+		return failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_REQUEST,
+			"environment variable %.80q: '=' and NUL are not allowed", name)
+	}
+	return nil
 }
 
 func (v variables) list() []string {

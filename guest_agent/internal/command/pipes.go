@@ -80,8 +80,7 @@ func inputPipe() (reader int, writer *os.File, err error) {
 	if err != nil {
 		return -1, nil, err
 	}
-	writer, err = polled(ends[1], "stdin")
-	return ends[0], writer, err
+	return ends[0], os.NewFile(uintptr(ends[1]), "stdin"), waits(ends[0])
 }
 
 func outputPipe() (writer int, reader *os.File, err error) {
@@ -89,19 +88,17 @@ func outputPipe() (writer int, reader *os.File, err error) {
 	if err != nil {
 		return -1, nil, err
 	}
-	reader, err = polled(ends[0], "output")
-	return ends[1], reader, err
+	return ends[1], os.NewFile(uintptr(ends[0]), "output"), waits(ends[1])
 }
 
+// pipe makes one of which neither end waits.
 func pipe() (ends [2]int, err error) {
-	err = os.NewSyscallError("pipe2", unix.Pipe2(ends[:], unix.O_CLOEXEC))
+	err = os.NewSyscallError("pipe2", unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK))
 	return ends, err
 }
 
-func polled(fd int, name string) (*os.File, error) {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		_ = unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return os.NewFile(uintptr(fd), name), nil
+// waits makes a pipe's end one that does. It has no other flags that could be set.
+func waits(end int) error {
+	_, err := unix.FcntlInt(uintptr(end), unix.F_SETFL, 0)
+	return os.NewSyscallError("fcntl", err)
 }

@@ -59,7 +59,7 @@ func openToAppend(directory int, name, path string, flags int) (*os.File, error)
 		return nil, err
 	}
 	file := os.NewFile(uintptr(descriptor), path)
-	if _, err := ofRegular(file, path); err != nil {
+	if _, err := ofRegular(descriptor, path); err != nil {
 		_ = file.Close()
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -13,18 +12,23 @@ import (
 	"ingle.dev/guest_agent/internal/agentpb"
 )
 
-// chunk is how much is read and written at a time.
-const chunk = 256 * 1024
+const (
+	// chunk is how much is read and written at a time.
+	chunk = 256 * 1024
+	// leastPassed is how much of a file is passed on rather than copied. The pipe that takes pages past us costs more
+	// than a copy of a few.
+	leastPassed = 64 * 1024
+)
 
 // Sink takes what is read without another copy of it.
 type Sink interface {
-	// Room is where the next bytes go; never empty.
-	Room() []byte
+	// Room is where the next bytes go, of which there are about so many; never empty.
+	Room(expected int) []byte
 	// Filled takes so many bytes that were put into the Room.
 	Filled(size int) error
 	// Pass takes at most so many bytes from where the file is read next, without anybody's looking at them, and answers
 	// how many; 0: the file ends there. errors.ErrUnsupported: that can't be, and none were taken.
-	Pass(file *os.File, most int) (int, error)
+	Pass(file, most int) (int, error)
 }
 
 // Read sends a regular file's content to the sink, from the offset to the end or one of the limits.
@@ -34,12 +38,12 @@ func Read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.Re
 }
 
 func read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.ReadFileResponse, error) {
-	// Without O_NONBLOCK, opening a pipe waits for its writer.
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	// Without O_NONBLOCK, opening a pipe waits for its writer. An os.File would be offered to the runtime's poller.
+	file, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	defer unix.Close(file)
 	info, err := ofRegular(file, path)
 	if err != nil {
 		return nil, err
@@ -48,11 +52,18 @@ func read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.Re
 	if position < 0 {
 		return nil, badRequest("offset %d is beyond any file", request.Offset)
 	}
-	if _, err := file.Seek(position, io.SeekStart); err != nil {
-		return nil, err
+	if position > 0 {
+		if _, err := unix.Seek(file, position, io.SeekStart); err != nil {
+			return nil, err
+		}
 	}
 	limits := limits{bytes: request.MaxBytes, lines: request.MaxLines}
-	for unseen := limits.unseen(); unseen > 0; unseen = limits.unseen() {
+	expected := max(0, int64(info.SizeBytes)-position)
+	if limits.bytes > 0 {
+		expected = int64(min(uint64(expected), limits.bytes))
+	}
+	isPassed := expected > leastPassed
+	for unseen := limits.unseen(); isPassed && unseen > 0; unseen = limits.unseen() {
 		size, err := sink.Pass(file, unseen)
 		if errors.Is(err, errors.ErrUnsupported) {
 			break
@@ -65,15 +76,16 @@ func read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.Re
 		}
 		limits.sentBytes += uint64(size)
 		position += int64(size)
+		expected = max(0, expected-int64(size))
 	}
 	for {
-		buffer := sink.Room()
-		size, err := file.Read(buffer)
-		if err == io.EOF {
-			return &agentpb.ReadFileResponse{File: info, NextOffset: uint64(position)}, nil
-		}
+		buffer := sink.Room(int(expected))
+		size, err := readFrom(file, buffer)
 		if err != nil {
 			return nil, err
+		}
+		if size == 0 {
+			return &agentpb.ReadFileResponse{File: info, NextOffset: uint64(position)}, nil
 		}
 		allowed := limits.take(buffer[:size])
 		if err := sink.Filled(allowed); err != nil {
@@ -86,9 +98,19 @@ func read(path string, request *agentpb.ReadFileRequest, sink Sink) (*agentpb.Re
 	}
 }
 
+// readFrom reads what comes next of a file; 0: it ends there.
+func readFrom(file int, buffer []byte) (int, error) {
+	for {
+		size, err := unix.Read(file, buffer)
+		if err != unix.EINTR {
+			return size, err
+		}
+	}
+}
+
 // ofRegular describes an open file, and refuses all but a regular one.
-func ofRegular(file *os.File, path string) (*agentpb.FileInfo, error) {
-	info, err := describe(int(file.Fd()), "", unix.AT_EMPTY_PATH)
+func ofRegular(file int, path string) (*agentpb.FileInfo, error) {
+	info, err := describe(file, "", unix.AT_EMPTY_PATH)
 	if err != nil {
 		return nil, err
 	}

@@ -10,11 +10,17 @@ type Writer struct {
 	mutex  sync.Mutex
 	stream io.Writer
 	queued []byte
+	short  [shortFrames]byte // what is queued at first
 }
+
+// shortFrames is the greeting and most answers together.
+const shortFrames = 256
 
 // NewWriter makes a Writer on a stream.
 func NewWriter(stream io.Writer) *Writer {
-	return &Writer{stream: stream}
+	w := &Writer{stream: stream}
+	w.queued = w.short[:0]
+	return w
 }
 
 // Queue keeps a frame back until the next one is written, so that both go out in one packet.

@@ -59,7 +59,7 @@ func sendARP(link net.Interface, address netip.Addr) error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(socket)
+	defer func() { go unix.Close(socket) }() // the kernel waits for all processors before it lets go of such a one
 	everybody := &unix.SockaddrLinklayer{
 		Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: link.Index, Halen: 6,
 		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff},

@@ -2,6 +2,7 @@ package network
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -94,7 +95,7 @@ func TestAnInterfaceGetsWhatIsSaidAndLosesAllElse(t *testing.T) {
 	tap(t, "eth0")
 	tap(t, "eth1")
 	entry := func(name, address, gateway string) Configuration {
-		parsed, err := Parse(name, address, gateway)
+		parsed, err := Parse(name, address, gateway, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +140,7 @@ func TestNeighboursAreTold(t *testing.T) {
 	}
 	wire := tap(t, "eth0")
 	v4, v6 := netip.MustParsePrefix("10.0.2.15/24"), netip.MustParsePrefix("fd00::5/64")
-	if err := Configure([]Configuration{{"eth0", v4, netip.Addr{}}, {"eth0", v6, netip.Addr{}}}); err != nil {
+	if err := Configure([]Configuration{{Interface: "eth0", Address: v4}, {Interface: "eth0", Address: v6}}); err != nil {
 		t.Fatal(err)
 	}
 	told, err := Announce()
@@ -183,4 +184,57 @@ func TestNeighboursAreTold(t *testing.T) {
 		}
 	}
 	runtime.KeepAlive(wire)
+}
+
+func TestAnInterfaceGetsAnotherHardwareAddressAndALinkLocalOneOfIt(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	tap(t, "eth0")
+	wanted := func(mac string) []Configuration {
+		v4, err := Parse("eth0", "10.0.2.15/24", "10.0.2.2", mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v6, err := Parse("eth0", "fd00::5/64", "fd00::1", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []Configuration{v4, v6}
+	}
+	linkLocal := func() (found []string) {
+		err := withLink("eth0", func(routes *route, index int) error {
+			present, err := routes.addresses(index)
+			for _, one := range present {
+				if one.scope == unix.RT_SCOPE_LINK {
+					found = append(found, one.prefix.String())
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	for _, test := range []struct{ mac, linkLocal string }{
+		{"52:54:00:00:00:01", "fe80::5054:ff:fe00:1/64"},
+		{"52:54:00:00:00:02", "fe80::5054:ff:fe00:2/64"},
+		{"52:54:00:00:00:02", "fe80::5054:ff:fe00:2/64"},
+	} {
+		if err := Configure(wanted(test.mac)); err != nil {
+			t.Fatal(err)
+		}
+		link, err := net.InterfaceByName("eth0")
+		if err != nil || link.HardwareAddr.String() != test.mac || link.Flags&net.FlagUp == 0 {
+			t.Errorf("%v, %v", link, err)
+		}
+		if got := linkLocal(); !slices.Equal(got, []string{test.linkLocal}) {
+			t.Errorf("%s: %v", test.mac, got)
+		}
+		addresses, gateways := addressesOf(t, "eth0")
+		if !slices.Equal(addresses, []string{"10.0.2.15/24", "fd00::5/64"}) || !slices.Equal(gateways, []string{"10.0.2.2", "fd00::1"}) {
+			t.Errorf("%v via %v", addresses, gateways)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"syscall"
@@ -40,11 +41,25 @@ func (r *route) index(name string) (int, error) {
 
 // setUp brings a link up: ip link set INDEX up.
 func (r *route) setUp(index int) error {
+	return r.request(unix.RTM_NEWLINK, 0, linkBody(index, unix.IFF_UP, unix.IFF_UP))
+}
+
+// setDown is ip link set INDEX down.
+func (r *route) setDown(index int) error {
+	return r.request(unix.RTM_NEWLINK, 0, linkBody(index, 0, unix.IFF_UP))
+}
+
+// setMAC is ip link set INDEX address MAC.
+func (r *route) setMAC(index int, mac net.HardwareAddr) error {
+	return r.request(unix.RTM_NEWLINK, 0, attribute(linkBody(index, 0, 0), unix.IFLA_ADDRESS, mac))
+}
+
+func linkBody(index int, flags, change uint32) []byte {
 	body := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(body[4:], uint32(index))
-	binary.NativeEndian.PutUint32(body[8:], unix.IFF_UP)  // ifi_flags
-	binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP) // ifi_change
-	return r.request(unix.RTM_NEWLINK, 0, body)
+	binary.NativeEndian.PutUint32(body[8:], flags)   // ifi_flags
+	binary.NativeEndian.PutUint32(body[12:], change) // ifi_change
+	return body
 }
 
 // addAddress is ip address replace PREFIX dev INDEX nodad: whoever gives out the addresses knows that they are free.

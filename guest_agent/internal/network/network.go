@@ -2,8 +2,10 @@
 package network
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -15,10 +17,12 @@ type Configuration struct {
 	Interface string
 	Address   netip.Prefix
 	Gateway   netip.Addr
+	// MAC is what the interface is to have; empty: what it has.
+	MAC net.HardwareAddr
 }
 
 // Parse reads the texts that a Network message has.
-func Parse(name, address, gateway string) (Configuration, error) {
+func Parse(name, address, gateway, mac string) (Configuration, error) {
 	prefix, err := netip.ParsePrefix(address)
 	if err != nil {
 		return Configuration{}, fmt.Errorf("network address: %w", err)
@@ -33,6 +37,12 @@ func Parse(name, address, gateway string) (Configuration, error) {
 		}
 		if parsed.Gateway.Is4() != prefix.Addr().Is4() {
 			return Configuration{}, fmt.Errorf("network gateway %s: not of the same family as %s", gateway, address)
+		}
+	}
+	if mac != "" {
+		parsed.MAC, err = net.ParseMAC(mac)
+		if err != nil || len(parsed.MAC) != 6 || parsed.MAC[0]&1 != 0 {
+			return Configuration{}, fmt.Errorf("hardware address %.40q: none that an Ethernet interface can have", mac)
 		}
 	}
 	return parsed, nil
@@ -90,6 +100,13 @@ func Configure(wanted []Configuration) error {
 // configure removes what is not wanted before it adds what is: an address in the subnet of another one would be
 // secondary to it, and go with it.
 func (r *route) configure(index int, wanted []Configuration) error {
+	for _, one := range wanted {
+		if len(one.MAC) > 0 {
+			if err := r.becomeHardware(index, one.MAC); err != nil {
+				return fmt.Errorf("hardware address %s: %w", one.MAC, err)
+			}
+		}
+	}
 	if err := r.setUp(index); err != nil {
 		return fmt.Errorf("bring it up: %w", err)
 	}
@@ -116,6 +133,19 @@ func (r *route) configure(index int, wanted []Configuration) error {
 		}
 	}
 	return r.setDefaults(index, wanted)
+}
+
+// becomeHardware gives the interface another hardware address. It is down meanwhile: so the kernel takes back the
+// link-local address that it has made of the former one, and makes another.
+func (r *route) becomeHardware(index int, mac net.HardwareAddr) error {
+	present, err := net.InterfaceByIndex(index)
+	if err != nil || bytes.Equal(present.HardwareAddr, mac) {
+		return err
+	}
+	if err := r.setDown(index); err != nil {
+		return err
+	}
+	return r.setMAC(index, mac)
 }
 
 // setDefaults makes the gateways the only default routes through the interface.

@@ -4,27 +4,31 @@ import (
 	"bytes"
 	"net"
 	"net/netip"
+	"reflect"
 	"testing"
 )
 
 func TestParse(t *testing.T) {
-	got, err := Parse("eth0", "10.0.2.15/24", "10.0.2.2")
-	want := Configuration{"eth0", netip.MustParsePrefix("10.0.2.15/24"), netip.MustParseAddr("10.0.2.2")}
-	if err != nil || got != want {
+	got, err := Parse("eth0", "10.0.2.15/24", "10.0.2.2", "52:54:00:12:34:56")
+	want := Configuration{
+		"eth0", netip.MustParsePrefix("10.0.2.15/24"), netip.MustParseAddr("10.0.2.2"), net.HardwareAddr("RT\x00\x124V"),
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := Parse("eth0", "fd00::2/64", ""); err != nil || got.Gateway.IsValid() {
+	if got, err := Parse("eth0", "fd00::2/64", "", ""); err != nil || got.Gateway.IsValid() {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 func TestWhatIsNoAddressIsRefused(t *testing.T) {
-	for _, test := range [][2]string{
+	for _, test := range [][3]string{
 		{"10.0.2.15", ""}, {"", ""}, {"10.0.2.300/24", ""}, {"10.0.2.15/24", "router"}, {"10.0.2.15/24", "fd00::1"},
 		{"0.0.0.0/0", ""}, {"224.0.0.1/8", ""}, {"127.0.0.1/8", ""}, {"::1/128", ""},
+		{"10.0.2.15/24", "", "here"}, {"10.0.2.15/24", "", "53:54:00:12:34:56"}, {"10.0.2.15/24", "", "02:00:5e:10:00:00:00:01"},
 	} {
-		if _, err := Parse("eth0", test[0], test[1]); err == nil {
-			t.Errorf("%q via %q was taken", test[0], test[1])
+		if _, err := Parse("eth0", test[0], test[1], test[2]); err == nil {
+			t.Errorf("%q was taken", test)
 		}
 	}
 }

@@ -3,11 +3,14 @@
 // Nothing else in the agent may wait for a process: one reaper sees every exit, so that an exit code can neither be
 // lost nor be taken for another process's. A child is looked at before it is reaped, while its zombie still holds the
 // process and group id, and signals are sent under the same lock: none can ever hit a process that got the id later.
+// Children are started side by side.
 package reap
 
 import (
+	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -22,9 +25,15 @@ const killAfter = time.Second
 
 // Reaper owns all waiting of this process. There can be one at a time.
 type Reaper struct {
+	// forks is held by each that starts a child, until that is in the map, and alone by who must know that all are.
+	forks    sync.RWMutex
 	mutex    sync.Mutex
 	children map[int]*Child
-	wake     chan os.Signal
+	// news, a signal or none, says that there may be a child again.
+	news chan os.Signal
+	// held says that no child is to begin; group, unless nil, is the control group in which they do.
+	held  bool
+	group *os.File
 	// letGo, unless nil, says that the kernel spares this process, and its children alike unless told.
 	letGo func(pid int)
 }
@@ -43,24 +52,59 @@ type Child struct {
 
 // New makes a Reaper; from then on it reaps.
 func New() *Reaper {
-	r := &Reaper{children: make(map[int]*Child), wake: make(chan os.Signal, 1)}
-	signal.Notify(r.wake, unix.SIGCHLD)
-	go func() {
-		for range r.wake {
-			for r.reapOne() {
-			}
-		}
-	}()
+	r := &Reaper{children: make(map[int]*Child), news: make(chan os.Signal, 1)}
+	signal.Notify(r.news, unix.SIGCHLD)
+	go r.reap()
 	return r
+}
+
+// reap waits in the kernel, for as long as there is anybody to wait for: SIGCHLD comes to whoever awaits it in three steps,
+// by way of some other thread's handler. Without a child that is the only way to hear of an orphan, as the kernel's own
+// helpers leave PID 1.
+func (r *Reaper) reap() {
+	for {
+		var info unix.Siginfo
+		switch err := peek(&info, 0); {
+		case err == unix.ECHILD:
+			<-r.news
+		case err == nil:
+			r.take(pidOf(&info))
+			runtime.Gosched() // whoever waited for it goes on in this thread
+		}
+	}
 }
 
 // Shield has the kernel spare this process when memory runs out, as it spares PID 1, but none of its children. Each of
 // those is let go of as soon as it has begun.
 func (r *Reaper) Shield(letGo func(pid int)) error {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
+	r.forks.Lock()
+	defer r.forks.Unlock()
 	r.letGo = letGo
 	return setSacrifice("self", neverSacrificed)
+}
+
+// Into has children begin in a control group, whose directory it is.
+func (r *Reaper) Into(group *os.File) {
+	r.forks.Lock()
+	defer r.forks.Unlock()
+	r.group = group
+}
+
+// ErrHeld is why no child begins.
+var ErrHeld = errors.New("no process may begin now")
+
+// Hold has no child begin any more, but for one with a control group of its own; all others have begun when it returns.
+func (r *Reaper) Hold() {
+	r.forks.Lock()
+	defer r.forks.Unlock()
+	r.held = true
+}
+
+// Release lets them begin again.
+func (r *Reaper) Release() {
+	r.forks.Lock()
+	defer r.forks.Unlock()
+	r.held = false
 }
 
 // neverSacrificed is OOM_SCORE_ADJ_MIN; see proc_pid_oom_score_adj(5).
@@ -70,16 +114,23 @@ func setSacrifice(pid string, score int) error {
 	return os.WriteFile("/proc/"+pid+"/oom_score_adj", []byte(strconv.Itoa(score)), 0)
 }
 
-// Start runs a program as a new session. The error is what fork, chdir, setuid or exec said.
+// Start runs a program as a new session. The error is ErrHeld, or what fork, chdir, setuid or exec said.
 func (r *Reaper) Start(path string, argv []string, attributes *syscall.ProcAttr) (*Child, error) {
 	if attributes.Sys == nil {
 		attributes.Sys = &syscall.SysProcAttr{}
 	}
 	attributes.Sys.Setsid = true
-	// Under the lock, because the child may end before it is in the map, and because ForkExec itself waits for a child
-	// that couldn't exec.
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
+	// The child may end before it is in the map, and ForkExec itself waits for one that couldn't exec.
+	r.forks.RLock()
+	defer r.forks.RUnlock()
+	if !attributes.Sys.UseCgroupFD {
+		if r.held {
+			return nil, ErrHeld
+		}
+		if r.group != nil {
+			attributes.Sys.UseCgroupFD, attributes.Sys.CgroupFD = true, int(r.group.Fd())
+		}
+	}
 	pid, err := syscall.ForkExec(path, argv, attributes)
 	if err != nil {
 		return nil, err
@@ -89,7 +140,13 @@ func (r *Reaper) Start(path string, argv []string, attributes *syscall.ProcAttr)
 		_ = setSacrifice(strconv.Itoa(pid), 0) // one that has ended already is fine
 	}
 	child := &Child{Pid: pid, reaper: r, done: make(chan struct{})}
+	r.mutex.Lock()
 	r.children[pid] = child
+	r.mutex.Unlock()
+	select {
+	case r.news <- nil:
+	default: // it is known
+	}
 	return child, nil
 }
 
@@ -107,7 +164,7 @@ func (r *Reaper) SignalAll(number syscall.Signal) {
 func (r *Reaper) WaitNone(timeout time.Duration) bool {
 	const interval = 10 * time.Millisecond
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(interval) {
-		if err := peek(new(unix.Siginfo)); err == unix.ECHILD {
+		if err := peek(new(unix.Siginfo), unix.WNOHANG); err == unix.ECHILD {
 			return true
 		}
 	}
@@ -182,44 +239,53 @@ func (c *Child) signalAll(number syscall.Signal) {
 	}
 }
 
-// reapOne collects one process that has ended, and says whether there was one.
-func (r *Reaper) reapOne() bool {
+// take collects a process that has ended: a child, or somebody's orphan. One that is not known may also be a child that is
+// being started, and is that for as long as it takes.
+func (r *Reaper) take(pid int) {
+	if r.takeChild(pid) {
+		return
+	}
+	r.forks.Lock()
+	defer r.forks.Unlock()
+	if !r.takeChild(pid) {
+		_, _ = wait(pid, unix.WNOHANG) // nobody's child any more if it couldn't exec
+	}
+}
+
+// takeChild collects a child that has ended, if it is known.
+func (r *Reaper) takeChild(pid int) bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	var info unix.Siginfo
-	if err := peek(&info); err != nil {
-		return false
-	}
-	pid := pidOf(&info)
-	if pid == 0 {
-		return false
-	}
 	child := r.children[pid]
-	if child != nil && child.condemned {
+	if child == nil {
+		return false
+	}
+	if child.condemned {
 		child.signalAll(unix.SIGKILL) // what is left
 	}
-	var status syscall.WaitStatus
-	for {
-		_, err := syscall.Wait4(pid, &status, 0, nil)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if child != nil {
-		delete(r.children, pid)
-		child.status = status
-		close(child.done)
-		if child.afterExit != nil {
-			go child.afterExit()
-		}
+	child.status, _ = wait(pid, 0)
+	delete(r.children, pid)
+	close(child.done)
+	if child.afterExit != nil {
+		go child.afterExit()
 	}
 	return true
 }
 
-// peek looks for an ended child without reaping it. The pid is 0 when none has ended; ECHILD: there is none at all.
-func peek(info *unix.Siginfo) error {
+func wait(pid, options int) (status syscall.WaitStatus, err error) {
 	for {
-		err := unix.Waitid(unix.P_ALL, 0, info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		_, err := syscall.Wait4(pid, &status, options, nil)
+		if err != unix.EINTR {
+			return status, err
+		}
+	}
+}
+
+// peek waits for an ended child without reaping it. With WNOHANG it doesn't wait, and the pid is 0 when none has ended;
+// ECHILD: there is none at all.
+func peek(info *unix.Siginfo, options int) error {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, info, unix.WEXITED|unix.WNOWAIT|options, nil)
 		if err != unix.EINTR {
 			return err
 		}

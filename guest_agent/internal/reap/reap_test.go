@@ -93,6 +93,34 @@ func TestAProgramThatCannotStartIsNobodysChild(t *testing.T) {
 	}
 }
 
+func TestProgramsThatStartAndThatCannotAreToldApartSideBySide(t *testing.T) {
+	var workers sync.WaitGroup
+	for worker := range 8 {
+		workers.Add(1)
+		go func() {
+			defer workers.Done()
+			for range 100 {
+				if worker%2 == 0 {
+					if _, err := reaper.Start("/no/such/program", []string{"x"}, &syscall.ProcAttr{}); err != unix.ENOENT {
+						t.Errorf("%v", err)
+					}
+					continue
+				}
+				child, err := reaper.Start("/bin/sh", []string{"sh", "-c", "exit 7"}, &syscall.ProcAttr{})
+				if err != nil {
+					t.Error(err)
+				} else if status := ended(child); status.ExitStatus() != 7 {
+					t.Errorf("%v", status)
+				}
+			}
+		}()
+	}
+	workers.Wait()
+	if !reaper.WaitNone(20 * time.Second) {
+		t.Error("zombies are left")
+	}
+}
+
 func TestDeathBySignalIsToldAsSuch(t *testing.T) {
 	if status := ended(start(t, "kill -KILL $$")); !status.Signaled() || status.Signal() != unix.SIGKILL {
 		t.Errorf("%v", status)
@@ -178,5 +206,19 @@ func TestOrphansAreReaped(t *testing.T) {
 	}
 	if !reaper.WaitNone(20 * time.Second) {
 		t.Error("orphans are left")
+	}
+}
+
+// The kernel's own helpers, and what enters a guest's namespaces, leave PID 1 orphans that none of its children had.
+func TestAnOrphanThatComesWhileThereIsNoChildIsReaped(t *testing.T) {
+	if !reaper.WaitNone(20 * time.Second) {
+		t.Fatal("orphans are left")
+	}
+	for range 3 {
+		pid, err := syscall.ForkExec("/bin/sh", []string{"sh", "-c", "exit 3"}, &syscall.ProcAttr{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "an orphan is reaped", func() bool { return gone(pid) })
 	}
 }

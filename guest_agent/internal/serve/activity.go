@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ingle.dev/guest_agent/internal/agentpb"
+	"ingle.dev/guest_agent/internal/ports"
 )
 
 // activity counts what is under way, and remembers when a byte last passed. Nothing here waits for anybody.
@@ -46,12 +47,17 @@ func (c *connection) reportActivity() error {
 	if sessions.Latest.After(latest) {
 		latest = sessions.Latest
 	}
+	connections := 0
+	if c.server.Guest {
+		connections = ports.Connections()
+	}
 	return c.respond(&agentpb.Response{Result: &agentpb.Response_Activity{Activity: &agentpb.ActivityResponse{
 		IdleMilliseconds: uint64(max(0, time.Since(latest).Milliseconds())),
 		Execs:            uint32(c.server.activity.execs.Load()),
 		Sessions:         uint32(sessions.Count),
 		AttachedSessions: uint32(sessions.Attached),
 		Forwards:         uint32(c.server.activity.forwards.Load()),
+		Connections:      uint32(connections),
 	}}})
 }
 

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"container/list"
 	"maps"
 	"math"
 	"sync"
@@ -34,6 +35,11 @@ type execution struct {
 	waitOutput bool
 	killed     atomic.Bool // by its timeout, or since its caller left
 	timedOut   atomic.Bool
+
+	mutex sync.Mutex
+	// drained says that the output has ended; late, unless nil, that it is waited for after the command's end.
+	drained bool
+	late    *list.Element
 }
 
 func (c *connection) exec(request *agentpb.ExecRequest) error {
@@ -82,6 +88,8 @@ func (c *connection) detach(spec command.Spec, timeout time.Duration) error {
 
 // environment is what a command gets: that of all commands, and over it what the caller wants.
 func (s *Server) environment(wanted map[string]string) map[string]string {
+	s.commands.RLock()
+	defer s.commands.RUnlock()
 	env := make(map[string]string, len(s.Env)+len(wanted))
 	maps.Copy(env, s.Env)
 	maps.Copy(env, wanted)
@@ -96,15 +104,7 @@ func (e *execution) run(timeout time.Duration) error {
 	// A caller that can't be told has left, which the reading side sees and acts upon; so errors of sending stay here.
 	_ = e.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(e.command.Pid)})
 
-	e.command.AfterExit(func() {
-		e.stdin.abandon()
-		switch {
-		case e.killed.Load(), e.command.Status().Signaled():
-			e.endOutputIn(outputGraceKilled)
-		case !e.waitOutput:
-			e.endOutputIn(outputGrace)
-		}
-	})
+	e.command.AfterExit(e.awaitRest)
 	// There are hundreds of commands, so there are no more goroutines of each than wait for something.
 	var work sync.WaitGroup
 	var stderrCut bool
@@ -119,6 +119,7 @@ func (e *execution) run(timeout time.Duration) error {
 	stdoutCut := pump(e.command.Stdout, e.writer, frame.Stdout)
 	<-e.command.Done()
 	work.Wait()
+	e.allIsSaid()
 	select {
 	case err := <-left:
 		return err
@@ -129,6 +130,29 @@ func (e *execution) run(timeout time.Duration) error {
 		e.finish()
 		<-left
 		return nil
+	}
+}
+
+// awaitRest has the output of a command that has ended be waited for so long and no longer.
+func (e *execution) awaitRest() {
+	e.stdin.abandon()
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	switch {
+	case e.drained:
+	case e.killed.Load(), e.command.Status().Signaled():
+		e.endOutputIn(outputGraceKilled)
+	case !e.waitOutput:
+		e.late = e.server.output.begin(outputGrace, func() { e.endOutputIn(0) })
+	}
+}
+
+func (e *execution) allIsSaid() {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.drained = true
+	if e.late != nil {
+		_ = e.server.output.end(e.late)
 	}
 }
 

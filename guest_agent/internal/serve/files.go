@@ -3,7 +3,6 @@ package serve
 import (
 	"errors"
 	"io"
-	"os"
 	"strings"
 
 	"ingle.dev/guest_agent/internal/agentpb"
@@ -19,19 +18,14 @@ const dataSize = 256 * 1024
 // queueSize is how much of a file may be on its way to a caller.
 const queueSize = 1024 * 1024
 
-// dataAlignment is that of the payload in the buffer of a DATA frame. Where the header came first and the payload five
-// bytes behind, processors were seen to take four times as long to copy a file's pages there.
-const dataAlignment = 64
+// queuedData is the most of a file's end that is copied once more, to leave with the answer: who waits is woken once.
+const queuedData = 16 * 1024
 
 // operateOnFiles does what was asked, if it is about files, with the rights of whom it was asked for.
 func (c *connection) operateOnFiles(request *agentpb.Request) (found bool, err error) {
-	// A caller may take the greeting as the sign to send, and most answers may take their time; but content comes at once,
-	// and who waits for it is woken once and not twice.
-	if request.GetReadFile() == nil {
-		if err := c.writer.Flush(); err != nil {
-			return true, err
-		}
-	}
+	// Most answers leave with the greeting, and who waits is woken once and not twice; some take their time.
+	unanswered := c.server.unanswered.begin(greetingDelay, func() { go func() { _ = c.writer.Flush() }() })
+	defer func() { _ = c.server.unanswered.end(unanswered) }()
 	switch asked := request.Operation.(type) {
 	case *agentpb.Request_ReadFile:
 		return true, c.withPath(asked.ReadFile, func(path string) error { return c.readFile(path, asked.ReadFile) })
@@ -68,7 +62,7 @@ func (c *connection) withPath(
 	},
 	work func(path string) error,
 ) error {
-	account, err := users.System.Lookup(request.GetUser())
+	account, err := users.System.LookupForFiles(request.GetUser())
 	if err != nil {
 		return unknownAccount(err)
 	}
@@ -108,7 +102,7 @@ func (c *connection) readFile(path string, request *agentpb.ReadFileRequest) err
 	defer sink.close()
 	response, err := files.Read(path, request, sink)
 	if err == nil {
-		err = sink.Flush()
+		err = sink.end()
 	}
 	if err != nil {
 		return err
@@ -125,7 +119,7 @@ func (c *connection) writeFile(path string, request *agentpb.WriteFileRequest) e
 	if request.Append {
 		write = files.Append
 	}
-	info, err := write(path, wanted, request.Parents, &dataReader{reader: c.reader})
+	info, err := write(path, wanted, request.Parents, &dataReader{reader: upload{c}})
 	if err != nil {
 		return err
 	}
@@ -185,7 +179,7 @@ func (c *connection) remove(path string, request *agentpb.RemoveRequest) error {
 }
 
 func (c *connection) rename(path string, request *agentpb.RenameRequest) error {
-	account, err := users.System.Lookup(request.User)
+	account, err := users.System.LookupForFiles(request.User)
 	if err != nil {
 		return unknownAccount(err)
 	}
@@ -204,7 +198,7 @@ func (c *connection) copyIn(path string, request *agentpb.CopyInRequest) error {
 	if strings.ContainsAny(name, "/\x00") || name == "." || name == ".." {
 		return badRequest("the name %q: it must be that of a file", name)
 	}
-	copied, err := files.Unpack(path, name, request.PreserveOwners, &dataReader{reader: c.reader})
+	copied, err := files.Unpack(path, name, request.PreserveOwners, &dataReader{reader: upload{c}})
 	if err != nil {
 		return err
 	}
@@ -235,7 +229,8 @@ func (c *connection) copyOut(path string, request *agentpb.CopyOutRequest) error
 type dataWriter struct {
 	writer   *frame.Writer
 	stream   *watchedStream
-	buffer   []byte // begins with room for the header; made when it is needed
+	buffer   []byte // begins with room for the header; there when it is needed
+	giveBack func()
 	pipeline *pipeline
 }
 
@@ -246,7 +241,7 @@ func newDataWriter(c *connection) *dataWriter {
 func (w *dataWriter) Write(data []byte) (int, error) {
 	written := len(data)
 	for len(data) > 0 {
-		size := copy(w.Room(), data)
+		size := copy(w.Room(dataSize), data)
 		data = data[size:]
 		if err := w.Filled(size); err != nil {
 			return 0, err
@@ -255,10 +250,15 @@ func (w *dataWriter) Write(data []byte) (int, error) {
 	return written, nil
 }
 
-// Room is where the next bytes go; never empty.
-func (w *dataWriter) Room() []byte {
+// Room is where the next bytes go; never empty. How many are expected decides, the first time, how large it is.
+func (w *dataWriter) Room(expected int) []byte {
 	if w.buffer == nil {
-		w.buffer = make([]byte, dataAlignment+dataSize)[dataAlignment-frame.HeaderSize:][:frame.HeaderSize]
+		if expected > outputFrame {
+			w.buffer, w.giveBack = aligned(make([]byte, dataAlignment+dataSize)), func() {}
+		} else {
+			w.buffer, w.giveBack = borrowBuffer(expected)
+		}
+		w.buffer = w.buffer[:frame.HeaderSize]
 	}
 	return w.buffer[len(w.buffer):cap(w.buffer)]
 }
@@ -274,7 +274,7 @@ func (w *dataWriter) Filled(size int) error {
 
 // Pass sends at most so many bytes of a file, from where it is read next, and answers how many; 0: it ends there.
 // errors.ErrUnsupported: this one has to be read.
-func (w *dataWriter) Pass(file *os.File, most int) (int, error) {
+func (w *dataWriter) Pass(file, most int) (int, error) {
 	if err := w.Flush(); err != nil {
 		return 0, err
 	}
@@ -303,10 +303,35 @@ func (w *dataWriter) Flush() error {
 	return err
 }
 
+// end sends the rest together with the answer that follows, or before it.
+func (w *dataWriter) end() error {
+	size := len(w.buffer) - frame.HeaderSize
+	if size <= 0 || size > queuedData {
+		return w.Flush()
+	}
+	w.writer.Queue(frame.Data, w.buffer[frame.HeaderSize:])
+	return nil
+}
+
 func (w *dataWriter) close() {
+	if w.buffer != nil {
+		w.giveBack()
+	}
 	if w.pipeline != nil {
 		w.pipeline.close()
 	}
+}
+
+// upload is what a caller sends. One that sends no more may take the greeting as the sign to.
+type upload struct{ *connection }
+
+func (u upload) Read(buffer []byte) (int, error) {
+	if u.reader.Buffered() == 0 {
+		if err := u.writer.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	return u.reader.Read(buffer)
 }
 
 // dataReader is what a caller sends as DATA, up to DATA_END; bulk data goes right into the buffer that is to be filled.

@@ -83,7 +83,7 @@ func FuzzConversation(f *testing.F) {
 		said := append(framed(t, frame.Hello, hello), framed(t, frame.Request, asked)...)
 		server := &Server{
 			Version: "fuzzed", HelloTimeout: time.Minute, Reaper: processReaper(), Shutdown: func() {},
-			sessions: session.NewRegistry(),
+			Pretend: true, Sleeper: insomniac{}, sessions: session.NewRegistry(),
 		}
 		echo(t, filepath.Join(root, "echo"))
 		before := runtime.NumGoroutine()
@@ -111,6 +111,17 @@ func FuzzConversation(f *testing.F) {
 		}
 	})
 }
+
+// insomniac has nothing stand still.
+type insomniac struct{}
+
+func (insomniac) Rests() bool { return false }
+
+func (insomniac) Rest(map[string]string) (*agentpb.HookResult, error) {
+	return &agentpb.HookResult{ExitCode: 1}, nil
+}
+
+func (insomniac) Thaw(string, map[string]string) (*agentpb.HookResult, error) { return nil, nil }
 
 // echo is a server that says what it is told.
 func echo(t *testing.T, path string) {
@@ -164,6 +175,14 @@ func harmless(root string) []*agentpb.Request {
 		{Operation: &agentpb.Request_Forward{Forward: &agentpb.ForwardRequest{
 			Target: &agentpb.ForwardRequest_UnixPath{UnixPath: filepath.Join(root, "echo")},
 		}}},
+		{Operation: &agentpb.Request_TakeIdentity{TakeIdentity: &agentpb.GuestIdentity{
+			Token: bytes.Repeat([]byte{7}, 32), Hostname: "hearth", MachineId: "0123456789abcdef0123456789abcdef",
+			Networks:    []*agentpb.Network{{Interface: "eth0", Address: "10.0.2.15/24", Gateway: "10.0.2.2", Mac: "52:54:00:12:34:56"}},
+			Environment: &agentpb.Environment{Variables: map[string]string{"A": "b"}},
+			SshKeys:     []*agentpb.AuthorizedKeys{{Keys: []string{"ssh-ed25519 AAAA"}}},
+		}}},
+		{Operation: &agentpb.Request_Rest{Rest: &agentpb.RestRequest{}}},
+		{Operation: &agentpb.Request_Thaw{Thaw: &agentpb.ThawRequest{Forked: true}}},
 	}
 }
 
@@ -178,7 +197,8 @@ func tamed(request *agentpb.Request, root string) *agentpb.Request {
 	case *agentpb.Request_AttachSession:
 		tameProgram(asked.AttachSession.Create)
 	case *agentpb.Request_Ping, *agentpb.Request_Stats, *agentpb.Request_Shutdown, *agentpb.Request_ListSessions,
-		*agentpb.Request_ResizeSession, *agentpb.Request_KillSession, *agentpb.Request_ListPorts, *agentpb.Request_Activity, nil:
+		*agentpb.Request_ResizeSession, *agentpb.Request_KillSession, *agentpb.Request_ListPorts, *agentpb.Request_Activity,
+		*agentpb.Request_TakeIdentity, *agentpb.Request_Rest, *agentpb.Request_Thaw, nil:
 	case *agentpb.Request_Forward:
 		asked.Forward.Target = &agentpb.ForwardRequest_UnixPath{UnixPath: filepath.Join(root, "echo")}
 	case *agentpb.Request_ReadFile:

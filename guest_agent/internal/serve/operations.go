@@ -24,8 +24,12 @@ func (c *connection) operate(request *agentpb.Request) error {
 		return c.respond(&agentpb.Response{Result: &agentpb.Response_Sync{Sync: &agentpb.SyncResponse{}}})
 	case *agentpb.Request_Shutdown:
 		return c.shutdown()
-	case *agentpb.Request_Configure:
-		return c.configure(operation.Configure)
+	case *agentpb.Request_TakeIdentity:
+		return c.takeIdentity(operation.TakeIdentity)
+	case *agentpb.Request_Rest:
+		return c.rest()
+	case *agentpb.Request_Thaw:
+		return c.thaw(operation.Thaw)
 	case *agentpb.Request_CreateSession:
 		return c.createSession(operation.CreateSession)
 	case *agentpb.Request_AttachSession:
@@ -75,7 +79,8 @@ func (c *connection) stats() error {
 
 func (c *connection) shutdown() error {
 	err := c.respond(&agentpb.Response{Result: &agentpb.Response_Shutdown{Shutdown: &agentpb.ShutdownResponse{}}})
-	c.linger() // the answer has arrived when the caller closes
+	c.linger()               // the answer has arrived when the caller closes
+	_, _ = c.server.thaw("") // what is frozen would not hear that it is to end
 	c.server.Shutdown()
 	return err
 }

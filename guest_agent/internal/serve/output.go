@@ -53,7 +53,7 @@ func forward(source syscall.RawConn, writer *frame.Writer, kind frame.Type) erro
 // caller can be written to and something may be there: who waits for either holds none.
 func forwardNow(source int, writer *frame.Writer, kind frame.Type) error {
 	return writer.Compose(func(stream io.Writer) error {
-		buffer, giveBack := borrowBuffer()
+		buffer, giveBack := borrowBuffer(outputFrame)
 		defer giveBack()
 		size, err := readSome(source, buffer[frame.HeaderSize:])
 		if err != nil {

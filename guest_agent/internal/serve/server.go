@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,11 +33,15 @@ const (
 	// helloLimit is all that a caller who has not shown the token may make us allocate.
 	helloLimit = 1024
 
-	// readAhead is enough for HELLO and most requests at once. What is longer is read to where it belongs.
-	readAhead = 1024
+	// readAhead is enough for HELLO, most requests and a small file's content at once. What is longer is read to where it
+	// belongs.
+	readAhead = 2048
 
 	// lingerTimeout is how long we wait for a caller to take the last frame and close.
 	lingerTimeout = 5 * time.Second
+
+	// greetingDelay is the most by which a greeting may wait for the answer, to leave with it.
+	greetingDelay = time.Second
 
 	// acceptPause is how long new callers wait while the machine is out of descriptors or memory.
 	acceptPause = 50 * time.Millisecond
@@ -45,27 +50,51 @@ const (
 // Server is everything that connections share.
 type Server struct {
 	Version string
-	// Token is what callers must send; empty where the transport says who calls.
+	// Token is what callers must send, until an identity brings another; empty where the transport says who calls.
 	Token        []byte
 	HelloTimeout time.Duration
-	// Env is given to every command.
+	// Env is given to every command, until an identity brings another.
 	Env    map[string]string
 	Reaper *reap.Reaper
-	// Guest says that the machine is ours to configure.
-	Guest bool
+	// Guest says that the machine is ours to change, and Pretend that an identity is taken although it is not.
+	Guest, Pretend bool
+	// RootDevice is that of a guest's root file system.
+	RootDevice string
+	// Sleeper has the guest rest.
+	Sleeper Sleeper
+	// Remember, unless nil, keeps an identity for an agent that comes after this one.
+	Remember func(identity *agentpb.GuestIdentity) error
 	// Refusal, unless nil, is the answer to everything: the guest is not what it was to be.
 	Refusal *failure.Error
 	// Shutdown ends everything. It is called after the caller got its answer.
 	Shutdown func()
 
-	sessions *session.Registry
-	activity activity
-	callers  callers
+	// becoming is held while the guest becomes another one; pending, unless nil, is what everybody is told meanwhile, and
+	// afterwards when that has failed.
+	becoming sync.Mutex
+	pending  atomic.Pointer[failure.Error]
+	commands sync.RWMutex // of Env
+	sleeping sync.Mutex   // while the guest is put to rest, or woken
+	// stuck is a rest that did not come to an end in its time.
+	stuck atomic.Bool
+	rests atomic.Bool
+
+	sessions   *session.Registry
+	activity   activity
+	callers    callers
+	greeting   deadlines // with who has not said what it wants
+	lingering  deadlines // with who has not closed
+	unanswered deadlines // who has not even been greeted
+	output     deadlines // with what others than an ended command may say
 }
 
 // Serve answers connections until the listener is closed, and returns when the last one is over.
 func (s *Server) Serve(listener net.Listener) error {
 	s.sessions = session.NewRegistry()
+	if s.Sleeper.Rests() {
+		s.rests.Store(true)
+		s.Reaper.Hold()
+	}
 	var conversations sync.WaitGroup
 	defer conversations.Wait()
 	for {
@@ -91,30 +120,39 @@ func (s *Server) Serve(listener net.Listener) error {
 // connection is one caller and its one operation.
 type connection struct {
 	server *Server
-	caller *list.Element
+	caller *caller
 	stream *watchedStream
 	reader *bufio.Reader
 	writer *frame.Writer
+	// lingers, unless nil, is that our direction has ended.
+	lingers *list.Element
 }
+
+// readers are empty ones, to be used again.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readAhead) }}
 
 func (s *Server) converse(accepted net.Conn) {
 	defer accepted.Close()
 	caller := s.callers.came(accepted)
-	defer s.callers.known(caller)
+	defer s.callers.gone(caller)
 	stream := &watchedStream{Conn: accepted, activity: &s.activity}
 	c := &connection{
 		server: s,
 		caller: caller,
 		stream: stream,
-		reader: bufio.NewReaderSize(stream, readAhead),
+		reader: readers.Get().(*bufio.Reader),
 		writer: frame.NewWriter(stream),
 	}
+	c.reader.Reset(stream)
+	defer func() {
+		c.reader.Reset(nil)
+		readers.Put(c.reader)
+	}()
 	request, err := c.greet()
-	switch {
-	case err != nil:
-	case s.Refusal != nil:
-		err = s.Refusal
-	default:
+	if err == nil {
+		err = s.refusal(request)
+	}
+	if err == nil {
 		err = c.operate(request)
 	}
 	if err != nil {
@@ -125,9 +163,21 @@ func (s *Server) converse(accepted net.Conn) {
 
 // greet reads HELLO and REQUEST, which a caller sends together, against one deadline.
 func (c *connection) greet() (*agentpb.Request, error) {
-	if err := c.stream.SetReadDeadline(time.Now().Add(c.server.HelloTimeout)); err != nil {
-		return nil, err
+	deadline := c.server.greeting.begin(c.server.HelloTimeout, c.hearNoMore)
+	request, err := c.introduction()
+	if late := c.server.greeting.end(deadline); late != nil {
+		if err := c.stream.SetReadDeadline(time.Time{}); err != nil {
+			return nil, err
+		}
+		return nil, late
 	}
+	return request, err
+}
+
+// hearNoMore has all reads from the caller fail.
+func (c *connection) hearNoMore() { _ = c.stream.SetReadDeadline(time.Now()) }
+
+func (c *connection) introduction() (*agentpb.Request, error) {
 	hello := &agentpb.Hello{}
 	if err := c.expect(frame.Hello, helloLimit, hello); err != nil {
 		return nil, err
@@ -136,10 +186,9 @@ func (c *connection) greet() (*agentpb.Request, error) {
 		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_VERSION,
 			"protocol version %d: this agent (%s) speaks version %d", hello.ProtocolVersion, c.server.Version, ProtocolVersion)
 	}
-	if !sameToken(hello.Token, c.server.Token) {
+	if !c.server.callers.admit(c.caller, func() bool { return sameToken(hello.Token, c.server.Token) }) {
 		return nil, failure.New(agentpb.ErrorCode_ERROR_CODE_BAD_TOKEN, "the token is not this agent's")
 	}
-	c.server.callers.known(c.caller)
 	answer, err := proto.Marshal(&agentpb.HelloOk{ProtocolVersion: ProtocolVersion, AgentVersion: c.server.Version})
 	if err != nil {
 		return nil, err
@@ -151,10 +200,7 @@ func (c *connection) greet() (*agentpb.Request, error) {
 		}
 	}
 	request := &agentpb.Request{}
-	if err := c.expect(frame.Request, frame.MaxPayload, request); err != nil {
-		return nil, err
-	}
-	return request, c.stream.SetReadDeadline(time.Time{})
+	return request, c.expect(frame.Request, frame.MaxPayload, request)
 }
 
 // sameToken takes the same time for any wrong token of a length: what is compared are digests, whose first different
@@ -208,8 +254,10 @@ func (c *connection) refuse(err error) {
 
 // finish ends our direction; the caller may take some time to see that and close.
 func (c *connection) finish() {
-	_ = c.stream.CloseWrite()
-	_ = c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))
+	if c.lingers == nil {
+		_ = c.stream.CloseWrite()
+		c.lingers = c.server.lingering.begin(lingerTimeout, c.hearNoMore)
+	}
 }
 
 // linger finishes and reads on until the caller has closed: closing with unread input would reset the connection, and
@@ -217,6 +265,7 @@ func (c *connection) finish() {
 func (c *connection) linger() {
 	c.finish()
 	_, _ = io.Copy(io.Discard, c.reader)
+	_ = c.server.lingering.end(c.lingers)
 }
 
 func badRequest(format string, arguments ...any) *failure.Error {

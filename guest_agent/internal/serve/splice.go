@@ -3,7 +3,6 @@ package serve
 import (
 	"errors"
 	"net"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -42,10 +41,10 @@ func (p *pipeline) close() {
 
 // fill takes at most so many bytes from where the file is read next; 0: it ends there. errors.ErrUnsupported: its file
 // system has no pages to give, and nothing was taken.
-func (p *pipeline) fill(file *os.File, most int) (int, error) {
+func (p *pipeline) fill(file, most int) (int, error) {
 	filled := 0
 	for filled < most {
-		size, err := splice(int(file.Fd()), p.in, most-filled)
+		size, err := splice(file, p.in, most-filled)
 		switch {
 		case err == unix.EAGAIN: // the pipe is full
 			return filled, nil

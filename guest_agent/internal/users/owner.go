@@ -36,11 +36,12 @@ func (e GroupNotFoundError) Error() string {
 // group finds a group by name or number. A number needs no entry.
 func (d Database) group(name string) (int, error) {
 	found := -1
-	err := eachLine(d.Group, 4, func(fields []string) {
-		gid, gidErr := strconv.ParseUint(fields[2], 10, 32)
-		if found < 0 && fields[0] == name && gidErr == nil {
+	err := eachLine(d.Group, 4, func(fields [][]byte) (more bool) {
+		gid, gidErr := strconv.ParseUint(string(fields[2]), 10, 32)
+		if string(fields[0]) == name && gidErr == nil {
 			found = int(gid)
 		}
+		return found < 0
 	})
 	if err != nil || found >= 0 {
 		return found, err

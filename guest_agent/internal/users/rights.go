@@ -12,7 +12,7 @@ import (
 // Do runs work with the account's rights to files: the kernel judges, not we. The goroutine's thread alone changes, in
 // its file system ids (setfsuid(2)), which also takes the capabilities that override permissions; all others stay.
 func (a Account) Do(work func() error) error {
-	if int(a.UID) == os.Geteuid() {
+	if a.isOurs() {
 		return work()
 	}
 	own, err := os.Getgroups()
@@ -55,3 +55,5 @@ func assume(uid, gid int, groups []uint32) error {
 	}
 	return nil
 }
+
+func (a Account) isOurs() bool { return int(a.UID) == os.Geteuid() }

@@ -6,21 +6,27 @@ state that its journal ends with.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from ingle.helper.v1 import helper_pb2 as pb
+from ingle.host_helper.capabilities import held, listed
 from ingle.host_helper.chown import chown
 from ingle.host_helper.errors import HelperError
 from ingle.host_helper.journal import Journal
-from ingle.host_helper.names import Addresses, network_of
+from ingle.host_helper.names import LOOSE, Addresses, network_of
 from ingle.host_helper.part import Part
 from ingle.host_helper.policy import Policy
-from ingle.host_helper.state import Device, Network, Resource, State
+from ingle.host_helper.state import Device, Network, Resource, State, Tap
 from ingle.host_helper.verbs import Chown, Verb
 
 log = logging.getLogger(__name__)
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 class Difference(NamedTuple):
@@ -30,8 +36,21 @@ class Difference(NamedTuple):
     removed: list[Resource]
 
 
+def _in_turn(
+    method: "Callable[Concatenate[Core, _Parameters], _Result]",
+) -> "Callable[Concatenate[Core, _Parameters], _Result]":
+    """One call of these at a time: they never meet in the journal or in the kernel."""
+
+    @wraps(method)
+    def taken(core: "Core", /, *arguments: _Parameters.args, **named: _Parameters.kwargs) -> _Result:
+        with core.turn:
+            return method(core, *arguments, **named)
+
+    return taken
+
+
 class Core:
-    """Policy, journal and kernel together. Called by one thread at a time."""
+    """Policy, journal and kernel together. Calls by several threads take turns, but for `find_overlaps`."""
 
     def __init__(self, policy: Policy, journal: Journal, part: Part, later: Callable[[], None]) -> None:
         """`later` has `tidy` called a moment from now."""
@@ -39,7 +58,9 @@ class Core:
         self._journal = journal
         self._part = part
         self._later = later
+        self.turn = threading.Lock()
 
+    @_in_turn
     def recover(self) -> None:
         """Finish what an earlier process was killed in, and give up what today's policy has no place for.
 
@@ -49,6 +70,7 @@ class Core:
         with suppress(HelperError):
             self._part.settle(self._journal.state)
 
+    @_in_turn
     def apply(self, verbs: Sequence[Verb]) -> pb.ApplyResponse:
         """Do them in their order. Raises HelperError, and then none of them is done."""
         old = new = self._journal.state
@@ -70,6 +92,7 @@ class Core:
                 self._later()
         return self._part.describe(named, new)
 
+    @_in_turn
     def reconcile(self, wanted: State) -> Difference:
         """Make `wanted` all there is. Raises the first HelperError in the end; what could be done is done."""
         old = self._journal.state
@@ -78,6 +101,7 @@ class Core:
         self._part.settle(wanted)
         return Difference(wanted.beyond(old), old.beyond(wanted))
 
+    @_in_turn
     def tidy(self) -> None:
         """What `later` is for. A failure is logged, and tried again the next time."""
         try:
@@ -85,10 +109,18 @@ class Core:
         except HelperError as error:
             log.error("not tidied: %s", error.message)
 
+    @_in_turn
     def examine(self) -> pb.ExamineResponse:
-        """How much of what the policy allows is taken, and what of others is in the way."""
-        return self._part.examine(self._journal.state)
+        """How much of what the policy allows is taken, what of others is in the way, and what this process may."""
+        found = self._part.examine(self._journal.state)
+        found.capabilities.extend(listed(held().effective))
+        return found
 
+    def find_overlaps(self) -> Sequence[pb.Overlap]:
+        """What of the host overlaps addresses of the policy's. Nobody waits for it."""
+        return self._part.find_overlaps()
+
+    @_in_turn
     def list(self) -> pb.ListResponse:
         """Everything that is journalled."""
         return self._part.list(self._journal.state)
@@ -121,5 +153,7 @@ def _network(resource: Resource) -> int:
         case Network(number):
             return number
         case Device():
+            return 0
+        case Tap(slot) if slot in LOOSE:
             return 0
     return network_of(resource.slot)

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ingle.helper.v1 import helper_pb2 as pb
-from ingle.host_helper import changes, loop
+from ingle.host_helper import cow_file, loop
 from ingle.host_helper.chown import check_regular, state_file
 from ingle.host_helper.dm import SECTOR, DeviceMapper, Target
 from ingle.host_helper.errors import HelperError, InUse, InvalidRequest, KernelRefused
@@ -56,7 +56,7 @@ def base_table(image_device: str, image_size: int, size: int) -> list[Target]:
 def snapshot_table(base: int, cow: str, size: int) -> list[Target]:
     """Persistent, and able to say that it overflowed: Documentation/admin-guide/device-mapper/snapshot.rst."""
     origin = f"{os.major(base)}:{os.minor(base)}"
-    return [Target(0, size // SECTOR, "snapshot", f"{origin} {cow} PO {changes.CHUNK_SECTORS}")]
+    return [Target(0, size // SECTOR, "snapshot", f"{origin} {cow} PO {cow_file.CHUNK_SECTORS}")]
 
 
 def state_of(status: str) -> tuple["pb.SnapshotState.ValueType", int, int]:
@@ -89,7 +89,7 @@ class DevicesPart:
     def check(self, old: State, new: State) -> None:
         for device in new.beyond(old):
             if isinstance(device, Device):
-                with self._image(device), self._changes(device):
+                with self._image(device), self._cow_file(device):
                     pass
 
     def change(self, old: State, new: State, named: Sequence[Resource]) -> None:
@@ -124,6 +124,10 @@ class DevicesPart:
     def examine(self, state: State) -> pb.ExamineResponse:
         return pb.ExamineResponse(devices=pb.Usage(used=len(state.all(Device)), limit=self._policy.max_devices))
 
+    def find_overlaps(self) -> Sequence[pb.Overlap]:
+        """Disks have no addresses."""
+        return ()
+
     def list(self, state: State) -> pb.ListResponse:
         return pb.ListResponse(devices=[self._message(each) for each in state.all(Device)])
 
@@ -150,7 +154,7 @@ class DevicesPart:
 
     def _create(self, device: Device) -> None:
         name, base = name_of(device.vm), base_of(device.vm)
-        with self._image_loop(device) as (image, size), self._changes(device, own=True) as file:
+        with self._image_loop(device) as (image, size), self._cow_file(device, own=True) as file:
             self._mapper.create(base, _UUID + base, base_table(image.device, size, device.size), read_only=True)
             try:
                 with loop.attached(file, f"ingle-vm-{device.vm}", read_only=False) as cow:
@@ -221,23 +225,23 @@ class DevicesPart:
                 yield fresh, size
 
     @contextmanager
-    def _changes(self, device: Device, *, own: bool = False) -> Iterator[int]:
-        """The VM's file of changes; `own`: until the kernel has read it, for whoever asked could change it."""
+    def _cow_file(self, device: Device, *, own: bool = False) -> Iterator[int]:
+        """The VM's copy-on-write file; `own`: until the kernel has read it, for whoever asked could change it."""
         what = f"{VmFile.COW.value} of VM {device.vm}"
         with state_file(self._policy, f"vms/{device.vm}/{VmFile.COW.value}", os.O_RDWR | os.O_NONBLOCK) as file:
             self._check_file(what, file)
             if own:
-                with changes.taken(what, file, self._policy.uid, self._policy.gid):
-                    changes.check(what, file, device.size)
+                with cow_file.taken(what, file, self._policy.uid, self._policy.gid):
+                    cow_file.check(what, file, device.size)
                     yield file
             else:
-                changes.check(what, file, device.size)
+                cow_file.check(what, file, device.size)
                 yield file
 
     def _check_file(self, what: str, file: int) -> None:
         status = os.fstat(file)
         check_regular(what, status)
-        if not changes.is_ours(status, self._policy.uid, self._policy.gid):
+        if not cow_file.is_ours(status, self._policy.uid, self._policy.gid):
             raise HelperError(
                 ErrorReason.ERROR_REASON_FILE_PERMISSION_DENIED,
                 f"{what} belongs to uid {status.st_uid}; {self._policy.uid} is allowed",

@@ -5,6 +5,7 @@ What the rules promise:
 * VMs of one network reach each other, and no other network.
 * A guest reaches what the host reaches only with NAT on, and of the host itself only DNS at its gateway, which nobody
   answers but the API server's user.
+* A guest sends and receives no more in a second than its limit, where it has one.
 * A published port of the host is a VM's, from anywhere but the host's loopback.
 * What is on no set is dropped: a tap or bridge of ours without elements is deaf and dumb.
 
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from ingle.host_helper.errors import KernelRefused
 from ingle.host_helper.names import (
+    LOOSE,
     Addresses,
     bridge_name,
     link_local,
@@ -25,11 +27,12 @@ from ingle.host_helper.names import (
     tap_name,
 )
 from ingle.host_helper.nft import Nft
-from ingle.host_helper.state import Nat, Network, Published, Resource, State, Tap
+from ingle.host_helper.state import Limit, Nat, Network, Published, Resource, State, Tap
 
 _RULES = resources.files(__package__).joinpath("rules.nft").read_text()
 _FAMILIES = ("inet", "bridge")
 TABLE = "ingle"
+_WAYS = ("from", "to")
 
 
 class Element(NamedTuple):
@@ -55,8 +58,8 @@ class Firewall:
         """From what `old` stands for to what `new` does, in one transaction.
 
         Where somebody has flushed or changed our tables, they are made anew."""
-        come, removed = list(self._elements(new.beyond(old))), old.beyond(new)
-        gone = list(self._elements(removed))
+        added, removed = new.beyond(old), old.beyond(new)
+        come, gone = list(self._elements(added)), list(self._elements(removed))
         # Two ports of the host may lead to the same one of a VM: what one of them leaves behind is still the other's.
         slots = {resource.slot for resource in removed if isinstance(resource, Published)}
         if slots:
@@ -65,7 +68,8 @@ class Firewall:
         if not gone and not come:
             return
         try:
-            self._nft.run("".join([*_commands("delete", gone), *_commands("add", come)]))
+            undefined = (f"delete limit bridge {TABLE} {name}\n" for name in _limits(removed))
+            self._nft.run("".join([*_commands("delete", gone), *undefined, *_defined(added), *_commands("add", come)]))
         except KernelRefused:
             self.replace(new)
 
@@ -73,7 +77,7 @@ class Firewall:
         """Both tables anew, in one transaction."""
         clear = "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in _FAMILIES)
         elements = [*self._elements(state), *self._of_ways()]
-        self._nft.run(clear + self._tables() + "".join(_commands("add", elements)))
+        self._nft.run("".join([clear, self._tables(), *_defined(state), *_commands("add", elements)]))
 
     def guard(self, ways: frozenset[str]) -> None:
         """Let what comes in by these lead to VMs only. Nothing where there is no table, so nothing is led."""
@@ -98,34 +102,37 @@ class Firewall:
             match resource:
                 case Network():
                     yield from self._of_network(resource)
-                case Tap(slot, _):
+                case Tap(slot, _) if slot not in LOOSE:
                     yield from self._of_tap(slot)
                 case Nat(slot):
                     yield Element("inet", "nat4", str(self._addresses.ipv4(slot)))
                     if (ipv6 := self._addresses.ipv6(slot)) is not None:
                         yield Element("inet", "nat6", str(ipv6))
+                case Limit(slot, _):
+                    for way in _WAYS:
+                        yield Element("bridge", f"limits_{way}", f'"{tap_name(slot)}" : "{_limit_name(resource, way)}"')
                 case Published():
                     yield from self._of_port(resource)
 
     def _of_network(self, network: Network) -> Iterator[Element]:
-        name, gateway, port = bridge_name(network.number), self._addresses.gateway(network.number), network.dns_port
+        name, gateway, dns = bridge_name(network.number), self._addresses.gateway(network.number), network.dns_port
         yield Element("inet", "within", f'"{name}" . "{name}"')
         for protocol in ("tcp", "udp"):
-            yield Element("inet", "services4", f'"{name}" . {self._addresses.ipv4(gateway)} . {protocol} . 53 : {port}')
+            yield Element("inet", "services4", f'"{name}" . {self._addresses.ipv4(gateway)} . {protocol} . 53 : {dns}')
             if (ipv6 := self._addresses.ipv6(gateway)) is not None:
-                yield Element("inet", "services6", f'"{name}" . {ipv6} . {protocol} . 53 : {port}')
+                yield Element("inet", "services6", f'"{name}" . {ipv6} . {protocol} . 53 : {dns}')
 
     def _of_tap(self, slot: int) -> Iterator[Element]:
-        port = f'"{tap_name(slot)}"'
+        tap = f'"{tap_name(slot)}"'
         ipv4, ipv6 = self._addresses.ipv4(slot), self._addresses.ipv6(slot)
         yield Element("inet", "bound4", f'"{bridge_name(network_of(slot))}" . {ipv4}')
-        yield Element("bridge", "macs", f"{port} . {mac(slot)}")
-        yield Element("bridge", "sources4", f"{port} . {mac(slot)} . {ipv4}")
+        yield Element("bridge", "macs", f"{tap} . {mac(slot)}")
+        yield Element("bridge", "sources4", f"{tap} . {mac(slot)} . {ipv4}")
         if ipv6 is not None:
             yield Element("inet", "bound6", f'"{bridge_name(network_of(slot))}" . {ipv6}')
             for address in (ipv6, link_local(slot)):
-                yield Element("bridge", "sources6", f"{port} . {mac(slot)} . {address}")
-                yield Element("bridge", "targets6", f"{port} . 0x{int(address):032x}")
+                yield Element("bridge", "sources6", f"{tap} . {mac(slot)} . {address}")
+                yield Element("bridge", "targets6", f"{tap} . 0x{int(address):032x}")
 
     def _of_port(self, port: Published) -> Iterator[Element]:
         for family, address in ("4", self._addresses.ipv4(port.slot)), ("6", self._addresses.ipv6(port.slot)):
@@ -151,3 +158,25 @@ def _commands(verb: str, elements: Iterable[Element]) -> Iterator[str]:
         by_set.setdefault((element.family, element.set), []).append(element.text)
     for (family, name), texts in by_set.items():
         yield f"{verb} element {family} {TABLE} {name} {{ {', '.join(texts)} }}\n"
+
+
+def _defined(resources: Iterable[Resource]) -> Iterator[str]:
+    """A command for each limit, before elements of maps lead to it."""
+    for name, rate in _limits(resources).items():
+        yield f"add limit bridge {TABLE} {name} {rate}\n"
+
+
+def _limits(resources: Iterable[Resource]) -> dict[str, str]:
+    """By name, as nft has them: a rate above which the rule goes on to drop. What nobody has used may be
+    used later, for up to a second."""
+    return {
+        _limit_name(each, way): f"{{ rate over {each.bytes_per_second} bytes/second ; }}"
+        for each in resources
+        if isinstance(each, Limit)
+        for way in _WAYS
+    }
+
+
+def _limit_name(limit: Limit, way: str) -> str:
+    """One of another rate is another one: nft changes none."""
+    return f"{way}-{limit.slot}-{limit.bytes_per_second}"

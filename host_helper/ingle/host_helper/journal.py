@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ingle.host_helper.state import Device, Nat, Network, Protocol, Published, Resource, State, Tap
+from ingle.host_helper.state import Device, Limit, Nat, Network, Protocol, Published, Resource, State, Tap
 
 _MOST_LINES = 5000
 """After this many the file is written anew, with one line that says it all."""
@@ -99,6 +99,8 @@ def _as_json(resource: Resource) -> list[str | int]:
             return ["tap", slot, vm]
         case Nat(slot):
             return ["nat", slot]
+        case Limit(slot, bytes_per_second):
+            return ["limit", slot, bytes_per_second]
         case Published(protocol, host_port, slot, vm_port, address):
             return ["port", protocol.value, host_port, slot, vm_port, address]
         case Device(vm, image, size):
@@ -113,6 +115,8 @@ def _of_json(value: list[Any]) -> Resource:
             return Tap(slot, vm)
         case ["nat", int(slot)]:
             return Nat(slot)
+        case ["limit", int(slot), int(bytes_per_second)]:
+            return Limit(slot, bytes_per_second)
         case ["port", str(protocol), int(host_port), int(slot), int(vm_port), *address]:  # neither this
             return Published(Protocol(protocol), host_port, slot, vm_port, *address)
         case ["device", str(vm), str(image), int(size)]:

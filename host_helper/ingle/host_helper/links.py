@@ -9,7 +9,9 @@ from ingle.host_helper.errors import InUse, KernelRefused
 from ingle.host_helper.interfaces import Interface
 from ingle.host_helper.names import (
     DOOMED_GROUP,
+    LOOSE,
     OUR_GROUP,
+    OUR_GROUPS,
     Addresses,
     bridge_name,
     is_our_name,
@@ -80,7 +82,7 @@ class Links:
         self._delete(bridge_name(network))
 
     def ensure_tap(self, slot: int) -> None:
-        """There is the tap, the policy's uid may open it, and its bridge leads to it."""
+        """There is the tap, the policy's uid may open it, and its bridge leads to it, if it has one."""
         name = tap_name(slot)
         index = _index(name)
         if slot in self._parked and self._unpark(slot):
@@ -134,7 +136,7 @@ class Links:
                 # From here on it stays when we are killed, and is known as ours by name and group.
                 tun.keep(descriptor)
                 try:
-                    interfaces.change(index, interfaces.on_bridge(self._bridge(slot)), up=True)
+                    self._lead(slot, index)
                 except BaseException:
                     self._delete_all([index])
                     raise
@@ -153,9 +155,17 @@ class Links:
                     tun.give(descriptor, self._policy.uid)
             except OSError as error:
                 raise InUse(f"{link.name} is open and belongs to uid {link.owner}: {error.strerror}") from error
-        bridge = self._bridge(slot)
-        if not link.up or link.master != bridge or link.group != OUR_GROUP:
-            interfaces.change(link.index, interfaces.in_group(OUR_GROUP), interfaces.on_bridge(bridge), up=True)
+        if link.group != OUR_GROUP:
+            interfaces.change(link.index, interfaces.in_group(OUR_GROUP))
+        self._lead(slot, index)
+
+    def _lead(self, slot: int, index: int) -> None:
+        """A bridge leads to the tap. A loose one has none, and is down: the host would take what comes out of it for a
+        neighbour's."""
+        if slot not in LOOSE:
+            interfaces.change(index, interfaces.on_bridge(self._bridge(slot)), up=True)
+        elif (link := interfaces.get(index)).up or link.master:
+            raise InUse(f"somebody has changed {link.name}, which leads nowhere", f"ip link delete {link.name}")
 
     def _unpark(self, slot: int) -> bool:
         self._parked.discard(slot)
@@ -168,6 +178,8 @@ class Links:
 
     def _tell_neighbours(self, slot: int) -> None:
         """Who has a VM's addresses is known, not asked for: nothing stale from an earlier VM with the same slot."""
+        if slot in LOOSE:
+            return
         bridge, ipv4, ipv6 = self._bridge(slot), [str(self._addresses.ipv4(slot))], self._ipv6(slot)
         try:
             neighbours.add(bridge, mac(slot), ipv4 + ipv6)
@@ -177,6 +189,8 @@ class Links:
             neighbours.add(bridge, mac(slot), ipv4)
 
     def _forget_neighbours(self, slot: int) -> None:
+        if slot in LOOSE:
+            return
         bridge = _index(bridge_name(network_of(slot)))
         if bridge is not None:
             neighbours.remove(bridge, mac(slot), [str(self._addresses.ipv4(slot)), *self._ipv6(slot)])
@@ -229,7 +243,7 @@ class Links:
 
 def _ours(link: Interface) -> bool:
     """Whether we made it."""
-    return is_our_name(link.name) and link.group in {OUR_GROUP, DOOMED_GROUP} and link.kind in {"tun", "bridge"}
+    return is_our_name(link.name) and link.group in OUR_GROUPS and link.kind in {"tun", "bridge"}
 
 
 def _index(name: str) -> int | None:

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from ingle.helper.v1 import helper_pb2 as pb
-from ingle.host_helper.names import Addresses, bridge_name, mac, tap_name
+from ingle.host_helper.names import LOOSE, Addresses, bridge_name, mac, tap_name
 from ingle.host_helper.state import Nat, Network, Protocol, Published, State, Tap
 
 _PROTOCOLS = {Protocol.TCP: pb.PROTOCOL_TCP, Protocol.UDP: pb.PROTOCOL_UDP}
@@ -26,15 +26,17 @@ def network_message(addresses: Addresses, network: Network, present: bool = True
 
 def tap_message(addresses: Addresses, tap: Tap, state: State, present: bool = True) -> pb.Tap:
     """A tap with all that follows from its slot."""
+    leads = tap.slot not in LOOSE
     return pb.Tap(
         vm_id=tap.vm,
         slot=tap.slot,
         interface=tap_name(tap.slot),
         mac=mac(tap.slot),
-        ipv4=str(addresses.ipv4(tap.slot)),
-        ipv6=str(addresses.ipv6(tap.slot) or ""),
+        ipv4=str(addresses.ipv4(tap.slot)) if leads else "",
+        ipv6=str((leads and addresses.ipv6(tap.slot)) or ""),
         nat=Nat(tap.slot) in state,
         present=present,
+        bytes_per_second=state.rate(tap.slot),
     )
 
 

@@ -1,6 +1,7 @@
 """Everything that follows from a slot: names of interfaces, MAC and IP addresses. The only place that makes them.
 
-slot = network * 256 + host. Host 1 is the network's gateway, 2 to 254 are VMs.
+slot = network * 256 + host. Host 1 is the network's gateway, 2 to 254 are VMs. What would be network 256 is none: a tap
+with such a slot leads nowhere.
 """
 
 import re
@@ -10,6 +11,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from ingle.host_helper.policy import Policy
 
 HOSTS = range(2, 255)
+
+LOOSE = range(256 << 8 | HOSTS.start, 256 << 8 | HOSTS.stop)
+"""Slots of taps that lead nowhere: beyond the largest pool."""
+
 TAP_PREFIX = "ingt"
 BRIDGE_PREFIX = "ingb"
 
@@ -18,6 +23,8 @@ OUR_GROUP = 0x696E67
 
 DOOMED_GROUP = OUR_GROUP + 1
 """Of those to be deleted together."""
+
+OUR_GROUPS = frozenset({OUR_GROUP, DOOMED_GROUP})
 
 _OUR_NAME = re.compile(rf"({TAP_PREFIX}|{BRIDGE_PREFIX})(0|[1-9]\d{{0,4}})")
 
@@ -44,7 +51,7 @@ def network_of(slot: int) -> int:
 
 def mac(slot: int) -> str:
     """Locally administered, 02:69:6e:67 ("ing") and the slot."""
-    return f"02:69:6e:67:{slot >> 8:02x}:{slot & 0xFF:02x}"
+    return "02:" + (0x69_6E67_0000 + slot).to_bytes(5, "big").hex(":")
 
 
 def link_local(slot: int) -> IPv6Address:

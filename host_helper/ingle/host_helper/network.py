@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ingle.helper.v1 import helper_pb2 as pb
+from ingle.host_helper.choosing import find_overlaps
 from ingle.host_helper.coexistence import pass_others
 from ingle.host_helper.errors import HelperError, InUse
 from ingle.host_helper.firewall import Firewall
@@ -102,6 +103,9 @@ class NetworkPart:
             taps=pb.Usage(used=taps, limit=self._policy.max_taps),
             obstacles=find_obstacles(self._nft, connected=networks > 0),
         )
+
+    def find_overlaps(self) -> Sequence[pb.Overlap]:
+        return find_overlaps(self._policy)
 
     def list(self, state: State) -> pb.ListResponse:
         present = self._links.ours()

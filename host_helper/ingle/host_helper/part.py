@@ -31,6 +31,10 @@ class Part(Protocol):
     def examine(self, state: State) -> pb.ExamineResponse:
         """What there is room for, and who is in the way. Raises HelperError."""
 
+    def find_overlaps(self) -> Sequence[pb.Overlap]:
+        """What of the host overlaps addresses that are ours to give. Called by any thread, beside all the others; takes
+        a second. Raises HelperError."""
+
     def list(self, state: State) -> pb.ListResponse:
         """Everything in `state`, and whether the kernel has it."""
 

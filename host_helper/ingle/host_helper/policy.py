@@ -15,13 +15,17 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-_IPV4_POOL = IPv4Network("10.213.0.0/16")
-_IPV6_POOL = IPv6Network("fd69:6e67:6c65::/48")
+IPV4_POOL = IPv4Network("10.213.0.0/16")
+IPV6_POOL = IPv6Network("fd69:6e67:6c65::/48")
 _MOST_IDS = 2**32 - 2  # (uid_t) -1 means "no change" to chown(2)
 
 
 class BadPolicy(Exception):
     """The policy can't be used; the message says which file, why, and what is allowed."""
+
+
+class BadPool(Exception):
+    """A pool that was asked for can't be had; the message says which, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,9 @@ class Policy:
     gid: int
     state_root: Path = Path("/var/lib/ingle")
     """Below it: vms/ID/…, images/ID/…"""
-    ipv4_pool: IPv4Network = _IPV4_POOL
+    ipv4_pool: IPv4Network = IPV4_POOL
     """A /24 for each network, gateway .1, VMs .2 to .254."""
-    ipv6_pool: IPv6Network | None = _IPV6_POOL
+    ipv6_pool: IPv6Network | None = IPV6_POOL
     """A /64 for each network; None: no IPv6."""
     max_taps: int = 1024
     spare_taps: int = 16
@@ -61,6 +65,11 @@ class Policy:
     """The host's ports that may be published."""
     max_devices: int = 256
     max_device_bytes: int = 4 << 40
+
+    @property
+    def pools(self) -> list[IPv4Network | IPv6Network]:
+        """One of IPv4, and one of IPv6 if there is one."""
+        return [self.ipv4_pool] if self.ipv6_pool is None else [self.ipv4_pool, self.ipv6_pool]
 
 
 def load(path: Path) -> Policy:
@@ -94,6 +103,17 @@ def parse(values: Mapping[str, object], origin: str) -> Policy:
     if policy.uid in policy.vm_uids:
         raise BadPolicy(f"{origin}: vm_uids: {policy.vm_uids} has the API server's own uid {policy.uid} in it")
     return policy
+
+
+def pool_of(text: str) -> IPv4Network | IPv6Network:
+    """A pool as the policy's keys take it. Raises BadPool that says what is allowed."""
+    parse_pool = _ipv6 if ":" in text else _ipv4
+    try:
+        pool = parse_pool(text)
+    except ValueError as error:
+        raise BadPool(f"{text!r} is no pool for VMs: {error}") from None
+    assert pool is not None
+    return pool
 
 
 def _read(path: Path) -> str:

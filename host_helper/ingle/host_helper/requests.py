@@ -10,9 +10,9 @@ from ipaddress import ip_address
 
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.host_helper.errors import InvalidRequest
-from ingle.host_helper.names import HOSTS, Addresses, network_of
+from ingle.host_helper.names import HOSTS, LOOSE, Addresses, network_of
 from ingle.host_helper.policy import Policy
-from ingle.host_helper.state import Device, Nat, Network, Protocol, Published, Resource, State, Tap
+from ingle.host_helper.state import Device, Limit, Nat, Network, Protocol, Published, Resource, State, Tap
 from ingle.host_helper.verbs import (
     DEVICE_VERBS,
     Chown,
@@ -21,6 +21,7 @@ from ingle.host_helper.verbs import (
     DeleteNetwork,
     DeleteTap,
     EnsureNetwork,
+    LimitTap,
     PublishPort,
     RemoveDevice,
     ResizeDevice,
@@ -32,6 +33,9 @@ from ingle.host_helper.verbs import (
 
 MOST_CHANGES = 64
 """In one Apply."""
+
+LEAST_RATE, MOST_RATE = 1 << 17, 1 << 49
+"""Bytes a second. With less, no segment as large as TCP's become in a tap would pass."""
 
 _VM_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -72,11 +76,14 @@ class Validator:
         resources: list[Resource] = [Network(self._network(number)) for number in request.networks]
         taps: dict[int, str] = {}
         for tap in request.taps:
-            slot = self._slot(tap.slot)
-            if network_of(slot) not in request.networks:
+            slot = self._tap(tap.slot)
+            if slot not in LOOSE and network_of(slot) not in request.networks:
                 raise InvalidRequest(f"slot {slot} without network {network_of(slot)}")
+            if slot in LOOSE and tap.nat:
+                raise InvalidRequest(f"slot {slot} leads nowhere, and so has no NAT")
             taps[slot] = self._vm(tap.vm_id)
             resources += [Tap(slot, tap.vm_id), Nat(slot)] if tap.nat else [Tap(slot, tap.vm_id)]
+            resources += [Limit(slot, _rate(tap.bytes_per_second))] if tap.bytes_per_second else []
         for message in request.ports:
             vm, port = self._port(message)
             if taps.get(port.slot) != vm:
@@ -92,7 +99,7 @@ class Validator:
                 raise InvalidRequest(f"more than {most}, which {key} in the policy allows")
         return State(resources)
 
-    def _verb(self, change: pb.Change) -> Verb:  # noqa: PLR0911 # one line a verb
+    def _verb(self, change: pb.Change) -> Verb:  # noqa: PLR0911, PLR0912 # one line a verb
         kind = change.WhichOneof("change")
         match kind:
             case "ensure_network":
@@ -101,12 +108,15 @@ class Validator:
             case "delete_network":
                 return DeleteNetwork(self._network(change.delete_network.network))
             case "create_tap":
-                return CreateTap(self._vm(change.create_tap.vm_id), self._slot(change.create_tap.slot))
+                return CreateTap(self._vm(change.create_tap.vm_id), self._tap(change.create_tap.slot))
             case "delete_tap":
-                return DeleteTap(self._vm(change.delete_tap.vm_id), self._slot(change.delete_tap.slot))
+                return DeleteTap(self._vm(change.delete_tap.vm_id), self._tap(change.delete_tap.slot))
             case "set_nat":
                 nat = change.set_nat
                 return SetNat(self._vm(nat.vm_id), self._slot(nat.slot), nat.enabled)
+            case "limit_tap":
+                limit = change.limit_tap
+                return LimitTap(self._vm(limit.vm_id), self._slot(limit.slot), _rate(limit.bytes_per_second))
             case "publish_port":
                 return PublishPort(*self._port(change.publish_port.port))
             case "unpublish_port":
@@ -165,6 +175,10 @@ class Validator:
             )
         return slot
 
+    def _tap(self, slot: int) -> int:
+        """Of a tap, which may also lead nowhere."""
+        return slot if slot in LOOSE else self._slot(slot)
+
     def _port(self, message: pb.PublishedPort) -> tuple[str, Published]:
         vm, slot = self._vm(message.vm_id), self._slot(message.slot)
         protocol = _PROTOCOLS.get(message.protocol)
@@ -196,6 +210,14 @@ class Validator:
                 f"{size} bytes; multiples of {_BLOCK} up to {self._policy.max_device_bytes} are allowed"
             )
         return size
+
+
+def _rate(bytes_per_second: int) -> int:
+    if bytes_per_second != 0 and not LEAST_RATE <= bytes_per_second <= MOST_RATE:
+        raise InvalidRequest(
+            f"{bytes_per_second} bytes a second; {LEAST_RATE} to {MOST_RATE} are allowed, or 0 for none"
+        )
+    return bytes_per_second
 
 
 def _dns_port(number: int) -> int:

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 
 from ingle.helper.v1 import helper_pb2_grpc
+from ingle.host_helper import capabilities
 from ingle.host_helper.core import Core
 from ingle.host_helper.gate import Gate, peer_of
 from ingle.host_helper.journal import Journal
@@ -23,6 +23,7 @@ from ingle.host_helper.part import Part
 from ingle.host_helper.policy import Policy
 from ingle.host_helper.requests import Validator
 from ingle.host_helper.service import HelperService, UnknownMethods
+from ingle.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ SOCKET = "helper.sock"
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 _MESSAGE_LIMIT = 1024 * 1024
 _MOST_CALLS = 64
+_CALL_THREADS = 4  # calls take turns, but for those that only look around, and are slow
 _GRACE_SECONDS = 30.0
 _SOON_SECONDS = 0.2
 
@@ -56,7 +58,6 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         exits.callback(shutil.rmtree, private, ignore_errors=True)
         journal = Journal(runtime / "journal")
         exits.callback(journal.close)
-        # One thread does everything: calls never meet.
         worker = exits.enter_context(ThreadPoolExecutor(1, "worker"))
         soon = _Soon(worker)
         core = Core(policy, journal, part, lambda: soon.call(core.tidy))
@@ -67,8 +68,9 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         service = HelperService(
             core, Validator(policy, part.number), part.number, allowed, lambda context: peer_of(context.peer())
         )
+        calls = exits.enter_context(ThreadPoolExecutor(_CALL_THREADS, "call"))
         server = grpc.server(
-            worker,
+            calls,
             options=(("grpc.max_receive_message_length", _MESSAGE_LIMIT), ("grpc.so_reuseport", 0)),
             maximum_concurrent_rpcs=_MOST_CALLS,
         )
@@ -81,7 +83,8 @@ def serve(policy: Policy, part: Part, runtime: Path) -> None:
         exits.callback((runtime / SOCKET).unlink, missing_ok=True)
         exits.callback(gate.close)
         _tell_service_manager()
-        log.info("serving", extra={"version": version("ingle"), "socket": str(runtime / SOCKET), "uid": policy.uid})
+        told = {"version": VERSION, "socket": str(runtime / SOCKET), "uid": policy.uid}
+        log.info("serving", extra={**told, "capabilities": capabilities.listed(capabilities.held().effective)})
         signal.sigwait(_ENDING)
         log.info("stopping")
 

@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import grpc
@@ -17,10 +16,10 @@ from ingle.host_helper.errors import OP_ID_KEY, HelperError, abort
 from ingle.host_helper.gate import Peer
 from ingle.host_helper.requests import Validator
 from ingle.v1.error_pb2 import ErrorReason
+from ingle.version import VERSION
 
 log = logging.getLogger("ingle.helper.audit")
 
-_VERSION = version("ingle")  # files are read for it
 _OP_ID = re.compile(r"op-[0-9a-f]{12}", re.ASCII)
 
 Response = TypeVar("Response")
@@ -40,7 +39,7 @@ class HelperService(helper_pb2_grpc.HelperServiceServicer):
         self._identify = identify
 
     def Ping(self, request: pb.PingRequest, context: grpc.ServicerContext) -> pb.PingResponse:
-        return self._call(context, "Ping", lambda _: pb.PingResponse(version=_VERSION, part=self._part))
+        return self._call(context, "Ping", lambda _: pb.PingResponse(version=VERSION, part=self._part))
 
     def EnsureNetwork(
         self, request: pb.EnsureNetworkRequest, context: grpc.ServicerContext
@@ -65,6 +64,10 @@ class HelperService(helper_pb2_grpc.HelperServiceServicer):
     def SetNat(self, request: pb.SetNatRequest, context: grpc.ServicerContext) -> pb.SetNatResponse:
         self._change(context, "SetNat", set_nat=request)
         return pb.SetNatResponse()
+
+    def LimitTap(self, request: pb.LimitTapRequest, context: grpc.ServicerContext) -> pb.LimitTapResponse:
+        self._change(context, "LimitTap", limit_tap=request)
+        return pb.LimitTapResponse()
 
     def PublishPort(self, request: pb.PublishPortRequest, context: grpc.ServicerContext) -> pb.PublishPortResponse:
         self._change(context, "PublishPort", publish_port=request)
@@ -103,6 +106,11 @@ class HelperService(helper_pb2_grpc.HelperServiceServicer):
 
     def Examine(self, request: pb.ExamineRequest, context: grpc.ServicerContext) -> pb.ExamineResponse:
         return self._call(context, "Examine", lambda _: self._core.examine())
+
+    def FindOverlaps(self, request: pb.FindOverlapsRequest, context: grpc.ServicerContext) -> pb.FindOverlapsResponse:
+        return self._call(
+            context, "FindOverlaps", lambda _: pb.FindOverlapsResponse(overlaps=self._core.find_overlaps())
+        )
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         return self._call(context, "List", lambda _: self._core.list())

@@ -64,6 +64,21 @@ class Nat:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """The most that the VM at a slot sends in a second, and receives."""
+
+    slot: int
+    bytes_per_second: int
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("limit", str(self.slot))
+
+    def __str__(self) -> str:
+        return f"limit of {self.slot} to {self.bytes_per_second} bytes a second"
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A port of the host that is a VM's."""
 
@@ -104,8 +119,8 @@ class Device:
         return f"device of {self.vm}"
 
 
-Resource: TypeAlias = Network | Tap | Nat | Published | Device
-Kind = TypeVar("Kind", Network, Tap, Nat, Published, Device)
+Resource: TypeAlias = Network | Tap | Nat | Limit | Published | Device
+Kind = TypeVar("Kind", Network, Tap, Nat, Limit, Published, Device)
 
 
 class State:
@@ -147,6 +162,11 @@ class State:
         """The tap at a slot."""
         found = self.get("tap", str(slot))
         return found if isinstance(found, Tap) else None
+
+    def rate(self, slot: int) -> int:
+        """What the VM at a slot may send in a second, and receive; 0: no limit."""
+        found = self.get("limit", str(slot))
+        return found.bytes_per_second if isinstance(found, Limit) else 0
 
     def device(self, vm: str) -> Device | None:
         """A VM's device."""

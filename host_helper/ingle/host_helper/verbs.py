@@ -10,9 +10,9 @@ from enum import Enum
 from typing import TypeAlias
 
 from ingle.host_helper.errors import InUse, Refused
-from ingle.host_helper.names import network_of
+from ingle.host_helper.names import LOOSE, network_of
 from ingle.host_helper.policy import Policy
-from ingle.host_helper.state import Device, Nat, Network, Published, Resource, State, Tap
+from ingle.host_helper.state import Device, Limit, Nat, Network, Published, Resource, State, Tap
 
 
 class VmFile(Enum):
@@ -58,7 +58,7 @@ class DeleteNetwork:
 
 @dataclass(frozen=True, slots=True)
 class CreateTap:
-    """The VM has the slot."""
+    """The VM has the slot: in a network that is there, or one that leads nowhere."""
 
     vm: str
     slot: int
@@ -69,7 +69,7 @@ class CreateTap:
             return state
         if (other := state.tap(self.slot)) is not None:
             raise InUse(f"slot {self.slot} is VM {other.vm}'s", "take another slot")
-        if state.network(network_of(self.slot)) is None:
+        if self.slot not in LOOSE and state.network(network_of(self.slot)) is None:
             raise Refused(f"there is no network {network_of(self.slot)}", "EnsureNetwork comes first")
         if len(state.all(Tap)) >= policy.max_taps:
             raise InUse(f"there are {policy.max_taps} taps, as many as max_taps in the policy allows")
@@ -92,7 +92,7 @@ class DeleteTap:
         if tap.vm != self.vm:
             raise Refused(f"slot {self.slot} is VM {tap.vm}'s, not {self.vm}'s")
         ports = [port for port in state.all(Published) if port.slot == self.slot]
-        return state.minus([tap, Nat(self.slot), *ports])
+        return state.minus([tap, Nat(self.slot), Limit(self.slot, 0), *ports])
 
     def named(self, state: State) -> Sequence[Resource]:
         return []
@@ -117,6 +117,25 @@ class SetNat:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitTap:
+    """The VM may send so much in a second, and receive; 0: there is no limit."""
+
+    vm: str
+    slot: int
+    bytes_per_second: int
+
+    def edit(self, state: State, policy: Policy) -> State:
+        if not self.bytes_per_second and state.tap(self.slot) is None:
+            return state
+        _own(state, self.vm, self.slot)
+        limit = Limit(self.slot, self.bytes_per_second)
+        return state.plus(limit) if self.bytes_per_second else state.minus([limit])
+
+    def named(self, state: State) -> Sequence[Resource]:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
 class PublishPort:
     """A port of the host is the VM's."""
 
@@ -128,11 +147,9 @@ class PublishPort:
         for present in state.all(Published):
             if not present.meets(self.port) or present == self.port:
                 continue
-            owner = state.tap(present.slot)
-            raise InUse(
-                f"port {self.port.host_port}/{self.port.protocol.value} is published for VM {owner and owner.vm}",
-                "take another port",
-            )
+            # Which one is not said: it may be another user's.
+            told = f"port {self.port.host_port}/{self.port.protocol.value} is published for another VM"
+            raise InUse(told, "take another port; ingle vm list --format '{{.name}} {{.ports}}' tells of yours")
         return state.plus(self.port)
 
     def named(self, state: State) -> Sequence[Resource]:
@@ -231,6 +248,7 @@ Verb: TypeAlias = (
     | CreateTap
     | DeleteTap
     | SetNat
+    | LimitTap
     | PublishPort
     | UnpublishPort
     | CreateDevice

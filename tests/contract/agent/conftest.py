@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.adapters.guest import Dialler
-from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, Started, Stderr, Stdout, UnixAddress
+from ingle.api_server.model.guest import (
+    AgentEndpoint,
+    ExecSpec,
+    Exited,
+    Input,
+    InputEnd,
+    Started,
+    Stderr,
+    Stdout,
+    UnixAddress,
+)
 from ingle.api_server.ports.guest import GuestChannel
 
 REPOSITORY = Path(__file__).parents[3]
@@ -111,8 +121,8 @@ def run(channel: GuestChannel) -> Run:
         async with channel.exec(spec) as session, asyncio.TaskGroup() as tasks:
 
             async def feed() -> None:
-                await session.write_stdin(stdin or b"")
-                await session.close_stdin()
+                await session.say(Input(stdin or b""))
+                await session.say(InputEnd())
 
             if stdin is not None:
                 tasks.create_task(feed())

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from contract.agent.conftest import Agent, Gone
-from contract.one_vm import new_server
+from contract.one_vm import OneVm, behind_a_gate, new_server
 from contract.surface_text import compiled_files
 from harness import refusal
 from ingle.api_server.model.guest import GuestSession, SessionProgram
@@ -44,13 +44,10 @@ class Api:
 
 
 @pytest.fixture
-async def api(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    monkeypatch.setattr(interceptors, "PEER_PREFIX", "unix:")  # there is no gate before this server
+async def api(agent: Agent, tmp_path: Path) -> AsyncIterator[Api]:
     interceptor = interceptors.CallInterceptor()
-    server = new_server(str(agent.path), f"{tmp_path}/api.sock", interceptor)
-    await server.start()
-    yield Api(f"unix:{tmp_path}/api.sock", interceptor.calls)
-    await server.stop(None)
+    async with behind_a_gate(new_server(OneVm(str(agent.path)), interceptor), tmp_path) as address:
+        yield Api(address, interceptor.calls)
 
 
 @pytest.fixture
@@ -70,7 +67,8 @@ def test_every_method_whose_caller_streams_has_a_test_in_which_it_leaves() -> No
     }
     here = {"WriteFile", "CopyIn", "Exec", "AttachSession", "Forward"}
     in_test_sent_images = {"RegisterImage", "ImportKernel"}
-    assert streaming == here | in_test_sent_images
+    in_test_snapshot_transfer = {"ImportSnapshot"}
+    assert streaming == here | in_test_sent_images | in_test_snapshot_transfer
 
 
 Leave = Callable[[Any, grpc.aio.Channel], Awaitable[None]]
@@ -213,8 +211,8 @@ async def test_a_command_whose_caller_leaves_is_killed_and_sees_no_end_of_input(
     api: Api, guest: Path, gone: Gone, way: str, sent: int
 ) -> None:
     argv = ["sh", "-c", _SAYS_EOF]
-    start = guest_pb2.ExecStart(vm="web", argv=argv, stdin=True, working_directory=str(guest))
-    requests = [guest_pb2.ExecRequest(start=start), *[guest_pb2.ExecRequest(stdin=b"some\n")] * 2]
+    start = guest_pb2.ExecStart(vm="web", argv=argv, open_stdin=True, working_directory=str(guest))
+    requests = [guest_pb2.ExecRequest(start=start), *[guest_pb2.ExecRequest(stdin_data=b"some\n")] * 2]
     channel = api.connect()
     call = guest_pb2_grpc.GuestServiceStub(channel).Exec(timeout=_timeout(way))
     with pytest.raises(_LEFT):

@@ -12,13 +12,13 @@ import pytest
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.adapters.guest.patience import Patience
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import AgentEndpoint, ExecEvent, ExecSpec, Exited, Started, Stdout
-from ingle.api_server.ports.guest import ExecSession, GuestChannel
+from ingle.api_server.model.guest import AgentEndpoint, ExecEvent, ExecSpec, Exited, Input, Signal, Started, Stdout
+from ingle.api_server.ports.guest import Conversation, GuestChannel
 
 from .conftest import Agent, Run, StartAgent
 
 Gone = Callable[[int], Awaitable[None]]
-Family = tuple[ExecSession, list[int], AsyncIterator[ExecEvent]]
+Family = tuple[Conversation[ExecEvent], list[int], AsyncIterator[ExecEvent]]
 
 _FAMILY = "sh -c 'sleep 1000 & echo $! $$; wait' & wait"
 """A command whose child has a child; it prints their process ids and goes on for ever."""
@@ -30,7 +30,7 @@ _STUBBORN = "trap '' TERM HUP INT; sh -c 'echo $$ $$; while :; do sleep 1000; do
 @asynccontextmanager
 async def family(
     channel: GuestChannel, script: str, **options: object
-) -> AsyncIterator[tuple[ExecSession, list[int], AsyncIterator[ExecEvent]]]:
+) -> AsyncIterator[tuple[Conversation[ExecEvent], list[int], AsyncIterator[ExecEvent]]]:
     spec = ExecSpec(("sh", "-c", script), **options)  # type: ignore[arg-type]
     async with channel.exec(spec) as session:
         events = session.events()
@@ -76,14 +76,14 @@ async def test_a_caller_that_leaves_ends_the_whole_group(channel: GuestChannel, 
 
 async def test_a_stopped_command_is_ended_too(channel: GuestChannel, gone: Gone) -> None:
     async with family(channel, _FAMILY) as (session, pids, _):
-        await session.send_signal(signal.SIGSTOP)
+        await session.say(Signal(signal.SIGSTOP))
     for pid in pids:
         await gone(pid)
 
 
 async def test_a_caller_that_leaves_is_noticed_behind_input_nobody_reads(channel: GuestChannel, gone: Gone) -> None:
     async with family(channel, _FAMILY, stdin=True) as (session, pids, _):
-        writer = asyncio.create_task(session.write_stdin(bytes(5_000_000)))
+        writer = asyncio.create_task(session.say(Input(bytes(5_000_000))))
         await asyncio.sleep(0.05)
         assert not writer.done()
     await writer
@@ -93,9 +93,9 @@ async def test_a_caller_that_leaves_is_noticed_behind_input_nobody_reads(channel
 
 async def test_a_signal_overtakes_input_nobody_reads(channel: GuestChannel) -> None:
     async with family(channel, _FAMILY, stdin=True) as (session, _, events):
-        writer = asyncio.create_task(session.write_stdin(bytes(5_000_000)))
+        writer = asyncio.create_task(session.say(Input(bytes(5_000_000))))
         await asyncio.sleep(0.05)
-        await session.send_signal(signal.SIGINT)
+        await session.say(Signal(signal.SIGINT))
         assert [event async for event in events] == [Exited(130, signal=2, output_cut=True)]
         await writer
 
@@ -193,8 +193,8 @@ async def test_a_signal_that_comes_when_the_command_has_ended_ends_the_waiting_f
         assert isinstance(started, Started)
         assert isinstance(output, Stdout)
         await gone(started.pid)
-        await session.send_signal(signal.SIGUSR1)
-        await session.send_signal(number)
+        await session.say(Signal(signal.SIGUSR1))
+        await session.say(Signal(number))
         assert await anext(events) == Exited(3, output_cut=True)
     os.kill(int(output.data), signal.SIGKILL)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import ExecSpec, Exited, Started, Stderr, Stdout
+from ingle.api_server.model.guest import ExecSpec, Exited, Input, InputEnd, Signal, Started, Stderr, Stdout
 from ingle.api_server.ports.guest import GuestChannel
 
 from .conftest import Agent, Run
@@ -59,9 +59,9 @@ async def test_input_arrives_before_its_end(channel: GuestChannel) -> None:
         events = session.events()
         assert isinstance(await anext(events), Started)
         for word in (b"one", b"two"):
-            await session.write_stdin(word)
+            await session.say(Input(word))
             assert await anext(events) == Stdout(word)
-        await session.close_stdin()
+        await session.say(InputEnd())
         assert await anext(events) == Exited(0)
 
 
@@ -144,7 +144,7 @@ async def test_a_signal_reaches_the_whole_group(channel: GuestChannel, number: i
                 case Stdout(data):
                     output += data
                     if data == b"ready\n":
-                        await session.send_signal(number)
+                        await session.say(Signal(number))
                 case Exited(exit_code):
                     code = exit_code
     assert sorted(output.split()) == [b"child", b"parent", b"ready"]
@@ -166,9 +166,9 @@ async def test_every_signal_there_is_can_be_sent(agent: Agent, channel: GuestCha
         async with channel.exec(ExecSpec(("sleep", "1000"))) as session:
             events = session.events()
             await anext(events)
-            await session.send_signal(number)
+            await session.say(Signal(number))
             if number in ignored | stopping:
-                await session.send_signal(signal.SIGKILL)
+                await session.say(Signal(signal.SIGKILL))
                 number = signal.SIGKILL
             assert await anext(events) == Exited(128 + number, signal=number)
 
@@ -181,11 +181,11 @@ async def test_after_its_input_has_ended_a_command_goes_on_and_hears_signals(cha
     async with channel.exec(ExecSpec(("sh", "-c", script), stdin=True)) as session:
         events = session.events()
         await anext(events)
-        await session.write_stdin(b"in\n")
+        await session.say(Input(b"in\n"))
         assert await anext(events) == Stdout(b"in\n")
-        await session.close_stdin()
+        await session.say(InputEnd())
         assert await anext(events) == Stdout(b"end\n")
-        await session.send_signal(signal.SIGUSR1)
+        await session.say(Signal(signal.SIGUSR1))
         assert [event async for event in events] == [Stdout(b"caught\n"), Exited(7)]
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,11 +66,17 @@ def files(channel: GuestChannel) -> GuestFiles:
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """One that everybody can get to: what pytest has is shut again by any other pytest that starts."""
+    with tempfile.TemporaryDirectory(prefix="ingle-test-") as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
 def precious(tmp_path: Path) -> Iterator[Path]:
     """A directory of root's that must stay as it is."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_mode & 0o005 != 0o005:
-            parent.chmod(0o755)
     directory = tmp_path / "precious"
     (directory / "inner").mkdir(parents=True)
     (directory / "inner" / "old").write_text("old")

@@ -12,6 +12,7 @@ import pytest
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.model.guest import Input, InputEnd
 from ingle.api_server.model.guest_network import (
     Connected,
     ForwardEvent,
@@ -21,7 +22,7 @@ from ingle.api_server.model.guest_network import (
     PeerEnded,
     Received,
 )
-from ingle.api_server.ports.guest import Forwarding, GuestChannel
+from ingle.api_server.ports.guest import Conversation, GuestChannel
 
 from .conftest import Agent
 from .test_conversation import ERROR, REQUEST, STDIN, frame, hello, kinds, refusal, talk
@@ -84,8 +85,8 @@ async def test_the_caller_may_end_first_and_still_get_the_answer(channel: GuestC
         writer.write(b"you said " + request)
 
     async with server(answer_at_the_end) as target, channel.forward(ForwardSpec(target)) as forwarding:
-        await forwarding.write(b"all of it")
-        await forwarding.close_writing()
+        await forwarding.say(Input(b"all of it"))
+        await forwarding.say(InputEnd())
         assert await all_of(forwarding.events()) == (b"you said all of it", ["Connected", "PeerEnded"])
 
 
@@ -102,8 +103,8 @@ async def test_the_server_may_end_first_and_still_be_sent_to(channel: GuestChann
         assert await next_of(events) == Connected(f"127.0.0.1:{target.port}")
         assert await next_of(events) == Received(b"bye")
         assert await next_of(events) == PeerEnded()
-        await forwarding.write(b"after your end")
-        await forwarding.close_writing()
+        await forwarding.say(Input(b"after your end"))
+        await forwarding.say(InputEnd())
         with pytest.raises(StopAsyncIteration):
             await next_of(events)
     assert got == b"after your end"
@@ -129,8 +130,8 @@ async def test_fifty_megabytes_each_way_at_once(channel: GuestChannel) -> None:
 
         async def send() -> None:
             for at in range(0, len(there), MIB):
-                await forwarding.write(there[at : at + MIB])
-            await forwarding.close_writing()
+                await forwarding.say(Input(there[at : at + MIB]))
+            await forwarding.say(InputEnd())
 
         sending = asyncio.create_task(send())
         received, order = await all_of(forwarding.events())
@@ -167,8 +168,8 @@ async def test_a_slow_reader_on_either_side_costs_no_memory(start_agent: Callabl
 
         async def send() -> None:
             for _ in range(size // MIB):
-                await forwarding.write(bytes(MIB))
-            await forwarding.close_writing()
+                await forwarding.say(Input(bytes(MIB)))
+            await forwarding.say(InputEnd())
 
         async def read() -> bytes:
             event = await anext(events)
@@ -241,7 +242,7 @@ async def test_a_server_that_breaks_the_connection_is_told_apart_from_one_that_e
         events = forwarding.events()
         await next_of(events)
         assert await next_of(events) == Received(b"last words")
-        await forwarding.write(b"x")
+        await forwarding.say(Input(b"x"))
         with pytest.raises(GuestError) as caught:
             await next_of(events)
     assert caught.value.reason is Reason.CONNECTION_RESET
@@ -254,7 +255,7 @@ async def test_a_server_that_closes_with_input_unread_breaks_it_too(channel: Gue
         await reader.readexactly(1)
 
     async with server(close_early) as target, channel.forward(ForwardSpec(target)) as forwarding:
-        sending = asyncio.create_task(forwarding.write(bytes(20 * MIB)))
+        sending = asyncio.create_task(forwarding.say(Input(bytes(20 * MIB))))
         with pytest.raises(GuestError) as caught:
             await all_of(forwarding.events())
         await sending
@@ -268,7 +269,7 @@ async def test_a_caller_that_leaves_breaks_the_servers_connection(channel: Guest
             await reader.read()
 
     async with server(expect_a_reset) as target, channel.forward(ForwardSpec(target)) as forwarding:
-        await forwarding.write(b"hello")
+        await forwarding.say(Input(b"hello"))
         await next_of(forwarding.events())
         await asyncio.sleep(0.05)  # leaving drops what wasn't sent yet
 
@@ -277,7 +278,7 @@ async def test_leaving_is_noticed_though_the_server_reads_nothing(start_agent: C
     channel = start_agent().channel()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         async with channel.forward(ForwardSpec(GuestPort(listening.getsockname()[1]))) as forwarding:
-            sending = asyncio.create_task(forwarding.write(bytes(50 * MIB)))
+            sending = asyncio.create_task(forwarding.say(Input(bytes(50 * MIB))))
             accepted, _ = await asyncio.to_thread(listening.accept)
             while sending.done() or (await channel.activity()).forwards != 1:
                 await asyncio.sleep(0.01)
@@ -296,8 +297,8 @@ async def test_a_unix_socket_half_closes_as_well(channel: GuestChannel, tmp_path
     path = str(tmp_path / "s.sock")
     listening = await asyncio.start_unix_server(answer_at_the_end, path)
     async with channel.forward(ForwardSpec(GuestSocket(path))) as forwarding:
-        await forwarding.write(b"through a file")
-        await forwarding.close_writing()
+        await forwarding.say(Input(b"through a file"))
+        await forwarding.say(InputEnd())
         assert await all_of(forwarding.events()) == (b"THROUGH A FILE", ["Connected", "PeerEnded"])
     listening.close()
     await listening.wait_closed()
@@ -325,12 +326,12 @@ async def test_connections_do_not_wait_for_each_other(channel: GuestChannel) -> 
 
     async def one(number: int, together: asyncio.Barrier) -> None:
         async with channel.forward(spec) as forwarding:
-            await forwarding.write(b"%d" % number)
+            await forwarding.say(Input(b"%d" % number))
             await together.wait()
             await end(forwarding, b"%d" % number)
 
-    async def end(forwarding: Forwarding, expected: bytes) -> None:
-        await forwarding.close_writing()
+    async def end(forwarding: Conversation[ForwardEvent], expected: bytes) -> None:
+        await forwarding.say(InputEnd())
         assert (await all_of(forwarding.events()))[0] == expected
 
     together = asyncio.Barrier(100)

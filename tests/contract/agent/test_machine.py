@@ -8,7 +8,7 @@ import pytest
 
 from ingle.api_server.adapters.guest import Dialler
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, TcpAddress, UnixAddress
+from ingle.api_server.model.guest import AgentEndpoint, ExecSpec, Exited, SerialAddress, UnixAddress
 from ingle.api_server.ports.guest import GuestChannel
 
 from .conftest import Agent
@@ -48,8 +48,8 @@ async def test_shutdown_answers_first_then_ends_commands_and_agent(start_agent: 
     assert caught.value.reason is Reason.GUEST_UNREACHABLE
 
 
-@pytest.mark.parametrize("address", [UnixAddress("/no/such/socket"), TcpAddress("127.0.0.1", 1)], ids=str)
-async def test_nobody_there_is_unreachable_and_says_where(address: UnixAddress | TcpAddress) -> None:
+@pytest.mark.parametrize("address", [UnixAddress("/no/such/socket"), SerialAddress("/no/such/port")], ids=str)
+async def test_nobody_there_is_unreachable_and_says_where(address: UnixAddress | SerialAddress) -> None:
     with pytest.raises(GuestError, match="does not answer") as caught:
         await Dialler().channel(AgentEndpoint(address)).ping()
     assert caught.value.reason is Reason.GUEST_UNREACHABLE

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ingle.api_server.model.guest import AttachSpec, ExecSpec, GuestActivity, SessionProgram
-from ingle.api_server.model.guest_network import ForwardSpec, GuestPort, ListeningPort, PortProtocol
+from ingle.api_server.model.guest import AttachSpec, ExecSpec, GuestActivity, Input, SessionProgram
+from ingle.api_server.model.guest_network import ForwardSpec, GuestPort, ListeningPort
+from ingle.api_server.model.network import Protocol
 from ingle.api_server.ports.guest import GuestChannel
 
 from .conftest import Agent
@@ -26,7 +27,7 @@ async def test_a_listening_tcp_port_is_told_with_its_process(
     with socket.create_server((address, 0), family=family) as listening:
         port = listening.getsockname()[1]
         (found,) = await port_of(channel, port)
-        assert (found.protocol, found.address, found.port) == (PortProtocol.TCP, address, port)
+        assert (found.protocol, found.address, found.port) == (Protocol.TCP, address, port)
         assert (found.pid, found.uid) == (os.getpid(), os.getuid())
         assert found.process == Path("/proc/self/comm").read_text().strip()
         assert found.command[0] == Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].decode()
@@ -46,7 +47,7 @@ async def test_udp_ports_are_told_unless_they_are_connected(channel: GuestChanne
         udp.bind(("0.0.0.0", 0))
         port = udp.getsockname()[1]
         (found,) = await port_of(channel, port)
-        assert (found.protocol, found.address, found.pid) == (PortProtocol.UDP, "0.0.0.0", os.getpid())
+        assert (found.protocol, found.address, found.pid) == (Protocol.UDP, "0.0.0.0", os.getpid())
         udp.connect(("127.0.0.1", 9))
         assert await port_of(channel, port) == []
 
@@ -67,7 +68,7 @@ async def test_a_thousand_ports_are_told_and_that_there_are_more(channel: GuestC
 
 async def test_ports_come_in_order(channel: GuestChannel) -> None:
     with socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0)):
-        order = [(found.protocol is PortProtocol.UDP, found.port) for found in (await channel.list_ports()).ports]
+        order = [(found.protocol is Protocol.UDP, found.port) for found in (await channel.list_ports()).ports]
     assert order == sorted(order)
 
 
@@ -159,7 +160,7 @@ async def test_asking_is_no_activity_and_bytes_are(start_agent: Callable[..., Ag
     async with channel.exec(ExecSpec(("cat",), stdin=True)) as session:
         await anext(session.events())
         before = await idle_longer_than(0.3)
-        await idle_shorter_than(before, lambda: session.write_stdin(b"x"))
+        await idle_shorter_than(before, lambda: session.say(Input(b"x")))
     before = await idle_longer_than(0.3)
     await idle_shorter_than(before, lambda: channel.files.stat(str(tmp_path)))
 

@@ -10,7 +10,7 @@ import pytest
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.model.errors import GuestError, Reason
 from ingle.api_server.model.guest import AttachSpec, ExecSpec, Exited, SessionProgram, Stdout
-from ingle.api_server.model.limits import UNLIMITED, Resource, ResourceLimit
+from ingle.api_server.model.limits import UNLIMITED, Limited, ResourceLimit
 from ingle.api_server.ports.guest import GuestChannel
 
 from .conftest import Agent, Run, StartAgent
@@ -37,10 +37,10 @@ async def test_without_a_umask_it_is_the_agents(run: Run, agent: Agent) -> None:
 
 async def test_limits_soft_and_hard(run: Run) -> None:
     limits = (
-        ResourceLimit(Resource.NOFILE, 100, 200),
-        ResourceLimit(Resource.CORE, 0, 0),
-        ResourceLimit(Resource.FSIZE, 4096, UNLIMITED),
-        ResourceLimit(Resource.NPROC, 1000, 1001),
+        ResourceLimit(Limited.NOFILE, 100, 200),
+        ResourceLimit(Limited.CORE, 0, 0),
+        ResourceLimit(Limited.FSIZE, 4096, UNLIMITED),
+        ResourceLimit(Limited.NPROC, 1000, 1001),
     )
     shown = limits_shown((await run("cat", "/proc/self/limits", limits=limits)).stdout)
     assert shown["Max open files"] == ("100", "200")
@@ -52,24 +52,24 @@ async def test_limits_soft_and_hard(run: Run) -> None:
 async def test_every_resource_is_the_one_it_says(run: Run) -> None:
     """Every limit is set to a value of its own, below what this test has."""
     names = {
-        Resource.CPU: "Max cpu time",
-        Resource.FSIZE: "Max file size",
-        Resource.DATA: "Max data size",
-        Resource.STACK: "Max stack size",
-        Resource.CORE: "Max core file size",
-        Resource.RSS: "Max resident set",
-        Resource.NPROC: "Max processes",
-        Resource.NOFILE: "Max open files",
-        Resource.MEMLOCK: "Max locked memory",
-        Resource.AS: "Max address space",
-        Resource.LOCKS: "Max file locks",
-        Resource.SIGPENDING: "Max pending signals",
-        Resource.MSGQUEUE: "Max msgqueue size",
-        Resource.NICE: "Max nice priority",
-        Resource.RTPRIO: "Max realtime priority",
-        Resource.RTTIME: "Max realtime timeout",
+        Limited.CPU: "Max cpu time",
+        Limited.FSIZE: "Max file size",
+        Limited.DATA: "Max data size",
+        Limited.STACK: "Max stack size",
+        Limited.CORE: "Max core file size",
+        Limited.RSS: "Max resident set",
+        Limited.NPROC: "Max processes",
+        Limited.NOFILE: "Max open files",
+        Limited.MEMLOCK: "Max locked memory",
+        Limited.AS: "Max address space",
+        Limited.LOCKS: "Max file locks",
+        Limited.SIGPENDING: "Max pending signals",
+        Limited.MSGQUEUE: "Max msgqueue size",
+        Limited.NICE: "Max nice priority",
+        Limited.RTPRIO: "Max realtime priority",
+        Limited.RTTIME: "Max realtime timeout",
     }
-    assert set(names) == set(Resource)
+    assert set(names) == set(Limited)
     for which, name in names.items():
         _, most = resource.getrlimit(which)
         value = (1 << 30) + 4096 if most == resource.RLIM_INFINITY else most // 2
@@ -98,10 +98,10 @@ async def test_settings_leave_all_other_limits_as_they_are(start_agent: StartAge
 async def test_a_limit_too_small_for_the_agent_itself_holds_for_the_command(run: Run) -> None:
     """The step in between is a Go program, with an address space of a gigabyte and threads."""
     tight = (
-        ResourceLimit(Resource.AS, 16 << 20, 16 << 20),
-        ResourceLimit(Resource.DATA, 8 << 20, 8 << 20),
-        ResourceLimit(Resource.NOFILE, 4, 4),
-        ResourceLimit(Resource.STACK, 256 << 10, 256 << 10),
+        ResourceLimit(Limited.AS, 16 << 20, 16 << 20),
+        ResourceLimit(Limited.DATA, 8 << 20, 8 << 20),
+        ResourceLimit(Limited.NOFILE, 4, 4),
+        ResourceLimit(Limited.STACK, 256 << 10, 256 << 10),
     )
     for _ in range(20):
         result = await run("sh", "-c", "ulimit -v; ulimit -n; exit 9", limits=tight)
@@ -109,7 +109,7 @@ async def test_a_limit_too_small_for_the_agent_itself_holds_for_the_command(run:
 
 
 async def test_a_limit_is_enforced(run: Run, tmp_path: Path) -> None:
-    limits = (ResourceLimit(Resource.FSIZE, 1024, 1024),)
+    limits = (ResourceLimit(Limited.FSIZE, 1024, 1024),)
     result = await run("sh", "-c", f"exec head -c 4096 /dev/zero > {tmp_path}/file", limits=limits)
     assert result.exited == Exited(153, signal=25)  # SIGXFSZ
     assert (tmp_path / "file").stat().st_size == 1024
@@ -164,7 +164,7 @@ async def test_a_file_that_only_looks_executable_is_told_as_for_any_other(run: R
 async def test_what_the_kernel_refuses_is_told_by_name(run: Run) -> None:
     too_many = int(Path("/proc/sys/fs/nr_open").read_text()) + 1
     with pytest.raises(GuestError, match=f"nofile to 1:{too_many}") as caught:
-        await run("true", limits=(ResourceLimit(Resource.NOFILE, 1, too_many),))
+        await run("true", limits=(ResourceLimit(Limited.NOFILE, 1, too_many),))
     assert caught.value.reason is Reason.RESOURCE_LIMIT_REFUSED
     assert caught.value.remedy
 
@@ -187,7 +187,7 @@ async def test_settings_that_make_no_sense_are_refused(agent: Agent, fields: dic
 
 
 async def test_a_session_has_them_too(channel: GuestChannel, tmp_path: Path) -> None:
-    limits = (ResourceLimit(Resource.CORE, 0, 0),)
+    limits = (ResourceLimit(Limited.CORE, 0, 0),)
     script = f"umask > {tmp_path}/said; ulimit -c >> {tmp_path}/said; tty | cut -c -9 >> {tmp_path}/said; exit 3"
     program = SessionProgram(("sh", "-c", script), umask=0o37, limits=limits)
     async with channel.attach_session(AttachSpec("", create=program)) as attachment:
@@ -199,7 +199,7 @@ async def test_a_session_has_them_too(channel: GuestChannel, tmp_path: Path) -> 
 @as_root
 async def test_another_users_command_has_them_and_no_more_rights(run: Run) -> None:
     nobody = pwd.getpwnam("nobody")
-    limits = (ResourceLimit(Resource.NOFILE, 64, 64), ResourceLimit(Resource.NPROC, 512, 512))
+    limits = (ResourceLimit(Limited.NOFILE, 64, 64), ResourceLimit(Limited.NPROC, 512, 512))
     script = "umask; ulimit -n; id -u; id -g; id -G; grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status"
     result = await run("sh", "-c", script, user="nobody", umask=0o77, limits=limits, working_directory="/")
     umask, files, uid, gid, groups, _, capabilities, *_ = result.stdout.decode().split()

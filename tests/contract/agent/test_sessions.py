@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +15,14 @@ from ingle.api_server.model.guest import (
     Detached,
     Exited,
     GuestSession,
+    Input,
     Output,
     Scrollback,
     SessionEvent,
     SessionProgram,
     TerminalSize,
 )
-from ingle.api_server.ports.guest import Attachment, GuestChannel
+from ingle.api_server.ports.guest import Conversation, GuestChannel
 
 Gone = Callable[[int], Awaitable[None]]
 
@@ -30,7 +32,7 @@ _SCROLLBACK = 64 * 1024
 class Viewer:
     """An attachment, and what it has shown."""
 
-    def __init__(self, attachment: Attachment) -> None:
+    def __init__(self, attachment: Conversation[SessionEvent]) -> None:
         self.attachment = attachment
         self.events = attachment.events()
         self.shown = b""
@@ -53,7 +55,7 @@ class Viewer:
         return event
 
     async def type(self, text: str) -> None:
-        await self.attachment.write_input(text.encode())
+        await self.attachment.say(Input(text.encode()))
 
 
 @asynccontextmanager
@@ -101,8 +103,9 @@ async def test_a_program_has_a_terminal_of_the_asked_size_and_its_exit_code_arri
     assert re.fullmatch(rb"33 111\r\n/dev/(tty|pts/\d+)\r\nvt100\r\n", viewer.shown)
 
 
-async def test_without_a_command_it_is_the_users_login_shell(channel: GuestChannel) -> None:
-    async with viewing(channel, "", user="root") as viewer:
+async def test_without_a_command_it_is_the_users_login_shell(channel: GuestChannel, tmp_path: Path) -> None:
+    without_start_up_files = {"HOME": str(tmp_path)}
+    async with viewing(channel, "", user="root", env=without_start_up_files) as viewer:
         await viewer.type("echo in-$0-; exit 7\n")
         assert await viewer.end() == Exited(7)
     assert re.search(rb"in--\w+-", viewer.shown)
@@ -165,7 +168,7 @@ async def test_resizing_tells_the_program(channel: GuestChannel) -> None:
     session = await channel.create_session("", SessionProgram(("sh", "-c", script)))
     async with viewing(channel, session.id) as viewer:
         await viewer.until(b"ready")
-        await viewer.attachment.resize(TerminalSize(50, 132))
+        await viewer.attachment.say(TerminalSize(50, 132))
         await viewer.until(b"50 132")
         await channel.resize_session(session.id, TerminalSize(65535, 1))
         await viewer.until(b"65535 1")
@@ -182,7 +185,7 @@ async def test_a_size_that_no_terminal_has_is_refused(
     assert await refusal(channel.resize_session(cat.id, size)) is Reason.INVALID_ARGUMENT
     assert await refusal(channel.create_session("", SessionProgram(("cat",), size=size))) is Reason.INVALID_ARGUMENT
     async with viewing(channel, cat.id) as viewer:
-        await viewer.attachment.resize(size)
+        await viewer.attachment.say(size)
         assert await refusal(viewer.end()) is Reason.INVALID_ARGUMENT
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from ingle.api_server.model.guest import ExecSpec, Exited, Started, Stderr, Stdout
+from ingle.api_server.model.guest import ExecSpec, Exited, Input, InputEnd, Started, Stderr, Stdout
 from ingle.api_server.ports.guest import GuestChannel
 from ingle.v1 import guest_pb2, guest_pb2_grpc
 
@@ -76,8 +76,8 @@ async def test_two_hundred_commands_that_burst_at_once_fit_into_20_mb(
             assert isinstance(started, Started)
             running.append(started.pid)
             await go.wait()
-            await session.write_stdin(b"go\n")
-            await session.close_stdin()
+            await session.say(Input(b"go\n"))
+            await session.say(InputEnd())
             await written.wait()
             sizes = {Stdout: 0, Stderr: 0}
             async for event in events:
@@ -161,7 +161,7 @@ async def test_a_gigabyte_passes_the_server_at_constant_memory(start_agent: Star
             before = peak_memory(process.pid)
             start.argv[:] = pattern.argv
             async for response in guest.Exec(iter([guest_pb2.ExecRequest(start=start)])):
-                pattern.check(response.stdout)
+                pattern.check(response.stdout_data)
         assert response.exited == guest_pb2.ExecExited()
         assert pattern.received == 1024 * MIB
         assert peak_memory(process.pid) - before < SERVER_GROWTH

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from contract import one_vm
 from contract.cli.stand_in import new_server
 from contract.cli.world import World
-from ingle.api_server.agents import agent_binary
-from ingle.api_server.rpc import interceptors
+from contract.one_vm import OneVm, behind_a_gate
+from contract.one_vm import new_server as one_vm_server
+from ingle.api_server.programs import agent_binary
 
 
 @dataclass(frozen=True)
@@ -83,20 +83,15 @@ def isolated(tmp_path: Path) -> Ingle:
 
 
 @pytest.fixture
-async def with_an_agent(
-    isolated: Ingle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Ingle, int]]:
+async def with_an_agent(isolated: Ingle, tmp_path: Path) -> AsyncIterator[tuple[Ingle, int]]:
     """The command line with a server whose every VM is an agent on this host, and the agent's pid."""
-    monkeypatch.setattr(interceptors, "PEER_PREFIX", "unix:")  # there is no gate before this server
     agent = await asyncio.create_subprocess_exec(
         agent_binary(), "--listen", f"unix:{tmp_path}/agent.sock", stdout=asyncio.subprocess.PIPE
     )
     assert agent.stdout is not None
     await agent.stdout.readline()
-    server = one_vm.new_server(f"{tmp_path}/agent.sock", f"{tmp_path}/api.sock")
-    await server.start()
-    yield isolated.with_variables(INGLE_SOCKET=str(tmp_path / "api.sock")), agent.pid
-    await server.stop(None)
+    async with behind_a_gate(one_vm_server(OneVm(f"{tmp_path}/agent.sock")), tmp_path) as address:
+        yield isolated.with_variables(INGLE_SOCKET=address.removeprefix("unix:")), agent.pid
     agent.kill()
     await agent.communicate()
 

@@ -19,11 +19,16 @@ from ingle.cli.__main__ import main
 _SECONDS = 60
 
 
-def serve() -> None:
-    """Take command lines until there are no more."""
+def load_all() -> None:
+    """Load every module of the command line."""
     for module in pkgutil.walk_packages(ingle.cli.__path__, "ingle.cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+
+
+def serve() -> None:
+    """Take command lines until there are no more."""
+    load_all()
     for line in sys.stdin:
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             pid = os.fork()

@@ -13,16 +13,17 @@ from contextlib import suppress
 
 import grpc
 
+from contract.cli.stand_in_items import ImageService, KernelService, SnapshotService
 from contract.cli.world import ACTIVITY, OP_ID, Context, World, refuse
 from ingle.v1 import (
     guest_pb2,
     guest_pb2_grpc,
-    image_pb2,
     image_pb2_grpc,
-    kernel_pb2,
     kernel_pb2_grpc,
     operation_pb2,
     operation_pb2_grpc,
+    protocol_pb2,
+    snapshot_pb2_grpc,
     system_pb2,
     system_pb2_grpc,
     vm_pb2,
@@ -41,7 +42,13 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         self.world.versions |= {
             str(value) for key, value in context.invocation_metadata() or () if key == "ingle-api-version"
         }
-        return vm_pb2.ListVmsResponse(vms=self.world.vms.values())
+        found = [
+            vm
+            for vm in self.world.vms.values()
+            if (not request.states or vm.state in request.states)
+            and all(label in {*vm.labels, *(f"{k}={v}" for k, v in vm.labels.items())} for label in request.labels)
+        ]
+        return vm_pb2.ListVmsResponse(vms=found)
 
     async def GetVm(self, request: vm_pb2.GetVmRequest, context: Context) -> vm_pb2.GetVmResponse:
         self.world.looked_up.append(request.vm)
@@ -53,12 +60,22 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
     ) -> vm_pb2.BeginCreateVmResponse:
         self.world.created.append(request.spec)
         self.world.ephemeral.append(request.ephemeral)
-        return vm_pb2.BeginCreateVmResponse(operation=operation_pb2.Operation(id=OP_ID))
+        return vm_pb2.BeginCreateVmResponse(operation_id=OP_ID)
 
     async def UpdateVm(self, request: vm_pb2.UpdateVmRequest, context: Context) -> vm_pb2.UpdateVmResponse:
         vm = await self.world.find(request.vm, context)
+        self.world.updates.append(request)
+        if request.spec.memory_bytes > self.world.most_memory:
+            await refuse(context, "INVALID_ARGUMENT", "memory: this host has less")
+        idle = vm.state in {vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_ERROR}
+        needs_stopped = {"vcpus", "memory_bytes", "disk_bytes"} & {*request.update_mask.paths}
+        if needs_stopped and not idle and not request.restart:
+            await refuse(context, "WRONG_STATE", f"VM {vm.name!r} is running", f"ingle vm stop {vm.name}")
+        if self.world.hold_updates:
+            await asyncio.Event().wait()
         for path in request.update_mask.paths:
-            setattr(vm, path, getattr(request.spec, path))
+            vm.ClearField(path)  # type: ignore[arg-type]
+            vm.MergeFrom(vm_pb2.Vm(**{path: getattr(request.spec, path)}))
         return vm_pb2.UpdateVmResponse(vm=vm)
 
     async def StartVm(self, request: vm_pb2.StartVmRequest, context: Context) -> vm_pb2.StartVmResponse:
@@ -136,7 +153,9 @@ class VmService(vm_pb2_grpc.VmServiceServicer):
         await self.world.find(request.vm, context)
         tail = request.tail_lines if request.HasField("tail_lines") else 1_000_000
         for number in range(min(tail, 1_000_000)):
-            yield vm_pb2.StreamVmLogsResponse(data=b"line %d \xff\n" % number)
+            response = vm_pb2.StreamVmLogsResponse(data=b"line %d \xff\n" % number)
+            response.time.seconds = number
+            yield response
         if request.follow:
             await asyncio.Event().wait()  # a console that says nothing more
 
@@ -213,7 +232,7 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
         )
 
     async def ListPorts(self, request: guest_pb2.ListPortsRequest, context: Context) -> guest_pb2.ListPortsResponse:
-        ports = ((guest_pb2.PORT_PROTOCOL_TCP, 80), (guest_pb2.PORT_PROTOCOL_UDP, 53))
+        ports = ((protocol_pb2.PROTOCOL_TCP, 80), (protocol_pb2.PROTOCOL_UDP, 53))
         return guest_pb2.ListPortsResponse(
             ports=[guest_pb2.ListeningPort(protocol=protocol, port=port) for protocol, port in ports]
         )
@@ -245,7 +264,7 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
         try:
             process = await asyncio.create_subprocess_exec(
                 *start.argv,
-                stdin=asyncio.subprocess.PIPE if start.stdin else asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if start.open_stdin else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
@@ -264,8 +283,8 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
         outputs: asyncio.Queue[guest_pb2.ExecResponse | None] = asyncio.Queue(1)
         tasks = [
             asyncio.create_task(_feed(process, requests)),
-            asyncio.create_task(_read(process.stdout, "stdout", outputs)),
-            asyncio.create_task(_read(process.stderr, "stderr", outputs)),
+            asyncio.create_task(_read(process.stdout, "stdout_data", outputs)),
+            asyncio.create_task(_read(process.stderr, "stderr_data", outputs)),
         ]
         try:
             yield guest_pb2.ExecResponse(started=guest_pb2.ExecStarted(pid=process.pid))
@@ -297,10 +316,10 @@ class GuestService(guest_pb2_grpc.GuestServiceServicer):
 async def _feed(process: asyncio.subprocess.Process, requests: AsyncIterator[guest_pb2.ExecRequest]) -> None:
     async for request in requests:
         match request.WhichOneof("message"):
-            case "stdin":
+            case "stdin_data":
                 assert process.stdin is not None
                 with suppress(ConnectionError):
-                    process.stdin.write(request.stdin)
+                    process.stdin.write(request.stdin_data)
                     await process.stdin.drain()
             case "stdin_eof":
                 assert process.stdin is not None
@@ -332,29 +351,6 @@ async def _until_done(
             yield response
 
 
-class ImageService(image_pb2_grpc.ImageServiceServicer):
-    async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
-        return image_pb2.ListImagesResponse(images=[image_pb2.Image(id="ab" * 32, names=["base", "debian:bookworm"])])
-
-    async def ListCatalogImages(
-        self, request: image_pb2.ListCatalogImagesRequest, context: Context
-    ) -> image_pb2.ListCatalogImagesResponse:
-        names = ("debian:bookworm", "debian:trixie")
-        return image_pb2.ListCatalogImagesResponse(images=[image_pb2.CatalogImage(name=name) for name in names])
-
-    async def BeginPullImage(
-        self, request: image_pb2.BeginPullImageRequest, context: Context
-    ) -> image_pb2.BeginPullImageResponse:
-        return image_pb2.BeginPullImageResponse(operation=operation_pb2.Operation(id=OP_ID))
-
-
-class KernelService(kernel_pb2_grpc.KernelServiceServicer):
-    async def ListKernels(
-        self, request: kernel_pb2.ListKernelsRequest, context: Context
-    ) -> kernel_pb2.ListKernelsResponse:
-        return kernel_pb2.ListKernelsResponse(kernels=[kernel_pb2.Kernel(id="cd" * 32, names=["debian"])])
-
-
 class SystemService(system_pb2_grpc.SystemServiceServicer):
     async def Ping(self, request: system_pb2.PingRequest, context: Context) -> system_pb2.PingResponse:
         return system_pb2.PingResponse(version="9.9", api_version=1)
@@ -368,5 +364,6 @@ def new_server(world: World, address: str) -> grpc.aio.Server:
     guest_pb2_grpc.add_GuestServiceServicer_to_server(GuestService(world), server)  # type: ignore[abstract] # what these tests call
     image_pb2_grpc.add_ImageServiceServicer_to_server(ImageService(), server)  # type: ignore[abstract] # what these tests call
     kernel_pb2_grpc.add_KernelServiceServicer_to_server(KernelService(), server)  # type: ignore[abstract] # what these tests call
+    snapshot_pb2_grpc.add_SnapshotServiceServicer_to_server(SnapshotService(), server)  # type: ignore[abstract] # what these tests call
     system_pb2_grpc.add_SystemServiceServicer_to_server(SystemService(), server)  # type: ignore[abstract]
     return server

@@ -11,7 +11,7 @@ _DOCUMENT = Path(__file__).parents[3] / "docs/clients.md"
 
 
 async def test_the_example_does_what_it_says(with_an_agent: tuple[Ingle, int], tmp_path: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", _DOCUMENT.read_text(), flags=re.MULTILINE | re.DOTALL)
+    code, *_ = re.findall(r"^```python\n(.*?)^```", _DOCUMENT.read_text(), flags=re.MULTILINE | re.DOTALL)
     code = code.replace("/tmp/greeting", f"{tmp_path}/greeting")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -23,5 +23,5 @@ async def test_the_example_does_what_it_says(with_an_agent: tuple[Ingle, int], t
     )
     async with asyncio.timeout(60):
         out, said = await process.communicate()
-    assert (out, process.returncode) == (b"6\nHELLO\n0\n", 0), said.decode()
+    assert (out, process.returncode) == (b"6\nHELLO\n0\nHELLO\n", 0), said.decode()
     assert (tmp_path / "greeting").read_bytes() == b"hello\n"

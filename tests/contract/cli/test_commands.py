@@ -121,6 +121,8 @@ async def test_create_waits_and_prints_the_name_alone(ingle: Ingle, world: World
         "HOME",
         "--accel",
         "tcg",
+        "--engine",
+        "qemu",
     )
     assert (created.code, created.text) == (0, "web\n")
     (spec,) = world.created
@@ -130,7 +132,31 @@ async def test_create_waits_and_prints_the_name_alone(ingle: Ingle, world: World
         {"A": "b=c", "HOME": ingle.environment["HOME"]},
     )
     assert spec.acceleration == vm_pb2.ACCELERATION_TCG
+    assert spec.engine == "qemu"
     assert not spec.HasField("disk_bytes")
+
+
+async def test_labels_are_keys_with_or_without_values(ingle: Ingle, world: World) -> None:
+    assert (await ingle("vm", "create", "--name", "web", "-l", "team=a=b", "--label", "ci")).code == 0
+    assert dict(world.created[0].labels) == {"team": "a=b", "ci": ""}
+    world.vms[next(iter(world.vms))].labels.update(world.created[0].labels)
+    assert "labels        ci, team=a=b" in (await ingle("vm", "show", "web")).text
+
+
+async def test_labels_are_written_and_taken_away_on_the_vm_as_it_was_seen(ingle: Ingle, world: World) -> None:
+    vm = world.add_vm("web")
+    vm.labels.update({"team": "web", "ci": ""})
+    vm.generation = 7
+    assert (await ingle("vm", "update", "web", "-l", "team=db", "-l", "ci-", "-l", "new")).code == 0
+    (request,) = world.updates
+    assert dict(request.spec.labels) == {"team": "db", "new": ""}
+    assert (list(request.update_mask.paths), request.expected_generation) == (["labels"], 7)
+
+
+async def test_a_list_is_filtered_by_the_server(ingle: Ingle, world: World) -> None:
+    assert (await ingle("vm", "list", "-f", "label=team=web", "-f", "state=running")).code == 0
+    refused = await ingle("vm", "list", "--filter", "state=sleeping")
+    assert (refused.code, "one of creating" in refused.err) == (2, True)
 
 
 async def test_an_init_and_ssh_keys_from_files(ingle: Ingle, world: World, tmp_path: Path) -> None:
@@ -184,7 +210,7 @@ async def test_verbose_leaves_a_line_per_stage_with_its_time(ingle: Ingle) -> No
 
 
 async def test_a_failed_create_tells_why_as_any_error(ingle: Ingle, world: World) -> None:
-    world.create_error = error_pb2.Error(
+    world.create_error = error_pb2.Failure(
         reason=error_pb2.ERROR_REASON_DISK_FULL, message="no space left", remedy="df -h", op_id=OP_ID
     )
     created = await ingle("vm", "create", "--json")
@@ -195,15 +221,15 @@ async def test_a_failed_create_tells_why_as_any_error(ingle: Ingle, world: World
 
 async def test_set_changes_what_was_given_and_nothing_else(ingle: Ingle, world: World) -> None:
     world.add_vm("web", vm_pb2.VM_STATE_STOPPED)
-    assert (await ingle("vm", "set", "web", "--memory", "1G")).code == 0
+    assert (await ingle("vm", "update", "web", "--memory", "1G")).code == 0
     (vm,) = world.vms.values()
     assert (vm.name, vm.memory_bytes, vm.vcpus) == ("web", 1 << 30, 1)
 
 
 async def test_set_of_nothing_is_refused(ingle: Ingle, world: World) -> None:
     world.add_vm("web")
-    refused = await ingle("vm", "set", "web")
-    assert refused.code == 1
+    refused = await ingle("vm", "update", "web")
+    assert refused.code == 2
     assert "nothing to change" in refused.err
 
 
@@ -256,6 +282,7 @@ async def test_names_alone_and_json_are_two_wishes(ingle: Ingle) -> None:
 async def test_logs_are_bytes(ingle: Ingle, world: World) -> None:
     world.add_vm("web")
     assert (await ingle("vm", "logs", "--tail", "2", "web")).out == b"line 0 \xff\nline 1 \xff\n"
+    assert (await ingle("vm", "logs", "--tail", "1", "-t", "web")).out == b"1970-01-01T00:00:00.000Z line 0 \xff\n"
 
 
 @pytest.mark.parametrize("arguments", [("vm", "list"), ("vm", "logs", "web"), ("vm", "list", "--json")])
@@ -302,3 +329,11 @@ async def test_what_is_not_utf8_is_refused(ingle: Ingle) -> None:
     refused = await ingle("vm", "show", "\udcff")
     assert refused.code == 2
     assert "UTF-8" in refused.err
+
+
+async def test_of_an_image_that_others_have_too_it_is_told_that_it_stays(ingle: Ingle) -> None:
+    deleted = await ingle("image", "delete", "base")
+    assert (deleted.code, deleted.text) == (0, "base\n")
+    assert deleted.err == "base: it stays for others, who have it too\n"
+    (told,) = json.loads((await ingle("image", "delete", "--json", "base")).out)
+    assert told == {"reference": "base", "stays": True}

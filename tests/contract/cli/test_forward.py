@@ -17,26 +17,14 @@ from contract.agent.conftest import agent_binary, running_agent
 from contract.cli.conftest import Ingle
 from contract.cli.guest_servers import asked, break_off, connected, guest_server, upper
 from contract.cli.stand_in import VmService
-from contract.cli.test_sessions import OneVm
 from contract.cli.world import World
+from contract.one_vm import OneVm, behind_a_gate, new_server
 from free_ports import free_port
-from ingle.api_server.gate import Callers, open_gate
-from ingle.api_server.rpc.guest import GuestServicer
-from ingle.api_server.rpc.interceptors import CallInterceptor
-from ingle.v1 import guest_pb2_grpc, vm_pb2, vm_pb2_grpc
+from ingle.v1 import vm_pb2, vm_pb2_grpc
 
 __all__ = ["agent_binary"]  # a fixture
 
 MIB = 1 << 20
-
-
-class Known(OneVm):
-    """`web` by its id as well."""
-
-    async def vm(self, reference: str) -> str:
-        return await super().vm("web" if reference == f"{1:012x}" else reference)
-
-    find_vm = vm
 
 
 @pytest.fixture
@@ -49,17 +37,10 @@ def known() -> World:
 @pytest.fixture
 async def server(isolated: Ingle, agent_binary: Path, tmp_path: Path, known: World) -> AsyncIterator[grpc.aio.Server]:
     with running_agent(agent_binary, tmp_path) as agent:
-        one = Known(agent)
-        server = grpc.aio.server(interceptors=[CallInterceptor()])
-        servicer = GuestServicer(one, one, None)  # type: ignore[arg-type] # what these calls need of them
-        guest_pb2_grpc.add_GuestServiceServicer_to_server(servicer, server)
+        server = new_server(OneVm(str(agent.path), {"web", f"{1:012x}"}))
         vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(known), server)  # type: ignore[abstract]
-        server.add_insecure_port(f"unix:{tmp_path}/grpc.sock")
-        await server.start()
-        gate = await open_gate(tmp_path / "api.sock", tmp_path / "grpc.sock", Callers(os.getuid()))
-        yield server
-        gate.close()
-        await server.stop(None)
+        async with behind_a_gate(server, tmp_path):
+            yield server
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ _OURSELVES = {
     "vm shell": "needs a terminal",
     "vm session attach": "needs a terminal",
     "completion": "prints a script of ours",
+    "help": "prints what is ours",
+    "config set": "changes this machine",
+    "config unset": "changes this machine",
+    "config edit": "changes this machine",
 }
 """Commands that are not run, and why."""
 
@@ -38,7 +42,7 @@ _ARGUMENTS = {
     "vm run": ["--", "true"],
     "vm cp": ["web:/x", "there"],
     "vm forward": ["--stdio", "web", "80"],
-    "vm set": ["--name", "other", "web"],
+    "vm wait": ["--for", "gone", "--timeout", "1s", "web"],
     "vm update": ["--name", "other", "web"],
     "image register": ["--name", "new", "file"],
     "kernel import": ["file"],

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,34 @@ async def test_commands_at_the_same_moment_start_one(own: Ingle) -> None:
     assert {(answer.code, answer.out) for answer in answers} == {(0, b"[]\n")}, answers
 
 
+FIRST_ALONE = """
+import os, sys, time
+try:
+    os.mkdir(os.environ["HOME"] + "/first")
+except FileExistsError:
+    os.mkdir(os.environ["HOME"] + f"/late-{os.getpid()}")
+    time.sleep(600)
+while len(os.listdir(os.environ["HOME"])) < int(os.environ["SERVERS"]):
+    time.sleep(0.01)
+del os.environ["PYTHONPATH"]
+os.execv(sys.executable, [sys.executable, "-m", "ingle.api_server", "serve"])
+"""
+"""Once all have come that are to, the first one serves; the others are still on their way."""
+
+
+async def test_of_servers_that_start_at_the_same_moment_the_late_ones_are_not_left(own: Ingle, tmp_path: Path) -> None:
+    home = Path(own.environment["HOME"])
+    expected = len(list(home.iterdir())) + 3
+    ingle = with_server_that(own, tmp_path, FIRST_ALONE).with_variables(SERVERS=str(expected))
+    answers = await asyncio.gather(*(ingle("vm", "list", "--json") for _ in range(3)))
+    assert {(answer.code, answer.out) for answer in answers} == {(0, b"[]\n")}, answers
+    late = [int(path.name.partition("-")[2]) for path in home.glob("late-*")]
+    assert len(late) == 2
+    async with asyncio.timeout(60):
+        while any(map(runs, late)):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_command_that_comes_while_it_stops_gets_the_next_one(own: Ingle) -> None:
     stopping = json.loads((await own("server", "start", "--json")).out)["pid"]
     os.kill(stopping, signal.SIGTERM)
@@ -98,6 +126,48 @@ async def test_one_that_fails_to_start_has_its_last_words_shown(isolated: Ingle,
     assert "exit code 1" in listed.err
     assert "the disk is on fire" in listed.err
     assert "server.log" in listed.err
+
+
+async def test_a_log_that_is_no_file_is_refused_and_nothing_waits_for_it(isolated: Ingle, tmp_path: Path) -> None:
+    log = Path(isolated.environment["XDG_STATE_HOME"]) / "ingle" / "server.log"
+    log.parent.mkdir(mode=0o700)
+    (tmp_path / "elsewhere").touch()
+    puts: list[Callable[[Path], None]] = [os.mkfifo, os.mkdir, lambda path: path.symlink_to(tmp_path / "elsewhere")]
+    for put in puts:
+        put(log)
+        for command in (("vm", "list"), ("server", "start"), ("server", "logs"), ("server", "logs", "-f")):
+            refused = await isolated(*command)
+            assert refused.code == 1
+            assert f"{log} is no regular file" in refused.err
+            assert f"remedy: remove {log}" in refused.err
+        if put is os.mkdir:
+            log.rmdir()
+        else:
+            log.unlink()
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+async def test_a_broken_configuration_is_told_with_what_to_do_about_it(isolated: Ingle, tmp_path: Path) -> None:
+    ingle = isolated.with_variables(XDG_CONFIG_HOME=str(tmp_path))
+    (tmp_path / "ingle").mkdir()
+    (tmp_path / "ingle" / "config.toml").write_text("vcpus = [")
+    for command in ("doctor", "ps"):
+        refused = await ingle(command)
+        assert refused.code == 1
+        assert f"remedy: correct {tmp_path}/ingle/config.toml, or move it away\n" in refused.err
+        assert "try:" not in refused.err
+
+
+@pytest.mark.parametrize("place", ["XDG_STATE_HOME", "XDG_RUNTIME_DIR"])
+async def test_a_directory_where_the_socket_belongs_is_named_with_what_to_type(isolated: Ingle, place: str) -> None:
+    path = Path(isolated.environment[place]) / "ingle" / "api.sock"
+    path.mkdir(parents=True)
+    path.parent.chmod(0o700)
+    home = isolated.environment["HOME"]
+    refused = await isolated.with_variables(XDG_CACHE_HOME=f"{home}/cache", XDG_CONFIG_HOME=f"{home}/c")("vm", "list")
+    assert refused.code == 1
+    assert f"{path} is a directory, where the server's socket belongs" in refused.err
+    assert f"mv {path} {path}.old" in refused.err
 
 
 async def test_a_state_directory_that_cannot_be_made_is_named_with_what_to_set(isolated: Ingle, tmp_path: Path) -> None:
@@ -186,6 +256,21 @@ async def test_a_server_that_goes_away_is_an_error_not_a_success(isolated: Ingle
             _, said = await process.communicate()
     assert process.returncode == 125
     assert b"ingle server status" in said
+
+
+@pytest.mark.parametrize("command", [("vm", "list"), ("vm", "exec", "web", "true")], ids=["list", "exec"])
+async def test_a_server_that_does_not_answer_is_what_a_command_says_it_waits_for(
+    isolated: Ingle, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    path = tmp_path / "api.sock"
+    with socket.create_server(str(path), family=socket.AF_UNIX):
+        process = await isolated.with_variables(INGLE_SOCKET=str(path)).start(*command)
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            said = await process.stderr.readline()
+        process.kill()
+        await process.communicate()
+    assert said.decode() == f"Waiting for the server (pid {os.getpid()}) to answer\n"
 
 
 @pytest.mark.parametrize(

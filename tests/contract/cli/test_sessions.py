@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -19,40 +19,13 @@ from contract.cli.conftest import Ingle
 from contract.cli.stand_in import VmService
 from contract.cli.test_shell_completion import completions
 from contract.cli.world import World
-from ingle.api_server.gate import Callers, open_gate
-from ingle.api_server.model.errors import NotFound, Reason
-from ingle.api_server.ports.guest import GuestChannel
-from ingle.api_server.rpc.guest import GuestServicer
+from contract.one_vm import OneVm, behind_a_gate, new_server
 from ingle.api_server.rpc.interceptors import CallInterceptor
-from ingle.v1 import guest_pb2_grpc, vm_pb2_grpc
+from ingle.v1 import vm_pb2_grpc
 
 __all__ = ["agent_binary"]  # a fixture
 
 DETACH = "\x10\x11"
-
-
-class OneVm:
-    """Where the service finds VMs and the way into them: there is one, `web`, and its guest is this host."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-
-    async def vm(self, reference: str) -> str:
-        if reference != "web":
-            raise NotFound(Reason.VM_NOT_FOUND, f"no VM is called {reference!r}", "ingle vm list")
-        return reference
-
-    find_vm = vm
-
-    def channel(self, vm: str) -> GuestChannel:
-        return self.agent.channel()
-
-    @asynccontextmanager
-    async def conversation(self, vm: str) -> AsyncIterator[GuestChannel]:
-        yield self.channel(vm)
-
-    async def check_killed(self, vm: str) -> None:
-        """It lives on."""
 
 
 @pytest.fixture
@@ -70,18 +43,11 @@ def agent(agent_binary: Path, tmp_path: Path) -> Iterator[Agent]:
 async def server(
     isolated: Ingle, agent: Agent, tmp_path: Path, interceptor: CallInterceptor
 ) -> AsyncIterator[grpc.aio.Server]:
-    one, world = OneVm(agent), World()
+    server, world = new_server(OneVm(str(agent.path), {"web"}), interceptor), World()
     world.add_vm("web")
-    server = grpc.aio.server(interceptors=[interceptor])
-    servicer = GuestServicer(one, one, None)  # type: ignore[arg-type] # what sessions need of them
-    guest_pb2_grpc.add_GuestServiceServicer_to_server(servicer, server)
     vm_pb2_grpc.add_VmServiceServicer_to_server(VmService(world), server)  # type: ignore[abstract]
-    server.add_insecure_port(f"unix:{tmp_path}/grpc.sock")
-    await server.start()
-    gate = await open_gate(tmp_path / "api.sock", tmp_path / "grpc.sock", Callers(os.getuid()))
-    yield server
-    gate.close()
-    await server.stop(None)
+    async with behind_a_gate(server, tmp_path):
+        yield server
 
 
 @pytest.fixture
@@ -256,7 +222,7 @@ async def test_new_is_another_one(ingle: Ingle) -> None:
 async def test_our_terminal_is_as_it_was_whichever_way_we_leave(
     ingle: Ingle, agent: Agent, server: grpc.aio.Server, tmp_path: Path, way_out: str
 ) -> None:
-    run = f"{sys.executable} -m ingle.cli vm shell web"
+    run = f'{sys.executable} -m ingle.cli vm shell -e HOME="{tmp_path}" -e HISTFILE=/dev/null web'
     script = f'stty -g >"{tmp_path}/before"; {run}; stty -g >"{tmp_path}/after"; echo le""ft'
     child = pexpect.spawn("sh", ["-c", script], env=dict(ingle.environment), encoding="utf-8", timeout=20)
     try:

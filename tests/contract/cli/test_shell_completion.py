@@ -1,4 +1,4 @@
-"""TAB in a real bash."""
+"""TAB in a real bash, zsh and fish."""
 
 import asyncio
 import shlex
@@ -14,6 +14,8 @@ import pytest
 from contract.cli.conftest import Ingle
 from contract.cli.world import OP_ID, World
 from ingle.v1 import operation_pb2
+
+DISK_OPTIONS = ["--disk-backend", "--disk-bandwidth", "--disk-iops", "--disk-size"]
 
 
 def write_launcher(bin_directory: Path) -> None:
@@ -71,7 +73,7 @@ async def test_bash_completes_what_can_be_pulled(ingle: Ingle, tmp_path: Path) -
 
 
 async def test_bash_completes_options(ingle: Ingle, tmp_path: Path) -> None:
-    assert await completions(ingle, tmp_path, "ingle", "vm", "run", "--disk") == ["--disk-backend", "--disk-size"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "run", "--disk") == DISK_OPTIONS
 
 
 async def test_bash_completes_names_of_vms_and_images_from_the_running_server(
@@ -81,6 +83,7 @@ async def test_bash_completes_names_of_vms_and_images_from_the_running_server(
         world.add_vm(name)
     assert await completions(ingle, tmp_path, "ingle", "vm", "exec", "w") == ["web", "worker"]
     assert await completions(ingle, tmp_path, "ingle", "vm", "stop", "web", "d") == ["db"]
+    assert await completions(ingle, tmp_path, "ingle", "vm", "stop", "web", "") == ["db", "worker"]
     assert await completions(ingle, tmp_path, "ingle", "vm", "create", "--image", "b") == ["base"]
 
 
@@ -125,6 +128,79 @@ async def test_without_a_server_nothing_is_offered_and_nothing_said(isolated: In
     assert await completions(isolated, tmp_path, "ingle", "vm", "exec", "") == []
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-async def test_other_shells_get_a_script_too(isolated: Ingle, shell: str) -> None:
-    assert "_INGLE_COMPLETE=complete_" + shell in (await isolated("completion", shell)).text
+async def offered_by_fish(ingle: Ingle, bin_directory: Path, line: str) -> list[str]:
+    """What a real fish would offer at the end of the line, descriptions apart."""
+    write_launcher(bin_directory)
+    fish = await asyncio.create_subprocess_exec(
+        "fish",
+        "--no-config",
+        "-c",
+        f"ingle completion fish | source; complete -C {shlex.quote(line)}",
+        env={**ingle.environment, "PATH": f"{bin_directory}:{ingle.environment['PATH']}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await fish.communicate()
+    assert err == b""
+    return sorted(line.partition("\t")[0] for line in out.decode().splitlines())
+
+
+async def test_fish_completes_commands_names_and_paths(ingle: Ingle, world: World, tmp_path: Path) -> None:
+    for name in ("web", "worker"):
+        world.add_vm(name)
+    for line, offered in (
+        ("ingle vm st", ["start", "stats", "stop"]),
+        ("ingle vm run --disk", DISK_OPTIONS),
+        ("ingle vm stop web w", ["worker"]),
+        ("ingle vm create --image debian:b", ["debian:bookworm"]),
+        ("ingle vm cp we", ["web:"]),
+    ):
+        assert await offered_by_fish(ingle, tmp_path, line) == offered, line
+
+
+async def test_fish_offers_files_where_nothing_else_can_be_meant(isolated: Ingle, tmp_path: Path) -> None:
+    (tmp_path / "only.tar").touch()
+    offered = await offered_by_fish(isolated, tmp_path, f"ingle kernel import {tmp_path}/on")
+    assert offered == [f"{tmp_path}/only.tar"]
+
+
+@asynccontextmanager
+async def zsh_on_a_terminal(ingle: Ingle, bin_directory: Path, load: str) -> AsyncIterator["pexpect.spawn[str]"]:
+    """A real zsh whose completion system is on; `load` brings ours."""
+    write_launcher(bin_directory)
+    environment = {**ingle.environment, "PATH": f"{bin_directory}:{ingle.environment['PATH']}", "TERM": "dumb"}
+    zsh = pexpect.spawn("zsh", ["-f"], env=environment, encoding="utf-8", timeout=30, dimensions=(24, 400))
+    try:
+        zsh.send(f"unsetopt zle_bracketed_paste; autoload -Uz compinit; {load}; echo rea''dy\n")
+        await asyncio.to_thread(zsh.expect_exact, "\nready")
+        yield zsh
+    finally:
+        zsh.close(force=True)
+
+
+SOURCED = "compinit -u -D; source <(ingle completion zsh)"
+INSTALLED = 'mkdir f; ingle completion zsh >f/_ingle; fpath=("$PWD/f" $fpath); compinit -u -D'
+
+
+@pytest.mark.parametrize("load", [SOURCED, INSTALLED], ids=["sourced", "installed"])
+async def test_zsh_completes_commands_and_names_however_it_was_loaded(
+    ingle: Ingle, world: World, tmp_path: Path, load: str
+) -> None:
+    world.add_vm("web")
+    async with zsh_on_a_terminal(ingle, tmp_path, f"cd {tmp_path}; {load}") as zsh:
+        zsh.send("ingle vm upd\tw\t--restart")
+        await asyncio.to_thread(zsh.expect, r"ingle vm update[ \x08]+web[ \x08]+--restart")
+
+
+async def test_zsh_takes_names_for_words_and_goes_on_behind_the_vm_of_a_path(
+    ingle: Ingle, world: World, tmp_path: Path
+) -> None:
+    world.add_vm("web")
+    async with zsh_on_a_terminal(ingle, tmp_path, SOURCED) as zsh:
+        zsh.send("ingle vm cp we\t/etc")
+        await asyncio.to_thread(zsh.expect_exact, "web:/etc")
+        zsh.send("\x15ingle vm file cat web /srv/my\t")
+        await asyncio.to_thread(zsh.expect_exact, r"/srv/my\ file\*.txt")
+        zsh.send("\x15ingle vm create --image debian:b\t")
+        await asyncio.to_thread(zsh.expect_exact, "debian:bookworm")

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import random
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,28 @@ async def test_while_modules_are_loaded_it_leaves_without_a_word(
             assert end_while_loading(ingle, number, modules) == (128 + number, ""), modules
 
 
+def test_the_packages_command_is_silent_at_whatever_instant_it_is_interrupted(isolated: Ingle, tmp_path: Path) -> None:
+    """But for what Python says by itself, before the command has done its first lines."""
+    start = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "deb_files.py"))["START"]
+    command = tmp_path / "command"
+    command.write_text(start.format(module="ingle.cli.__main__", function="main"))
+    dice = random.Random(7)
+    for _ in range(20):
+        process = subprocess.Popen(
+            [sys.executable, command, "version"],
+            env=dict(isolated.environment),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(dice.uniform(0, 0.3))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+        assert "ingle" not in said
+        if not said:
+            assert process.returncode in {0, -signal.SIGINT, 128 + signal.SIGINT}
+
+
 @pytest.mark.parametrize(
     "arguments", [("vm", "list"), ("vm", "list", "--json"), ("vm", "logs", "web"), ("vm", "show", "web"), ("--help",)]
 )
@@ -59,7 +84,7 @@ async def test_a_reader_that_has_left_is_no_fault(ingle: Ingle, world: World, ar
     process = await ingle.start(*arguments, stdout=write_end)
     os.close(write_end)
     _, said = await process.communicate()
-    assert said == b""
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, b"")
 
 
 async def test_who_follows_a_silent_log_leaves_with_its_reader(ingle: Ingle, world: World) -> None:
@@ -96,3 +121,17 @@ async def test_an_interrupted_restart_says_how_to_go_on(ingle: Ingle, world: Wor
     assert process.returncode == 130
     assert "stopped all the same" in said.decode()
     assert "ingle vm start web" in said.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_an_interrupted_update_says_that_it_goes_on(ingle: Ingle, world: World, number: signal.Signals) -> None:
+    world.add_vm("web")
+    world.hold_updates = True
+    process = await ingle.start("vm", "update", "--restart", "--memory", "1G", "web")
+    async with asyncio.timeout(60):
+        while not world.updates:
+            await asyncio.sleep(0.01)
+        process.send_signal(number)
+        _, said = await process.communicate()
+    assert process.returncode == 128 + number
+    assert "what was begun goes on; to see: ingle vm show web" in said.decode()

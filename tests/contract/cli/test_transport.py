@@ -163,6 +163,6 @@ def test_an_upload_goes_on_while_the_server_takes_it_without_a_word() -> None:
         with Client(connection) as client:
             call = client.begin(guest_pb2.WriteFileRequest(), guest_pb2.WriteFileResponse, last=False)
             Upload(client, call, guest_pb2.WriteFileRequest).write(bytes(size))
-            while not call.raw.can_send:
+            while not call.stream.can_send:
                 connection.wait()
         assert taken.result() > size - (1 << 20)  # all but what was on its way when we left

@@ -23,6 +23,7 @@ class World:
     vms: dict[str, vm_pb2.Vm] = field(default_factory=dict)
     created: list[vm_pb2.VmSpec] = field(default_factory=list)
     changes: list[tuple[str, str]] = field(default_factory=list)
+    updates: list[vm_pb2.UpdateVmRequest] = field(default_factory=list)
     ephemeral: list[bool] = field(default_factory=list)
     deleted_after_exec: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
@@ -33,12 +34,16 @@ class World:
     versions: set[str] = field(default_factory=set)
     # Stops answer only when so many are under way: those of one command line must come side by side.
     stops_together: int = 1
+    # What a change may ask for.
+    most_memory: int = 1 << 40
+    # A change is under way for ever.
+    hold_updates: bool = False
     # A command does not begin.
     hold_execs: bool = False
     # A create stays in its second stage until it is cancelled.
     hold_creates: bool = False
     held_fraction: float | None = None
-    create_error: error_pb2.Error | None = None
+    create_error: error_pb2.Failure | None = None
     # Of the disk of every VM that runs, and what is wrong with it.
     disk_changes: vm_pb2.DiskChanges | None = None
     problem: str = ""

@@ -118,7 +118,8 @@ def lab_run(*argv: str, code: int | None = 0) -> str:
 
 
 def with_kernel_and_image(user: User, kernel: Path) -> User:
-    """The user's ingle has both, from files: nothing is fetched."""
+    """The user's ingle has both, from files: nothing is fetched. For the machine's server that is root's to do, since
+    these are names that everybody's VMs go by."""
     release = kernel.name.removeprefix("vmlinuz-")
     user.run("ingle", "kernel", "import", str(kernel), "--modules", f"/lib/modules/{release}", "--name", "debian")
     user.run("ingle", "image", "register", "--rootfs", "/opt/lab/debian.ext4", "--name", "debian:bookworm")

@@ -54,6 +54,8 @@ def dev(kernel: Path, preloaded: Preloaded) -> Iterator[User]:
     user = User("dev", preloaded)
     # A login that lasts: /run/user/UID is there as long.
     lab_run("loginctl", "enable-linger", user.name)
+    # A guest that boots in the background takes half of what the lab's processor can do: who wants one asks for it.
+    user.run("ingle", "config", "set", "warm", "false")
     yield with_kernel_and_image(user, kernel)
     user.run("ingle", "server", "stop")
     assert subprocess.run(["pgrep", "-a", "-u", user.name, "qemu|ingle"], check=False).returncode == 1
@@ -65,4 +67,7 @@ def member(kernel: Path, preloaded: Preloaded) -> User:
     minute: tests with this have a lab for themselves, and nobody removes what goes with it."""
     lab_run(INGLE, "system", "install")
     lab_run("usermod", "--append", "--groups", "ingle", "other")
-    return with_kernel_and_image(User("other", preloaded), kernel)
+    root = with_kernel_and_image(User("root", preloaded), kernel)
+    # Firecracker is here, too: tests of that one, and of what is taken by itself, ask for it.
+    root.run("ingle", "config", "set", "engine", "qemu")
+    return User("other", preloaded)

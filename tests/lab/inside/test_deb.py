@@ -110,7 +110,8 @@ def user(untouched: set[str], clone: Path, kernel: Path) -> Iterator[User]:
     """Alice, whom README has made a member of the group ingle, on a machine with the package."""
     for command in operators_path().install:
         typed(command, clone)
-    yield with_kernel_and_image(User("alice"), kernel)
+    with_kernel_and_image(User("root"), kernel)
+    yield User("alice")
     lab_run("dpkg", "--purge", "ingle")
 
 
@@ -179,7 +180,7 @@ def test_dpkg_knows_every_file_of_the_code(user: User) -> None:
     """Whatever root has run since: no bytecode was written beside it."""
     known = set(lab_run("dpkg", "--listfiles", "ingle").splitlines())
     assert {str(path) for path in (CODE, *CODE.rglob("*"))} <= known
-    assert lab_run("dpkg", "--verify", "ingle", "python3").replace("??5?????? c /etc/ingle/helper.toml\n", "") == ""
+    assert lab_run("dpkg", "--verify", "ingle", "python3") == ""
 
 
 def test_a_removal_leaves_state_and_a_purge_leaves_nothing(user: User, clone: Path, untouched: set[str]) -> None:

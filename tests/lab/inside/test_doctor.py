@@ -55,9 +55,8 @@ def drop_in(request: pytest.FixtureRequest) -> Iterator[Path]:
 def test_all_is_well_after_an_install(member: User) -> None:
     checks = examined(member)
     assert unwell(checks) == []
-    assert {"group", "files", "server", "network helper", "taps", "firewall", "forwarding", "disk helper"} <= set(
-        checks
-    )
+    by_server = {"network helper", "taps", "pools", "firewall", "forwarding", "disk helper"}
+    assert {"group", "files", "server", *by_server} <= set(checks)
     for unit in (HELPER, DEVICES, SERVER):
         assert checks[unit].detail == "active (running)"
         assert "no more than it asks for" in checks[f"rights of {unit}"].detail
@@ -210,6 +209,32 @@ def test_firewalls_in_the_way_are_found_with_the_three_capabilities_that_the_hel
         lab_run("iptables-legacy", "-F")
         lab_run("modprobe", "--remove", "iptable_filter", "ip_tables")
     assert unwell(examined(member)) == []
+
+
+@slow
+def test_a_vpn_with_addresses_of_vms_is_told_and_breaks_none_and_what_is_told_moves_them(member: User) -> None:
+    lab_run("ip", "link", "add", "vpn0", "type", "dummy")
+    member.run("ingle", "vm", "create", "--name", "early")
+    try:
+        for command in ("link set vpn0 up", "route add 10.0.0.0/8 dev vpn0"):
+            lab_run("ip", *command.split())
+        lab_run("systemctl", "restart", HELPER, SERVER)
+        check = examined(member)["pools"]
+        assert (check.status, "10.0.0.0/8 (vpn0, route) overlaps" in check.detail) == ("warn", True)
+        assert check.detail in lab_run("journalctl", "--unit", SERVER, "--output", "cat")
+        member.run("ingle", "vm", "exec", "early", "--", "true")
+        lab_run("sh", "-ec", check.remedy, code=1)
+        assert examined(member)["pools"] == check, "nothing is moved while a VM has an address"
+        member.run("ingle", "vm", "stop", "early")
+        type_in(check.remedy)
+        assert examined(member)["pools"].status == "pass"
+        member.run("ingle", "vm", "start", "early")
+        told = json.loads(member.run("ingle", "vm", "show", "early", "--json"))
+        assert told["address"].startswith("172.30.0.")
+    finally:
+        member.run("ingle", "vm", "delete", "--force", "early")
+        lab_run("ip", "link", "delete", "vpn0")
+        lab_run("/opt/ingle/bin/ingle", "system", "restart", "--ip-pool", "10.213.0.0/16")
 
 
 def examined_with_groups(*groups: str) -> Check:

@@ -16,6 +16,7 @@ import pytest
 from harness import refused
 from ingle.api_server.adapters.disk import SnapshotDisk
 from ingle.api_server.adapters.helper import AbsentDevices
+from ingle.api_server.ports.disk import Disk, DiskFormat
 from ingle.helper.v1 import helper_pb2 as pb
 from ingle.helper.v1 import helper_pb2_grpc
 from lab.inside.commands import lab_run
@@ -175,6 +176,7 @@ def test_taps_nat_ports_and_owners_take_three_capabilities(network: Any, uid: in
             pb.Change(chown_vm_file=pb.ChownVmFileRequest(vm_id=vm(1), file=pb.VM_FILE_RAW_DISK, uid=2_000_001)),
         ]
         network.Apply(pb.ApplyRequest(changes=changes))
+        assert network.FindOverlaps(pb.FindOverlapsRequest()) == pb.FindOverlapsResponse()
         assert "user ingle-lab " in lab_run("ip", "-details", "link", "show", "ingt2")
         assert "10.213.0.2" in lab_run("nft", "list", "set", "inet", "ingle", "nat4")
         assert "ingb+" in lab_run("iptables", "-S", "FORWARD")
@@ -286,7 +288,7 @@ def test_a_disk_that_the_server_made_has_room_for_every_block(disks: Any, uid: i
     source = image(uid)
     changes = cow(uid, 1)
     changes.unlink()
-    asyncio.run(SnapshotDisk(AbsentDevices()).create(source, changes.parent, size))
+    asyncio.run(SnapshotDisk(AbsentDevices()).create(Disk(source, DiskFormat.RAW), changes.parent, size))
     os.chown(changes, uid, uid)
     path = Path(create(disks, 1, size=size).path)
     data = os.urandom(size)

@@ -103,11 +103,11 @@ def test_nat_is_off_until_it_is_switched_on_and_can_be_switched_on_a_running_vm(
     with vm(member, "one"):
         assert ask(member, "one", WORLD, 80, code=1) == ""
         for _ in range(2):
-            member.run("ingle", "vm", "set", "one", "--nat", "on")
+            member.run("ingle", "vm", "update", "one", "--nat", "on")
         assert ask(member, "one", WORLD, 80) == HOST
         member.run("ingle", "vm", "restart", "one")
         assert ask(member, "one", WORLD, 80) == HOST
-        member.run("ingle", "vm", "set", "one", "--nat", "off")
+        member.run("ingle", "vm", "update", "one", "--nat", "off")
         assert ask(member, "one", WORLD, 80, code=1) == ""
 
 
@@ -143,7 +143,9 @@ def test_a_restart_of_the_services_is_not_felt(member: User, world: None) -> Non
 @slow
 def test_the_host_knows_the_names(member: User) -> None:
     with vm(member, "one") as one, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
-        question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03one\x02vm\x00\x00\x01\x00\x01"
+        owner = str(shown(member, "one")["owner"]).encode()
+        name = b"\x03one" + bytes([len(owner)]) + owner + b"\x02vm\x00"
+        question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + name + b"\x00\x01\x00\x01"
         caller.settimeout(10)
         caller.sendto(question, ("127.0.0.1", 10053))
         assert caller.recv(512).endswith(socket.inet_aton(one))

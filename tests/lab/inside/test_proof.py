@@ -80,9 +80,9 @@ def test_creates_given_up_at_every_stage_leave_nothing(member: User, record_prop
 @slow
 def test_a_helper_that_is_killed_in_the_middle_of_a_start_is_not_felt(member: User) -> None:
     with Client() as client:
-        begun = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(0))).operation
+        begun = client.vms.BeginCreateVm(vm_pb2.BeginCreateVmRequest(spec=spec(0))).operation_id
         killed = False
-        for told in client.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=begun.id)):
+        for told in client.operations.WatchOperation(operation_pb2.WatchOperationRequest(operation_id=begun)):
             if not killed and {"root-disk", "network"} & {stage.name for stage in told.operation.stages}:
                 os.kill(pids()["ingle-helper.service"], signal.SIGKILL)
                 killed = True

@@ -1,7 +1,5 @@
-"""The tree of commands as a whole: its help, and what loading it costs."""
+"""The tree of commands as a whole: its help."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -43,37 +41,14 @@ def test_help_fits_a_terminal(path: tuple[str, ...], command: Any) -> None:
     assert max(map(len, help_of(path, command).splitlines())) <= 100
 
 
-def test_the_first_help_tells_of_commands_what_they_tell_themselves() -> None:
-    root = cast("Group", get_command(app))
-    for name, target in root.targets.items():
-        assert target.help == root.commands[name].get_short_help_str(limit=200), name
+@pytest.mark.parametrize("path", [(), ("vm",)], ids=" ".join)
+def test_help_of_a_group_tells_of_commands_what_they_tell_themselves(path: tuple[str, ...]) -> None:
+    group = cast("Group", dict(ALL)[path])
+    for name, target in group.targets.items():
+        assert target.help == group.commands[name].get_short_help_str(limit=200), name
 
 
-@pytest.mark.parametrize(
-    ("arguments", "forbidden"),
-    [
-        (("--help",), {"grpc", "rich", "asyncio", "google", "h2"}),
-        (("vm", "run", "--help"), {"grpc", "rich", "asyncio"}),
-        (("vm", "list"), {"grpc", "rich", "asyncio", "json", "google.rpc", "concurrent", "tempfile"}),
-        (("vm", "exec", "web", "--", "true"), {"grpc", "rich", "asyncio", "concurrent"}),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
-def test_a_short_command_imports_only_what_it_needs(arguments: tuple[str, ...], forbidden: set[str]) -> None:
-    """Start-up time is a feature; modules are counted since clocks are not to be trusted in tests."""
-    program = (
-        "import sys, atexit\n"
-        "from ingle.cli.__main__ import main\n"
-        "atexit.register(lambda: print('loaded:', *sys.modules, file=sys.stderr))\n"
-        "main()"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={"PATH": "/usr/bin:/bin", "INGLE_SOCKET": "/nonexistent/api.sock"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    loaded = set(ran.stderr.partition("loaded: ")[2].split())
-    assert "typer" in loaded
-    assert {module for module in loaded if any(module == f or module.startswith(f"{f}.") for f in forbidden)} == set()
+def test_a_change_of_a_vm_speaks_of_no_defaults_since_what_is_not_given_stays() -> None:
+    text = help_of(("vm", "update"), dict(ALL)["vm", "update"])
+    assert "--vcpu" in text
+    assert "unless configured" not in text

@@ -72,7 +72,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize(
     "habit",
     [
-        *["help", "help run", "vm help", "image help pull", "info", "status", "status web", "inspect web", "events"],
+        *["vm help", "image help pull", "info", "status", "status web", "inspect web"],
         *[
             "build .",
             "build -t mine .",
@@ -95,13 +95,11 @@ def test_there_are_examples() -> None:
         *[
             "top web",
             "top",
-            "df",
             "logs -f -n 5 web",
             "log web",
             "rm -f web",
             "stop -t 5s web",
             "rename a b",
-            "rename a",
         ],
         *["attach web", "ssh web", "port web", "reboot web", "poweroff web", "destroy web", "create --name web"],
     ],

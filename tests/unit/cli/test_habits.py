@@ -2,10 +2,10 @@
 
 import pytest
 
-from ingle.cli.habits import command_meant, extra_argument_meant, no_command, option_meant
+from ingle.cli.habits import command_meant, extra_argument_meant, no_command, option_meant, replacement
 
 _HERE = ["run", "exec", "shell", "ps", "vm", "image", "kernel", "server", "version", "delete", "prune", "stop", "kill"]
-_OF_VMS = ["show", "stop", "start", "rm", "cp", "logs", "list"]
+_OF_VMS = ["show", "rename", "inspect", "stop", "start", "rm", "cp", "logs", "list"]
 
 
 @pytest.mark.parametrize(
@@ -15,10 +15,11 @@ _OF_VMS = ["show", "stop", "start", "rm", "cp", "logs", "list"]
         ("rm -f web", ": it is `ingle vm rm -f web`"),
         ("cp web:/etc .", ": it is `ingle vm cp web:/etc .`"),
         ("top", ": it is `ingle vm stats --watch`"),
-        ("inspect web", ": it is `ingle vm show web`"),
+        ("inspect web", ": it is `ingle vm inspect web`"),
         ("ssh web", ": it is `ingle vm shell web`"),
-        ("rename web shop", ": it is `ingle vm set web --name shop`"),
-        ("pause web", ": a VM runs or is stopped, none is paused"),
+        ("rename web shop", ": it is `ingle vm rename web shop`"),
+        ("unpause web", ": it is `ingle vm resume web`"),
+        ("suspend web", ": it is `ingle vm pause web`"),
         ("info", ": it is `ingle doctor`"),
         ("info web", ": it is `ingle vm show web`"),
         ("status", ": it is `ingle vm list`"),
@@ -33,6 +34,24 @@ def test_a_word_of_other_tools_is_answered_with_ours(group: str, typed: str, mea
     if group == "vm" and words[0] in _OF_VMS:
         return
     assert command_meant(group, words, _HERE, _OF_VMS) == meant
+
+
+@pytest.mark.parametrize(
+    ("group", "typed", "meant"),
+    [
+        ("system", "df -v", "df -v"),
+        ("system", "info", "doctor"),
+        ("config", "list", "config show"),
+        ("config", "ls", "config show"),
+        ("", "man", "help --man"),
+        ("", "man vm run", "help vm run"),
+        ("", "label web team=shop ci-", "vm update web --label team=shop --label ci-"),
+        ("vm", "label web team=shop", "vm update web --label team=shop"),
+        ("", "verison", ""),
+    ],
+)
+def test_a_word_of_other_tools_has_one_line_to_type_instead(group: str, typed: str, meant: str) -> None:
+    assert replacement(group, typed.split(), _OF_VMS) == meant
 
 
 @pytest.mark.parametrize("typo", ["delte", "deleet", "prun", "kil", "pruen", "restrat", "stpo"])
@@ -67,3 +86,30 @@ def test_options_of_other_tools_name_ours() -> None:
 def test_a_name_or_an_image_that_came_without_its_option() -> None:
     assert extra_argument_meant("web") == "did you mean --name web?"
     assert extra_argument_meant("debian:trixie") == "did you mean --image debian:trixie?"
+
+
+_OF_SNAPSHOTS = ["create", "list", "ls", "show", "inspect", "delete", "rm"]
+
+
+@pytest.mark.parametrize(
+    ("group", "typed", "meant"),
+    [
+        ("vm", "snapshots web", "snapshot list --filter vm=web"),  # `snapshot list web` is refused
+        ("", "checkpoint create web before", "snapshot create web before"),
+        ("", "checkpoint ls web", "snapshot list --filter vm=web"),
+        ("vm", "snapshot web", "snapshot create web"),
+        ("vm", "snapshot web before", "snapshot create web before"),
+        ("snapshot", "restore web before", "vm restore web before"),  # incus'; "did you mean create?" makes one
+        ("snapshot", "fork before", "vm fork before"),
+        ("snapshot", "info before", "snapshot show before"),
+        ("snapshot", "remove before", "snapshot delete before"),
+        ("vm", "freeze web", "vm pause web"),
+        ("vm", "copy web other", "vm fork web --name other"),  # incus copy; "did you mean cp?"
+    ],
+)
+def test_a_word_of_other_tools_about_snapshots_has_one_line_that_runs(group: str, typed: str, meant: str) -> None:
+    assert replacement(group, typed.split(), []) == meant
+
+
+def test_who_wants_to_put_a_vm_back_is_not_led_to_make_a_snapshot() -> None:
+    assert "create" not in command_meant("snapshot", ["restore", "web", "before"], _OF_SNAPSHOTS, [])

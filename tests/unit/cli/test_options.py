@@ -3,10 +3,10 @@
 import pytest
 import typer
 
-from ingle.cli.commands.vm.run import guest_argv
+from ingle.cli.commands.vm.guest_command import guest_argv
 from ingle.cli.options import parse_count, parse_environment, parse_published
 from ingle.cli.output import fields, table
-from ingle.v1 import vm_pb2
+from ingle.v1 import protocol_pb2
 
 
 def test_the_guest_command_is_what_follows() -> None:
@@ -46,13 +46,13 @@ def test_fields_leave_out_what_is_empty() -> None:
 def test_published_ports() -> None:
     texts = ["80", "8080:80", "5353:53/udp", "1:2/tcp", "127.0.0.1:8080:80", "[::1]:8080:80/udp", "0.0.0.0:1:2"]
     assert [(port.address, port.host_port, port.vm_port, port.protocol) for port in parse_published(texts)] == [
-        ("", 80, 80, vm_pb2.PROTOCOL_TCP),
-        ("", 8080, 80, vm_pb2.PROTOCOL_TCP),
-        ("", 5353, 53, vm_pb2.PROTOCOL_UDP),
-        ("", 1, 2, vm_pb2.PROTOCOL_TCP),
-        ("127.0.0.1", 8080, 80, vm_pb2.PROTOCOL_TCP),
-        ("::1", 8080, 80, vm_pb2.PROTOCOL_UDP),
-        ("0.0.0.0", 1, 2, vm_pb2.PROTOCOL_TCP),
+        ("", 80, 80, protocol_pb2.PROTOCOL_TCP),
+        ("", 8080, 80, protocol_pb2.PROTOCOL_TCP),
+        ("", 5353, 53, protocol_pb2.PROTOCOL_UDP),
+        ("", 1, 2, protocol_pb2.PROTOCOL_TCP),
+        ("127.0.0.1", 8080, 80, protocol_pb2.PROTOCOL_TCP),
+        ("::1", 8080, 80, protocol_pb2.PROTOCOL_UDP),
+        ("0.0.0.0", 1, 2, protocol_pb2.PROTOCOL_TCP),
     ]
 
 

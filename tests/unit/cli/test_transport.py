@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingle.cli import transport
-from ingle.cli.transport import INTERNAL, OK, UNAVAILABLE, Call, Connection
+from ingle.cli.transport import INTERNAL, OK, UNAVAILABLE, Connection, Stream
 
 steady = settings(deadline=None, derandomize=True, max_examples=75)
 
@@ -87,7 +87,7 @@ def converse(pieces: list[bytes], streams: int) -> list[tuple[list[bytes], int |
         theirs.setblocking(False)
         connection = Connection(ours)
         connection.start()
-        calls = [connection.call(_PATH) for _ in range(streams)]
+        calls = [connection.begin(_PATH) for _ in range(streams)]
         taken: list[list[bytes]] = [[] for _ in calls]
         for call in calls:
             call.send(_LARGE)
@@ -111,7 +111,7 @@ def _drop_all(sock: socket.socket) -> None:
         pass
 
 
-def _take_all(calls: list[Call], taken: list[list[bytes]]) -> None:
+def _take_all(calls: list[Stream], taken: list[list[bytes]]) -> None:
     for call, messages in zip(calls, taken, strict=True):
         while (message := call.take()) is not None:
             messages.append(message)
@@ -156,13 +156,13 @@ def test_calls_that_are_left_unread_take_no_room_from_others(monkeypatch: pytest
         connection.start()
         server.initiate_connection()
         for number in range(30):
-            call = connection.call(_PATH)
+            call = connection.begin(_PATH)
             _exchange(connection, server, theirs)
-            server.send_headers(call.stream_id, [(":status", "200")])
+            server.send_headers(call.id, [(":status", "200")])
             for _ in range(4):
-                server.send_data(call.stream_id, struct.pack(">BI", 0, 9_995) + bytes(9_995))
+                server.send_data(call.id, struct.pack(">BI", 0, 9_995) + bytes(9_995))
             if ended:
-                server.send_headers(call.stream_id, [("grpc-status", "0")], end_stream=True)
+                server.send_headers(call.id, [("grpc-status", "0")], end_stream=True)
             _exchange(connection, server, theirs)
             assert call.take(), number
             call.cancel()

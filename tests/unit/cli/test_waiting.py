@@ -7,6 +7,9 @@ import pytest
 
 from ingle.cli import waiting
 
+# The limit to a test's time would have the same alarm clock.
+pytestmark = pytest.mark.timeout(method="thread")
+
 
 @pytest.fixture(autouse=True)
 def quiet_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

@@ -5,17 +5,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ingle.api_server.adapters.qemu import known_problems, vmms_below
+from ingle.api_server.adapters.qemu import BINARY, VERDICTS
 from ingle.api_server.adapters.sqlite import check_database, recorded_vms
-from ingle.api_server.agents import agent_binary
+from ingle.api_server.adapters.vmm import Cage, known_problems, vmms_below
 from ingle.api_server.config import Config, host_limits
+from ingle.api_server.doctor.firecracker import firecracker_check
 from ingle.api_server.host import rootlike, sockets, tool
+from ingle.api_server.host.caged import PROGRAM
 from ingle.api_server.host.files import free_bytes
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.check import Check
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.spec import GIB, size_text
+from ingle.api_server.programs import agent_binary
 
 _LEAST_FREE = 2 * GIB
 _TOLD = 5
@@ -25,6 +28,7 @@ _PVM = Path("/sys/module/kvm_pvm")
 _EMULATED = "guests are emulated (tcg), their programs take about ten times as long"
 _OTHER_HOST = "use a host whose KVM runs stock kernels; or `ingle kernel import` one that is made for this host's"
 _KVM_CREATE_VM = 0xAE01  # linux/kvm.h
+_ALLOW_NAMESPACES = "sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
 _LOAD_KVM = "sudo modprobe kvm_intel || sudo modprobe kvm_amd"
 _KVM_FOR_USER = {False: _LOAD_KVM, True: "sudo usermod -aG kvm $USER, and log in again"}
 _KVM_FOR_SYSTEM = {  # a unit sees the devices that there were when it was started
@@ -41,6 +45,8 @@ async def host_checks(config: Config) -> list[Check]:
     return [
         Check("host", "pass", f"{limits.vcpus} vcpus, {size_text(limits.memory_bytes)} of memory"),
         *(_program(program) for program in _programs()),
+        await firecracker_check(config),
+        await isolation_check(config),
         _attempt("guest agent", lambda: str(agent_binary())),
         kvm_check(_KVM, paths.acceleration_verdicts, system=config.system),
         *(() if os.getuid() == 0 else (await _user_namespace(config),)),
@@ -100,7 +106,7 @@ def kvm_check(device: Path, verdicts: Path, *, system: bool) -> Check:
             f"{_EMULATED}: {device}: {error.strerror}",
             (_KVM_FOR_SYSTEM if system else _KVM_FOR_USER)[denied].format(device),
         )
-    problems = known_problems(verdicts)
+    problems = known_problems(verdicts, VERDICTS)
     if problems is None:
         return Check("kvm", "pass", f"{device} makes VMs; the first start finds out whether a guest boots in one")
     if problems:
@@ -125,8 +131,24 @@ def stray_check(config: Config) -> Check:
     told = ", ".join(f"{vm} (pid {pid})" for vm, pid in sorted(strays.items())[:_TOLD])
     more = f" and {len(strays) - _TOLD} more" if len(strays) > _TOLD else ""
     detail = f"{told}{more}: running, and the database does not know them; their disks are below {paths.vms}"
-    kill = " ".join([*(["sudo"] if config.system else []), "kill", *map(str, sorted(strays.values()))])
+    kill = " ".join([*(["sudo"] if config.system else []), "kill", "-KILL", *map(str, sorted(strays.values()))])
     return Check(name, "warn", detail, f"{kill}  # ends them, and leaves their disks")
+
+
+async def isolation_check(config: Config) -> Check:
+    """Whether VMMs are in namespaces of their own, which is tried with QEMU."""
+    name = "isolation"
+    if not config.defaults.isolate:
+        return Check(name, "pass", "isolate = false: VMMs see what their user sees")
+    try:
+        problem = await Cage(Tools(config.paths.state)).problem(tool.require(BINARY))
+    except IngleError as error:
+        return Check(name, "warn", error.message, error.remedy)
+    if not problem:
+        return Check(name, "pass", "VMMs have namespaces of their own, and see their own VM alone")
+    detail = f"VMMs see what this user sees: {problem}"
+    remedy = "" if tool.installed(PROGRAM) else tool.install_hint(PROGRAM)
+    return Check(name, "warn", detail, remedy or _ALLOW_NAMESPACES)
 
 
 async def _user_namespace(config: Config) -> Check:

@@ -1,19 +1,31 @@
 """What a server of a whole machine needs beyond what every server does: root helpers, and networks that VMs share."""
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ingle.api_server.adapters.disk import ReflinkDisk
-from ingle.api_server.adapters.helper import HelperFindings, Obstacle, ObstacleKind, Usage, examine_helper
+from ingle.api_server.adapters.helper import (
+    HelperFindings,
+    Obstacle,
+    ObstacleKind,
+    Overlap,
+    Usage,
+    examine_helper,
+    find_overlaps,
+)
 from ingle.api_server.adapters.sqlite import vms_by_network
 from ingle.api_server.config import Config, Paths
 from ingle.api_server.host.forwarding import SYSCTLS, forwards_ipv4, forwards_ipv6
 from ingle.api_server.host.threads import in_thread
+from ingle.api_server.model.caller import Caller, called
 from ingle.api_server.model.check import Check, Status
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.network import VMS_PER_NETWORK
-from ingle.api_server.version import VERSION
+from ingle.version import VERSION
+
+log = logging.getLogger(__name__)
 
 _TUN = Path("/dev/net/tun")
 _DEVICE_MAPPER = Path("/sys/class/misc/device-mapper")
@@ -23,19 +35,19 @@ _NETWORK_UNIT, _DISK_UNIT = "ingle-helper", "ingle-helper-dm"
 _POLICY = "/etc/ingle/helper.toml"
 
 
-async def system_checks(config: Config) -> list[Check]:
+async def system_checks(config: Config, caller: Caller) -> list[Check]:
     """All of them."""
     assert config.helper is not None
     assert config.device_helper is not None
     return [
-        *await network_checks(config.helper, config.paths.database),
+        *await network_checks(config.helper, config.paths.database, caller),
         tun_check(_TUN),
         forwarding_check(),
         *await disk_checks(config.device_helper, config.paths),
     ]
 
 
-async def network_checks(socket: Path, database: Path) -> list[Check]:
+async def network_checks(socket: Path, database: Path, caller: Caller) -> list[Check]:
     """Whether the helper for networks answers, and what it says; the store knows who is in which network."""
     try:
         found = await examine_helper(socket, _NETWORK_UNIT)
@@ -44,7 +56,7 @@ async def network_checks(socket: Path, database: Path) -> list[Check]:
     taken = await in_thread(vms_by_network, database)
     return [
         version_check("network helper", found, socket),
-        addresses_check(taken),
+        addresses_check(taken, caller),
         networks_check(len(taken), found.networks.limit),
         _room(
             "taps",
@@ -52,6 +64,7 @@ async def network_checks(socket: Path, database: Path) -> list[Check]:
             f"raise max_taps in {_POLICY}, then sudo systemctl restart ingle-helper",
             "taken by VMs that run",
         ),
+        await pools_check(socket),
         *firewall_checks(found.obstacles),
     ]
 
@@ -61,7 +74,7 @@ def version_check(name: str, found: HelperFindings, socket: Path) -> Check:
     if found.version != VERSION:
         detail = f"version {found.version} answers on {socket}, and this server is {VERSION}"
         return Check(name, "warn", detail, "sudo ingle system restart")
-    return Check(name, "pass", f"version {found.version} answers on {socket}")
+    return Check(name, "pass", f"version {found.version} answers on {socket}, with {', '.join(found.capabilities)}")
 
 
 def helper_remedy(unit: str) -> str:
@@ -69,8 +82,9 @@ def helper_remedy(unit: str) -> str:
     return f"sudo systemctl restart {unit}; journalctl -u {unit} -n 20"
 
 
-def addresses_check(taken: Mapping[str, int]) -> Check:
-    """`taken`: VMs by network."""
+def addresses_check(by_network: Mapping[tuple[int, str], int], caller: Caller) -> Check:
+    """`by_network`: VMs by a network's owner and name."""
+    taken = {called(owner, name, caller): vms for (owner, name), vms in by_network.items() if caller.knows(owner)}
     if not taken:
         return Check("addresses", "pass", f"none taken; {VMS_PER_NETWORK} in a network")
     names = sorted(taken, key=lambda name: -taken[name])
@@ -87,6 +101,35 @@ def networks_check(used: int, limit: int) -> Check:
     status: Status = "warn" if used >= limit > 1 else "pass"
     remedy = f"a wider ipv4_pool in {_POLICY}, while no VM runs, then sudo ingle system restart"
     return Check("networks", status, f"{used} of {limit}", remedy if status == "warn" else "")
+
+
+async def tell_overlaps(socket: Path) -> None:
+    """Log what pools_check finds, unless all is well. For a server that starts: what runs goes on as it is."""
+    if (check := await pools_check(socket)).status != "pass":
+        log.warning("%s; to mend it: %s", check.detail, check.remedy)
+
+
+async def pools_check(socket: Path) -> Check:
+    """Whether somebody on this host, a VPN that came later for one, has networks where VMs have their addresses."""
+    try:
+        found = await find_overlaps(socket, _NETWORK_UNIT)
+    except IngleError as error:
+        return Check("pools", "warn", error.message, helper_remedy(_NETWORK_UNIT))
+    return overlaps_check(found)
+
+
+def overlaps_check(overlaps: Sequence[Overlap]) -> Check:
+    """A kernel leads packets for what two have to one of them."""
+    if not overlaps:
+        return Check("pools", "pass", "nobody else on this host has addresses of VMs' pools")
+    told = [
+        f"{each.network} ({', '.join(filter(None, (each.interface, each.source)))}) overlaps VMs' {each.pool}"
+        for each in overlaps[:_NAMED]
+    ]
+    if len(overlaps) > _NAMED:
+        told.append(f"{len(overlaps) - _NAMED} more")
+    detail = f"{'; '.join(told)}: an address that both have is reached at one of them only"
+    return Check("pools", "warn", detail, "sudo ingle system restart --ip-pool auto")
 
 
 def firewall_checks(obstacles: tuple[Obstacle, ...]) -> list[Check]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ingle.api_server.host.files import punch_hole
+from ingle.api_server.host.files import open_log, punch_hole
 
 KEPT_BYTES = 8 * 1024 * 1024
 """Of the end, whenever somebody looks."""
@@ -29,7 +29,7 @@ _WHOLE = 64 * 1024  # a multiple of all block sizes: data that begins there begi
 def begin(log: Path, offset: int) -> None:
     """The log is at `offset` or behind it, and goes on with what it had. Raises OSError where no file is as long."""
     former = read_end(log, KEPT_BYTES)
-    with open(log, "ab", opener=_private) as file:
+    with open_log(log, "ab") as file:
         if file.tell() < offset:
             file.truncate(0)
             file.truncate(_aligned(offset))
@@ -52,7 +52,7 @@ def limit(logs: Iterable[Path]) -> int:
 
 def trim(log: Path, kept: int = KEPT_BYTES) -> None:
     """Give back the blocks of all but about the last `kept` bytes. A log that is gone is fine."""
-    with suppress(FileNotFoundError), log.open("rb+") as file:
+    with suppress(FileNotFoundError), open_log(log, "rb+") as file:
         rest = kept
         for start, stop in reversed(_extents(file.fileno())):
             if stop - start > rest:
@@ -63,7 +63,7 @@ def trim(log: Path, kept: int = KEPT_BYTES) -> None:
 
 def tell_loss(log: Path, limit: int) -> None:
     """Where writing has met the limit, say so in the log. One that is gone is fine."""
-    with suppress(FileNotFoundError), log.open("rb+") as file:
+    with suppress(FileNotFoundError), open_log(log, "rb+") as file:
         if file.seek(0, os.SEEK_END) >= limit:
             file.write(_LOST)
 
@@ -71,7 +71,7 @@ def tell_loss(log: Path, limit: int) -> None:
 def read_end(log: Path, size: int) -> bytes:
     """The last `size` bytes, without holes; nothing when the log is gone."""
     end = b""
-    with suppress(FileNotFoundError), log.open("rb") as file:
+    with suppress(FileNotFoundError), open_log(log, "rb") as file:
         for _, piece in pieces_backwards(file.fileno(), size):
             end = piece + end
             if len(end) >= size:
@@ -98,6 +98,12 @@ def pieces_backwards(file: int, size: int) -> Iterator[tuple[int, bytes]]:
             begins = max(start, stop - size)
             yield begins, os.pread(file, stop - begins, begins)
             stop = begins
+
+
+def written(file: int) -> list[tuple[int, int]]:
+    """From where to where there is what was written."""
+    end = os.lseek(file, 0, os.SEEK_END)
+    return [(start, _written(file, start, hole, end)) for start, hole in _extents(file)]
 
 
 def _extents(file: int) -> list[tuple[int, int]]:
@@ -130,7 +136,3 @@ def _data_behind(file: int, offset: int) -> int:
 
 def _aligned(offset: int) -> int:
     return -(-offset // _WHOLE) * _WHOLE
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

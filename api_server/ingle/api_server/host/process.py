@@ -11,15 +11,17 @@ import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ingle.api_server.host.descriptors import lower_limit
+from ingle.api_server.host.files import open_log
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PF_EXITING = 0x4  # in the flags of /proc/PID/stat: set before anything of a process is taken down
 _PIDFD_GETFD = 438  # the same on every architecture; see pidfd_getfd(2)
+_NICEST = 19
 
 
 class Process:
@@ -40,23 +42,29 @@ class Process:
         *,
         directory: Path,
         stderr: Path,
+        stdout: Path | None = None,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
     ) -> "Process":
-        """Start `argv` in its own session, its stdout and stderr in the file `stderr`.
+        """Start `argv` in its own session, its stderr and, unless that has a file of its own, its stdout in the file
+        `stderr`.
 
         It costs a vfork (0.2 ms): what the process does then never holds up the event loop. Raises OSError."""
-        with open(stderr, "ab", buffering=0, opener=_private) as output:
+        with (
+            open_log(stderr, "ab") as errors,
+            nullcontext(errors) if stdout is None else open_log(stdout, "ab") as output,
+            _undisturbed_at_file_limits(),
+        ):
             child = subprocess.Popen(
                 argv,
                 cwd=directory,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=errors,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                restore_signals=False,  # SIGXFSZ, at the limit to its files, stays ignored as it is here
+                restore_signals=False,
             )
         # An unreaped child keeps its pid, so none of these calls can meet another process.
         try:
@@ -156,6 +164,29 @@ def start_time_of(pid: int) -> int | None:
     return None if stat is None else int(stat[19])
 
 
+def parent_of(pid: int) -> int | None:
+    """Its parent's pid, or None when there is no such process."""
+    stat = _stat(pid)
+    return None if stat is None else int(stat[1])
+
+
+@contextmanager
+def _undisturbed_at_file_limits() -> Iterator[None]:
+    """What is started has the signal SIGXFSZ blocked, also where it would handle it, and only fails to write. Ignored,
+    as it is here, it would end a Firecracker."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXFSZ})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def lives(pid: int, start_time: int) -> bool:
+    """Whether that very process lives: one that nobody has waited for yet does not, see proc(5)."""
+    stat = _stat(pid)
+    return stat is not None and int(stat[19]) == start_time and stat[0] not in {b"Z", b"X"}
+
+
 def has_its_files(pid: int, start_time: int) -> bool:
     """Whether that very process lives, and has not begun to end: then what it ever held open and has not closed itself
     it holds still. A pidfd tells of an end some time after the files were closed."""
@@ -206,5 +237,10 @@ def _stat(pid: int) -> list[bytes] | None:
     return stat[stat.rindex(b")") + 1 :].split()
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def yield_processors(pid: int) -> None:
+    """Have all threads of a process, and those that they start, run when others leave something; gone is fine.
+
+    Linux has a niceness of each thread, see sched(7)."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.setpriority(os.PRIO_PROCESS, int(thread), _NICEST)

@@ -16,20 +16,23 @@ class Reserve:
         self._path = directory / "reserve"
         self._there = self._path.exists()
 
-    def tend(self) -> None:
-        """Do what there is to do: cheap enough to be done before every write."""
+    def tend(self) -> bool:
+        """Do what there is to do: cheap enough to be done before every write. Answers as give_up does."""
         found = os.statvfs(self._path.parent)
         free = found.f_bavail * found.f_frsize
         if free < _LITTLE:
-            self.give_up()
-        elif not self._there and free > _PLENTY:
+            return self.give_up()
+        if not self._there and free > _PLENTY:
             self._there = allocate(self._path, _SIZE)
+        return False
 
-    def give_up(self) -> None:
-        """There is more space than the file system told, or none at all: a quota, say."""
-        if self._there:
+    def give_up(self) -> bool:
+        """There is less space than the file system told, or none at all: a quota, say. Answers whether there is more
+        now, for who takes it first."""
+        given, self._there = self._there, False
+        if given:
             self._path.unlink(missing_ok=True)
-            self._there = False
+        return given
 
 
 def allocate(path: Path, size: int) -> bool:

@@ -22,9 +22,16 @@ def path_length(path: Path) -> int:
 def short_path(path: Path) -> Iterator[str]:
     """A name of `path` to bind or connect to, however long that is, and whatever is mounted where it was meanwhile.
     Raises OSError when its directory is gone."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    with short_directory(path.parent) as directory:
+        yield f"{directory}/{path.name}"
+
+
+@contextmanager
+def short_directory(path: Path) -> Iterator[str]:
+    """The same of a directory."""
+    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
+        yield f"/proc/self/fd/{directory}"
     finally:
         os.close(directory)
 
@@ -49,11 +56,7 @@ def check_port(address: str, port: int, kind: socket.SocketKind) -> None:
             probe.bind((address, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise Conflict(
-                    Reason.IN_USE,
-                    f"port {port} of the host is in use",
-                    f"choose another, or see: ss -lnp | grep :{port}",
-                ) from None
+                raise taken(port, kind) from None
             if error.errno == errno.EADDRNOTAVAIL:
                 raise HostProblem(
                     Reason.PORT_REFUSED, f"{address} is no address of this host", "see: ip -brief address"
@@ -61,6 +64,16 @@ def check_port(address: str, port: int, kind: socket.SocketKind) -> None:
             raise HostProblem(
                 Reason.PORT_REFUSED, f"port {port} of the host: {error.strerror}", "choose one from 1024 on"
             ) from None
+
+
+def taken(port: int, kind: socket.SocketKind) -> Conflict:
+    """A program of the host has it."""
+    protocol = "tcp" if kind is socket.SOCK_STREAM else "udp"
+    return Conflict(
+        Reason.IN_USE,
+        f"a program of the host has port {port}/{protocol}",
+        f"choose another, or see: ss -anp | grep :{port}",
+    )
 
 
 def held(address: str, port: int, kind: socket.SocketKind, *, listens: bool) -> socket.socket:

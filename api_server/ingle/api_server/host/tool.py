@@ -25,6 +25,7 @@ PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",
     "apt-config": "apt",
     "apt-get": "apt",
+    "bwrap": "bubblewrap",
     "cp": "coreutils",
     "debugfs": "e2fsprogs",
     "depmod": "kmod",
@@ -47,6 +48,7 @@ PACKAGES: Mapping[str, str] = {
 _TAIL_LINES = 40
 _LINES_IN_MESSAGE = 10
 _LONGEST_LINE = 64 * 1024
+_LONGEST_OUTPUT = 1 << 20
 
 # The last is what GNU tar says.
 _SAID_WHEN_FULL = ("No space left on device", "Disk quota exceeded", "Wrote only ")
@@ -70,13 +72,17 @@ def require(program: str) -> str:
     """The path of `program`. Raises HostProblem(DEPENDENCY_MISSING) that names the package to install."""
     path = shutil.which(program, path=search_path())
     if path is None:
-        package = PACKAGES.get(program, program)
         raise HostProblem(
             Reason.DEPENDENCY_MISSING,
-            f"the program {program!r} is not installed (Debian package {package})",
-            f"sudo apt install {package}",
+            f"the program {program!r} is not installed (Debian package {PACKAGES.get(program, program)})",
+            install_hint(program),
         )
     return path
+
+
+def install_hint(program: str) -> str:
+    """The command that installs it on Debian."""
+    return f"sudo apt install {PACKAGES.get(program, program)}"
 
 
 class Tools:
@@ -92,12 +98,15 @@ class Tools:
         directory: Path | None = None,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
+        stdin: bytes = b"",
+        on_output: Callable[[str], None] | None = None,
         accept: Collection[int] = (0,),
     ) -> bytes:
         """Run `argv` to its end and answer its stdout.
 
-        It gets no stdin, our environment with `env` on top, untranslated messages, and a session of its own. `on_line`
-        is called with each line of its stderr. Cancelling kills everything it started and waits for that.
+        It gets `stdin`, our environment with `env` on top, untranslated messages, and a session of its own. `on_line`
+        is called with each line of its stderr; `on_output` with each of its stdout, of at most 1 MiB, which then is
+        not answered. Cancelling kills everything it started and waits for that.
 
         Raises HostProblem (DEPENDENCY_MISSING; DISK_FULL), and ToolFailed with the end of what it said when its exit
         code is not one to `accept`."""
@@ -108,7 +117,7 @@ class Tools:
             *(require("setpriv"), "--pdeathsig", "KILL", "--", require(program), *argv[1:]),
             cwd=directory,
             env=self._environment(mark, env or {}),
-            stdin=DEVNULL,
+            stdin=PIPE if stdin else DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
             limit=_LONGEST_LINE,
@@ -116,7 +125,12 @@ class Tools:
         )
         lower_limit(process.pid)
         try:
-            stdout, _, _ = await asyncio.gather(_read_all(process), _read_lines(process, tail, on_line), process.wait())
+            stdout, _, _, _ = await asyncio.gather(
+                _read_all(process) if on_output is None else _read_output(process, on_output),
+                _read_lines(process, tail, on_line),
+                _write(process, stdin),
+                process.wait(),
+            )
         except BaseException:
             await _uninterrupted(_kill(process, mark))
             raise
@@ -125,6 +139,11 @@ class Tools:
             said = list(tail) or stdout.decode(errors="replace").splitlines()[-_TAIL_LINES:]
             raise _failure(program, process.returncode, said)
         return stdout
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For what else is to be ended by the next server, if this one can't: ours, and the mark of its state."""
+        return {**os.environ, leftovers.STATE_VARIABLE: str(self._state_root)}
 
     def _environment(self, mark: str, extra: Mapping[str, str]) -> dict[str, str]:
         name, _, value = mark.partition("=")
@@ -142,6 +161,27 @@ class Tools:
 async def _read_all(process: Process) -> bytes:
     assert process.stdout is not None
     return await process.stdout.read()
+
+
+async def _read_output(process: Process, on_output: Callable[[str], None]) -> bytes:
+    """Raises ToolFailed when a line is too long."""
+    assert process.stdout is not None
+    rest = b""
+    while chunk := await process.stdout.read(_LONGEST_LINE):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            on_output(line.decode())
+        if len(rest) > _LONGEST_OUTPUT:
+            raise ToolFailed(Reason.TOOL_FAILED, f"a tool has said a line of more than {_LONGEST_OUTPUT} bytes")
+    return rest
+
+
+async def _write(process: Process, stdin: bytes) -> None:
+    if process.stdin is not None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, and tells why
+            process.stdin.write(stdin)
+            await process.stdin.drain()
+        process.stdin.close()
 
 
 async def _read_lines(process: Process, tail: deque[str], on_line: Callable[[str], None] | None) -> None:

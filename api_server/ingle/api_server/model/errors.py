@@ -4,6 +4,7 @@ IngleError
 ├── InvalidArgument      the request is wrong; nothing was changed
 ├── NotFound             a reference stands for nothing
 ├── Conflict             right, but not in the present state
+├── CursorExpired        what is asked for was forgotten
 ├── HostProblem          the host lacks something
 ├── BadFile              a file given to ingle is not what it should be
 ├── ToolFailed           a tool or the VMM failed
@@ -21,16 +22,22 @@ class Reason(Enum):
     UNKNOWN_METHOD = 3
     MESSAGE_TOO_LARGE = 4
     PEER_REFUSED = 5
+    NOT_ADMIN = 180
+    NOT_OWNER = 181
+    QUOTA_EXCEEDED = 182
     VM_NOT_FOUND = 10
     IMAGE_NOT_FOUND = 11
     KERNEL_NOT_FOUND = 12
     OPERATION_NOT_FOUND = 13
+    SNAPSHOT_NOT_FOUND = 15
     AMBIGUOUS_REFERENCE = 14
     NAME_TAKEN = 20
     WRONG_STATE = 21
     IN_USE = 22
     OPERATION_CANCELLED = 23
     SERVER_STOPPING = 24
+    CHANGED_MEANWHILE = 25
+    CURSOR_EXPIRED = 26
     DEPENDENCY_MISSING = 30
     DISK_FULL = 31
     PATH_TOO_LONG = 32
@@ -38,8 +45,14 @@ class Reason(Enum):
     ADDRESSES_EXHAUSTED = 34
     DISK_OVERFLOWED = 36
     HOST_EXHAUSTED = 130
+    TOO_MANY_CALLS = 131
     IMAGE_INVALID = 40
     KERNEL_INVALID = 41
+    SNAPSHOT_INVALID = 42
+    SNAPSHOT_INCOMPATIBLE = 43
+    MEMORY_DAMAGED = 44
+    REGISTRY_DENIED = 190
+    REGISTRY_UNREACHABLE = 191
     TOOL_FAILED = 50
     VMM_FAILED = 51
     GUEST_UNREACHABLE = 52
@@ -75,6 +88,9 @@ class Reason(Enum):
     GUEST_INTERFACE_NOT_FOUND = 110
     NOT_A_GUEST = 111
     INIT_NOT_FOUND = 112
+    IDENTITY_PENDING = 113
+    GUEST_RESTING = 114
+    GUEST_RESTLESS = 115
     INTERNAL = 99
     CONNECTION_REFUSED = 100
     CONNECTION_TIMED_OUT = 101
@@ -95,10 +111,12 @@ class IngleError(Exception):
 
 
 class InvalidArgument(IngleError):
-    """The request is wrong in itself. Raised before anything changes."""
+    """The request is wrong in itself. Raised before anything changes. `field` is the one that is, by its name in the
+    contract; empty where it is no single one."""
 
-    def __init__(self, message: str, remedy: str = "") -> None:
+    def __init__(self, message: str, remedy: str = "", *, field: str = "") -> None:
         super().__init__(Reason.INVALID_ARGUMENT, message, remedy)
+        self.field = field
 
 
 class NotFound(IngleError):
@@ -107,6 +125,18 @@ class NotFound(IngleError):
 
 class Conflict(IngleError):
     """The request is right, but the present state forbids it."""
+
+
+class CursorExpired(IngleError):
+    """What came behind an event is kept no longer, or that event never was. `oldest`: the cursor to go on from."""
+
+    def __init__(self, cursor: int, oldest: int) -> None:
+        super().__init__(
+            Reason.CURSOR_EXPIRED,
+            f"cursor {cursor}: what came behind it is kept no longer; the oldest to go on from is {oldest}",
+            "look at what there is now, and go on from the oldest",
+        )
+        self.oldest = oldest
 
 
 class HostProblem(IngleError):

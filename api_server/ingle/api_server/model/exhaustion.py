@@ -19,7 +19,9 @@ def exhaustion(error: BaseException) -> HostProblem | None:
     """What `error` says about the host, if it is that which has too little."""
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD):
         number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EAGAIN
-        return HostProblem(Reason.HOST_EXHAUSTED, f"the host has too little: {error or 'memory'}", _REMEDIES[number])
+        return HostProblem(
+            Reason.HOST_EXHAUSTED, f"the host has too little: {str(error) or 'memory'}", _REMEDIES[number]
+        )
     if not isinstance(error, OSError) or error.errno is None:
         return None
     where = f" ({error.filename})" if error.filename else ""
@@ -28,3 +30,10 @@ def exhaustion(error: BaseException) -> HostProblem | None:
     if error.errno in _REMEDIES:
         return HostProblem(Reason.HOST_EXHAUSTED, f"the host has too little: {error.strerror}", _REMEDIES[error.errno])
     return None
+
+
+def no_descriptors() -> HostProblem:
+    """This process may have no more files open."""
+    problem = exhaustion(OSError(errno.EMFILE, "Too many open files"))
+    assert problem is not None
+    return problem

@@ -15,17 +15,15 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """An agent behind a forwarded loopback port."""
+class UnixAddress:
+    """An agent on a unix socket of this host: its test mode."""
 
-    host: str
-    port: int
-    holder: Holder | None = None
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """An agent on a unix socket of this host: its test mode."""
+class SerialAddress:
+    """An agent behind a virtio-serial port: `path` is the unix socket, in its VM's directory, of the VMM's chardev."""
 
     path: str
 
@@ -40,10 +38,21 @@ class VsockAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentEndpoint:
-    """Where an agent listens, and the 32 byte token it wants (empty on vsock and unix sockets)."""
+class HybridVsockAddress:
+    """An agent behind a vsock whose other end is a unix socket of the VMM's, in its VM's directory: `path`."""
 
-    address: TcpAddress | UnixAddress | VsockAddress
+    path: str
+    port: int
+
+
+AgentAddress = HybridVsockAddress | SerialAddress | UnixAddress | VsockAddress
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEndpoint:
+    """Where an agent listens, and the 32 byte token it wants; empty: none."""
+
+    address: AgentAddress
     token: bytes = field(default=b"", repr=False)
 
 
@@ -112,6 +121,17 @@ ExecEvent = Started | Stdout | Stderr | Exited
 
 
 @dataclass(frozen=True, slots=True)
+class CommandResult:
+    """A command from its beginning to its end; of its output the beginning, and whether there was more."""
+
+    exited: Exited
+    stdout: bytes
+    stderr: bytes
+    stdout_truncated: bool
+    stderr_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InterfaceStats:
     """Of one network interface of a guest since it came up."""
 
@@ -150,6 +170,8 @@ class GuestActivity:
     sessions: int
     attached_sessions: int
     forwards: int
+    connections: int = 0
+    """TCP, that others have over the network to servers in the guest, which may lie about itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,38 +253,82 @@ SessionEvent = Attached | Scrollback | Output | Exited | Detached
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """Bytes of any length for a command, a terminal or a server. What its reader ignores goes nowhere, silently."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnd:
+    """There is no more of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """For the command's process group; 1 to 64."""
+
+    number: int
+
+
+Said = Input | InputEnd | Signal | TerminalSize
+"""What a caller may say in a conversation: a command takes all but a size, a session no end and no signal, a forward
+input and its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class GuestNetwork:
-    """One address of an interface, with its prefix length, and perhaps a gateway of the same family."""
+    """One address of an interface, with its prefix length, and perhaps a gateway of the same family. An empty `mac`
+    leaves the interface the hardware address that it has."""
 
     interface: str
     address: str
     gateway: str
     nameservers: tuple[str, ...]
+    mac: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class GuestConfiguration:
-    """What a guest is told about itself; None and empty leave things as they are.
+class GuestIdentity:
+    """What makes a guest this one and no other; None and empty leave things as they are.
 
-    `unix_nanoseconds` is what its clock shall show if it is off by more than `clock_tolerance_seconds`, and, with
-    `clock_unless_set_by_guest`, nobody in the guest has set it. Each interface in `networks` gets the addresses given
-    and loses all others. `ssh_keys` are by user (empty: root), lines of the form "TYPE BASE64 [COMMENT]"; a user's keys
-    take the place of those given before."""
+    With a `token`, 32 bytes that the agent wants from then on, it is a whole identity: nobody else is answered until it
+    is taken, nor when it can't be, and connections with the token of before end. `machine_id` are 32 hexadecimal
+    digits; where the guest had another one, its SSH host keys are made anew as well. Each interface in `networks` gets
+    the addresses given and loses all others; with `announce` the neighbours are told. `unix_nanoseconds` is what its
+    clock shall show if it is off by more than `clock_tolerance_seconds`, and, with `clock_unless_set_by_guest`, nobody
+    in the guest has set it. `env` takes the place of every command's variables. `ssh_keys` are by user (empty: root),
+    lines of the form "TYPE BASE64 [COMMENT]"; a user's keys take the place of those given before. The root file system
+    grows to `disk_bytes`, the size of its device."""
 
+    token: bytes = field(default=b"", repr=False)
+    hostname: str = ""
+    machine_id: str = ""
+    networks: tuple[GuestNetwork, ...] = ()
+    announce: bool = False
     entropy: bytes = field(default=b"", repr=False)
     unix_nanoseconds: int | None = None
     clock_tolerance_seconds: float = 0.0
     clock_unless_set_by_guest: bool = False
-    hostname: str = ""
-    networks: tuple[GuestNetwork, ...] = ()
-    announce: bool = False
+    env: Mapping[str, str] | None = None
     ssh_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
+class IdentityTaken:
     """What came of it. `clock_offset_seconds` is how far the clock was ahead, None when nothing was said about it."""
 
     clock_offset_seconds: float | None = None
     clock_stepped: bool = False
     announced_addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HookResult:
+    """How a program of the guest's has ended that is run when it falls asleep or wakes: 0 to 255, 128 + signal when a
+    signal ended it. `output` is the beginning of what it said last, on one line."""
+
+    exit_code: int
+    timed_out: bool = False
+    output: str = ""

@@ -1,7 +1,8 @@
 """A guest's network as seen from inside: its servers, and connections to them."""
 
 from dataclasses import dataclass
-from enum import Enum
+
+from ingle.api_server.model.network import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,11 @@ class PeerEnded:
 ForwardEvent = Connected | Received | PeerEnded
 
 
-class PortProtocol(Enum):
-    """Of a port."""
-
-    TCP = "tcp"
-    UDP = "udp"
-
-
 @dataclass(frozen=True, slots=True)
 class ListeningPort:
     """A socket that takes connections, or anybody's datagrams. `pid` 0 is the guest's kernel; `user` may be empty."""
 
-    protocol: PortProtocol
+    protocol: Protocol
     address: str
     port: int
     pid: int

@@ -10,8 +10,9 @@ UNLIMITED = 2**64 - 1
 _LARGEST_UMASK = 0o777
 
 
-class Resource(IntEnum):
-    """Names as in `ingle.v1.Resource`, without its prefix; numbers as in <sys/resource.h>, which are the agent's."""
+class Limited(IntEnum):
+    """What of a process can be: names as in `ingle.v1.Resource`, without its prefix; numbers as in <sys/resource.h>,
+    which are the agent's."""
 
     CPU = 0
     FSIZE = 1
@@ -35,7 +36,7 @@ class Resource(IntEnum):
 class ResourceLimit:
     """`soft` holds, and the command may raise it up to `hard`; in the resource's own unit, or UNLIMITED."""
 
-    resource: Resource
+    resource: Limited
     soft: int
     hard: int
 
@@ -49,16 +50,19 @@ def check_limits(limits: Iterable[ResourceLimit]) -> None:
             raise InvalidArgument(
                 f"limit {name}: soft {_told(limit.soft)} is above hard {_told(limit.hard)}",
                 f"--ulimit {name}={_told(limit.hard)}:{_told(limit.soft)}",
+                field="limits",
             )
         if limit.resource in seen:
-            raise InvalidArgument(f"limit {name}: it is given twice")
+            raise InvalidArgument(f"limit {name}: it is given twice", field="limits")
         seen.add(limit.resource)
 
 
 def check_umask(umask: int) -> None:
     """Raises InvalidArgument."""
     if not 0 <= umask <= _LARGEST_UMASK:
-        raise InvalidArgument(f"umask {umask:04o}: 0000 to {_LARGEST_UMASK:04o} is allowed", "--umask 027")
+        raise InvalidArgument(
+            f"umask {umask:04o}: 0000 to {_LARGEST_UMASK:04o} is allowed", "--umask 027", field="umask"
+        )
 
 
 def _told(value: int) -> str:

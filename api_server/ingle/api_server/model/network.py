@@ -33,7 +33,7 @@ DNS_PORT = 10053
 
 
 class Protocol(Enum):
-    """What can be published."""
+    """Of a port."""
 
     TCP = "tcp"
     UDP = "udp"
@@ -62,10 +62,10 @@ def published_address(text: str) -> str:
         address = ip_address(text)
     except ValueError:
         raise InvalidArgument(
-            f"address {text!r}: one of this host's is allowed, as 127.0.0.1", "-p 127.0.0.1:8080:80"
+            f"address {text!r}: one of this host's is allowed, as 127.0.0.1", "-p 127.0.0.1:8080:80", field="ports"
         ) from None
     if address.is_multicast or getattr(address, "scope_id", None):
-        raise InvalidArgument(f"address {text}: nothing can be published there", "-p 127.0.0.1:8080:80")
+        raise InvalidArgument(f"address {text}: nothing can be published there", "-p 127.0.0.1:8080:80", field="ports")
     return "" if address.is_unspecified else str(address)
 
 
@@ -80,7 +80,9 @@ def check_network(name: str) -> None:
     if name == USER_NETWORK:
         return
     if not is_dns_label(name):
-        raise InvalidArgument(f"network {name!r}: a network's name is a DNS label, {NAME_RULE}", "--network backend")
+        raise InvalidArgument(
+            f"network {name!r}: a network's name is a DNS label, {NAME_RULE}", "--network backend", field="network"
+        )
 
 
 def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
@@ -89,19 +91,23 @@ def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
         raise InvalidArgument(
             f"{len(ports)} published ports: a VM can have {MOST_PORTS}",
             "publish one port of a proxy in the guest, or see: ingle vm forward --help",
+            field="ports",
         )
     taken: defaultdict[tuple[int, Protocol], set[str]] = defaultdict(set)
     for port in ports:
         if not (1 <= port.host_port <= 65535 and 1 <= port.vm_port <= 65535):
-            raise InvalidArgument(f"published port {port}: 1 to 65535 is allowed", "-p 8080:80")
+            raise InvalidArgument(f"published port {port}: 1 to 65535 is allowed", "-p 8080:80", field="ports")
         addresses = taken[port.host_port, port.protocol]
         if addresses and (not port.address or not addresses.isdisjoint(("", port.address))):
-            raise InvalidArgument(f"port {port.host_port}/{port.protocol.value} of the host is published twice")
+            raise InvalidArgument(
+                f"port {port.host_port}/{port.protocol.value} of the host is published twice", field="ports"
+            )
         addresses.add(port.address)
         if network == USER_NETWORK and ":" in port.address:
             raise InvalidArgument(
                 f"published port {port}: a VM in a network of its own is reached at IPv4 addresses only",
                 f"-p 127.0.0.1:{port.host_port}:{port.vm_port}",
+                field="ports",
             )
         if (
             network not in {"", USER_NETWORK}
@@ -112,6 +118,7 @@ def check_ports(ports: Sequence[PublishedPort], network: str) -> None:
             raise InvalidArgument(
                 f"published port {port}: in a network that VMs share it is TCP that the host's loopback can have",
                 f"--network user, or -p {port.host_port}:{port.vm_port}/udp",
+                field="ports",
             )
 
 
@@ -121,4 +128,16 @@ def check_nat(network: str, nat: bool | None) -> None:
         raise InvalidArgument(
             "NAT can't be off for a VM in a network of its own: its VMM connects it to wherever the host is",
             "--network default",
+            field="nat",
+        )
+
+
+def check_net_rate(network: str, bytes_per_second: int | None) -> None:
+    """Raise InvalidArgument for a limit where nothing can keep it."""
+    if network == USER_NETWORK and bytes_per_second:
+        raise InvalidArgument(
+            "net_bytes_per_second: a network of a VM's own can't be limited, since its VMM connects it; one that VMs "
+            "share can",
+            "--network default, which takes: sudo ingle system install; or --net-bandwidth none",
+            field="net_bytes_per_second",
         )

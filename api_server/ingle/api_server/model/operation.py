@@ -4,7 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from ingle.api_server.model.caller import ROOT
 from ingle.api_server.model.errors import IngleError, Reason
+from ingle.api_server.model.resource import ResourceKind
 
 
 class OperationKind(Enum):
@@ -23,6 +25,22 @@ class OperationKind(Enum):
     PULL_KERNEL = 11
     IMPORT_KERNEL = 12
     DELETE_KERNEL = 13
+    PAUSE_VM = 20
+    RESUME_VM = 21
+    HIBERNATE_VM = 22
+    WAKE_VM = 23
+    CREATE_SNAPSHOT = 40
+    DELETE_SNAPSHOT = 41
+    FORK_VM = 42
+    RESTORE_VM = 43
+    IMPORT_SNAPSHOT = 44
+    FLATTEN_SNAPSHOT = 45
+    WARM_IMAGE = 30
+
+    @property
+    def about(self) -> ResourceKind:
+        """Of what kind that is which it changes."""
+        return ResourceKind[self.name.rpartition("_")[2]]
 
 
 class OperationState(Enum):
@@ -77,6 +95,11 @@ class Operation:
     stages: tuple[Stage, ...] = ()
     finished_at: datetime | None = None
     failure: Failure | None = None
+    warnings: tuple[str, ...] = ()
+    """What its caller should know though it does what was asked for, each a sentence."""
+
+    owner: int = ROOT
+    """The uid of who has begun it; of what the server does by itself, the owner of what that is about."""
 
     def with_stage(self, name: str, text: str, now: datetime) -> "Operation":
         """The next stage begins, so the one before it is over."""

@@ -8,17 +8,23 @@ from collections.abc import Sequence
 from ingle.api_server.model.errors import InvalidArgument
 
 _MOST_KEYS = 1000
+_MOST_BYTES = 256 * 1024  # of all of them: every list of VMs tells them
 _LONGEST_KEY = 16 * 1024  # RSA with 16384 bits has some 2800 characters
 
 
 def check_ssh_keys(keys: Sequence[str]) -> None:
     """Raise InvalidArgument unless each is "TYPE BASE64 [COMMENT]", which is what the agent takes."""
     if len(keys) > _MOST_KEYS:
-        raise InvalidArgument(f"{len(keys)} SSH keys: at most {_MOST_KEYS} are allowed")
+        raise InvalidArgument(f"{len(keys)} SSH keys: at most {_MOST_KEYS} are allowed", field="ssh_keys")
+    size = sum(len(key.encode(errors="replace")) for key in keys)
+    if size > _MOST_BYTES:
+        raise InvalidArgument(f"{size} bytes of SSH keys: at most {_MOST_BYTES} are allowed", field="ssh_keys")
     for key in keys:
         problem = _problem(key)
         if problem:
-            raise InvalidArgument(f"SSH key {key[:40]!r}: {problem}", "--ssh-key ~/.ssh/id_ed25519.pub")
+            raise InvalidArgument(
+                f"SSH key {key[:40]!r}: {problem}", "--ssh-key ~/.ssh/id_ed25519.pub", field="ssh_keys"
+            )
 
 
 def _problem(key: str) -> str:

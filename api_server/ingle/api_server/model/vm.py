@@ -2,22 +2,63 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 
+from ingle.api_server.model.auto_start import NOT_STARTED
+from ingle.api_server.model.caller import ROOT, Caller, called
 from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.idleness import NEVER
+from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.network import USER_NETWORK, PublishedPort
+from ingle.api_server.model.rates import UNLIMITED, DiskRates
 
 
 class VmState(Enum):
-    """Where a VM is in its life."""
+    """Where a VM is in its life.
+
+    What operations want to know of a state is asked of it, so that a new one is thought of here and nowhere else."""
 
     CREATING = "creating"
     STOPPED = "stopped"
     STARTING = "starting"
     RUNNING = "running"
+    PAUSED = "paused"
+    HIBERNATED = "hibernated"
     STOPPING = "stopping"
     ERROR = "error"
+
+    @property
+    def alive(self) -> bool:
+        """Whether a VMM process is recorded as the VM's, and is looked for by a server that starts."""
+        return self in _ALIVE
+
+    @property
+    def up(self) -> bool:
+        """Whether it has, or is about to have, processors, memory and ports of the host."""
+        return self in _UP
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has neither a process nor memory that is kept: its machine may change, and deleting it takes
+        nothing from a guest that was in the middle of something."""
+        return self in _IDLE
+
+    @property
+    def asleep(self) -> bool:
+        """Whether its guest stands still until somebody wants something of it."""
+        return self in _ASLEEP
+
+    @property
+    def reachable(self) -> bool:
+        """Whether its guest can be asked anything. One that stands still never answers."""
+        return self is VmState.RUNNING
+
+
+_ALIVE = frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPING})
+_UP = _ALIVE | {VmState.STARTING}
+_IDLE = frozenset({VmState.STOPPED, VmState.ERROR})
+_ASLEEP = frozenset({VmState.PAUSED, VmState.HIBERNATED})
 
 
 class Acceleration(Enum):
@@ -35,12 +76,26 @@ class Init(Enum):
     IMAGE = "image"
 
 
+class BootMode(Enum):
+    """How a new VM's guest begins. AUTO is a wish: from the memory of a guest that has booted, where there is one."""
+
+    AUTO = "auto"
+    WARM = "warm"
+    COLD = "cold"
+
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
 _MOVES: Mapping[VmState, frozenset[VmState]] = {
     VmState.CREATING: frozenset({VmState.STOPPED, VmState.STARTING}),
     VmState.STOPPED: frozenset({VmState.STARTING, VmState.ERROR}),
-    VmState.STARTING: frozenset({VmState.RUNNING, VmState.STOPPED, VmState.ERROR}),
-    VmState.RUNNING: frozenset({VmState.STOPPING, VmState.STOPPED, VmState.ERROR}),
-    VmState.STOPPING: frozenset({VmState.STOPPED, VmState.RUNNING, VmState.ERROR}),
+    # What wakes is paused once its memory is loaded; until then it may fail, and hibernates again.
+    VmState.STARTING: frozenset({VmState.RUNNING, VmState.PAUSED, VmState.STOPPED, VmState.HIBERNATED, VmState.ERROR}),
+    VmState.RUNNING: frozenset({VmState.PAUSED, VmState.STOPPING, VmState.STOPPED, VmState.ERROR}),
+    VmState.PAUSED: frozenset({VmState.RUNNING, VmState.HIBERNATED, VmState.STOPPING, VmState.STOPPED, VmState.ERROR}),
+    VmState.HIBERNATED: frozenset({VmState.STARTING, VmState.STOPPED, VmState.ERROR}),
+    # Back again while nobody has asked the guest.
+    VmState.STOPPING: frozenset({VmState.STOPPED, VmState.RUNNING, VmState.PAUSED, VmState.ERROR}),
     VmState.ERROR: frozenset({VmState.STARTING, VmState.STOPPED}),
 }
 
@@ -51,13 +106,18 @@ def check_move(name: str, old: VmState, new: VmState) -> None:
         raise Conflict(Reason.WRONG_STATE, f"VM {name!r} is {old.value}; it can't become {new.value}")
 
 
-@dataclass(frozen=True, slots=True)
-class Vm:
-    """One VM: what was asked for, and its state. Facts about a live process are in Running."""
+def outdates_memory(old: VmState, new: VmState) -> bool:
+    """Whether what was saved of a guest's memory before such a move is of no use after it: its disk may be another one
+    then. Of one that wakes it is used up as soon as its guest may go on."""
+    if VmState.HIBERNATED in {old, new}:
+        return new in _IDLE
+    return new in {VmState.STARTING, VmState.RUNNING} or (old is VmState.STARTING and new is VmState.PAUSED)
 
-    id: str
-    name: str
-    state: VmState
+
+@dataclass(frozen=True, slots=True)
+class VmSettings:
+    """All that was asked for of a VM, with nothing left open: a VmSpec, resolved."""
+
     image_id: str
     image_name: str
     kernel_id: str
@@ -68,23 +128,43 @@ class Vm:
     vcpus: int
     memory_bytes: int
     disk_bytes: int
-    created_at: datetime
     env: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[PublishedPort, ...] = ()
     network: str = USER_NETWORK
-    slot: int | None = None
-    """Its place in a shared network, see model.network; None in one of its own."""
     nat: bool = True
     init: Init = Init.AGENT
     ssh_keys: tuple[str, ...] = ()
-    error: str = ""
-    running: "Running | None" = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pause_after: int = NEVER
+    """Seconds that nobody has used it, after which it is paused."""
+
+    hibernate_after: int = NEVER
+    """The same of being hibernated; of a VM that is paused, since when it is."""
+
+    delete_after: int = NEVER
+    """The same of being deleted; of a VM that does not run, since when it is so."""
+
+    keep_awake: bool = False
+    """It does not fall asleep by itself."""
+
+    disk_iops: int = UNLIMITED
+    disk_bytes_per_second: int = UNLIMITED
+    net_bytes_per_second: int = UNLIMITED
+    """In either direction."""
+
+    auto_start: int = NOT_STARTED
+    """Its turn among those that are started when the host has, and nobody else does; see model.auto_start."""
+
+    @property
+    def disk_rates(self) -> DiskRates:
+        """What it may take of its disk."""
+        return DiskRates(self.disk_iops, self.disk_bytes_per_second)
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """The VMM of a VM that runs. `pid` with `start_time` (clock ticks since boot, field 22 of /proc/PID/stat) is one
-    process for ever; a pid alone is not."""
+class LiveVmm:
+    """The process that a VM runs in. `pid` with `start_time` (clock ticks since boot, field 22 of /proc/PID/stat) is
+    one process for ever; a pid alone is not."""
 
     pid: int
     start_time: int
@@ -97,10 +177,57 @@ class Running:
     address6: str = ""
     """The same of IPv6."""
 
+    warm_key: str = ""
+    """Of the memory that its guest has begun with, see model.warm; empty of one that has booted."""
+
+    @property
+    def boot_mode(self) -> BootMode:
+        """WARM or COLD."""
+        return BootMode.WARM if self.warm_key else BootMode.COLD
+
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """The process that a VM lives for, told by its start time as in Running."""
+class Vm:
+    """One VM: which it is, what was asked for, and how it is."""
+
+    id: str
+    name: str
+    created_at: datetime
+    settings: VmSettings
+    state: VmState
+    state_since: datetime = _LONG_AGO
+    """When it came to be in that state."""
+
+    asleep_since: datetime | None = None
+    """Since when its guest stands still, of one that is asleep or about to wake."""
+
+    disk_generation: int = 1
+    """One more whenever its guest may go on to change its disk: memory that was saved before is of no use then."""
+
+    error: str = ""
+    """Why it is in ERROR; in any other state what went wrong when it was to fall asleep or to wake, the last time."""
+
+    slot: int | None = None
+    """Its place in a shared network, see model.network; None in one of its own."""
+
+    vmm: LiveVmm | None = None
+    generation: int = 1
+    """One more with each change of name or settings."""
+
+    owner: int = ROOT
+    """The uid of who has made it. Its name, and that of its network, are its owner's."""
+
+    snapshot_id: str = ""
+    """The snapshot on which its disk rests, and perhaps its memory; empty: it began with its image."""
+
+    def called_by(self, caller: Caller) -> str:
+        """What that caller has to say to mean it."""
+        return called(self.owner, self.name, caller)
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The process that a VM lives for, told by its start time as in LiveVmm."""
 
     pid: int
     start_time: int
@@ -115,6 +242,14 @@ class Image:
     size_bytes: int
     created_at: datetime
     source: str
+    owner: int = ROOT
+    """The uid of who has made it: all may use it."""
+
+    owners: tuple[int, ...] = ()
+    """The uids of all who have it, as the store knows them: `owner`, and who has given it a name."""
+
+    config: ImageConfig | None = None
+    """Of one from a registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +263,8 @@ class Kernel:
     modules: tuple[str, ...]
     created_at: datetime
     source: str
+    owner: int = ROOT
+    """The uid of who has made it: all may use it."""
+
+    owners: tuple[int, ...] = ()
+    """The uids of all who have it, as the store knows them: `owner`, and who has given it a name."""

@@ -1,21 +1,23 @@
 """Look at VMs without changing them."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ingle.api_server.model.caller import Caller, Reference
 from ingle.api_server.model.check import Check
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.guest import AgentInfo, GuestActivity, GuestStats
 from ingle.api_server.model.spec import size_text
 from ingle.api_server.model.vm import Vm, VmState
-from ingle.api_server.operations.fleet import NO_ANSWER, Fleet
+from ingle.api_server.operations.fleet import Fleet
+from ingle.api_server.operations.use_guest import UseGuest
+from ingle.api_server.ports.clock import Clock
 from ingle.api_server.ports.disk import DiskBackend, DiskChanges
 from ingle.api_server.ports.engine import VmmUsage
-from ingle.api_server.ports.files import VmFiles
-from ingle.api_server.ports.store import Store
+from ingle.api_server.ports.store.vms import VmStore
+from ingle.api_server.ports.vm_files import LogWish, Said, VmFiles
 
 T = TypeVar("T")
 
@@ -50,23 +52,33 @@ class Stats:
 class InspectVm:
     """Everything read-only."""
 
-    def __init__(self, store: Store, fleet: Fleet, files: VmFiles, backends: Mapping[str, DiskBackend]) -> None:
-        self._store = store
+    def __init__(
+        self,
+        vms: VmStore,
+        fleet: Fleet,
+        guests: UseGuest,
+        files: VmFiles,
+        backends: Mapping[str, DiskBackend],
+        clock: Clock,
+    ) -> None:
+        self._vms = vms
+        self._clock = clock
         self._fleet = fleet
+        self._guests = guests
         self._files = files
         self._backends = backends
 
-    async def health(self, reference: str, patience_seconds: float = PATIENCE_SECONDS) -> Health:
+    async def health(self, reference: Reference, patience_seconds: float = PATIENCE_SECONDS) -> Health:
         """Never fails for a VM that exists. An agent that takes longer than the patience does not answer."""
-        vm = await self._store.find_vm(reference)
+        vm = await self._vms.find(reference)
         vmm = self._fleet.vmm(vm.id)
-        if vm.state is not VmState.RUNNING or vmm is None:
-            problem = NO_ANSWER if vm.state is VmState.RUNNING else vm.error
+        if not vm.state.reachable or vmm is None:
+            problem = self._fleet.silence(vm) or vm.error
             return Health(vm.state, vmm is not None, agent_answers=False, problem=problem)
         changes = await _answer(self._changes(vm))
         if stalled := self._fleet.stalled(vm.id):
             return Health(vm.state, vmm_alive=True, agent_answers=False, problem=stalled, changes=changes)
-        channel = self._fleet.channel(vm)
+        channel = self._guests.peek(vm)
         problem = _disk_problem(vm, changes)
         try:
             await channel.ping(patience_seconds)
@@ -80,44 +92,45 @@ class InspectVm:
         """Why it stands still though it runs; empty when it doesn't."""
         return self._fleet.stalled(vm.id)
 
-    async def check(self) -> Check:
-        """Whether all VMs that run get on."""
-        vms = await self._store.vms()
-        problems = [f"{vm.name}: {problem}" for vm in vms if (problem := self._fleet.stalled(vm.id))]
+    async def check(self, caller: Caller) -> Check:
+        """Whether all VMs that run, and that the caller may know, get on."""
+        vms = await self._vms.of(caller, all_users=caller.admin)
+        problems = [f"{vm.called_by(caller)}: {problem}" for vm in vms if (problem := self._fleet.stalled(vm.id))]
         if problems:
             return Check("vms", "fail", "; ".join(problems), "free some space: df -h")
         return Check("vms", "pass", f"{sum(vm.state is VmState.RUNNING for vm in vms)} of {len(vms)} run")
 
-    async def ping(self, reference: str) -> tuple[float, AgentInfo]:
-        """Seconds of a round trip to the agent, and what it answered."""
-        channel = self._fleet.channel(await self._store.find_vm(reference))
-        began = time.perf_counter()
-        info = await channel.ping()
-        return time.perf_counter() - began, info
+    async def ping(self, reference: Reference) -> tuple[float, AgentInfo]:
+        """Seconds of a round trip to the agent, and what it answered. It wakes nobody: Conflict(WRONG_STATE)."""
+        vm = await self._vms.find(reference)
+        self._fleet.running_vmm(vm)
+        async with self._guests.inside(vm) as channel:
+            began = self._clock.monotonic()
+            info = await channel.ping()
+            return self._clock.monotonic() - began, info
 
-    async def stats(self, reference: str) -> Stats:
-        """Raises Conflict(WRONG_STATE) for a VM that does not run."""
-        vm = await self._store.find_vm(reference)
-        usage = self._fleet.running_vmm(vm).usage()
-        disk = self._backends[vm.disk_backend].disk_path(self._files.paths(vm.id).state)
+    async def stats(self, reference: Reference) -> Stats:
+        """Raises Conflict(WRONG_STATE) for a VM that has no VMM."""
+        vm = await self._vms.find(reference)
+        usage = self._fleet.live_vmm(vm).usage()
+        disk = self._backends[vm.settings.disk_backend].disk_path(self._files.paths(vm.id).state)
         allocated = self._files.allocated_bytes(disk)
-        if self._fleet.stalled(vm.id):
+        if not vm.state.reachable or self._fleet.stalled(vm.id):
             return Stats(usage, allocated, None, None, await _answer(self._changes(vm)))
-        channel = self._fleet.channel(vm)
+        channel = self._guests.peek(vm)
         guest, activity, changes = await asyncio.gather(
             _answer(channel.stats()), _answer(channel.activity()), _answer(self._changes(vm))
         )
         return Stats(usage, allocated, guest, activity, changes)
 
     async def _changes(self, vm: Vm) -> DiskChanges | None:
-        return await self._backends[vm.disk_backend].changes(vm.id, self._files.paths(vm.id).state)
+        return await self._backends[vm.settings.disk_backend].changes(vm.id, self._files.paths(vm.id).state)
 
-    async def logs(self, reference: str, *, vmm: bool, follow: bool, tail_lines: int | None) -> AsyncIterator[bytes]:
+    async def logs(self, reference: Reference, wish: LogWish, *, vmm: bool) -> AsyncIterator[Said]:
         """The console, or the VMM's stderr."""
-        paths = self._files.paths((await self._store.find_vm(reference)).id)
-        file = paths.vmm_log if vmm else paths.console_log
-        async for data in self._files.stream(file, follow=follow, tail_lines=tail_lines):
-            yield data
+        paths = self._files.paths((await self._vms.find(reference)).id)
+        async for said in self._files.stream(paths.vmm_log if vmm else paths.console_log, wish):
+            yield said
 
 
 async def _answer(question: Awaitable[T]) -> T | None:

@@ -3,19 +3,23 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Generic, TypeVar
 
+from ingle.api_server.model.caller import Caller
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Reason
-from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState
+from ingle.api_server.model.operation import Failure, Operation, OperationKind, OperationState, Stage
 from ingle.api_server.pipeline import completed, root_cause, uninterrupted
-from ingle.api_server.ports.store import Store
+from ingle.api_server.ports.clock import Clock
+from ingle.api_server.ports.store.operations import OperationStore
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-_MAKES_ROOM = frozenset({OperationKind.STOP_VM, OperationKind.KILL_VM, OperationKind.DELETE_VM})
+_MAKES_ROOM = frozenset(
+    {OperationKind.STOP_VM, OperationKind.KILL_VM, OperationKind.DELETE_VM, OperationKind.DELETE_SNAPSHOT}
+)
 """Begun even when there is no space for their record."""
 
 _CANCELLED = Failure(Reason.OPERATION_CANCELLED, "cancelled; everything done so far was undone")
@@ -24,24 +28,32 @@ _CANCELLED = Failure(Reason.OPERATION_CANCELLED, "cancelled; everything done so 
 class Progress:
     """What an operation's work tells of itself. Anyone watching hears of it."""
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, clock: Clock) -> None:
         self.operation = operation
+        self._clock = clock
         self.if_cancelled = _CANCELLED
         """What is true after a cancellation that comes now; the work changes it when it passes a point of no return."""
         self._changed = asyncio.Event()
 
-    def stage(self, name: str, text: str) -> None:
-        """The next stage begins."""
+    def stage(self, name: str, text: str) -> tuple[Stage, ...]:
+        """The next stage begins. Answers all so far."""
         log.info("%s: %s", name, text, extra={"target": self.operation.target_id})
-        self._publish(self.operation.with_stage(name, text, datetime.now(UTC)))
+        self._publish(self.operation.with_stage(name, text, self._clock.now()))
+        return self.operation.stages
 
     def report(self, text: str, fraction: float | None) -> None:
         """The stage under way has got further."""
         self._publish(self.operation.with_progress(text, fraction))
 
+    def warn(self, text: str) -> None:
+        """Something its caller should know; nothing when `text` is empty."""
+        if text and text not in self.operation.warnings:
+            log.warning("%s", text, extra={"target": self.operation.target_id})
+            self._publish(replace(self.operation, warnings=(*self.operation.warnings, text)))
+
     def end(self, state: OperationState, failure: Failure | None) -> None:
         """Nothing follows."""
-        self._publish(self.operation.ended(state, datetime.now(UTC), failure))
+        self._publish(self.operation.ended(state, self._clock.now(), failure))
 
     async def watch(self) -> AsyncIterator[Operation]:
         """The operation now, then after every change. A slow watcher skips to the newest; the end is never skipped."""
@@ -61,7 +73,7 @@ class Progress:
 Work = Callable[[Progress], Awaitable[R]]
 
 
-class Running(Generic[R]):
+class Ongoing(Generic[R]):
     """An operation under way."""
 
     def __init__(self, progress: Progress, task: "asyncio.Task[R]") -> None:
@@ -95,70 +107,82 @@ class Running(Generic[R]):
 class Operations:
     """All operations of this server."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: OperationStore, clock: Clock) -> None:
         self._store = store
-        self._running: dict[str, Running[object]] = {}
+        self._clock = clock
+        self._ongoing: dict[str, Ongoing[object]] = {}
         self._closing = False
 
-    async def begin(self, op_id: str, kind: OperationKind, work: Work[R], target_id: str = "") -> Running[R]:
-        """Record the operation and start its work. Raises Conflict(SERVER_STOPPING).
+    @property
+    def closing(self) -> bool:
+        """Whether the server is about to end: the next one may go on with what is cancelled now."""
+        return self._closing
+
+    async def begin(
+        self, op_id: str, owner: int, kind: OperationKind, work: Work[R], target_id: str = ""
+    ) -> Ongoing[R]:
+        """Record the operation, which is that uid's, and start its work. Raises Conflict(SERVER_STOPPING).
 
         A stopping server still deletes: the end of a call may have promised that."""
         if self._closing and kind is not OperationKind.DELETE_VM:
             raise Conflict(Reason.SERVER_STOPPING, "the server is stopping", "try again in a second")
-        operation = Operation(op_id, kind, OperationState.RUNNING, datetime.now(UTC), target_id)
+        operation = Operation(op_id, kind, OperationState.RUNNING, self._clock.now(), target_id, owner=owner)
         try:
-            await completed(self._store.save_operation(operation))
+            await completed(self._store.save(operation))
         except asyncio.CancelledError:
-            ended = operation.ended(OperationState.CANCELLED, datetime.now(UTC), _CANCELLED)
-            await uninterrupted(self._store.save_operation(ended))
+            ended = operation.ended(OperationState.CANCELLED, self._clock.now(), _CANCELLED)
+            await uninterrupted(self._store.save(ended))
             raise
         except HostProblem as error:
             if error.reason is not Reason.DISK_FULL or kind not in _MAKES_ROOM:
                 raise
             log.warning("an operation is not recorded: %s", error.message)
-        progress = Progress(operation)
+        progress = Progress(operation, self._clock)
         task = asyncio.create_task(self._run(progress, work), name=op_id)
         task.add_done_callback(_seen)
-        running = Running(progress, task)
-        self._running[op_id] = running  # type: ignore[assignment] # invariant, but only cancelled and watched
-        return running
+        ongoing = Ongoing(progress, task)
+        self._ongoing[op_id] = ongoing  # type: ignore[assignment] # invariant, but only cancelled and watched
+        return ongoing
 
-    async def get(self, op_id: str) -> Operation:
-        """As it is now. Raises NotFound."""
-        running = self._running.get(op_id)
-        return running.operation if running else await self._store.operation(op_id)
+    async def get(self, op_id: str, caller: Caller) -> Operation:
+        """As it is now. Raises NotFound, also for a stranger's."""
+        ongoing = self._ongoing_of(op_id, caller)
+        return ongoing.operation if ongoing else await self._store.get(op_id, caller)
 
-    async def list(self, limit: int) -> list[Operation]:
-        """Newest first."""
-        stored = await self._store.operations(limit)
-        return [self._running[op.id].operation if op.id in self._running else op for op in stored]
+    async def list(self, caller: Caller, *, all_users: bool = False) -> list[Operation]:
+        """The caller's, or everybody's; newest first. Raises Conflict(NOT_ADMIN)."""
+        stored = await self._store.of(caller, all_users=all_users)
+        return [self._ongoing[op.id].operation if op.id in self._ongoing else op for op in stored]
 
-    async def watch(self, op_id: str) -> AsyncIterator[Operation]:
+    async def watch(self, op_id: str, caller: Caller) -> AsyncIterator[Operation]:
         """The operation now, then after every change, up to its end. Raises NotFound."""
-        running = self._running.get(op_id)
-        if running is None:
-            yield await self._store.operation(op_id)
+        ongoing = self._ongoing_of(op_id, caller)
+        if ongoing is None:
+            yield await self._store.get(op_id, caller)
             return
-        async for operation in running.progress.watch():
+        async for operation in ongoing.progress.watch():
             yield operation
 
-    async def cancel(self, op_id: str) -> Operation:
+    async def cancel(self, op_id: str, caller: Caller) -> Operation:
         """Cancel it if it runs, and return when everything is undone. Raises NotFound."""
-        await self.cancel_if_known(op_id)
-        return await self.get(op_id)
+        await self.cancel_if_known(op_id, caller)
+        return await self.get(op_id, caller)
 
-    async def cancel_if_known(self, op_id: str) -> None:
-        """The same for a watcher that left: an operation that has ended, or never was, is fine."""
-        running = self._running.get(op_id)
-        if running is not None:
-            await running.cancel()
+    async def cancel_if_known(self, op_id: str, caller: Caller) -> None:
+        """The same for a watcher that left: an operation that has ended, or does not exist for it, is fine."""
+        ongoing = self._ongoing_of(op_id, caller)
+        if ongoing is not None:
+            await ongoing.cancel()
+
+    def _ongoing_of(self, op_id: str, caller: Caller) -> Ongoing[object] | None:
+        ongoing = self._ongoing.get(op_id)
+        return ongoing if ongoing is not None and caller.knows(ongoing.operation.owner) else None
 
     async def close(self) -> None:
         """Begin nothing more but deletions; cancel and undo what runs."""
         self._closing = True
-        while self._running:
-            await asyncio.gather(*(running.cancel() for running in list(self._running.values())))
+        while self._ongoing:
+            await asyncio.gather(*(ongoing.cancel() for ongoing in list(self._ongoing.values())))
 
     async def _run(self, progress: Progress, work: Work[R]) -> R:
         try:
@@ -183,13 +207,13 @@ class Operations:
     async def _end(self, progress: Progress, state: OperationState, failure: Failure | None) -> None:
         progress.end(state, failure)
         try:
-            await self._store.save_operation(progress.operation)
+            await self._store.save(progress.operation)
         except HostProblem as error:  # what is done is done
             if error.reason is not Reason.DISK_FULL:
                 raise
             log.warning("the end of an operation is not recorded: %s", error.message)
         finally:
-            del self._running[progress.operation.id]
+            del self._ongoing[progress.operation.id]
 
 
 def _seen(task: "asyncio.Task[R]") -> None:

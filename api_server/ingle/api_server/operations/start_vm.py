@@ -2,72 +2,85 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass
 
 from ingle.api_server import pipeline
-from ingle.api_server.model.errors import Conflict, HostProblem, NotFound, Reason
+from ingle.api_server.model.caller import Caller, Reference
+from ingle.api_server.model.errors import Conflict, NotFound, Reason
 from ingle.api_server.model.ids import new_op_id, new_vm_id, new_vm_name
-from ingle.api_server.model.network import DEFAULT_NETWORK, USER_NETWORK
 from ingle.api_server.model.operation import OperationKind
-from ingle.api_server.model.spec import (
-    Defaults,
-    HostLimits,
-    VmSpec,
-    check_disk_holds,
-    check_memory_holds,
-    whole_sectors,
-)
-from ingle.api_server.model.vm import Acceleration, Image, Kernel, Owner, Vm, VmState, check_move
-from ingle.api_server.operations.catalog import Images, Kernels
+from ingle.api_server.model.quota import Use
+from ingle.api_server.model.spec import CompleteSpec, VmSpec, check_memory_holds
+from ingle.api_server.model.vm import BootMode, Image, Keeper, Kernel, Vm, VmState, check_move
+from ingle.api_server.operations import reboots
+from ingle.api_server.operations.catalog import Kernels
+from ingle.api_server.operations.disk_room import DiskRoom
 from ingle.api_server.operations.fleet import Fleet
-from ingle.api_server.operations.runner import Operations, Progress, Running
+from ingle.api_server.operations.images import Images
+from ingle.api_server.operations.placement import Placement
+from ingle.api_server.operations.resolve import Resolve
+from ingle.api_server.operations.runner import Ongoing, Operations, Progress
+from ingle.api_server.operations.wake_vm import WakeVm
+from ingle.api_server.operations.warm_starts import WarmStarts
 from ingle.api_server.pipeline import Step
+from ingle.api_server.ports.activation import ActivationSockets
+from ingle.api_server.ports.clock import Clock
 from ingle.api_server.ports.disk import BootMedia, DiskBackend
-from ingle.api_server.ports.engine import Engine
-from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.engine import Engine, Vmms, engine_of
 from ingle.api_server.ports.guest import GuestDialler
+from ingle.api_server.ports.memories import Memories
 from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.sources import Library
-from ingle.api_server.ports.store import Store
+from ingle.api_server.ports.store.journal import Journal
+from ingle.api_server.ports.store.vms import VmStore
+from ingle.api_server.ports.vm_files import VmFiles
+from ingle.api_server.ports.warm import WarmCache
 from ingle.api_server.steps.acceleration import ChooseAcceleration
-from ingle.api_server.steps.attach_disk import AttachDisk
+from ingle.api_server.steps.attach_disk import AttachDisk, DiskBases
 from ingle.api_server.steps.boot import Boot
-from ingle.api_server.steps.configure_guest import ConfigureGuest
 from ingle.api_server.steps.connect import Connect
+from ingle.api_server.steps.identify import Identify
 from ingle.api_server.steps.initramfs import WriteInitramfs
 from ingle.api_server.steps.launch import Launch
 from ingle.api_server.steps.mark_starting import MarkStarting
-from ingle.api_server.steps.reboot import Reboot
+from ingle.api_server.steps.mark_waking import MarkWaking
+from ingle.api_server.steps.publish import Publish
+from ingle.api_server.steps.record_loaded import RecordLoaded
 from ingle.api_server.steps.record_running import RecordRunning
 from ingle.api_server.steps.record_stopped import RecordStopped
 from ingle.api_server.steps.reserve import Reserve
 from ingle.api_server.steps.root_disk import RootDisk
 from ingle.api_server.steps.runtime_directory import RuntimeDirectory
+from ingle.api_server.steps.start_warm import StartWarm
 from ingle.api_server.steps.state_directory import StateDirectory
-from ingle.api_server.steps.target import Start
+from ingle.api_server.steps.target import SavedGuest, Start
 from ingle.api_server.steps.wait_for_agent import WaitForAgent
 
 _SHOWN_ID = 12
+_REBOOTED_IN_VAIN = "its guest rebooted, and it could not be started again"
 
 
 @dataclass(frozen=True, slots=True)
 class StartPipelines:
-    """The steps, in order. A start undoes to a stopped VM, a create to nothing at all."""
+    """The steps, in order. A start undoes to a stopped VM, a wake to one that hibernates, a create to nothing."""
 
     make: Sequence[Step[Start]]
     start: Sequence[Step[Start]]
+    wake: Sequence[Step[Start]]
     leave_stopped: Sequence[Step[Start]]
+    go_on: Sequence[Step[Start]] = ()
+    """In place of `start`, of a guest that goes on from a memory: it is told who it is before it is asked anything."""
 
     @staticmethod
     def of(
-        store: Store,
+        vms: VmStore,
         files: VmFiles,
-        engine: Engine,
+        engines: Mapping[str, Engine],
+        placement: Placement,
+        vmms: Vmms,
         media: BootMedia,
         network: HostNetwork,
         names: NameService,
@@ -75,30 +88,32 @@ class StartPipelines:
         images: Library,
         kernels: Library,
         backends: Mapping[str, DiskBackend],
+        bases: DiskBases,
+        clock: Clock,
+        memories: Memories,
+        cache: WarmCache,
+        sockets: ActivationSockets,
     ) -> "StartPipelines":
         """Over these ports."""
+        claim = MarkStarting(vms)
+        prepare = (RuntimeDirectory(files), Connect(network, names, vms), AttachDisk(backends, vms, bases))
+        launch, boot = Launch(engines, vmms, kernels), Boot(files)
+        agent, identify = WaitForAgent(dialler, files), Identify(dialler, clock, engines)
+        record = RecordRunning(vms, clock)
+        acceleration, initramfs = ChooseAcceleration(placement.acceleration), WriteInitramfs(media, engines)
+        warm = StartWarm((launch, boot, identify, agent), vmms, cache, clock)
         return StartPipelines(
-            make=(Reserve(store), StateDirectory(files), RootDisk(backends, images)),
-            start=(
-                MarkStarting(store),
-                ChooseAcceleration(engine),
-                RuntimeDirectory(files),
-                Connect(network, names, store),
-                AttachDisk(backends, store),
-                WriteInitramfs(media, engine),
-                Launch(engine, kernels),
-                Boot(),
-                WaitForAgent(dialler, files),
-                ConfigureGuest(dialler),
-                RecordRunning(store),
-            ),
-            leave_stopped=(RecordStopped(store),),
+            make=(Reserve(vms), StateDirectory(files), RootDisk(backends, images)),
+            start=(claim, acceleration, *prepare, warm, initramfs, launch, boot, agent, identify, record),
+            go_on=(claim, *prepare, launch, boot, identify, agent, record),
+            wake=(MarkWaking(vms, memories), *prepare, launch, Publish(sockets), RecordLoaded(vms, clock)),
+            leave_stopped=(RecordStopped(vms),),
         )
 
     @property
     def all(self) -> tuple[Step[Start], ...]:
         """Every step there is, for recovery to find by name."""
-        return (*self.make, *self.start, *self.leave_stopped)
+        return (*self.make, *self.start, *self.wake, *self.leave_stopped)
 
 
 class StartVm:
@@ -108,110 +123,170 @@ class StartVm:
         self,
         *,
         operations: Operations,
-        store: Store,
+        vms: VmStore,
+        journal: Journal,
+        clock: Clock,
         fleet: Fleet,
         files: VmFiles,
-        engine: Engine,
-        network: HostNetwork,
+        engines: Mapping[str, Engine],
+        resolve: Resolve,
         images: Images,
         kernels: Kernels,
-        backends: Mapping[str, DiskBackend],
-        image_directory: Path,
-        vm_directory: Path,
         pipelines: StartPipelines,
-        limits: HostLimits,
-        defaults: Callable[[], Defaults],
+        room: DiskRoom,
+        warm_starts: WarmStarts,
+        wake: WakeVm,
     ) -> None:
         self._operations = operations
-        self._store = store
+        self._vms = vms
+        self._journal = journal
+        self._clock = clock
         self._fleet = fleet
         self._files = files
-        self._engine = engine
-        self._network = network
+        self._engines = engines
+        self._resolve = resolve
         self._images = images
         self._kernels = kernels
-        self._backends = backends
-        self._image_directory = image_directory
-        self._vm_directory = vm_directory
         self._pipelines = pipelines
-        self._limits = limits
-        self._defaults = defaults
+        self._room = room
+        self._warm_starts = warm_starts
+        self._wake = wake
 
-    async def create(self, op_id: str, spec: VmSpec, *, start: bool, owner: Owner | None = None) -> Running[Vm]:
-        """Begin to create a VM; it lives for `owner` if there is one. Everything that can be refused is refused here,
-        before anything changes."""
-        spec = spec.with_defaults(self._defaults())
-        spec = replace(spec, network=await self._choose_network(spec.network)).checked(self._limits)
-        backend = await self._choose_backend(spec.disk_backend)
-        image = await self._images.present(spec.image)
-        kernel = await self._kernels.present(spec.kernel)
-        if image is not None:
-            check_disk_holds(spec.disk_bytes or 0, image)
-        if kernel is not None:
-            check_memory_holds(spec.memory_bytes or 0, kernel)
-        await self._check_name_free(spec.name)
+    async def create(
+        self, op_id: str, caller: Caller, wish: VmSpec, *, start: bool, keeper: Keeper | None = None
+    ) -> Ongoing[Vm]:
+        """Begin to create a VM, the caller's; it lives for `keeper` if there is one. Everything that can be refused
+        is refused here, before anything changes."""
+        wanted = await self._resolve.look(wish)
+        spec, place = wanted.spec, wanted.choice.best
+        await self._check_name_free(Reference(caller, spec.name))
+        await self._vms.check_room(caller.uid, _wanted(spec, start=start))
         vm_id = new_vm_id()
-        self._engine.check(self._files.paths(vm_id), spec.ports if start else ())
+        self._engines[place.engine].check(self._files.paths(vm_id), spec.ports if start else ())
+        if wanted.image is not None:
+            await self._room_for(place.disk_backend, wanted.image, spec)
 
         async def work(progress: Progress) -> Vm:
-            have_image = image or await self._images.pull(spec.image, progress)
-            have_kernel = kernel or await self._kernels.pull(spec.kernel, progress)
-            check_disk_holds(spec.disk_bytes or 0, have_image)
-            check_memory_holds(spec.memory_bytes or 0, have_kernel)
-            vm = self._vm(vm_id, spec, backend, have_image, have_kernel)
+            resolved = await self._resolve.get(wanted, progress, caller)
+            settings, image, kernel = resolved.settings, resolved.image, resolved.kernel
+            progress.warn(await self._room_for(settings.disk_backend, image, spec))
+            self._warm_starts.check(spec.boot_mode, settings)
+            name, now = spec.name or new_vm_name(), self._clock.now()
+            vm = Vm(vm_id, name, now, settings, VmState.CREATING, state_since=now, owner=caller.uid)
             steps = (*self._pipelines.make, *(self._pipelines.start if start else self._pipelines.leave_stopped))
-            target = self._target(progress, vm, have_image, have_kernel)
-            target.owner = owner
+            target = self._target(progress, vm, image, kernel)
+            target.keeper = keeper
             target.created = True
+            if start:
+                target.warm = await self._warm_starts.memory_for(spec.boot_mode, vm, image, kernel, progress)
             async with self._fleet.lock(vm.id):
-                return await self._run(steps, target, progress)
+                made = await self._run(steps, target, progress)
+            progress.warn(target.warning)
+            if start and target.warm is None and spec.boot_mode is BootMode.AUTO:
+                self._warm_starts.make_later(vm, image, kernel)
+            return made
 
-        return await self._operations.begin(op_id, OperationKind.CREATE_VM, work, vm_id)
+        return await self._operations.begin(op_id, caller.uid, OperationKind.CREATE_VM, work, vm_id)
 
-    async def start(self, op_id: str, reference: str) -> Running[Vm]:
-        """Begin to start a stopped VM. A VM that runs is left alone: the end is what was asked for."""
-        vm = await self._store.vm(reference)
+    async def start(self, op_id: str, reference: Reference) -> Ongoing[Vm]:
+        """Begin to start a VM that is stopped or asleep. One that runs is left alone: the end is what was asked for."""
+        vm = await self._vms.exact(reference)
+        if vm.state is VmState.HIBERNATED:
+            self._room.check_wake()
+        elif not vm.state.alive:
+            self._room.check_start()
         return await self._operations.begin(
-            op_id, OperationKind.START_VM, lambda progress: self.start_now(vm.id, progress), vm.id
+            op_id,
+            reference.caller.uid,
+            OperationKind.START_VM,
+            lambda progress: self.start_now(vm.id, progress),
+            vm.id,
         )
 
-    async def boot_again(self, vm_id: str) -> Running[Vm]:
-        """Begin to start a VM that has just rebooted, which nobody called for: so the VM itself tells of a failure."""
+    async def check_again(self, vm: Vm) -> None:
+        """Raise what a start of a VM would be refused with, with the settings that it has here: of one that runs, once
+        it is stopped."""
+        self._room.check_start()
+        await self._vms.check_again(vm)
+        if not vm.state.alive:  # else its own VMM has its ports
+            engine_of(vm, self._engines).check(self._files.paths(vm.id), self._wake.lacking(vm))
+
+    async def boot_again(self, vm_id: str, problem: str = _REBOOTED_IN_VAIN) -> Ongoing[Vm]:
+        """Begin to start a VM that has just rebooted, which nobody called for: so the VM tells of a failure itself,
+        with `problem` before it.
+
+        A server that stops leaves it to the next one."""
+        op_id = self._fleet.reboots.op_id(vm_id) or new_op_id()
+        owner = (await self._vms.get(vm_id)).owner
 
         async def work(progress: Progress) -> Vm:
-            async with self._fleet.lock(vm_id):
-                if not self._fleet.boots_again(vm_id):
-                    return await self._store.vm(vm_id)
-                self._fleet.stays_stopped(vm_id)
-                try:
-                    return await self._start(vm_id, progress, Reboot(self._fleet.rebooted))
-                except (Exception, asyncio.CancelledError) as error:
-                    cause = pipeline.root_cause(error)
-                    told = "that was cancelled" if isinstance(cause, asyncio.CancelledError) else str(cause)
-                    why = f"its guest rebooted, and it could not be started again: {told}"
-                    await pipeline.uninterrupted(self._store.move_vm(vm_id, VmState.ERROR, error=why))
-                    raise
+            try:
+                async with self._fleet.lock(vm_id):
+                    vm = await self._boot_now(vm_id, op_id, problem, progress)
+            except BaseException as error:
+                if not self._left_to_the_next(error):
+                    await pipeline.uninterrupted(self._fleet.reboots.end(vm_id, op_id))
+                raise
+            await self._fleet.reboots.end(vm_id, op_id)
+            return vm
 
-        return await self._operations.begin(new_op_id(), OperationKind.RESTART_VM, work, vm_id)
+        return await self._operations.begin(op_id, owner, OperationKind.RESTART_VM, work, vm_id)
+
+    async def _boot_now(self, vm_id: str, op_id: str, problem: str, progress: Progress) -> Vm:
+        """The caller holds the VM's lock."""
+        if self._fleet.reboots.op_id(vm_id) != op_id:  # somebody has started or stopped it since
+            return await self._vms.get(vm_id)
+        try:
+            if self._fleet.reboots.too_many(vm_id, self._clock.monotonic()):
+                raise await self._reboots_for_ever(vm_id)
+            return await self._start(vm_id, progress)
+        except (Exception, asyncio.CancelledError) as error:
+            if not self._left_to_the_next(error):
+                cause = pipeline.root_cause(error)
+                told = "that was cancelled" if isinstance(cause, asyncio.CancelledError) else str(cause)
+                why = f"{problem}: {told}"
+                await pipeline.uninterrupted(self._vms.move(vm_id, VmState.ERROR, error=why, op_id=op_id))
+            raise
+
+    def _left_to_the_next(self, error: BaseException) -> bool:
+        return self._operations.closing and isinstance(pipeline.root_cause(error), asyncio.CancelledError)
+
+    async def _reboots_for_ever(self, vm_id: str) -> Conflict:
+        name = (await self._vms.get(vm_id)).name
+        return Conflict(
+            Reason.WRONG_STATE,
+            f"it has done so {reboots.MOST} times within {reboots.PERIOD_SECONDS / 60:.0f} minutes",
+            f"see why: ingle vm logs {name}; then: ingle vm start {name}",
+        )
 
     async def start_now(self, vm_id: str, progress: Progress) -> Vm:
         """The same as part of another operation."""
         async with self._fleet.lock(vm_id):
             return await self._start(vm_id, progress)
 
-    async def _start(self, vm_id: str, progress: Progress, *before: Step[Start]) -> Vm:
+    async def start_held(self, vm_id: str, progress: Progress, memory: SavedGuest | None = None) -> Vm:
+        """The same for who holds the VM's lock: of a guest that goes on, if there is one."""
+        return await self._start(vm_id, progress, memory)
+
+    async def _start(self, vm_id: str, progress: Progress, memory: SavedGuest | None = None) -> Vm:
         """The caller holds the VM's lock."""
-        vm = await self._store.vm(vm_id)
+        vm = await self._vms.get(vm_id)
         if vm.state is VmState.RUNNING:
             return vm
+        if vm.state.asleep:
+            return await self._wake.now(vm, progress)
         # Refused before the pipeline: its undo would say "stopped" of a VM that it never got hold of.
         check_move(vm.name, vm.state, VmState.STARTING)
-        self._engine.check(self._files.paths(vm_id), vm.ports)
-        image = await self._store.image(vm.image_id)
-        kernel = await self._store.kernel(vm.kernel_id)
-        check_memory_holds(vm.memory_bytes, kernel, f"ingle vm set {vm.name} --memory")
+        engine_of(vm, self._engines).check(self._files.paths(vm_id), vm.settings.ports)
+        self._room.check_start()
+        image = await self._images.get(vm.settings.image_id)
+        kernel = await self._kernels.get(vm.settings.kernel_id)
+        check_memory_holds(vm.settings.memory_bytes, kernel, f"ingle vm update {vm.name} --memory")
         target = self._target(progress, vm, image, kernel)
-        return await self._run((*before, *self._pipelines.start), target, progress)
+        if memory is None:
+            return await self._run(self._pipelines.start, target, progress)
+        memory.put_into(target)
+        return await self._run(self._pipelines.go_on, target, progress)
 
     def _target(self, progress: Progress, vm: Vm, image: Image, kernel: Kernel) -> Start:
         return Start(
@@ -226,75 +301,25 @@ class StartVm:
 
     async def _run(self, steps: Sequence[Step[Start]], target: Start, progress: Progress) -> Vm:
         """The caller holds the VM's lock."""
-        await pipeline.run(steps, target, self._store, progress.stage)
+        await pipeline.run(steps, target, self._journal, progress.stage)
         if target.vmm is not None:
             self._fleet.attach(target.vm, target.vmm)
         return target.vm
 
-    def _vm(self, vm_id: str, spec: VmSpec, backend: str, image: Image, kernel: Kernel) -> Vm:
-        assert spec.vcpus is not None
-        assert spec.memory_bytes is not None
-        assert spec.disk_bytes is not None
-        return Vm(
-            id=vm_id,
-            name=spec.name or new_vm_name(),
-            state=VmState.CREATING,
-            image_id=image.id,
-            image_name=_name(spec.image, image),
-            kernel_id=kernel.id,
-            kernel_name=_name(spec.kernel, kernel),
-            engine=self._engine.name,
-            acceleration=spec.acceleration or Acceleration.AUTO,
-            disk_backend=backend,
-            vcpus=spec.vcpus,
-            memory_bytes=spec.memory_bytes,
-            disk_bytes=whole_sectors(spec.disk_bytes),
-            created_at=datetime.now(UTC),
-            env=dict(spec.env),
-            init=spec.init,
-            ssh_keys=spec.ssh_keys,
-            ports=spec.ports,
-            network=spec.network,
-            nat=spec.network == USER_NETWORK if spec.nat is None else spec.nat,
-        )
+    async def _room_for(self, disk_backend: str, image: Image, spec: CompleteSpec) -> str:
+        """As of DiskRoom.for_new."""
+        return await self._room.for_new(disk_backend, self._images.allocated_bytes(image), spec.disk_bytes)
 
-    async def _choose_backend(self, wish: str) -> str:
-        problems: list[str] = []
-        for backend in self._backends.values():
-            if wish and backend.name != wish:
-                continue
-            problem = await backend.usable(self._image_directory, self._vm_directory)
-            if not problem:
-                return backend.name
-            problems.append(f"{backend.name}: {problem}")
-        if wish:
-            raise HostProblem(
-                Reason.DEPENDENCY_MISSING,
-                f"disk backend {'; '.join(problems)}",
-                "leave --disk-backend, or disk_backend in the configuration, out: then the best that works is taken",
-            )
-        raise HostProblem(Reason.DEPENDENCY_MISSING, f"no disk backend works here: {'; '.join(problems)}")
-
-    async def _choose_network(self, wish: str) -> str:
-        if wish == USER_NETWORK:
-            return wish
-        problem = await self._network.problem()
-        if not problem:
-            return wish or DEFAULT_NETWORK
-        if wish:
-            raise HostProblem(Reason.DEPENDENCY_MISSING, f"no network {wish!r}: {problem}", "sudo ingle system install")
-        return USER_NETWORK
-
-    async def _check_name_free(self, name: str) -> None:
+    async def _check_name_free(self, wish: Reference) -> None:
+        name = wish.text
         if not name:
             return
         with suppress(NotFound):
-            await self._store.vm(name)
+            await self._vms.exact(wish)
             raise Conflict(Reason.NAME_TAKEN, f"there is a VM named {name!r} already", f"ingle vm show {name}")
 
 
-def _name(reference: str, item: Image | Kernel) -> str:
-    """What people read: who gave an id gets a name, where there is one."""
-    if reference != item.id:
-        return reference
-    return item.names[0] if item.names else item.id[:_SHOWN_ID]
+def _wanted(spec: CompleteSpec, *, start: bool) -> Use:
+    """What it takes of a quota."""
+    there = Use(vms=1, disk_bytes=spec.disk_bytes)
+    return there + Use(vcpus=spec.vcpus, memory_bytes=spec.memory_bytes, ports=len(spec.ports)) if start else there

@@ -1,14 +1,17 @@
 """One VMM process per VM: how it is prepared, started, found again, and ended."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.guest import AgentEndpoint
 from ingle.api_server.model.network import PublishedPort
-from ingle.api_server.model.vm import Acceleration, Kernel, Running, Vm
-from ingle.api_server.ports.disk import BootConfig
+from ingle.api_server.model.rates import DiskRates
+from ingle.api_server.model.vm import Acceleration, Kernel, LiveVmm, Vm
+from ingle.api_server.ports.disk import BootConfig, Disk, DiskFormat
 from ingle.api_server.ports.network import Link
 
 
@@ -38,9 +41,24 @@ class VmPaths:
         return self.state / "vmm.sock"
 
     @property
+    def agent_socket(self) -> Path:
+        """The VMM's end of the guest's serial port, where there is one."""
+        return self.state / "agent.sock"
+
+    @property
     def console_start(self) -> Path:
         """How long the console's log was when this boot began, in decimal."""
         return self.state / "console-start"
+
+    @property
+    def memory(self) -> Path:
+        """A directory: what is saved of the guest's while it hibernates."""
+        return self.state / "memory"
+
+    @property
+    def written(self) -> Path:
+        """A directory with links to what a VMM writes, which sees no other one; there for as long as it does."""
+        return self.state / "written"
 
     @property
     def initramfs(self) -> Path:
@@ -55,10 +73,16 @@ class LaunchPlan:
     vm: Vm
     paths: VmPaths
     vmlinux: Path
-    root_disk: Path
+    root_disk: Disk
     acceleration: Acceleration
     token: bytes
+    """What opens the agent: of a guest from a memory once it has been told, until then what opened the saved one's."""
+
     link: Link | None = None
+    memory: Path | None = None
+    """A directory that `Vmm.save`, and perhaps `Engine.share`, has filled: the guest in it goes on, where otherwise the
+    kernel would boot. No initramfs is read then. The files are only read, and must stay as they are for as long as the
+    VMM lives: it may have them as its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +130,60 @@ class Vmm(Protocol):
         """Whether it has ended because the guest rebooted, and so wants to be started again."""
 
     async def boot(self) -> None:
-        """Let the virtual CPUs run."""
+        """Let the virtual CPUs run: of a guest from a memory, go on."""
 
     async def ready(self) -> None:
         """Return when the guest says that its agent listens; after that, when another try is worth it. A hint: guest
-        code may lie. Raises ToolFailed(VMM_FAILED) when the VMM is gone."""
+        code may lie. One from a memory says nothing, since its agent listens. Raises ToolFailed(VMM_FAILED) when the
+        VMM is gone."""
+
+    async def connections(self) -> int:
+        """Open TCP connections of its guest's that the VMM itself carries, as it does those to published ports in a
+        network of the guest's own. Raises ToolFailed(VMM_FAILED) when it is gone."""
+
+    async def publish(self, port: PublishedPort) -> None:
+        """Have a port of a guest's in a network of its own that is not the VMM's yet. Raises Conflict(IN_USE) when
+        somebody else has it, ToolFailed(VMM_FAILED)."""
+
+    def published(self, ports: Collection[PublishedPort]) -> Mapping[PublishedPort, int]:
+        """The VMM's own sockets at these ports of its guest's, by descriptors that are the caller's: who has them when
+        it ends has the ports. Those that can't be had are left out."""
+
+    async def knocked(self) -> bool:
+        """Whether somebody waits for a guest that is paused, at a published port of the VMM's own: for a connection, or
+        with a datagram that has come since. Raises ToolFailed(VMM_FAILED) when it is gone."""
 
     async def pause(self) -> None:
         """Stop the virtual CPUs."""
 
     async def resume(self) -> None:
-        """Let them go on."""
+        """Let them go on. A stream to the agent that is made from then on ends as any other does; those from before the
+        guest was saved may be over."""
+
+    async def limit_disk(self, rates: DiskRates) -> None:
+        """What its guest may take of its disk from now on; one that is launched may take what its VM's settings say.
+        What goes beyond waits. Raises ToolFailed(VMM_FAILED)."""
+
+    async def save(self, directory: Path) -> None:
+        """Write the memory and the devices of a guest that is paused into files of the engine's own (0600, durable) in
+        `directory`, which is empty; together they may be moved and copied. The guest stays paused; that its disk is
+        kept together with them is the caller's.
+
+        Raises HostProblem(DISK_FULL), ToolFailed(VMM_FAILED). What fails or is cancelled leaves no file, and the guest
+        able to go on."""
+
+    def give_way(self) -> None:
+        """Of the processors it takes what others leave, from now on."""
 
     def signal(self, signal: int) -> None:
         """Send a signal; a process that is gone already is fine."""
 
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
         """Whether the process was reaped or is seen to be gone within the time."""
+
+    def note_logs(self) -> None:
+        """Write down how long the logs are by now, for the times of their lines. Where that can't be done, these have a
+        later time."""
 
     def bound_logs(self) -> None:
         """Forget what is old of the console and the VMM's stderr, and make room for more. To be done again and again;
@@ -135,17 +196,45 @@ class Vmm(Protocol):
         """Let go of connections. The process lives on."""
 
 
+class NetworkKind(Enum):
+    """How a VM is connected, see model.network."""
+
+    USER = "user"
+    """The VMM alone connects it, with the rights of whoever runs it."""
+    SHARED = "shared"
+    """By a tap, in a network that VMs share."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine can do on a host that has all for it."""
+
+    name: str
+    """As in `Vm.engine`."""
+    accelerations: frozenset[Acceleration]
+    disk_formats: frozenset[DiskFormat]
+    networks: frozenset[NetworkKind]
+    most_vcpus: int | None = None
+    """Of a VM; None: as many as the host has."""
+
+    saves: bool = False
+    """Whether a guest's memory can be saved and gone on from."""
+
+
 class Engine(Protocol):
     """A kind of VMM."""
 
     @property
-    def name(self) -> str:
-        """As in `Vm.engine`."""
+    def info(self) -> EngineInfo:
+        """What it can do."""
 
-    async def acceleration(self, wish: Acceleration, kernel: Kernel) -> Acceleration:
-        """KVM or TCG. AUTO and KVM probe by booting `kernel`, once per kernel and host boot.
+    async def problem(self) -> HostProblem | None:
+        """What it lacks on this host, or which release of it will not do, with an install hint: found out without
+        starting a guest."""
 
-        Raises HostProblem when the wish is KVM and that does not work."""
+    async def acceleration_problem(self, acceleration: Acceleration, kernel: Kernel) -> str:
+        """Why guests with `kernel` can't run so here; empty when they can. `acceleration` is one of the engine's.
+        KVM is probed by booting the kernel, once per kernel and host boot."""
 
     def check(self, paths: VmPaths, ports: Sequence[PublishedPort]) -> None:
         """Raise HostProblem when a VM with these paths and ports can't be started here: program missing, socket path
@@ -155,13 +244,49 @@ class Engine(Protocol):
         """What the agent is told about this engine's devices and network."""
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
-        """Start the process, in its own session, stopped before the first guest instruction.
+        """Start the process, in its own session, stopped before the first guest instruction; with a memory, when all of
+        that is loaded.
 
-        Raises ToolFailed(VMM_FAILED) with the end of its stderr. Cancelling leaves no process."""
+        Raises ToolFailed(VMM_FAILED) with the end of its stderr: also where a memory is damaged, none of this engine's
+        or of another machine; that it is of another version or processor is told by `memory_key` alone. A failure and
+        cancelling leave no process."""
 
-    async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
+    async def share(self, vm: Vm, directory: Path) -> None:
+        """Change the memory that `Vmm.save` has left in `directory` such that all VMs started from it have the same
+        pages, until they write to them. `vm` is one with the same machine. Of one that is shared already nothing is
+        changed.
+
+        Raises HostProblem(DISK_FULL), ToolFailed(VMM_FAILED). A failure and cancelling leave the memory as it was."""
+
+    async def memory_key(self, vm: Vm, kernel: Kernel, acceleration: Acceleration) -> str:
+        """What a memory of this VM depends on: one with another key must not be gone on from. It has this engine's
+        version, the processor, the devices; equal for all VMs with the same machine, kernel and acceleration. Raises
+        HostProblem(DEPENDENCY_MISSING)."""
+
+    async def adopt(self, vm: Vm, paths: VmPaths, live: LiveVmm, token: bytes) -> Vmm | None:
         """Take over a VMM that an earlier server started; None when exactly that process is gone. Raises
         ToolFailed(VMM_FAILED) when it lives and does not answer: nobody may then take the VM for dead."""
+
+    async def version(self) -> str:
+        """As the VMM prints it. Raises HostProblem(DEPENDENCY_MISSING) with an install hint."""
+
+
+def engine_of(vm: Vm, engines: Mapping[str, Engine]) -> Engine:
+    """The one that the VM has for life. Raises HostProblem(DEPENDENCY_MISSING) when this server does not have it."""
+    if vm.settings.engine not in engines:
+        raise HostProblem(
+            Reason.DEPENDENCY_MISSING,
+            f"VM {vm.name!r} is of engine {vm.settings.engine}; this server has {', '.join(engines) or 'none'}",
+            f"ingle vm delete --force {vm.name}; or run the version of ingle that made it",
+        )
+    return engines[vm.settings.engine]
+
+
+class Vmms(Protocol):
+    """VMM processes and what their guests said last, by VM: whichever engine they are of, this server's or not."""
+
+    def lives(self, vmm: LiveVmm) -> bool:
+        """Whether exactly that process is there."""
 
     def ending(self, paths: VmPaths) -> Ending | None:
         """How a VM ended whose VMM is gone, as far as its guest has told: guest code may lie, about itself. None when
@@ -169,6 +294,3 @@ class Engine(Protocol):
 
     async def kill_all(self, paths: VmPaths) -> None:
         """Kill whatever VMM processes belong to these paths, recorded or not, and wait until they are gone."""
-
-    async def version(self) -> str:
-        """As the VMM prints it. Raises HostProblem(DEPENDENCY_MISSING) with an install hint."""

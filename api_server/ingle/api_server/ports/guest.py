@@ -2,19 +2,21 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ingle.api_server.model.guest import (
     AgentEndpoint,
     AgentInfo,
     AttachSpec,
-    Configured,
     ExecEvent,
     ExecSpec,
     GuestActivity,
-    GuestConfiguration,
+    GuestIdentity,
     GuestSession,
     GuestStats,
+    HookResult,
+    IdentityTaken,
+    Said,
     SessionEvent,
     SessionProgram,
     TerminalSize,
@@ -22,64 +24,29 @@ from ingle.api_server.model.guest import (
 from ingle.api_server.model.guest_network import ForwardEvent, ForwardSpec, ListeningPorts
 from ingle.api_server.ports.guest_files import GuestFiles
 
+_E_co = TypeVar("_E_co", covariant=True)
 
-class ExecSession(Protocol):
-    """One command under way. Leaving its context kills the command's process group if it still runs and is not
-    detached."""
 
-    def events(self) -> AsyncIterator[ExecEvent]:
-        """Started, then output as it comes, then Exited, and the end. A lost connection raises GuestError: a stream
-        without Exited is never taken for a success. Not reading slows the command. Of a detached command there is
-        Started alone. COMMAND_TIMED_OUT when the guest itself doesn't end the command in time."""
+class Conversation(Protocol[_E_co]):
+    """A command, an attachment or a forward under way. Leaving its context ends it: the command's process group is
+    killed if it still runs and is not detached; the session goes on, unless it ends with its viewer; the connection to
+    the server breaks, which that sees as a reset, unless both directions have ended."""
 
-    async def write_stdin(self, data: bytes) -> None:
-        """Hand over input of any length; returns when the connection can take more. After the command closed its
-        stdin the data goes nowhere, silently, as in a shell pipe whose reader ignores it."""
+    def events(self) -> AsyncIterator[_E_co]:
+        """What the guest says. A lost connection raises GuestError: a stream without its last event is never taken for
+        a success. Not reading slows the guest.
 
-    async def close_stdin(self) -> None:
-        """The command sees the end of its input."""
+        Of a command Started, output as it comes, then Exited; Started alone when it is detached. COMMAND_TIMED_OUT when
+        the guest itself doesn't end it in time. Of an attachment Attached, Scrollback if anything was said before, then
+        Output, and Exited or Detached; who reads nothing for a second misses output, and is given Scrollback anew. Of a
+        forward Connected, what the server sends, PeerEnded; ends when both directions have. CONNECTION_RESET when the
+        server breaks the connection."""
 
-    async def send_signal(self, signal: int) -> None:
-        """Signal the command's process group (1 to 64)."""
+    async def say(self, what: Said) -> None:
+        """Returns when the connection can take more, which a guest that does not read puts off."""
 
     def leave(self) -> None:
         """Leave now, as by leaving the context; who waits for an event gets a GuestError."""
-
-
-class Attachment(Protocol):
-    """A viewer of a session. Leaving its context detaches: the session lives on, unless it ends with its viewer."""
-
-    def events(self) -> AsyncIterator[SessionEvent]:
-        """Attached, Scrollback if anything was said before, then Output, and Exited or Detached as the last. A lost
-        connection raises GuestError. Who reads nothing for a second misses output, and is given Scrollback anew."""
-
-    async def write_input(self, data: bytes) -> None:
-        """Type; returns when the connection can take more."""
-
-    async def resize(self, size: TerminalSize) -> None:
-        """Change the size of the terminal."""
-
-    def leave(self) -> None:
-        """Detach now; who waits for an event gets a GuestError."""
-
-
-class Forwarding(Protocol):
-    """A connection to a server in the guest. Leaving its context before both directions have ended breaks it, which the
-    server sees as a reset."""
-
-    def events(self) -> AsyncIterator[ForwardEvent]:
-        """Connected, what the server sends, PeerEnded; ends when both directions have. GuestError CONNECTION_RESET when
-        the server breaks the connection. Not reading slows the server."""
-
-    async def write(self, data: bytes) -> None:
-        """Hand over data of any length; returns when the connection can take more, which a server that does not read
-        puts off."""
-
-    async def close_writing(self) -> None:
-        """The server sees the end of what we send; it may go on sending."""
-
-    def leave(self) -> None:
-        """Break the connection now; who waits for an event gets a GuestError."""
 
 
 class GuestChannel(Protocol):
@@ -95,7 +62,7 @@ class GuestChannel(Protocol):
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
         """A round trip."""
 
-    def exec(self, spec: ExecSpec) -> AbstractAsyncContextManager[ExecSession]:
+    def exec(self, spec: ExecSpec) -> AbstractAsyncContextManager[Conversation[ExecEvent]]:
         """Start a command. GuestError COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE, GUEST_USER_NOT_FOUND,
         GUEST_GROUP_NOT_FOUND, GUEST_DIRECTORY_NOT_FOUND, RESOURCE_LIMIT_REFUSED or COMMAND_TIMED_OUT
         comes out of entering the context."""
@@ -104,7 +71,7 @@ class GuestChannel(Protocol):
         """Start a command on a terminal that lives on without viewers; an empty id is made up. Raises GuestError
         NAME_TAKEN, and what `exec` raises."""
 
-    def attach_session(self, spec: AttachSpec) -> AbstractAsyncContextManager[Attachment]:
+    def attach_session(self, spec: AttachSpec) -> AbstractAsyncContextManager[Conversation[SessionEvent]]:
         """Become a session's one viewer. GuestError SESSION_NOT_FOUND, or SESSION_ATTACHED when it has one that is not
         to be replaced, comes out of entering the context."""
 
@@ -118,10 +85,27 @@ class GuestChannel(Protocol):
         """SIGHUP for all of a session, SIGKILL a second later; returns when it is gone. GuestError
         SESSION_NOT_FOUND."""
 
-    async def configure(self, configuration: GuestConfiguration, timeout_seconds: float = 10.0) -> Configured:
-        """Tell the guest about itself. All of it is checked in the guest before anything is changed: INVALID_ARGUMENT,
+    async def take_identity(self, identity: GuestIdentity, timeout_seconds: float = 10.0) -> IdentityTaken:
+        """Tell the guest who it is. All of it is checked in the guest before anything is changed: INVALID_ARGUMENT,
         GUEST_INTERFACE_NOT_FOUND, GUEST_USER_NOT_FOUND; SSH keys may find GUEST_DIRECTORY_NOT_FOUND or a file's reason
-        later. Doing it again is fine."""
+        later. Doing it again is fine.
+
+        A whole identity, one with a token, may fail half-way: IDENTITY_PENDING, which is then the answer to everything
+        but another one, still by this channel's token, and `shutdown`. Once it is taken, this channel's token is worth
+        nothing."""
+
+    async def rest(self, timeout_seconds: float = 75.0) -> HookResult | None:
+        """Have the guest stand still: its hook `suspend` is run, what is not on its disk is written, and all processes
+        are frozen but the agent. Answers how the hook has ended, None where there is none or the guest rested already.
+        GUEST_RESTLESS when something would not stand still; then all goes on. Where it is not known what came of it, as
+        when this is cancelled, `thaw` makes sure.
+
+        A guest that rests answers `ping`, `stats`, `activity`, `sync`, `take_identity`, `rest`, `thaw`, `shutdown`, and
+        GUEST_RESTING to all else."""
+
+    async def thaw(self, *, forked: bool = False, timeout_seconds: float = 30.0) -> HookResult | None:
+        """Have a guest that rests go on, after its hook `resume`, or `fork` where it is another guest by now. Answers
+        how that has ended, None where there is none or the guest did not rest."""
 
     async def stats(self, timeout_seconds: float = 5.0) -> GuestStats:
         """Load, processors, memory, disk and network."""
@@ -129,7 +113,7 @@ class GuestChannel(Protocol):
     async def activity(self, timeout_seconds: float = 5.0) -> GuestActivity:
         """What clients do in the guest, and how long ago anything passed. Whoever is stuck there holds nothing up."""
 
-    def forward(self, spec: ForwardSpec) -> AbstractAsyncContextManager[Forwarding]:
+    def forward(self, spec: ForwardSpec) -> AbstractAsyncContextManager[Conversation[ForwardEvent]]:
         """Connect to a server in the guest. GuestError CONNECTION_REFUSED, CONNECTION_TIMED_OUT, HOST_UNREACHABLE,
         SOCKET_NOT_FOUND or CONNECTION_NOT_PERMITTED comes out of entering the context."""
 

@@ -9,7 +9,8 @@ from ingle.api_server.model.vm import Vm
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What connects one VM: a tap that the server may open, and the only addresses that pass through it."""
+    """What connects one VM: a tap that the server may open, and the only addresses that pass through it. It has no
+    address where it leads nowhere."""
 
     interface: str
     mac: str
@@ -30,13 +31,20 @@ class HostNetwork(Protocol):
         """Why VMs can't share networks here; empty when they can."""
 
     async def connect(self, vm: Vm) -> Link:
-        """Make, or change, what connects `vm` until it is as the VM's network, NAT and ports say."""
+        """Make, or change, what connects `vm` until it is as the VM's network, NAT, limit and ports say."""
 
     async def lead_dns(self, network: int, port: int) -> None:
         """What the VMs of a network ask their gateway is asked of the host's port."""
 
     async def disconnect(self, slot: int, vm_id: str) -> None:
         """Take it away, with the network when nobody else is in it. Absent is fine."""
+
+    async def connect_nowhere(self, vm_id: str) -> Link:
+        """What looks to a VMM as what connects a VM, and leads nowhere: for a guest that is nobody's VM, by an id of
+        its own. Again is fine."""
+
+    async def disconnect_nowhere(self, vm_id: str) -> None:
+        """Take that away. Absent is fine, as after another server was killed: `reconcile` has done it then."""
 
     async def reconcile(self, vms: Collection[Vm]) -> None:
         """Exactly `vms` are connected afterwards."""

@@ -1,10 +1,13 @@
 """Where images and kernels come from, and where they are kept."""
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from ingle.api_server.model.image_config import ImageConfig
+from ingle.api_server.model.image_reference import Login
 
 Report = Callable[[str, float | None], None]
 """Progress for a person: what is being done, and how much of it (0 to 1, None when that can't be known)."""
@@ -49,6 +52,11 @@ class ImageSource(Protocol):
     async def pull(self, name: str, into: Path, report: Report) -> None:
         """Make the catalog's `name`."""
 
+    async def fetch(self, reference: str, logins: Mapping[str, Login], into: Path, report: Report) -> ImageConfig:
+        """Bring an image from a registry, by a whole reference, for who has these logins (by host).
+
+        Raises NotFound(IMAGE_NOT_FOUND), InvalidArgument, HostProblem: REGISTRY_DENIED, REGISTRY_UNREACHABLE."""
+
     async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
         """Take a tar archive (any usual compression) or an ext4 image. Whoever sends it is not trusted."""
 
@@ -72,6 +80,13 @@ class KernelSource(Protocol):
         below `modules`. Whoever sends it is not trusted."""
 
 
+class Sealed(NamedTuple):
+    """A workspace that changes no more: its id, and how long its files are together."""
+
+    id: str
+    size_bytes: int
+
+
 class Library(Protocol):
     """A content-addressed directory: <root>/<id>/… is complete or absent, whatever kills the server."""
 
@@ -81,10 +96,12 @@ class Library(Protocol):
     def workspace(self, op_id: str) -> AbstractAsyncContextManager[Path]:
         """An empty directory on the library's file system; gone when the context is left, if it was not published."""
 
-    async def seal(self, workspace: Path) -> str:
+    def allocated_bytes(self, item_id: str) -> int:
+        """Blocks that an item's files really take; 0 when it is absent."""
+
+    async def seal(self, workspace: Path) -> Sealed:
         """Hash what is in the workspace (SHA-256, relative names and contents), and sync it: nothing in there changes
-        any more. Answers the id; a lone file is its own hash. It takes as long as the content is, and can be
-        cancelled."""
+        any more. The id of a lone file is its own hash. It takes as long as the content is, and can be cancelled."""
 
     async def publish(self, workspace: Path, item_id: str) -> None:
         """Rename a sealed workspace to its id in one step; when that is there already, it is dropped."""

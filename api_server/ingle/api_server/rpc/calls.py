@@ -1,11 +1,13 @@
 """The calls under way, and how a server that stops ends them: each is told so, in an error of ours."""
 
 import asyncio
+from collections import Counter
 
 from ingle.api_server.model.errors import Conflict, Reason
 
 ENDLESS = frozenset(
     {
+        "/ingle.v1.EventService/WatchEvents",
         "/ingle.v1.GuestService/AttachSession",
         "/ingle.v1.GuestService/Forward",
         "/ingle.v1.VmService/StreamVmLogs",
@@ -14,6 +16,10 @@ ENDLESS = frozenset(
     }
 )
 """Methods whose calls end when somebody leaves: waiting for them is in vain."""
+
+
+MOST_OF_ONE_USER = 1000
+"""Calls under way, on however many connections. What they wait for, all others wait for behind them."""
 
 
 class Call:
@@ -26,6 +32,12 @@ class Call:
         self._calls = calls
         self._task = task
         self._interrupted = False
+        self._uid: int | None = None
+
+    def admit(self, uid: int) -> None:
+        """It is that user's. Raises Conflict(TOO_MANY_CALLS)."""
+        self._calls.count(uid)
+        self._uid = uid
 
     def interrupt(self) -> None:
         """Cancel it, because the server stops."""
@@ -46,7 +58,7 @@ class Call:
 
     def end(self) -> None:
         """It is over."""
-        self._calls.forget(self)
+        self._calls.forget(self, self._uid)
 
 
 class Calls:
@@ -54,6 +66,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._calls: set[Call] = set()
+        self._of: Counter[int] = Counter()
         self._none = asyncio.Event()
         self._none.set()
 
@@ -64,9 +77,23 @@ class Calls:
         self._none.clear()
         return call
 
-    def forget(self, call: Call) -> None:
-        """It is over."""
+    def count(self, uid: int) -> None:
+        """One more of that user's. Raises Conflict(TOO_MANY_CALLS)."""
+        if self._of[uid] >= MOST_OF_ONE_USER:
+            raise Conflict(
+                Reason.TOO_MANY_CALLS,
+                f"user {uid} has {MOST_OF_ONE_USER} calls under way; one user can have no more",
+                "wait for some of them, or end some",
+            )
+        self._of[uid] += 1
+
+    def forget(self, call: Call, uid: int | None) -> None:
+        """It is over, and was that user's."""
         self._calls.discard(call)
+        if uid is not None:
+            self._of[uid] -= 1
+            if not self._of[uid]:
+                del self._of[uid]
         if not self._calls:
             self._none.set()
 

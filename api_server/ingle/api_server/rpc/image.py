@@ -8,10 +8,12 @@ import grpc
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Image
-from ingle.api_server.operations.catalog import Images
-from ingle.api_server.operations.runner import Operations, Running
-from ingle.api_server.ports.store import Store
-from ingle.api_server.rpc import convert, uploads
+from ingle.api_server.model.warm import WarmMemory
+from ingle.api_server.operations.images import Images
+from ingle.api_server.operations.runner import Ongoing, Operations
+from ingle.api_server.operations.warm_starts import Listed, WarmStarts
+from ingle.api_server.rpc import convert, uploads, who
+from ingle.api_server.rpc.paging import Key, by_time, page
 from ingle.v1 import image_pb2, image_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
@@ -20,82 +22,138 @@ Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 class ImageServicer(image_pb2_grpc.ImageServiceServicer):
     """Images."""
 
-    def __init__(self, operations: Operations, store: Store, images: Images) -> None:
+    def __init__(self, operations: Operations, images: Images, warm_starts: WarmStarts) -> None:
         self._operations = operations
-        self._store = store
         self._images = images
+        self._warm_starts = warm_starts
 
     async def ListCatalogImages(
         self, request: image_pb2.ListCatalogImagesRequest, context: Context
     ) -> image_pb2.ListCatalogImagesResponse:
-        here = {name for image in await self._store.images() for name in image.names}
-        return image_pb2.ListCatalogImagesResponse(
-            images=[
-                image_pb2.CatalogImage(name=entry.name, description=entry.description, present=entry.name in here)
-                for entry in self._images.catalog()
-            ]
+        here = {name for image in await self._images.all() for name in image.names}
+        images, token = page(
+            self._images.catalog(),
+            lambda entry: (entry.name,),
+            request,
+            lambda entry: image_pb2.CatalogImage(
+                name=entry.name, description=entry.description, present=entry.name in here
+            ),
         )
+        return image_pb2.ListCatalogImagesResponse(images=images, next_page_token=token)
 
     async def PullImage(self, request: image_pb2.PullImageRequest, context: Context) -> image_pb2.PullImageResponse:
-        running = await self._pull(request)
+        running = await self._pull(request, context)
         return image_pb2.PullImageResponse(image=self._convert(await running.result()))
 
     async def BeginPullImage(
         self, request: image_pb2.BeginPullImageRequest, context: Context
     ) -> image_pb2.BeginPullImageResponse:
-        running = await self._pull(request)
-        return image_pb2.BeginPullImageResponse(operation=convert.operation(running.operation))
+        running = await self._pull(request, context)
+        return image_pb2.BeginPullImageResponse(operation_id=running.operation.id)
 
     async def RegisterImage(
         self, request_iterator: AsyncIterator[image_pb2.RegisterImageRequest], context: Context
     ) -> image_pb2.RegisterImageResponse:
         start = (await uploads.first(request_iterator)).start
-        self._images.check_sent(start.name, start.source)
+        caller = who.caller(context)
+        await self._images.check_sent(start.name, start.source, caller)
         rootfs = uploads.sparse_pieces(request_iterator)
         running = await self._operations.begin(
             current_operation.get(),
+            caller.uid,
             OperationKind.REGISTER_IMAGE,
-            lambda progress: self._images.register(start.name, start.source, rootfs, progress),
+            lambda progress: self._images.register(start.name, start.source, rootfs, progress, caller),
             start.name,
         )
         return image_pb2.RegisterImageResponse(image=self._convert(await running.result()))
 
     async def GetImage(self, request: image_pb2.GetImageRequest, context: Context) -> image_pb2.GetImageResponse:
-        return image_pb2.GetImageResponse(image=self._convert(await self._store.find_image(request.image)))
+        return image_pb2.GetImageResponse(image=self._convert(await self._images.find(request.image)))
 
     async def ListImages(self, request: image_pb2.ListImagesRequest, context: Context) -> image_pb2.ListImagesResponse:
-        images = await self._store.images()
-        return image_pb2.ListImagesResponse(images=[self._convert(image) for image in images])
+        images, token = page(await self._images.all(), by_time, request, self._convert)
+        return image_pb2.ListImagesResponse(images=images, next_page_token=token)
 
     async def DeleteImage(
         self, request: image_pb2.DeleteImageRequest, context: Context
     ) -> image_pb2.DeleteImageResponse:
-        image = await self._store.image(request.image)
+        image, caller = await self._images.get(request.image), who.caller(context)
         running = await self._operations.begin(
-            current_operation.get(), OperationKind.DELETE_IMAGE, lambda _: self._images.delete(image), image.id
+            current_operation.get(),
+            caller.uid,
+            OperationKind.DELETE_IMAGE,
+            lambda progress: self._images.delete(image, caller, progress.operation.id),
+            image.id,
         )
-        await running.result()
-        return image_pb2.DeleteImageResponse()
+        return image_pb2.DeleteImageResponse(stays=not await running.result())
 
     async def PruneImages(
         self, request: image_pb2.PruneImagesRequest, context: Context
     ) -> image_pb2.PruneImagesResponse:
-        told = {image.id: self._convert(image) for image in await self._images.unused()}
+        caller = who.caller(context)
+        told = {image.id: self._convert(image) for image in await self._images.unused(caller, named=request.all)}
         if not request.dry_run:
             running = await self._operations.begin(
-                current_operation.get(), OperationKind.DELETE_IMAGE, lambda _: self._images.prune()
+                current_operation.get(),
+                caller.uid,
+                OperationKind.DELETE_IMAGE,
+                lambda progress: self._images.prune(caller, progress.operation.id, named=request.all),
             )
             told = {image.id: told[image.id] for image in await running.result() if image.id in told}
         return image_pb2.PruneImagesResponse(images=told.values())
 
-    async def _pull(self, request: image_pb2.PullImageRequest | image_pb2.BeginPullImageRequest) -> Running[Image]:
+    async def WarmImage(self, request: image_pb2.WarmImageRequest, context: Context) -> image_pb2.WarmImageResponse:
+        running = await self._warm(request, context)
+        made = await running.result()
+        listed = await self._warm_starts.listed(who.caller(context))
+        return image_pb2.WarmImageResponse(
+            memory=next((convert.warm_memory(each) for each in listed if each.memory.key == made.key), None)
+        )
+
+    async def BeginWarmImage(
+        self, request: image_pb2.BeginWarmImageRequest, context: Context
+    ) -> image_pb2.BeginWarmImageResponse:
+        running = await self._warm(request, context)
+        return image_pb2.BeginWarmImageResponse(operation_id=running.operation.id)
+
+    async def ListWarmMemories(
+        self, request: image_pb2.ListWarmMemoriesRequest, context: Context
+    ) -> image_pb2.ListWarmMemoriesResponse:
+        listed = await self._warm_starts.listed(who.caller(context), all_users=request.all_users)
+        memories, token = page(listed, _by_use, request, convert.warm_memory)
+        return image_pb2.ListWarmMemoriesResponse(memories=memories, next_page_token=token)
+
+    async def PruneWarmMemories(
+        self, request: image_pb2.PruneWarmMemoriesRequest, context: Context
+    ) -> image_pb2.PruneWarmMemoriesResponse:
+        caller = who.caller(context)
+        prune = self._warm_starts.prunable if request.dry_run else self._warm_starts.prune
+        pruned = await prune(caller, usable=request.all)
+        return image_pb2.PruneWarmMemoriesResponse(memories=map(convert.warm_memory, pruned))
+
+    async def _warm(
+        self, request: image_pb2.WarmImageRequest | image_pb2.BeginWarmImageRequest, context: Context
+    ) -> Ongoing[WarmMemory]:
+        spec = convert.vm_spec(request.spec)
+        return await self._warm_starts.warm(current_operation.get(), who.caller(context), spec)
+
+    async def _pull(
+        self, request: image_pb2.PullImageRequest | image_pb2.BeginPullImageRequest, context: Context
+    ) -> Ongoing[Image]:
+        caller = who.caller(context)
         self._images.check_pullable(request.name)
+        logins = convert.logins(request.logins)
         return await self._operations.begin(
             current_operation.get(),
+            caller.uid,
             OperationKind.PULL_IMAGE,
-            lambda progress: self._images.pull(request.name, progress, refresh=request.refresh),
+            lambda progress: self._images.fetch(request.name, logins, progress, caller, refresh=request.refresh),
             request.name,
         )
 
     def _convert(self, image: Image) -> image_pb2.Image:
         return convert.image(image, self._images.allocated_bytes(image))
+
+
+def _by_use(listed: Listed) -> Key:
+    return round(listed.memory.used_at.timestamp() * 1e6), listed.memory.key

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.ports.sources import Piece
-from ingle.v1 import guest_pb2, image_pb2, kernel_pb2
+from ingle.v1 import guest_pb2, image_pb2, kernel_pb2, snapshot_pb2
 
-Upload = guest_pb2.WriteFileRequest | guest_pb2.CopyInRequest
+Upload = guest_pb2.WriteFileRequest | guest_pb2.CopyInRequest | snapshot_pb2.ImportSnapshotRequest
 """Requests whose oneof `message` holds `start`, `data` and `end`."""
 
 SparseUpload = image_pb2.RegisterImageRequest | kernel_pb2.ImportKernelRequest
@@ -21,12 +21,11 @@ _U = TypeVar(
     "_U",
     guest_pb2.WriteFileRequest,
     guest_pb2.CopyInRequest,
+    snapshot_pb2.ImportSnapshotRequest,
     image_pb2.RegisterImageRequest,
     kernel_pb2.ImportKernelRequest,
 )
 _A = TypeVar("_A", bound=Upload | SparseUpload)
-
-_LARGEST_PIECE = 1024 * 1024
 
 
 async def first(requests: AsyncIterator[_U]) -> _U:
@@ -58,7 +57,5 @@ async def _up_to_end(requests: AsyncIterator[_A], allowed: Collection[str]) -> A
             return
         if kind not in allowed:
             raise InvalidArgument(f"message {kind or 'without content'} is not allowed after start")
-        if len(request.data) > _LARGEST_PIECE:
-            raise InvalidArgument(f"{len(request.data)} bytes of data at once; {_LARGEST_PIECE} is allowed")
         yield request
     raise InvalidArgument("the upload stopped without `end`: nothing is committed", "send `end` as the last message")

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from ingle.api_server.ports.disk import DiskBackend
-from ingle.api_server.ports.engine import Engine
-from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.engine import Vmms
 from ingle.api_server.ports.network import HostNetwork
-from ingle.api_server.ports.store import Store
+from ingle.api_server.ports.store.vms import VmStore
+from ingle.api_server.ports.vm_files import VmFiles
 from ingle.api_server.steps.attach_disk import detach_disk
 from ingle.api_server.steps.target import VmTarget
 
@@ -21,25 +21,25 @@ class Delete:
 
     def __init__(
         self,
-        store: Store,
+        vms: VmStore,
         files: VmFiles,
-        engine: Engine,
+        vmms: Vmms,
         network: HostNetwork,
         backends: Mapping[str, DiskBackend],
     ) -> None:
-        self._store = store
+        self._vms = vms
         self._files = files
-        self._engine = engine
+        self._vmms = vmms
         self._network = network
         self._backends = backends
 
     async def run(self, target: VmTarget) -> None:
         errors: list[Exception] = []
         for part in (
-            self._engine.kill_all(target.paths),
+            self._vmms.kill_all(target.paths),
             self._disconnect(target),
-            detach_disk(target.vm_id, self._backends, self._store),
-            self._store.delete_vm(target.vm_id),
+            detach_disk(target.vm_id, self._backends, self._vms),
+            self._vms.delete(target.vm_id, target.op_id),
             self._files.remove_runtime(target.paths),
             self._files.remove_state(target.paths),
         ):
@@ -51,7 +51,7 @@ class Delete:
             raise ExceptionGroup(f"VM {target.vm_id} could not be deleted completely", errors)
 
     async def _disconnect(self, target: VmTarget) -> None:
-        slot = await self._store.vm_slot(target.vm_id)
+        slot = await self._vms.slot(target.vm_id)
         if slot is not None:
             await self._network.disconnect(slot, target.vm_id)
 

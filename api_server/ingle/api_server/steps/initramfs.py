@@ -1,7 +1,9 @@
 """Write the initramfs: agent, modules and this boot's configuration. The runtime directory's undo removes it."""
 
+from collections.abc import Mapping
+
 from ingle.api_server.ports.disk import BootMedia
-from ingle.api_server.ports.engine import Engine
+from ingle.api_server.ports.engine import Engine, engine_of
 from ingle.api_server.steps.target import Start
 
 
@@ -11,10 +13,14 @@ class WriteInitramfs:
     name = "initramfs"
     text = "writing the initramfs"
 
-    def __init__(self, media: BootMedia, engine: Engine) -> None:
+    def __init__(self, media: BootMedia, engines: Mapping[str, Engine]) -> None:
         self._media = media
-        self._engine = engine
+        self._engines = engines
+
+    def needed(self, target: Start) -> bool:
+        """A guest that goes on has booted."""
+        return target.memory is None and target.warm is None
 
     async def run(self, target: Start) -> None:
-        config = self._engine.boot_config(target.vm, target.token, target.link)
+        config = engine_of(target.vm, self._engines).boot_config(target.vm, target.token, target.link)
         await self._media.write(target.kernel, config, target.paths.initramfs)

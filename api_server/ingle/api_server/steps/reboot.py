@@ -1,13 +1,13 @@
-"""Remember that a guest has rebooted until it has booted again."""
+"""A guest has rebooted, and has not booted again yet."""
 
 from collections.abc import Awaitable, Callable
 
-from ingle.api_server.steps.target import Start, VmTarget
+from ingle.api_server.steps.target import VmTarget
 
 
 class Reboot:
-    """Undone by a server that starts, it has the VM started once more: the one that was about to has ended. A start
-    that fails is told instead."""
+    """Journalled by who sees it. Undone by a server that starts, it has the VM started: the one that was about to has
+    ended."""
 
     name = "reboot"
     text = "booting again, as the guest wants"
@@ -15,9 +15,8 @@ class Reboot:
     def __init__(self, remember: Callable[[str], Awaitable[None]]) -> None:
         self._remember = remember
 
-    async def run(self, target: Start) -> None:
-        """What follows does it."""
+    async def run(self, target: VmTarget) -> None:
+        """The guest has done it."""
 
     async def undo(self, target: VmTarget) -> None:
-        if not isinstance(target, Start):
-            await self._remember(target.vm_id)
+        await self._remember(target.vm_id)

@@ -1,10 +1,8 @@
 """Say in the store that the VM runs, and which process it is."""
 
-from dataclasses import replace
-from datetime import UTC, datetime
-
-from ingle.api_server.model.vm import Running, VmState
-from ingle.api_server.ports.store import Store
+from ingle.api_server.model.vm import VmState
+from ingle.api_server.ports.clock import Clock
+from ingle.api_server.ports.store.vms import VmStore
 from ingle.api_server.steps.target import Start
 
 
@@ -14,12 +12,10 @@ class RecordRunning:
     name = "record"
     text = "recording that it runs"
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, vms: VmStore, clock: Clock) -> None:
+        self._vms = vms
+        self._clock = clock
 
     async def run(self, target: Start) -> None:
-        vmm = target.live_vmm
-        running = Running(vmm.pid, vmm.start_time, target.acceleration, datetime.now(UTC), target.boot_id)
-        if target.link is not None:
-            running = replace(running, address=target.link.address, address6=target.link.address6)
-        target.vm = await self._store.move_vm(target.vm_id, VmState.RUNNING, running=running)
+        live = target.recorded(self._clock.now())
+        target.vm = await self._vms.move(target.vm_id, VmState.RUNNING, vmm=live, op_id=target.op_id)

@@ -1,7 +1,7 @@
 """Say in the store that the VM is made and was not started."""
 
 from ingle.api_server.model.vm import VmState
-from ingle.api_server.ports.store import Store
+from ingle.api_server.ports.store.vms import VmStore
 from ingle.api_server.steps.target import Start
 
 
@@ -11,8 +11,8 @@ class RecordStopped:
     name = "record"
     text = "recording that it is made"
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, vms: VmStore) -> None:
+        self._vms = vms
 
     async def run(self, target: Start) -> None:
-        target.vm = await self._store.move_vm(target.vm_id, VmState.STOPPED)
+        target.vm = await self._vms.move(target.vm_id, VmState.STOPPED, op_id=target.op_id)

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Mapping
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.vm import Vm
 from ingle.api_server.ports.disk import DiskBackend
-from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.network import HostNetwork
+from ingle.api_server.ports.vm_files import VmFiles
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Release:
         await self._files.remove_runtime(self._files.paths(vm.id))
         if vm.slot is not None:
             await _attempt(vm, "network", self._network.disconnect(vm.slot, vm.id))
-        await _attempt(vm, "disk", self._backends[vm.disk_backend].detach(vm.id))
+        await _attempt(vm, "disk", self._backends[vm.settings.disk_backend].detach(vm.id))
 
 
 async def _attempt(vm: Vm, what: str, release: Awaitable[None]) -> None:

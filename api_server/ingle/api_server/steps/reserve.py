@@ -1,6 +1,6 @@
 """Reserve name and address, and record the VM."""
 
-from ingle.api_server.ports.store import Store
+from ingle.api_server.ports.store.vms import VmStore
 from ingle.api_server.steps.target import Start, VmTarget
 
 
@@ -10,11 +10,11 @@ class Reserve:
     name = "reserve"
     text = "reserving name and address"
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, vms: VmStore) -> None:
+        self._vms = vms
 
     async def run(self, target: Start) -> None:
-        target.vm = await self._store.insert_vm(target.vm, target.token, target.owner)
+        target.vm = await self._vms.insert(target.vm, target.token, target.keeper)
 
     async def undo(self, target: VmTarget) -> None:
-        await self._store.delete_vm(target.vm_id)
+        await self._vms.delete(target.vm_id, target.op_id)

@@ -1,6 +1,6 @@
 """Make the private directory of sockets and boot secrets."""
 
-from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.vm_files import VmFiles
 from ingle.api_server.steps.target import Start, VmTarget
 
 

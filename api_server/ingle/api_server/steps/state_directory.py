@@ -1,6 +1,6 @@
 """Make the directory that holds the VM's disk and logs."""
 
-from ingle.api_server.ports.files import VmFiles
+from ingle.api_server.ports.vm_files import VmFiles
 from ingle.api_server.steps.target import Start, VmTarget
 
 

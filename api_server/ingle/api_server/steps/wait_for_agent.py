@@ -4,9 +4,9 @@ import asyncio
 from shlex import quote
 
 from ingle.api_server.model.errors import GuestError, Reason, ToolFailed
-from ingle.api_server.ports.files import VmFiles
 from ingle.api_server.ports.guest import GuestDialler
-from ingle.api_server.steps.target import Start
+from ingle.api_server.ports.vm_files import VmFiles
+from ingle.api_server.steps.target import Cold, Start
 
 _BOOT_SECONDS = 60.0
 _PING_SECONDS = 2.0
@@ -14,7 +14,7 @@ _CONSOLE_TAIL_BYTES = 2000
 _NO_MEMORY = "deadlocked on memory"  # as the kernel says it when it panics for want of any
 
 
-class WaitForAgent:
+class WaitForAgent(Cold):
     """A guest that never answers is told with the end of its console, and with what to try for a kernel that was
     imported without modules."""
 
@@ -59,7 +59,7 @@ def _remedy(target: Start, failure: str = "") -> str:
     """Distributions build as modules what a microVM needs: virtio's disk, network and vsock."""
     kernel = target.kernel
     if _NO_MEMORY in failure:
-        return f"--memory {2 * target.vm.memory_bytes // 2**20}M"
+        return f"--memory {2 * target.vm.settings.memory_bytes // 2**20}M"
     if kernel.modules:
         return ""
     name = kernel.names[0] if kernel.names else "mine"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ingle.cli.completion import shell_script
+from ingle.cli.completion_scripts import SCRIPTS
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.output import say
 
@@ -13,7 +13,7 @@ app = new_app()
 
 
 class Shell(StrEnum):
-    """Those that Typer writes for."""
+    """Those that ask us."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -28,8 +28,10 @@ class Shell(StrEnum):
         "ingle completion fish > ~/.config/fish/completions/ingle.fish",
     )
 )
-def completion(shell: Annotated[Shell, typer.Argument(help="Whose script to print.")]) -> None:
+def completion(
+    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="Whose script to print: bash, zsh or fish.")],
+) -> None:
     """Print what makes TAB complete commands and names.
 
     Names are those of VMs, images and kernels of a running server; none is started for it."""
-    say(shell_script(shell.value))
+    say(SCRIPTS[shell.value].removesuffix("\n"))

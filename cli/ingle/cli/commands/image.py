@@ -1,72 +1,197 @@
 """`ingle image`: root file systems."""
 
 import os
-from collections.abc import Sequence
-from datetime import UTC
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ingle.cli import completion
+from ingle.cli import completion, image_config, warm_memories
 from ingle.cli.client import connect
-from ingle.cli.jsonable import to_json
+from ingle.cli.commands.vm.vm_options import (
+    Accel,
+    Backend,
+    DiskSize,
+    Engine,
+    Kernel,
+    Memory,
+    Network,
+    Vcpus,
+    VmOptions,
+)
+from ingle.cli.kinds import Kind
 from ingle.cli.lazy import examples, new_app
-from ingle.cli.many import change_each
+from ingle.cli.listing import Column, ListOptions
 from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
-from ingle.cli.output import NAMELESS, fields, print_json, say, table, tell
-from ingle.cli.progress import Stages, follow
-from ingle.cli.quantities import format_age, format_size
+from ingle.cli.progress import follow
+from ingle.cli.quantities import format_size
+from ingle.cli.spread import spread
+from ingle.cli.stages import Stages
 from ingle.cli.uploads import Upload
 from ingle.v1 import image_pb2
 
-app = new_app("Root file systems that VMs start from.")
+app = new_app(
+    "Root file systems that VMs start from.",
+    first=("ingle image catalog", "ingle image pull debian:trixie", "ingle image register --name base --rootfs ./tree"),
+)
 
-Reference = Annotated[
-    str,
-    typer.Argument(
-        metavar="IMAGE", help="Name, id, or a unique prefix of an id.", autocompletion=completion.image_names
+_images = Kind[image_pb2.Image](
+    noun="image",
+    contract=image_pb2,
+    one="debian:bookworm",
+    columns=(
+        Column("SIZE", lambda image: format_size(image.size_bytes)),
+        Column("ON DISK", lambda image: format_size(image.allocated_bytes)),
     ),
-]
-References = Annotated[
-    list[str],
-    typer.Argument(metavar="IMAGE...", help="Names, ids or unique id prefixes.", autocompletion=completion.image_names),
-]
+    details=lambda image: (
+        ("size", f"{format_size(image.size_bytes)}, of which {format_size(image.allocated_bytes)} on disk"),
+        *image_config.details(image.config),
+    ),
+    taken_bytes=lambda image: image.allocated_bytes,
+)
+_images.add_commands(app, lists=False)
 
 
-@app.command(epilog=examples("ingle image catalog"))
-def catalog(json: AsJson = False) -> None:
-    """What `image pull` can bring."""
-    with connect() as client:
-        images = client.call(image_pb2.ListCatalogImagesRequest(), image_pb2.ListCatalogImagesResponse).images
-    if json:
-        print_json([to_json(image) for image in images])
-    else:
-        rows = ((image.name, "yes" if image.present else "no", image.description) for image in images)
-        say(table(("NAME", "HERE", "WHAT IT IS"), rows))
-
-
-@app.command(epilog=examples("ingle image pull debian:bookworm", "ingle image pull --refresh debian:trixie"))
+@app.command(
+    epilog=examples(
+        "ingle image pull debian:bookworm              # ingle's own, of Debian's packages",
+        "ingle image pull python:3.12                  # of a registry; docker.io unless said otherwise",
+        "ingle image pull --refresh ghcr.io/org/app:v1",
+        "ingle image pull docker://debian:bookworm     # docker.io's, not ingle's own",
+    )
+)
 def pull(
     name: Annotated[
         str,
         typer.Argument(
             metavar="NAME",
-            help="Of the catalog, e.g. debian:bookworm; see ingle image catalog.",
-            autocompletion=completion.image_catalog,
+            help="Of the catalog, see ingle image catalog; or [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] in a registry.",
+            autocompletion=completion.pullable("image"),
         ),
     ],
     refresh: Refresh = False,
     verbose: Verbose = False,
     json: AsJson = False,
 ) -> None:
-    """Make an image of the catalog; nothing happens when it is here already."""
+    """Bring an image of the catalog, or of a registry; nothing happens when it is here already.
+
+    You are to the registry who you are to docker and podman: their configurations and credential helpers are read with
+    your rights."""
+    from ingle.cli import registry_logins  # noqa: PLC0415 - subprocess is slow
+
     with connect() as client, Stages(lines=verbose, steps=True) as stages:
-        request = image_pb2.BeginPullImageRequest(name=name, refresh=refresh)
-        begun = client.call(request, image_pb2.BeginPullImageResponse)
-        follow(client, begun.operation, stages)
-        image = client.call(image_pb2.GetImageRequest(image=name), image_pb2.GetImageResponse).image
-    _tell(image, json=json)
+        entries = client.all(image_pb2.ListCatalogImagesRequest(), image_pb2.ListCatalogImagesResponse).images
+        logins = []
+        if name not in [entry.name for entry in entries]:
+            login = registry_logins.login_at(registry_logins.host_of(name), os.environ)
+            logins = [] if login is None else [login]
+        begun = client.call(
+            image_pb2.BeginPullImageRequest(name=name, refresh=refresh, logins=logins),
+            image_pb2.BeginPullImageResponse,
+        )
+        follow(client, begun.operation_id, stages)
+        image = client.call(image_pb2.PullImageRequest(name=name), image_pb2.PullImageResponse).image  # it is here
+    _images.tell(image, json=json)
+
+
+@app.command(
+    name="list",
+    epilog=examples(
+        "ingle image list",
+        "ingle image list --filter 'name=debian*'",
+        "ingle image list --format '{{.id}} {{join .names \" \"}}'",
+        "ingle image list --warm           # memories of guests that have booted, with which VMs begin",
+    ),
+)
+@spread(ListOptions)
+def list_them(
+    options: ListOptions,
+    warm: Annotated[bool, typer.Option("--warm", help="What VMs begin with instead: guests that have booted.")] = False,
+) -> None:
+    """Images that are here.
+
+    Filter: name.
+
+    Alias: ls."""
+    if not warm:
+        _images.list_them(options)
+        return
+    with connect() as client:
+        warm_memories.list_them(client, options)
+
+
+@app.command(
+    epilog=examples(
+        "ingle image prune --dry-run",
+        "ingle image prune",
+        "ingle image prune --all -f  # named ones, too",
+        "ingle image prune --warm --all    # what VMs begin with: they boot, until it is made again",
+    )
+)
+def prune(
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Named images as well: whatever no VM uses.")] = False,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Memories of guests instead: those that no VM can begin with any more.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Don't ask.")] = False,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Delete images without a name that no VM uses: their names were given to newer ones.
+
+    Memories of guests that have booted with an image go with it."""
+    if not warm:
+        _images.prune(everything=everything, force=force, dry_run=dry_run, json=json)
+        return
+    with connect() as client:
+        warm_memories.prune(client, everything=everything, force=force, dry_run=dry_run, json=json)
+
+
+@app.command(
+    epilog=examples(
+        "ingle image warm debian:bookworm",
+        "ingle image warm debian:bookworm --vcpu 2 --memory 2G",
+    )
+)
+def warm(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="[IMAGE]", help="Name or id; the default unless given.", autocompletion=completion.image_names
+        ),
+    ] = "",
+    kernel: Kernel = "",
+    vcpu: Vcpus = None,
+    memory: Memory = None,
+    disk_size: DiskSize = None,
+    accel: Accel = None,
+    engine: Engine = "",
+    disk_backend: Backend = None,
+    network: Network = "",
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Have new VMs with an image begin with the memory of a guest that has booted.
+
+    That happens by itself after the first VM of a kind, unless it is switched off. It is for the very same machine:
+    image, kernel, processors, memory, disk, engine, and whether its network is one that VMs share."""
+    options = VmOptions(
+        image=image,
+        kernel=kernel,
+        vcpu=vcpu,
+        memory=memory,
+        disk_size=disk_size,
+        accel=accel,
+        engine=engine,
+        disk_backend=disk_backend,
+        network=network,
+    )
+    with connect() as client, Stages(lines=verbose, steps=True) as stages:
+        begun = client.call(image_pb2.BeginWarmImageRequest(spec=options.spec()), image_pb2.BeginWarmImageResponse)
+        follow(client, begun.operation_id, stages)
+        request = image_pb2.WarmImageRequest(spec=options.spec())
+        made = client.call(request, image_pb2.WarmImageResponse).memory  # it is there
+        warm_memories.show(client, made, json=json)
 
 
 @app.command(
@@ -103,91 +228,4 @@ def register(
                 send_file(descriptor, start.source, upload, stages)
 
         image = sent(upload, send, f"Making image {name} of {start.source}", stages).image
-    _tell(image, json=json)
-
-
-@app.command(name="list", epilog=examples("ingle image list", "ingle image list --json"))
-def list_images(json: AsJson = False) -> None:
-    """Images that are here.
-
-    Alias: ls."""
-    with connect() as client:
-        images = client.call(image_pb2.ListImagesRequest(), image_pb2.ListImagesResponse).images
-    if json:
-        print_json([to_json(image) for image in images])
-    else:
-        say(_table(images))
-
-
-@app.command(epilog=examples("ingle image show debian:bookworm", "ingle image show --json debian:bookworm"))
-def show(image: Reference, json: AsJson = False) -> None:
-    """Everything about one image."""
-    with connect() as client:
-        found = client.call(image_pb2.GetImageRequest(image=image), image_pb2.GetImageResponse).image
-    if json:
-        print_json(to_json(found))
-        return
-    say(
-        fields(
-            (
-                ("names", " ".join(found.names)),
-                ("id", found.id),
-                ("size", f"{format_size(found.size_bytes)}, of which {format_size(found.allocated_bytes)} on disk"),
-                ("source", found.source),
-                ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),
-            )
-        )
-    )
-
-
-@app.command(epilog=examples("ingle image delete debian:bookworm", "ingle image rm 3f2a 91bc"))
-def delete(images: References, json: AsJson = False) -> None:
-    """Delete images; refused while a VM uses them.
-
-    Alias: rm."""
-    with connect() as client:
-        change_each(
-            images,
-            lambda reference: client.begin(image_pb2.GetImageRequest(image=reference), image_pb2.GetImageResponse),
-            lambda found: found.image.id,
-            lambda image: client.begin(image_pb2.DeleteImageRequest(image=image), image_pb2.DeleteImageResponse),
-            "Deleting",
-            json=json,
-        )
-
-
-@app.command(epilog=examples("ingle image prune --dry-run", "ingle image prune"))
-def prune(dry_run: DryRun = False, json: AsJson = False) -> None:
-    """Delete images without a name that no VM uses: their names were given to newer ones."""
-    with connect() as client:
-        request = image_pb2.PruneImagesRequest(dry_run=dry_run)
-        pruned = client.call(request, image_pb2.PruneImagesResponse).images
-    if json:
-        print_json([to_json(image) for image in pruned])
-        return
-    say(_table(pruned))
-    size = format_size(sum(image.allocated_bytes for image in pruned))
-    tell(f"{'would free' if dry_run else 'freed'} {size}")
-
-
-def _table(images: Sequence[image_pb2.Image]) -> str:
-    return table(
-        ("NAME", "ID", "SIZE", "ON DISK", "AGE"),
-        (
-            (
-                " ".join(image.names) or NAMELESS,
-                image.id[:12],
-                format_size(image.size_bytes),
-                format_size(image.allocated_bytes),
-                format_age(image.created_at.ToDatetime(UTC)),
-            )
-            for image in images
-        ),
-    )
-
-
-def _tell(image: image_pb2.Image, *, json: bool) -> None:
-    if json:
-        print_json(to_json(image))
-    else:
-        say(_table([image]))
+    _images.tell(image, json=json)

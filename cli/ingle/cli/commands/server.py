@@ -16,11 +16,14 @@ from ingle.cli.jsonable import Json, to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, Count
 from ingle.cli.output import ConsoleOutput, fields, print_json, say
-from ingle.cli.progress import Stages
 from ingle.cli.quantities import format_size
+from ingle.cli.stages import Stages
 from ingle.v1 import system_pb2
 
-app = new_app("The API server of this user; started when it is needed.")
+app = new_app(
+    "The API server of this user; started when it is needed.",
+    first=("ingle server status", "ingle server logs -f", "ingle server restart"),
+)
 
 _STOP_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.02
@@ -111,11 +114,11 @@ def logs(
 
 def _print_log(log: Path, tail: int, *, follow: bool) -> None:
     output = ConsoleOutput()
-    file = log.open("rb")
+    file = paths.open_log(log, "rb")
     try:
         lines = deque(file, maxlen=tail)
         if len(lines) < tail and (former := paths.former_log(log)).exists():
-            with former.open("rb") as before:
+            with paths.open_log(former, "rb") as before:
                 lines.extendleft(reversed(deque(before, maxlen=tail - len(lines))))
         for line in lines:
             output.write(line)
@@ -125,7 +128,7 @@ def _print_log(log: Path, tail: int, *, follow: bool) -> None:
             output.write(file.read())
             if replaced:
                 file.close()
-                file = log.open("rb")
+                file = paths.open_log(log, "rb")
     finally:
         file.close()
 

@@ -13,20 +13,41 @@ from ingle.cli.options import AsJson
 from ingle.cli.output import fields, print_json, say, table, tell
 from ingle.cli.system.installation import USER, Installed, System
 from ingle.cli.system.manager import Systemd
+from ingle.cli.system.pools import ANY
 
-app = new_app("Install ingle as a service of this whole machine, and look after it.")
+IpPool = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ip-pool",
+        metavar="NETWORK",
+        help=f"VMs' addresses: a private /16 to /24, a unique local /48, one of each, or {ANY}.",
+    ),
+]
+"""That nothing of the host overlaps."""
+
+app = new_app(
+    "Install ingle as a service of this whole machine, and look after it.",
+    first=("sudo ingle system install", "ingle system status", "ingle doctor"),
+)
 
 
-@app.command(epilog=examples("sudo ingle system install", "sudo ingle system install --group wheel"))
+@app.command(
+    epilog=examples(
+        "sudo ingle system install",
+        "sudo ingle system install --group wheel",
+        "sudo ingle system install --ip-pool 10.20.0.0/16",
+    )
+)
 def install(
     group: Annotated[str, typer.Option("--group", metavar="GROUP", help="Its members may use ingle.")] = USER,
+    ip_pool: IpPool = None,
     json: AsJson = False,
 ) -> None:
     """Make user, group, directories and units, and start them. Done again, it mends what has changed.
 
     The code must be root's alone: the error says how to get it there. Nothing of somebody else is overwritten."""
     system = System(Systemd())
-    changed = system.install(group, _say(json=json))
+    changed = system.install(group, _say(json=json), ip_pool or ())
     installed = system.installed()
     if json:
         print_json({"changed": changed, **_as_json(installed)})
@@ -55,10 +76,10 @@ def status(json: AsJson = False) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command(epilog=examples("sudo ingle system restart"))
-def restart() -> None:
-    """Restart the services. VMs go on running."""
-    System(Systemd()).restart()
+@app.command(epilog=examples("sudo ingle system restart", "sudo ingle system restart --ip-pool auto"))
+def restart(ip_pool: IpPool = None) -> None:
+    """Restart the services. VMs go on running; with --ip-pool none may be connected."""
+    System(Systemd()).restart(tell, ip_pool or ())
     say("restarted")
 
 

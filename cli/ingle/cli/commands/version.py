@@ -1,18 +1,12 @@
 """`ingle version`."""
 
-from importlib import metadata
-
 from ingle.cli.client import API_VERSION, connect_if_running
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson
 from ingle.cli.output import print_json, say
+from ingle.version import VERSION
 
 app = new_app()
-
-
-def client_version() -> str:
-    """Of the installed package."""
-    return metadata.version("ingle")
 
 
 @app.command(epilog=examples("ingle version", "ingle version --json"))
@@ -28,10 +22,10 @@ def version(json: AsJson = False) -> None:
     if json:
         print_json(
             {
-                "client": {"version": client_version(), "api_version": int(API_VERSION)},
+                "client": {"version": VERSION, "api_version": int(API_VERSION)},
                 "server": {"version": server.version, "api_version": server.api_version} if server else None,
             }
         )
         return
-    say(f"client  {client_version()} (API {API_VERSION})")
+    say(f"client  {VERSION} (API {API_VERSION})")
     say(f"server  {server.version} (API {server.api_version})" if server else "server  not running")

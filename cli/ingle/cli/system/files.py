@@ -87,12 +87,17 @@ class ManagedFile:
         return Condition.DIFFERENT if found.startswith(self.layout.mark) else Condition.FOREIGN
 
     def write(self) -> None:
-        """Put it in place as a whole: a reader sees the old one or the new one."""
+        """Put it in place."""
         self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        fresh = self.path.with_name(f".{self.path.name}.new")
-        fresh.write_text(self.content)
-        fresh.chmod(0o644)
-        fresh.replace(self.path)
+        replace_file(self.path, self.content)
+
+
+def replace_file(path: Path, content: str) -> None:
+    """As a whole, mode 0644: a reader sees the old one or the new one."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(content)
+    fresh.chmod(0o644)
+    fresh.replace(path)
 
 
 def managed_files(

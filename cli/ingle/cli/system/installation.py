@@ -7,7 +7,7 @@ import grp
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,13 +29,16 @@ from ingle.cli.system.files import (
     former_files,
     installed_layout,
     managed_files,
+    replace_file,
 )
 from ingle.cli.system.manager import Systemd, UnitState
+from ingle.cli.system.pools import Pools, check_unused, choose_pools
 from ingle.helper.v1.helper_pb2 import ReconcileRequest, ReconcileResponse
 
 _FICLONE = 0x40049409  # linux/fs.h
 
 USER = "ingle"
+ADMINS = "ingle-admin"
 HOME = Path("/var/lib/ingle")
 RUNTIME = Path("/run/ingle")
 CONFIGURATION = Path("/etc/ingle")
@@ -92,9 +95,12 @@ class System:
     def __init__(self, systemd: Systemd) -> None:
         self._systemd = systemd
 
-    def install(self, group: str, say: Callable[[str], None]) -> bool:
-        """Install, or mend what is installed; whether anything had to change. Raises CliError before the first change
-        when something is there that is not ours, or the code can be changed by others than root."""
+    def install(self, group: str, say: Callable[[str], None], ip_pools: Sequence[str] = ()) -> bool:
+        """Install, or mend what is installed; whether anything had to change. The pools of addresses that are there
+        stay, unless `ip_pools` says otherwise.
+
+        Raises CliError before the first change when something is there that is not ours, when the code can be changed
+        by others than root, or a pool overlaps what the host has."""
         _leave_to_apt("installs", "ingle system status")
         self._require_root("install")
         self._systemd.require()
@@ -102,13 +108,14 @@ class System:
         units = needed_units()
         files = managed_files(prefix, group, units)
         self._refuse_foreign(managed_files(prefix, group), prefix)
+        policy = planned_policy(prefix, ip_pools)
         changed = self._write(files, say)
         _remove(former_files(), say)
         sysusers, tmpfiles = (file.path for file in files[:2])
         self._systemd.make_accounts(sysusers)
         _check_group(group)
         self._systemd.make_directories(tmpfiles)
-        _write_policy(say)
+        changed |= policy.write(say)
         changed |= self._link_command(prefix, say)
         self._systemd.reload()
         self._systemd.enable(units)
@@ -126,12 +133,15 @@ class System:
         self._require_root("upgrade")
         installed = self.installed()
         if not self.install(installed.group, say):
-            self.restart()
+            self.restart(say)
 
-    def restart(self) -> None:
-        """Restart all units; VMs run on."""
+    def restart(self, say: Callable[[str], None], ip_pools: Sequence[str] = ()) -> None:
+        """Restart all units; VMs run on. With `ip_pools` they have other addresses afterwards, and none may run."""
         self._require_root("restart")
-        self._systemd.restart([unit.unit for unit in self.installed().units])
+        installed = self.installed()
+        if ip_pools:
+            planned_policy(installed.prefix, ip_pools).write(say)
+        self._systemd.restart([unit.unit for unit in installed.units])
 
     def installed(self) -> Installed:
         """What is there. Raises CliError when nothing is."""
@@ -169,7 +179,7 @@ class System:
             for directory in DIRECTORIES:
                 say(f"removing {directory}")
                 shutil.rmtree(directory, ignore_errors=True)
-            self._systemd.remove_accounts(USER, USER)
+            self._systemd.remove_accounts(USER, USER, ADMINS)
 
     def end(self, say: Callable[[str], None]) -> None:
         """Stop everything, VMs too, and remove what the helpers have made, until the next boot or start."""
@@ -270,13 +280,39 @@ def _remove(files: Iterable[ManagedFile], say: Callable[[str], None]) -> None:
             file.path.unlink()
 
 
-def _write_policy(say: Callable[[str], None]) -> None:
-    if POLICY.exists():
-        return
-    say(f"writing {POLICY}")
-    POLICY.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    POLICY.write_text(default_policy())
-    POLICY.chmod(0o644)
+@dataclass(frozen=True)
+class PlannedPolicy:
+    """What the helper's policy will say, and the pools in it where they are new."""
+
+    text: str
+    pools: Pools | None
+
+    def write(self, say: Callable[[str], None]) -> bool:
+        """Put it in place, unless it is there; whether it was not."""
+        if self.pools is None:
+            return False
+        say(f"writing {POLICY}")
+        for why in self.pools.why:
+            say(f"addresses of VMs: {why}")
+        POLICY.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        replace_file(POLICY, self.text)
+        return True
+
+
+def planned_policy(prefix: Path, ip_pools: Sequence[str] = ()) -> PlannedPolicy:
+    """With pools that nothing of this host overlaps, where there is no policy yet or `ip_pools` asks for others.
+
+    Raises CliError, also while VMs have addresses of those that are there."""
+    there = POLICY.read_text() if POLICY.exists() else ""
+    if there and not ip_pools:
+        return PlannedPolicy(there, None)
+    pools = choose_pools(prefix, ip_pools)
+    text = pools.written_into(there or default_policy())
+    if text == there:
+        return PlannedPolicy(there, None)
+    if there:
+        check_unused(HELPERS["ingle-helper.service"] / "helper.sock")
+    return PlannedPolicy(text, pools)
 
 
 def _check_group(group: str) -> None:

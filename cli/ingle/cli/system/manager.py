@@ -85,10 +85,10 @@ class Systemd:
         """The names of systemd's for groups of system calls, as hardening.call_groups understands them."""
         return _run("systemd-analyze", "--no-pager", "syscall-filter")
 
-    def remove_accounts(self, user: str, group: str) -> None:
-        """The user, and the group unless it went with it."""
-        subprocess.run(["userdel", user], capture_output=True, check=False)
-        subprocess.run(["groupdel", group], capture_output=True, check=False)
+    def remove_accounts(self, user: str, *groups: str) -> None:
+        """The user, and the groups unless they went with it."""
+        for argv in (["userdel", user], *(["groupdel", group] for group in groups)):
+            subprocess.run(argv, capture_output=True, check=False)
 
 
 def _run(*argv: str) -> str:

@@ -1,14 +1,16 @@
 """What the Debian package's scripts have done by the code that they install: dpkg puts files, this knows the machine.
 
 python -m ingle.cli.system.package units    prints the units that this machine takes, in the order in which they start
+python -m ingle.cli.system.package policy   writes the helper's where there is none, with pools that nothing overlaps
 python -m ingle.cli.system.package end      stops everything, VMs too, and removes what the helpers have made"""
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ingle.cli.errors import EXIT_FAILED, CliError
 from ingle.cli.output import tell, tell_failure
-from ingle.cli.system.installation import System, needed_units
+from ingle.cli.system.installation import System, needed_units, planned_policy
 from ingle.cli.system.manager import Systemd
 
 
@@ -18,6 +20,8 @@ def main(argv: Sequence[str]) -> int:
         match argv:
             case ["units"]:
                 sys.stdout.write("".join(f"{unit}\n" for unit in needed_units()))
+            case ["policy"]:
+                planned_policy(Path(sys.prefix)).write(tell)
             case ["end"]:
                 System(Systemd()).end(tell)
             case _:

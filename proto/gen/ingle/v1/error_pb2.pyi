@@ -24,28 +24,57 @@ class _ErrorReason:
 class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
+    """Never sent by this version; a reason of a newer server, which its name in ErrorInfo tells."""
     ERROR_REASON_INVALID_ARGUMENT: _ErrorReason.ValueType  # 1
-    """The request itself is wrong: nothing was changed."""
+    """The request itself is wrong: nothing was changed. google.rpc.BadRequest names the fields where they are known."""
     ERROR_REASON_BAD_VERSION: _ErrorReason.ValueType  # 2
+    """The client was made for a version of the contract that this server does not speak."""
     ERROR_REASON_UNKNOWN_METHOD: _ErrorReason.ValueType  # 3
+    """This server has no such method."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 4
+    """A message is larger than the server takes."""
     ERROR_REASON_PEER_REFUSED: _ErrorReason.ValueType  # 5
+    """The process that connected is none that the server serves."""
+    ERROR_REASON_NOT_ADMIN: _ErrorReason.ValueType  # 180
+    """Only root and members of the group ingle-admin may do that."""
+    ERROR_REASON_NOT_OWNER: _ErrorReason.ValueType  # 181
+    """All may use it; only who has made it, and admins, may delete it or give its name to something else."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 182
+    """More than the caller may have at a time; SystemService.GetQuota tells of what how much."""
     ERROR_REASON_VM_NOT_FOUND: _ErrorReason.ValueType  # 10
-    """A name or id that stands for nothing, or for several things."""
+    """No VM has that name or id."""
     ERROR_REASON_IMAGE_NOT_FOUND: _ErrorReason.ValueType  # 11
+    """No image has that name or id."""
     ERROR_REASON_KERNEL_NOT_FOUND: _ErrorReason.ValueType  # 12
+    """No kernel has that name or id."""
     ERROR_REASON_OPERATION_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """No operation has that id; the oldest are forgotten."""
+    ERROR_REASON_SNAPSHOT_NOT_FOUND: _ErrorReason.ValueType  # 15
+    """No snapshot has that name or id."""
     ERROR_REASON_AMBIGUOUS_REFERENCE: _ErrorReason.ValueType  # 14
+    """The beginning of an id is that of several."""
     ERROR_REASON_NAME_TAKEN: _ErrorReason.ValueType  # 20
-    """The request is right, but not in the present state."""
+    """Another one has the name."""
     ERROR_REASON_WRONG_STATE: _ErrorReason.ValueType  # 21
+    """Not in the state that it is in."""
     ERROR_REASON_IN_USE: _ErrorReason.ValueType  # 22
+    """Something needs it."""
     ERROR_REASON_OPERATION_CANCELLED: _ErrorReason.ValueType  # 23
+    """The operation was cancelled, and what it had done is undone."""
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 24
+    """The server was stopped in the middle of the call, and ended it."""
+    ERROR_REASON_CHANGED_MEANWHILE: _ErrorReason.ValueType  # 25
+    """Somebody else has changed it since the caller looked: look again, and decide again."""
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 26
+    """What came behind an event is kept no longer, so some of it was missed: look at what there is now, and go on from
+    "oldest_cursor" of ErrorInfo.metadata.
+    """
     ERROR_REASON_DEPENDENCY_MISSING: _ErrorReason.ValueType  # 30
-    """The host lacks something."""
+    """The host lacks a program, or a right."""
     ERROR_REASON_DISK_FULL: _ErrorReason.ValueType  # 31
+    """The host's disk is full."""
     ERROR_REASON_PATH_TOO_LONG: _ErrorReason.ValueType  # 32
+    """A socket's path would be longer than Linux allows."""
     ERROR_REASON_PORT_REFUSED: _ErrorReason.ValueType  # 33
     """The host does not let us listen on a port."""
     ERROR_REASON_ADDRESSES_EXHAUSTED: _ErrorReason.ValueType  # 34
@@ -54,92 +83,173 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The disk of a VM could not take a write, since the host was full: what was on it is lost."""
     ERROR_REASON_HOST_EXHAUSTED: _ErrorReason.ValueType  # 130
     """No descriptor, process or memory is left for now."""
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 131
+    """The caller's user has as many calls under way, or as many connections, as one user can have."""
     ERROR_REASON_IMAGE_INVALID: _ErrorReason.ValueType  # 40
-    """A file given to ingle is not what it should be."""
+    """A file given to ingle is no image."""
     ERROR_REASON_KERNEL_INVALID: _ErrorReason.ValueType  # 41
+    """A file given to ingle is no kernel that it can boot."""
+    ERROR_REASON_SNAPSHOT_INVALID: _ErrorReason.ValueType  # 42
+    """Files of a snapshot are not what they were when it was made: nothing is started of it."""
+    ERROR_REASON_SNAPSHOT_INCOMPATIBLE: _ErrorReason.ValueType  # 43
+    """A snapshot's memory is of another engine, version of one, processor or acceleration: nothing is started of it."""
+    ERROR_REASON_MEMORY_DAMAGED: _ErrorReason.ValueType  # 44
+    """Files of a guest's memory in the cache are not what they were when it was saved."""
+    ERROR_REASON_REGISTRY_DENIED: _ErrorReason.ValueType  # 190
+    """A registry of images wants another login, or none lets this caller have the image."""
+    ERROR_REASON_REGISTRY_UNREACHABLE: _ErrorReason.ValueType  # 191
+    """A registry of images does not answer, breaks off, or wants fewer requests."""
     ERROR_REASON_TOOL_FAILED: _ErrorReason.ValueType  # 50
-    """A tool, the VMM or the guest failed."""
+    """A tool of the host failed."""
     ERROR_REASON_VMM_FAILED: _ErrorReason.ValueType  # 51
+    """The VMM failed; the message has what it said last."""
     ERROR_REASON_GUEST_UNREACHABLE: _ErrorReason.ValueType  # 52
+    """The guest's agent does not answer."""
     ERROR_REASON_GUEST_PROTOCOL: _ErrorReason.ValueType  # 53
+    """What the guest says is against the protocol; it is not believed."""
     ERROR_REASON_COMMAND_NOT_FOUND: _ErrorReason.ValueType  # 60
-    """A command could not be started in the guest (a shell's 127 and 126)."""
+    """The guest has no such command (a shell's 127)."""
     ERROR_REASON_COMMAND_NOT_EXECUTABLE: _ErrorReason.ValueType  # 61
+    """The guest's kernel would not run it (a shell's 126)."""
     ERROR_REASON_GUEST_USER_NOT_FOUND: _ErrorReason.ValueType  # 62
+    """The guest has no such user."""
     ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: _ErrorReason.ValueType  # 63
+    """The guest has no such working directory."""
     ERROR_REASON_GUEST_GROUP_NOT_FOUND: _ErrorReason.ValueType  # 92
+    """The guest has no such group."""
     ERROR_REASON_RESOURCE_LIMIT_REFUSED: _ErrorReason.ValueType  # 93
     """The guest's kernel would not set a limit that was asked for."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 90
-    """Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
+    """The VM has no such session."""
     ERROR_REASON_SESSION_ATTACHED: _ErrorReason.ValueType  # 91
+    """Somebody is attached to the session, and it wasn't to be taken over."""
     ERROR_REASON_COMMAND_TIMED_OUT: _ErrorReason.ValueType  # 170
-    """The command's timeout is over, and the guest says nothing: it is frozen, or has no time for its agent. A command whose
-    guest ended it in time is no error: ExecExited tells it.
+    """The command's timeout is over, and the guest says nothing: it is frozen, or has no time for its agent. A command
+    whose guest ended it in time is no error: ExecExited tells it.
     """
     ERROR_REASON_FILE_NOT_FOUND: _ErrorReason.ValueType  # 70
-    """Why the guest's kernel would not do something with a file."""
+    """A file of the guest is not there. ENOENT."""
     ERROR_REASON_FILE_EXISTS: _ErrorReason.ValueType  # 71
+    """Something of that name is there already. EEXIST."""
     ERROR_REASON_IS_A_DIRECTORY: _ErrorReason.ValueType  # 72
+    """EISDIR."""
     ERROR_REASON_NOT_A_DIRECTORY: _ErrorReason.ValueType  # 73
+    """A part of the path is none. ENOTDIR."""
     ERROR_REASON_DIRECTORY_NOT_EMPTY: _ErrorReason.ValueType  # 74
+    """ENOTEMPTY."""
     ERROR_REASON_FILE_PERMISSION_DENIED: _ErrorReason.ValueType  # 75
+    """The guest's user may not. EACCES, EPERM."""
     ERROR_REASON_GUEST_DISK_FULL: _ErrorReason.ValueType  # 76
+    """The guest's file system, or the user's share of it, is full. ENOSPC, EDQUOT."""
     ERROR_REASON_READ_ONLY_FILE_SYSTEM: _ErrorReason.ValueType  # 77
+    """EROFS."""
     ERROR_REASON_SYMLINK_REFUSED: _ErrorReason.ValueType  # 78
+    """A symbolic link where none is followed, or too many of them."""
     ERROR_REASON_FILE_NAME_TOO_LONG: _ErrorReason.ValueType  # 79
+    """ENAMETOOLONG."""
     ERROR_REASON_NOT_A_REGULAR_FILE: _ErrorReason.ValueType  # 80
+    """A directory or device where a file's content is asked for."""
     ERROR_REASON_FILE_BUSY: _ErrorReason.ValueType  # 81
+    """EBUSY, ETXTBSY."""
     ERROR_REASON_CROSS_DEVICE: _ErrorReason.ValueType  # 82
+    """Another file system. EXDEV."""
     ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 83
+    """It is no tar archive, or has no end."""
     ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 84
+    """EFBIG."""
     ERROR_REASON_FILE_IO_FAILED: _ErrorReason.ValueType  # 85
+    """Any other errno; the message names it."""
     ERROR_REASON_FILE_NOT_SUPPORTED: _ErrorReason.ValueType  # 86
+    """The guest's file system can't do such a thing."""
     ERROR_REASON_GUEST_OUT_OF_RESOURCES: _ErrorReason.ValueType  # 87
+    """The guest has no descriptors, or no memory."""
     ERROR_REASON_VM_ENDED: _ErrorReason.ValueType  # 120
     """The VM was stopped or deleted, or died, in the middle of the call."""
     ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: _ErrorReason.ValueType  # 110
-    """Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
+    """The guest has no such network interface."""
     ERROR_REASON_NOT_A_GUEST: _ErrorReason.ValueType  # 111
+    """The agent runs outside of any VM, and does not change the machine that it runs on."""
     ERROR_REASON_INIT_NOT_FOUND: _ErrorReason.ValueType  # 112
     """The VM is to run its image's own init, and the image has none."""
+    ERROR_REASON_IDENTITY_PENDING: _ErrorReason.ValueType  # 113
+    """The guest has not become whom it is to be: it goes on from a memory that is another one's, or an older one."""
+    ERROR_REASON_GUEST_RESTING: _ErrorReason.ValueType  # 114
+    """The guest stands still: it is about to be put to sleep, or to wake."""
+    ERROR_REASON_GUEST_RESTLESS: _ErrorReason.ValueType  # 115
+    """Something in the guest would not stand still, so it could not be put to sleep."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 99
+    """The server itself has failed; its log has more, by the op_id."""
     ERROR_REASON_CONNECTION_REFUSED: _ErrorReason.ValueType  # 100
-    """Why a server in the guest can't be reached; RESET: after it was."""
+    """Nobody listens there in the guest."""
     ERROR_REASON_CONNECTION_TIMED_OUT: _ErrorReason.ValueType  # 101
+    """The server in the guest did not answer in time."""
     ERROR_REASON_CONNECTION_RESET: _ErrorReason.ValueType  # 102
+    """The server in the guest broke the connection."""
     ERROR_REASON_HOST_UNREACHABLE: _ErrorReason.ValueType  # 103
+    """The guest has no route to it, or can't resolve its name."""
     ERROR_REASON_SOCKET_NOT_FOUND: _ErrorReason.ValueType  # 104
+    """The guest has no unix socket of that path."""
     ERROR_REASON_CONNECTION_NOT_PERMITTED: _ErrorReason.ValueType  # 105
+    """The guest's firewall, or the rights of the socket's file, forbid it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Travels as google.rpc.ErrorInfo.reason (the name without its prefix, e.g. "VM_NOT_FOUND") in the
     status details of every failed call, domain "ingle", metadata {op_id, remedy when there is one}; and in Operation.error.
+    Behind it google.rpc.BadRequest, ResourceInfo and RetryInfo, where they fit.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
+"""Never sent by this version; a reason of a newer server, which its name in ErrorInfo tells."""
 ERROR_REASON_INVALID_ARGUMENT: ErrorReason.ValueType  # 1
-"""The request itself is wrong: nothing was changed."""
+"""The request itself is wrong: nothing was changed. google.rpc.BadRequest names the fields where they are known."""
 ERROR_REASON_BAD_VERSION: ErrorReason.ValueType  # 2
+"""The client was made for a version of the contract that this server does not speak."""
 ERROR_REASON_UNKNOWN_METHOD: ErrorReason.ValueType  # 3
+"""This server has no such method."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 4
+"""A message is larger than the server takes."""
 ERROR_REASON_PEER_REFUSED: ErrorReason.ValueType  # 5
+"""The process that connected is none that the server serves."""
+ERROR_REASON_NOT_ADMIN: ErrorReason.ValueType  # 180
+"""Only root and members of the group ingle-admin may do that."""
+ERROR_REASON_NOT_OWNER: ErrorReason.ValueType  # 181
+"""All may use it; only who has made it, and admins, may delete it or give its name to something else."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 182
+"""More than the caller may have at a time; SystemService.GetQuota tells of what how much."""
 ERROR_REASON_VM_NOT_FOUND: ErrorReason.ValueType  # 10
-"""A name or id that stands for nothing, or for several things."""
+"""No VM has that name or id."""
 ERROR_REASON_IMAGE_NOT_FOUND: ErrorReason.ValueType  # 11
+"""No image has that name or id."""
 ERROR_REASON_KERNEL_NOT_FOUND: ErrorReason.ValueType  # 12
+"""No kernel has that name or id."""
 ERROR_REASON_OPERATION_NOT_FOUND: ErrorReason.ValueType  # 13
+"""No operation has that id; the oldest are forgotten."""
+ERROR_REASON_SNAPSHOT_NOT_FOUND: ErrorReason.ValueType  # 15
+"""No snapshot has that name or id."""
 ERROR_REASON_AMBIGUOUS_REFERENCE: ErrorReason.ValueType  # 14
+"""The beginning of an id is that of several."""
 ERROR_REASON_NAME_TAKEN: ErrorReason.ValueType  # 20
-"""The request is right, but not in the present state."""
+"""Another one has the name."""
 ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 21
+"""Not in the state that it is in."""
 ERROR_REASON_IN_USE: ErrorReason.ValueType  # 22
+"""Something needs it."""
 ERROR_REASON_OPERATION_CANCELLED: ErrorReason.ValueType  # 23
+"""The operation was cancelled, and what it had done is undone."""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 24
+"""The server was stopped in the middle of the call, and ended it."""
+ERROR_REASON_CHANGED_MEANWHILE: ErrorReason.ValueType  # 25
+"""Somebody else has changed it since the caller looked: look again, and decide again."""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 26
+"""What came behind an event is kept no longer, so some of it was missed: look at what there is now, and go on from
+"oldest_cursor" of ErrorInfo.metadata.
+"""
 ERROR_REASON_DEPENDENCY_MISSING: ErrorReason.ValueType  # 30
-"""The host lacks something."""
+"""The host lacks a program, or a right."""
 ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 31
+"""The host's disk is full."""
 ERROR_REASON_PATH_TOO_LONG: ErrorReason.ValueType  # 32
+"""A socket's path would be longer than Linux allows."""
 ERROR_REASON_PORT_REFUSED: ErrorReason.ValueType  # 33
 """The host does not let us listen on a port."""
 ERROR_REASON_ADDRESSES_EXHAUSTED: ErrorReason.ValueType  # 34
@@ -148,67 +258,118 @@ ERROR_REASON_DISK_OVERFLOWED: ErrorReason.ValueType  # 36
 """The disk of a VM could not take a write, since the host was full: what was on it is lost."""
 ERROR_REASON_HOST_EXHAUSTED: ErrorReason.ValueType  # 130
 """No descriptor, process or memory is left for now."""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 131
+"""The caller's user has as many calls under way, or as many connections, as one user can have."""
 ERROR_REASON_IMAGE_INVALID: ErrorReason.ValueType  # 40
-"""A file given to ingle is not what it should be."""
+"""A file given to ingle is no image."""
 ERROR_REASON_KERNEL_INVALID: ErrorReason.ValueType  # 41
+"""A file given to ingle is no kernel that it can boot."""
+ERROR_REASON_SNAPSHOT_INVALID: ErrorReason.ValueType  # 42
+"""Files of a snapshot are not what they were when it was made: nothing is started of it."""
+ERROR_REASON_SNAPSHOT_INCOMPATIBLE: ErrorReason.ValueType  # 43
+"""A snapshot's memory is of another engine, version of one, processor or acceleration: nothing is started of it."""
+ERROR_REASON_MEMORY_DAMAGED: ErrorReason.ValueType  # 44
+"""Files of a guest's memory in the cache are not what they were when it was saved."""
+ERROR_REASON_REGISTRY_DENIED: ErrorReason.ValueType  # 190
+"""A registry of images wants another login, or none lets this caller have the image."""
+ERROR_REASON_REGISTRY_UNREACHABLE: ErrorReason.ValueType  # 191
+"""A registry of images does not answer, breaks off, or wants fewer requests."""
 ERROR_REASON_TOOL_FAILED: ErrorReason.ValueType  # 50
-"""A tool, the VMM or the guest failed."""
+"""A tool of the host failed."""
 ERROR_REASON_VMM_FAILED: ErrorReason.ValueType  # 51
+"""The VMM failed; the message has what it said last."""
 ERROR_REASON_GUEST_UNREACHABLE: ErrorReason.ValueType  # 52
+"""The guest's agent does not answer."""
 ERROR_REASON_GUEST_PROTOCOL: ErrorReason.ValueType  # 53
+"""What the guest says is against the protocol; it is not believed."""
 ERROR_REASON_COMMAND_NOT_FOUND: ErrorReason.ValueType  # 60
-"""A command could not be started in the guest (a shell's 127 and 126)."""
+"""The guest has no such command (a shell's 127)."""
 ERROR_REASON_COMMAND_NOT_EXECUTABLE: ErrorReason.ValueType  # 61
+"""The guest's kernel would not run it (a shell's 126)."""
 ERROR_REASON_GUEST_USER_NOT_FOUND: ErrorReason.ValueType  # 62
+"""The guest has no such user."""
 ERROR_REASON_GUEST_DIRECTORY_NOT_FOUND: ErrorReason.ValueType  # 63
+"""The guest has no such working directory."""
 ERROR_REASON_GUEST_GROUP_NOT_FOUND: ErrorReason.ValueType  # 92
+"""The guest has no such group."""
 ERROR_REASON_RESOURCE_LIMIT_REFUSED: ErrorReason.ValueType  # 93
 """The guest's kernel would not set a limit that was asked for."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 90
-"""Of a terminal in the guest; ATTACHED: by somebody else, and it wasn't to be taken over."""
+"""The VM has no such session."""
 ERROR_REASON_SESSION_ATTACHED: ErrorReason.ValueType  # 91
+"""Somebody is attached to the session, and it wasn't to be taken over."""
 ERROR_REASON_COMMAND_TIMED_OUT: ErrorReason.ValueType  # 170
-"""The command's timeout is over, and the guest says nothing: it is frozen, or has no time for its agent. A command whose
-guest ended it in time is no error: ExecExited tells it.
+"""The command's timeout is over, and the guest says nothing: it is frozen, or has no time for its agent. A command
+whose guest ended it in time is no error: ExecExited tells it.
 """
 ERROR_REASON_FILE_NOT_FOUND: ErrorReason.ValueType  # 70
-"""Why the guest's kernel would not do something with a file."""
+"""A file of the guest is not there. ENOENT."""
 ERROR_REASON_FILE_EXISTS: ErrorReason.ValueType  # 71
+"""Something of that name is there already. EEXIST."""
 ERROR_REASON_IS_A_DIRECTORY: ErrorReason.ValueType  # 72
+"""EISDIR."""
 ERROR_REASON_NOT_A_DIRECTORY: ErrorReason.ValueType  # 73
+"""A part of the path is none. ENOTDIR."""
 ERROR_REASON_DIRECTORY_NOT_EMPTY: ErrorReason.ValueType  # 74
+"""ENOTEMPTY."""
 ERROR_REASON_FILE_PERMISSION_DENIED: ErrorReason.ValueType  # 75
+"""The guest's user may not. EACCES, EPERM."""
 ERROR_REASON_GUEST_DISK_FULL: ErrorReason.ValueType  # 76
+"""The guest's file system, or the user's share of it, is full. ENOSPC, EDQUOT."""
 ERROR_REASON_READ_ONLY_FILE_SYSTEM: ErrorReason.ValueType  # 77
+"""EROFS."""
 ERROR_REASON_SYMLINK_REFUSED: ErrorReason.ValueType  # 78
+"""A symbolic link where none is followed, or too many of them."""
 ERROR_REASON_FILE_NAME_TOO_LONG: ErrorReason.ValueType  # 79
+"""ENAMETOOLONG."""
 ERROR_REASON_NOT_A_REGULAR_FILE: ErrorReason.ValueType  # 80
+"""A directory or device where a file's content is asked for."""
 ERROR_REASON_FILE_BUSY: ErrorReason.ValueType  # 81
+"""EBUSY, ETXTBSY."""
 ERROR_REASON_CROSS_DEVICE: ErrorReason.ValueType  # 82
+"""Another file system. EXDEV."""
 ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 83
+"""It is no tar archive, or has no end."""
 ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 84
+"""EFBIG."""
 ERROR_REASON_FILE_IO_FAILED: ErrorReason.ValueType  # 85
+"""Any other errno; the message names it."""
 ERROR_REASON_FILE_NOT_SUPPORTED: ErrorReason.ValueType  # 86
+"""The guest's file system can't do such a thing."""
 ERROR_REASON_GUEST_OUT_OF_RESOURCES: ErrorReason.ValueType  # 87
+"""The guest has no descriptors, or no memory."""
 ERROR_REASON_VM_ENDED: ErrorReason.ValueType  # 120
 """The VM was stopped or deleted, or died, in the middle of the call."""
 ERROR_REASON_GUEST_INTERFACE_NOT_FOUND: ErrorReason.ValueType  # 110
-"""Of a guest that is told about itself; NOT_A_GUEST: the agent runs outside of any VM."""
+"""The guest has no such network interface."""
 ERROR_REASON_NOT_A_GUEST: ErrorReason.ValueType  # 111
+"""The agent runs outside of any VM, and does not change the machine that it runs on."""
 ERROR_REASON_INIT_NOT_FOUND: ErrorReason.ValueType  # 112
 """The VM is to run its image's own init, and the image has none."""
+ERROR_REASON_IDENTITY_PENDING: ErrorReason.ValueType  # 113
+"""The guest has not become whom it is to be: it goes on from a memory that is another one's, or an older one."""
+ERROR_REASON_GUEST_RESTING: ErrorReason.ValueType  # 114
+"""The guest stands still: it is about to be put to sleep, or to wake."""
+ERROR_REASON_GUEST_RESTLESS: ErrorReason.ValueType  # 115
+"""Something in the guest would not stand still, so it could not be put to sleep."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 99
+"""The server itself has failed; its log has more, by the op_id."""
 ERROR_REASON_CONNECTION_REFUSED: ErrorReason.ValueType  # 100
-"""Why a server in the guest can't be reached; RESET: after it was."""
+"""Nobody listens there in the guest."""
 ERROR_REASON_CONNECTION_TIMED_OUT: ErrorReason.ValueType  # 101
+"""The server in the guest did not answer in time."""
 ERROR_REASON_CONNECTION_RESET: ErrorReason.ValueType  # 102
+"""The server in the guest broke the connection."""
 ERROR_REASON_HOST_UNREACHABLE: ErrorReason.ValueType  # 103
+"""The guest has no route to it, or can't resolve its name."""
 ERROR_REASON_SOCKET_NOT_FOUND: ErrorReason.ValueType  # 104
+"""The guest has no unix socket of that path."""
 ERROR_REASON_CONNECTION_NOT_PERMITTED: ErrorReason.ValueType  # 105
+"""The guest's firewall, or the rights of the socket's file, forbid it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final
-class Error(_message.Message):
+class Failure(_message.Message):
     """An error as data: what a failed operation keeps."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -218,11 +379,13 @@ class Error(_message.Message):
     REMEDY_FIELD_NUMBER: _builtins.int
     OP_ID_FIELD_NUMBER: _builtins.int
     reason: Global___ErrorReason.ValueType
+    """For programs."""
     message: _builtins.str
     """What failed and why, in one or a few lines."""
     remedy: _builtins.str
     """What a person can type to get further; empty when nobody knows."""
     op_id: _builtins.str
+    """The operation's."""
     def __init__(
         self,
         *,
@@ -237,4 +400,4 @@ class Error(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Error: _TypeAlias = Error  # noqa: Y015
+Global___Failure: _TypeAlias = Failure  # noqa: Y015

@@ -10,6 +10,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ingle.v1 import protocol_pb2 as _protocol_pb2
+from ingle.v1 import signal_pb2 as _signal_pb2
 from ingle.v1 import upload_pb2 as _upload_pb2
 import builtins as _builtins
 import sys
@@ -29,43 +31,77 @@ class _Resource:
 class _ResourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resource.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RESOURCE_UNSPECIFIED: _Resource.ValueType  # 0
+    """Refused."""
     RESOURCE_AS: _Resource.ValueType  # 1
+    """Address space, in bytes."""
     RESOURCE_CORE: _Resource.ValueType  # 2
+    """A core dump, in bytes."""
     RESOURCE_CPU: _Resource.ValueType  # 3
+    """Processor time, in seconds."""
     RESOURCE_DATA: _Resource.ValueType  # 4
+    """The data segment, in bytes."""
     RESOURCE_FSIZE: _Resource.ValueType  # 5
+    """A file that is written, in bytes."""
     RESOURCE_LOCKS: _Resource.ValueType  # 6
+    """Locks on files; kernels of today don't count them."""
     RESOURCE_MEMLOCK: _Resource.ValueType  # 7
+    """Memory that is locked, in bytes."""
     RESOURCE_MSGQUEUE: _Resource.ValueType  # 8
+    """Message queues of POSIX, in bytes, of the user."""
     RESOURCE_NICE: _Resource.ValueType  # 9
+    """How far the nice value may go: 20 minus this."""
     RESOURCE_NOFILE: _Resource.ValueType  # 10
+    """Open files: one more than the highest descriptor."""
     RESOURCE_NPROC: _Resource.ValueType  # 11
+    """Processes and threads of the user."""
     RESOURCE_RSS: _Resource.ValueType  # 12
+    """Resident memory, in bytes; kernels of today don't heed it."""
     RESOURCE_RTPRIO: _Resource.ValueType  # 13
+    """The highest real-time priority."""
     RESOURCE_RTTIME: _Resource.ValueType  # 14
+    """Processor time without a pause under real-time scheduling, in microseconds."""
     RESOURCE_SIGPENDING: _Resource.ValueType  # 15
+    """Signals that wait, of the user."""
     RESOURCE_STACK: _Resource.ValueType  # 16
+    """The stack, in bytes."""
 
 class Resource(_Resource, metaclass=_ResourceEnumTypeWrapper):
     """What a process may use of something; see getrlimit(2)."""
 
 RESOURCE_UNSPECIFIED: Resource.ValueType  # 0
+"""Refused."""
 RESOURCE_AS: Resource.ValueType  # 1
+"""Address space, in bytes."""
 RESOURCE_CORE: Resource.ValueType  # 2
+"""A core dump, in bytes."""
 RESOURCE_CPU: Resource.ValueType  # 3
+"""Processor time, in seconds."""
 RESOURCE_DATA: Resource.ValueType  # 4
+"""The data segment, in bytes."""
 RESOURCE_FSIZE: Resource.ValueType  # 5
+"""A file that is written, in bytes."""
 RESOURCE_LOCKS: Resource.ValueType  # 6
+"""Locks on files; kernels of today don't count them."""
 RESOURCE_MEMLOCK: Resource.ValueType  # 7
+"""Memory that is locked, in bytes."""
 RESOURCE_MSGQUEUE: Resource.ValueType  # 8
+"""Message queues of POSIX, in bytes, of the user."""
 RESOURCE_NICE: Resource.ValueType  # 9
+"""How far the nice value may go: 20 minus this."""
 RESOURCE_NOFILE: Resource.ValueType  # 10
+"""Open files: one more than the highest descriptor."""
 RESOURCE_NPROC: Resource.ValueType  # 11
+"""Processes and threads of the user."""
 RESOURCE_RSS: Resource.ValueType  # 12
+"""Resident memory, in bytes; kernels of today don't heed it."""
 RESOURCE_RTPRIO: Resource.ValueType  # 13
+"""The highest real-time priority."""
 RESOURCE_RTTIME: Resource.ValueType  # 14
+"""Processor time without a pause under real-time scheduling, in microseconds."""
 RESOURCE_SIGPENDING: Resource.ValueType  # 15
+"""Signals that wait, of the user."""
 RESOURCE_STACK: Resource.ValueType  # 16
+"""The stack, in bytes."""
 Global___Resource: _TypeAlias = Resource  # noqa: Y015
 
 class _FileType:
@@ -75,72 +111,80 @@ class _FileType:
 class _FileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_TYPE_UNSPECIFIED: _FileType.ValueType  # 0
+    """None of those below, or unknown."""
     FILE_TYPE_REGULAR: _FileType.ValueType  # 1
+    """A file with content."""
     FILE_TYPE_DIRECTORY: _FileType.ValueType  # 2
+    """A directory."""
     FILE_TYPE_SYMLINK: _FileType.ValueType  # 3
+    """A symbolic link."""
     FILE_TYPE_FIFO: _FileType.ValueType  # 4
+    """A named pipe."""
     FILE_TYPE_SOCKET: _FileType.ValueType  # 5
+    """A unix socket."""
     FILE_TYPE_CHARACTER_DEVICE: _FileType.ValueType  # 6
+    """A character device."""
     FILE_TYPE_BLOCK_DEVICE: _FileType.ValueType  # 7
+    """A block device."""
 
-class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper): ...
+class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper):
+    """What a name in a directory stands for."""
 
 FILE_TYPE_UNSPECIFIED: FileType.ValueType  # 0
+"""None of those below, or unknown."""
 FILE_TYPE_REGULAR: FileType.ValueType  # 1
+"""A file with content."""
 FILE_TYPE_DIRECTORY: FileType.ValueType  # 2
+"""A directory."""
 FILE_TYPE_SYMLINK: FileType.ValueType  # 3
+"""A symbolic link."""
 FILE_TYPE_FIFO: FileType.ValueType  # 4
+"""A named pipe."""
 FILE_TYPE_SOCKET: FileType.ValueType  # 5
+"""A unix socket."""
 FILE_TYPE_CHARACTER_DEVICE: FileType.ValueType  # 6
+"""A character device."""
 FILE_TYPE_BLOCK_DEVICE: FileType.ValueType  # 7
+"""A block device."""
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
-
-class _PortProtocol:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _PortProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PortProtocol.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    PORT_PROTOCOL_UNSPECIFIED: _PortProtocol.ValueType  # 0
-    PORT_PROTOCOL_TCP: _PortProtocol.ValueType  # 1
-    PORT_PROTOCOL_UDP: _PortProtocol.ValueType  # 2
-
-class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper): ...
-
-PORT_PROTOCOL_UNSPECIFIED: PortProtocol.ValueType  # 0
-PORT_PROTOCOL_TCP: PortProtocol.ValueType  # 1
-PORT_PROTOCOL_UDP: PortProtocol.ValueType  # 2
-Global___PortProtocol: _TypeAlias = PortProtocol  # noqa: Y015
 
 @_typing.final
 class ExecRequest(_message.Message):
+    """What Exec is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
-    STDIN_FIELD_NUMBER: _builtins.int
+    STDIN_DATA_FIELD_NUMBER: _builtins.int
     STDIN_EOF_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
-    stdin: _builtins.bytes
+    stdin_data: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___ExecStart: ...
+    def start(self) -> Global___ExecStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def stdin_eof(self) -> Global___ExecStdinEof: ...
+    def stdin_eof(self) -> Global___ExecStdinEof:
+        """The end of the command's input."""
+
     @_builtins.property
-    def signal(self) -> Global___ExecSignal: ...
+    def signal(self) -> Global___ExecSignal:
+        """A signal for the command's process group."""
+
     def __init__(
         self,
         *,
         start: Global___ExecStart | None = ...,
-        stdin: _builtins.bytes = ...,
+        stdin_data: _builtins.bytes = ...,
         stdin_eof: Global___ExecStdinEof | None = ...,
         signal: Global___ExecSignal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_eof", b"stdin_eof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "signal", b"signal", "start", b"start", "stdin_data", b"stdin_data", "stdin_eof", b"stdin_eof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_eof", b"stdin_eof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "signal", b"signal", "start", b"start", "stdin_data", b"stdin_data", "stdin_eof", b"stdin_eof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "stdin", "stdin_eof", "signal"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "stdin_data", "stdin_eof", "signal"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -148,6 +192,8 @@ Global___ExecRequest: _TypeAlias = ExecRequest  # noqa: Y015
 
 @_typing.final
 class ExecStart(_message.Message):
+    """A command, and how it is to run."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -175,7 +221,7 @@ class ExecStart(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
-    STDIN_FIELD_NUMBER: _builtins.int
+    OPEN_STDIN_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DELETE_VM_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
@@ -191,14 +237,14 @@ class ExecStart(_message.Message):
     """"USER" or "USER:GROUP", names or numbers; empty: root. Without a group, all the groups of the user; with one, that
     group alone.
     """
-    stdin: _builtins.bool
-    """The command reads the stdin messages, up to stdin_eof; otherwise it sees the end of input at once."""
+    open_stdin: _builtins.bool
+    """The command reads the stdin_data messages, up to stdin_eof; otherwise it sees the end of input at once."""
     delete_vm: _builtins.bool
     """Delete the VM when this call ends, however it ends: if the server is killed, the next one does it."""
     detach: _builtins.bool
     """Answer started as soon as the command runs, and let it run on without a caller: it reads nothing, its output goes
-    nowhere unless output_to_console says where, and only a timeout of its own or a signal from within the guest ends it. Neither with stdin nor with
-    delete_vm.
+    nowhere unless output_to_console says where, and only a timeout of its own or a signal from within the guest ends it.
+    Neither with open_stdin nor with delete_vm.
     """
     umask: _builtins.int
     """At most 0777. Unset: 0022."""
@@ -213,7 +259,9 @@ class ExecStart(_message.Message):
         """Not a shell line: argv[0] is looked up in the guest's PATH."""
 
     @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Goes over the VM's own env. Names: letters, digits and '_'; values hold no NUL."""
+
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Unset: none. A guest that doesn't keep it is given up 3 s later as COMMAND_TIMED_OUT; that of a detached command is the
@@ -232,7 +280,7 @@ class ExecStart(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         working_directory: _builtins.str = ...,
         user: _builtins.str = ...,
-        stdin: _builtins.bool = ...,
+        open_stdin: _builtins.bool = ...,
         timeout: _duration_pb2.Duration | None = ...,
         delete_vm: _builtins.bool = ...,
         detach: _builtins.bool = ...,
@@ -243,7 +291,7 @@ class ExecStart(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "timeout", b"timeout", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "output_to_console", b"output_to_console", "stdin", b"stdin", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "open_stdin", b"open_stdin", "output_to_console", b"output_to_console", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
@@ -261,9 +309,11 @@ class ResourceLimit(_message.Message):
     SOFT_FIELD_NUMBER: _builtins.int
     HARD_FIELD_NUMBER: _builtins.int
     resource: Global___Resource.ValueType
+    """Which one."""
     soft: _builtins.int
     """What holds; the command may raise it up to `hard`."""
     hard: _builtins.int
+    """Up to what the command may raise `soft`; not below it."""
     def __init__(
         self,
         *,
@@ -281,6 +331,8 @@ Global___ResourceLimit: _TypeAlias = ResourceLimit  # noqa: Y015
 
 @_typing.final
 class ExecStdinEof(_message.Message):
+    """The command has got all of its input."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -296,15 +348,17 @@ Global___ExecStdinEof: _TypeAlias = ExecStdinEof  # noqa: Y015
 
 @_typing.final
 class ExecSignal(_message.Message):
+    """A signal for the command's process group."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SIGNAL_FIELD_NUMBER: _builtins.int
-    signal: _builtins.int
-    """Linux signal number, 1 to 64, sent to the process group."""
+    signal: _signal_pb2.Signal.ValueType
+    """To the whole process group; 1 to 64."""
     def __init__(
         self,
         *,
-        signal: _builtins.int = ...,
+        signal: _signal_pb2.Signal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -316,38 +370,122 @@ Global___ExecSignal: _TypeAlias = ExecSignal  # noqa: Y015
 
 @_typing.final
 class ExecResponse(_message.Message):
+    """What Exec answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STARTED_FIELD_NUMBER: _builtins.int
-    STDOUT_FIELD_NUMBER: _builtins.int
-    STDERR_FIELD_NUMBER: _builtins.int
+    STDOUT_DATA_FIELD_NUMBER: _builtins.int
+    STDERR_DATA_FIELD_NUMBER: _builtins.int
     EXITED_FIELD_NUMBER: _builtins.int
-    stdout: _builtins.bytes
-    stderr: _builtins.bytes
+    stdout_data: _builtins.bytes
+    """What the command wrote to its standard output; at most 1 MiB."""
+    stderr_data: _builtins.bytes
+    """What the command wrote to its standard error; at most 1 MiB."""
     @_builtins.property
-    def started(self) -> Global___ExecStarted: ...
+    def started(self) -> Global___ExecStarted:
+        """The first message."""
+
     @_builtins.property
-    def exited(self) -> Global___ExecExited: ...
+    def exited(self) -> Global___ExecExited:
+        """The last message."""
+
     def __init__(
         self,
         *,
         started: Global___ExecStarted | None = ...,
-        stdout: _builtins.bytes = ...,
-        stderr: _builtins.bytes = ...,
+        stdout_data: _builtins.bytes = ...,
+        stderr_data: _builtins.bytes = ...,
         exited: Global___ExecExited | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "message", b"message", "started", b"started", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "message", b"message", "started", b"started", "stderr_data", b"stderr_data", "stdout_data", b"stdout_data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "message", b"message", "started", b"started", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "message", b"message", "started", b"started", "stderr_data", b"stderr_data", "stdout_data", b"stdout_data"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "stdout", "stderr", "exited"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "stdout_data", "stderr_data", "exited"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ExecResponse: _TypeAlias = ExecResponse  # noqa: Y015
 
 @_typing.final
+class RunRequest(_message.Message):
+    """What Run is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    STDIN_DATA_FIELD_NUMBER: _builtins.int
+    MAX_OUTPUT_BYTES_FIELD_NUMBER: _builtins.int
+    stdin_data: _builtins.bytes
+    """All of the command's input, at most 1 MiB."""
+    max_output_bytes: _builtins.int
+    """Of standard output and of standard error, each: what the command writes beyond that is read, and not kept. At most
+    1 MiB; 0: 1 MiB.
+    """
+    @_builtins.property
+    def start(self) -> Global___ExecStart:
+        """Neither detached nor with open_stdin."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___ExecStart | None = ...,
+        stdin_data: _builtins.bytes = ...,
+        max_output_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_output_bytes", b"max_output_bytes", "start", b"start", "stdin_data", b"stdin_data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
+
+@_typing.final
+class RunResponse(_message.Message):
+    """What Run answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXITED_FIELD_NUMBER: _builtins.int
+    STDOUT_DATA_FIELD_NUMBER: _builtins.int
+    STDERR_DATA_FIELD_NUMBER: _builtins.int
+    STDOUT_TRUNCATED_FIELD_NUMBER: _builtins.int
+    STDERR_TRUNCATED_FIELD_NUMBER: _builtins.int
+    stdout_data: _builtins.bytes
+    """The beginning of its standard output."""
+    stderr_data: _builtins.bytes
+    """The beginning of its standard error."""
+    stdout_truncated: _builtins.bool
+    """There was more of standard output."""
+    stderr_truncated: _builtins.bool
+    """There was more of standard error."""
+    @_builtins.property
+    def exited(self) -> Global___ExecExited:
+        """How it ended."""
+
+    def __init__(
+        self,
+        *,
+        exited: Global___ExecExited | None = ...,
+        stdout_data: _builtins.bytes = ...,
+        stderr_data: _builtins.bytes = ...,
+        stdout_truncated: _builtins.bool = ...,
+        stderr_truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exited", b"exited", "stderr_data", b"stderr_data", "stderr_truncated", b"stderr_truncated", "stdout_data", b"stdout_data", "stdout_truncated", b"stdout_truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunResponse: _TypeAlias = RunResponse  # noqa: Y015
+
+@_typing.final
 class ExecStarted(_message.Message):
+    """The command runs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PID_FIELD_NUMBER: _builtins.int
@@ -368,6 +506,8 @@ Global___ExecStarted: _TypeAlias = ExecStarted  # noqa: Y015
 
 @_typing.final
 class ExecExited(_message.Message):
+    """The command has ended."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXIT_CODE_FIELD_NUMBER: _builtins.int
@@ -376,16 +516,17 @@ class ExecExited(_message.Message):
     OUTPUT_CUT_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """0 to 255; 128 + signal when a signal ended it."""
-    signal: _builtins.int
-    """The signal that ended it, or 0."""
+    signal: _signal_pb2.Signal.ValueType
+    """The signal that ended it; unset when none did."""
     timed_out: _builtins.bool
+    """The timeout ended it."""
     output_cut: _builtins.bool
     """A process that outlived the command still has its output open: what that says from now on is lost."""
     def __init__(
         self,
         *,
         exit_code: _builtins.int = ...,
-        signal: _builtins.int = ...,
+        signal: _signal_pb2.Signal.ValueType = ...,
         timed_out: _builtins.bool = ...,
         output_cut: _builtins.bool = ...,
     ) -> None: ...
@@ -406,7 +547,9 @@ class TerminalSize(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
+    """Lines."""
     columns: _builtins.int
+    """Characters a line."""
     def __init__(
         self,
         *,
@@ -463,6 +606,7 @@ class SessionProgram(_message.Message):
     end_with_viewer: _builtins.bool
     """End the session as soon as its caller has left and nobody else took over."""
     umask: _builtins.int
+    """As of ExecStart."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: the user's login shell, or /bin/sh where that is missing."""
@@ -480,7 +624,9 @@ class SessionProgram(_message.Message):
         """End the session when nobody is attached and it said nothing for so long. Unset: never."""
 
     @_builtins.property
-    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]: ...
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]:
+        """As of ExecStart."""
+
     def __init__(
         self,
         *,
@@ -506,6 +652,8 @@ Global___SessionProgram: _TypeAlias = SessionProgram  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
+    """A command on a terminal that lives without callers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -515,19 +663,25 @@ class Session(_message.Message):
     IDLE_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """1 to 64 letters, digits, '.', '_' and '-'."""
     attached: _builtins.bool
+    """Somebody is attached to it."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The first kilobyte of it."""
 
     @_builtins.property
-    def size(self) -> Global___TerminalSize: ...
+    def size(self) -> Global___TerminalSize:
+        """Of its terminal."""
+
     @_builtins.property
     def idle(self) -> _duration_pb2.Duration:
         """Since the last input, output, attaching or leaving."""
 
     @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """By the host's clock."""
+
     def __init__(
         self,
         *,
@@ -548,6 +702,8 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
+    """What CreateSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -558,7 +714,9 @@ class CreateSessionRequest(_message.Message):
     session_id: _builtins.str
     """1 to 64 letters, digits, '.', '_' and '-'; empty: made up. The one `ingle vm shell` opens is "init"."""
     @_builtins.property
-    def program(self) -> Global___SessionProgram: ...
+    def program(self) -> Global___SessionProgram:
+        """What runs in it."""
+
     def __init__(
         self,
         *,
@@ -576,11 +734,15 @@ Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 
 @_typing.final
 class CreateSessionResponse(_message.Message):
+    """What CreateSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def session(self) -> Global___Session: ...
+    def session(self) -> Global___Session:
+        """As it began."""
+
     def __init__(
         self,
         *,
@@ -596,6 +758,8 @@ Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
 
 @_typing.final
 class AttachSessionRequest(_message.Message):
+    """What AttachSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -604,9 +768,13 @@ class AttachSessionRequest(_message.Message):
     input: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___AttachSessionStart: ...
+    def start(self) -> Global___AttachSessionStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def resize(self) -> Global___TerminalSize: ...
+    def resize(self) -> Global___TerminalSize:
+        """The caller's terminal has another size, and the session's gets it."""
+
     def __init__(
         self,
         *,
@@ -626,6 +794,8 @@ Global___AttachSessionRequest: _TypeAlias = AttachSessionRequest  # noqa: Y015
 
 @_typing.final
 class AttachSessionStart(_message.Message):
+    """Which session, and what if it is not there."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -666,6 +836,8 @@ Global___AttachSessionStart: _TypeAlias = AttachSessionStart  # noqa: Y015
 
 @_typing.final
 class AttachSessionResponse(_message.Message):
+    """What AttachSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTACHED_FIELD_NUMBER: _builtins.int
@@ -674,13 +846,21 @@ class AttachSessionResponse(_message.Message):
     EXITED_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
     scrollback: _builtins.bytes
+    """What sets a terminal as the session's is, and what it said last; at most 64 KiB."""
     output: _builtins.bytes
+    """What the session says."""
     @_builtins.property
-    def attached(self) -> Global___Session: ...
+    def attached(self) -> Global___Session:
+        """The first message: the session that the caller is in."""
+
     @_builtins.property
-    def exited(self) -> Global___ExecExited: ...
+    def exited(self) -> Global___ExecExited:
+        """The last message, when the program ended."""
+
     @_builtins.property
-    def detached(self) -> Global___SessionDetached: ...
+    def detached(self) -> Global___SessionDetached:
+        """The last message, when somebody else took the session over."""
+
     def __init__(
         self,
         *,
@@ -702,6 +882,8 @@ Global___AttachSessionResponse: _TypeAlias = AttachSessionResponse  # noqa: Y015
 
 @_typing.final
 class SessionDetached(_message.Message):
+    """Somebody else has the session now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -717,19 +899,29 @@ Global___SessionDetached: _TypeAlias = SessionDetached  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):
+    """What ListSessions is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id, unique prefix of one, or name."""
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
     def __init__(
         self,
         *,
         vm: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -737,19 +929,27 @@ Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
 
 @_typing.final
 class ListSessionsResponse(_message.Message):
+    """What ListSessions answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]: ...
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """By id."""
+
     def __init__(
         self,
         *,
         sessions: _abc.Iterable[Global___Session] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -757,6 +957,8 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class ResizeSessionRequest(_message.Message):
+    """What ResizeSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -765,8 +967,11 @@ class ResizeSessionRequest(_message.Message):
     vm: _builtins.str
     """Id or name."""
     session_id: _builtins.str
+    """Of ListSessions."""
     @_builtins.property
-    def size(self) -> Global___TerminalSize: ...
+    def size(self) -> Global___TerminalSize:
+        """The new one."""
+
     def __init__(
         self,
         *,
@@ -784,6 +989,8 @@ Global___ResizeSessionRequest: _TypeAlias = ResizeSessionRequest  # noqa: Y015
 
 @_typing.final
 class ResizeSessionResponse(_message.Message):
+    """What ResizeSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -799,6 +1006,8 @@ Global___ResizeSessionResponse: _TypeAlias = ResizeSessionResponse  # noqa: Y015
 
 @_typing.final
 class KillSessionRequest(_message.Message):
+    """What KillSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -806,6 +1015,7 @@ class KillSessionRequest(_message.Message):
     vm: _builtins.str
     """Id or name."""
     session_id: _builtins.str
+    """Of ListSessions."""
     def __init__(
         self,
         *,
@@ -822,6 +1032,8 @@ Global___KillSessionRequest: _TypeAlias = KillSessionRequest  # noqa: Y015
 
 @_typing.final
 class KillSessionResponse(_message.Message):
+    """What KillSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -855,17 +1067,23 @@ class FileInfo(_message.Message):
     name: _builtins.str
     """Last component of the path. Bytes that are no UTF-8 are U+FFFD here."""
     type: Global___FileType.ValueType
+    """What it is."""
     mode: _builtins.int
     """The lower 12 bits: permissions, setuid, setgid, sticky."""
     uid: _builtins.int
+    """Of the owner."""
     gid: _builtins.int
+    """Of the group."""
     size_bytes: _builtins.int
+    """Of the content; what the guest's kernel says, which of files below /proc is 0."""
     link_target: _builtins.str
     """Of a symbolic link."""
     links: _builtins.int
+    """Hard links to it."""
     raw_name: _builtins.bytes
     """The name, and a link's target, as they are; set when they are not UTF-8."""
     raw_link_target: _builtins.bytes
+    """The target of a symbolic link as it is; set when it is not UTF-8."""
     @_builtins.property
     def modified_at(self) -> _timestamp_pb2.Timestamp:
         """Of the content."""
@@ -895,6 +1113,8 @@ Global___FileInfo: _TypeAlias = FileInfo  # noqa: Y015
 
 @_typing.final
 class ReadFileRequest(_message.Message):
+    """What ReadFile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -907,7 +1127,9 @@ class ReadFileRequest(_message.Message):
     vm: _builtins.str
     """Id, unique prefix of one, or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     offset: _builtins.int
+    """Of the first byte that is read, from 0. Beyond the end of the file there is nothing."""
     max_bytes: _builtins.int
     """0: to the end."""
     max_lines: _builtins.int
@@ -937,13 +1159,18 @@ Global___ReadFileRequest: _TypeAlias = ReadFileRequest  # noqa: Y015
 
 @_typing.final
 class ReadFileResponse(_message.Message):
+    """What ReadFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """The next bytes of the content; at most 1 MiB."""
     @_builtins.property
-    def end(self) -> Global___ReadFileEnd: ...
+    def end(self) -> Global___ReadFileEnd:
+        """The last message."""
+
     def __init__(
         self,
         *,
@@ -962,6 +1189,8 @@ Global___ReadFileResponse: _TypeAlias = ReadFileResponse  # noqa: Y015
 
 @_typing.final
 class ReadFileEnd(_message.Message):
+    """All that was asked for was sent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
@@ -972,7 +1201,9 @@ class ReadFileEnd(_message.Message):
     next_offset: _builtins.int
     """Where a next read goes on."""
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file that was read."""
+
     def __init__(
         self,
         *,
@@ -990,6 +1221,8 @@ Global___ReadFileEnd: _TypeAlias = ReadFileEnd  # noqa: Y015
 
 @_typing.final
 class WriteFileRequest(_message.Message):
+    """What WriteFile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -998,9 +1231,13 @@ class WriteFileRequest(_message.Message):
     data: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___WriteFileStart: ...
+    def start(self) -> Global___WriteFileStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def end(self) -> _upload_pb2.UploadEnd: ...
+    def end(self) -> _upload_pb2.UploadEnd:
+        """The last message: everything was sent."""
+
     def __init__(
         self,
         *,
@@ -1020,6 +1257,8 @@ Global___WriteFileRequest: _TypeAlias = WriteFileRequest  # noqa: Y015
 
 @_typing.final
 class WriteFileStart(_message.Message):
+    """Which file, and how."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1031,7 +1270,9 @@ class WriteFileStart(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     mode: _builtins.int
     """Permissions, at most 07777. Unset: those of the replaced file, 0644 for a new one."""
     owner: _builtins.str
@@ -1043,7 +1284,9 @@ class WriteFileStart(_message.Message):
     just then, may leave a part.
     """
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1068,11 +1311,15 @@ Global___WriteFileStart: _TypeAlias = WriteFileStart  # noqa: Y015
 
 @_typing.final
 class WriteFileResponse(_message.Message):
+    """What WriteFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file as it is now."""
+
     def __init__(
         self,
         *,
@@ -1088,6 +1335,8 @@ Global___WriteFileResponse: _TypeAlias = WriteFileResponse  # noqa: Y015
 
 @_typing.final
 class StatFileRequest(_message.Message):
+    """What StatFile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1096,11 +1345,15 @@ class StatFileRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     follow: _builtins.bool
     """What a symbolic link leads to, instead of the link."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1120,11 +1373,15 @@ Global___StatFileRequest: _TypeAlias = StatFileRequest  # noqa: Y015
 
 @_typing.final
 class StatFileResponse(_message.Message):
+    """What StatFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file as it is now."""
+
     def __init__(
         self,
         *,
@@ -1140,6 +1397,8 @@ Global___StatFileResponse: _TypeAlias = StatFileResponse  # noqa: Y015
 
 @_typing.final
 class ListDirectoryRequest(_message.Message):
+    """What ListDirectory is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1149,13 +1408,17 @@ class ListDirectoryRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     page_size: _builtins.int
     """At most 10,000, which is also what 0 means. A page may hold less, with next_page_token set."""
     page_token: _builtins.str
     """Of the page before; empty: the first page."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1176,6 +1439,8 @@ Global___ListDirectoryRequest: _TypeAlias = ListDirectoryRequest  # noqa: Y015
 
 @_typing.final
 class ListDirectoryResponse(_message.Message):
+    """What ListDirectory answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
@@ -1183,7 +1448,9 @@ class ListDirectoryResponse(_message.Message):
     next_page_token: _builtins.str
     """Not empty: there are more."""
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]: ...
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]:
+        """By name, in the order of bytes."""
+
     def __init__(
         self,
         *,
@@ -1200,6 +1467,8 @@ Global___ListDirectoryResponse: _TypeAlias = ListDirectoryResponse  # noqa: Y015
 
 @_typing.final
 class MakeDirectoryRequest(_message.Message):
+    """What MakeDirectory is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1210,7 +1479,9 @@ class MakeDirectoryRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     mode: _builtins.int
     """Unset: 0755."""
     owner: _builtins.str
@@ -1218,7 +1489,9 @@ class MakeDirectoryRequest(_message.Message):
     parents: _builtins.bool
     """Make missing ones above it too; one that is there already is no error."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1242,11 +1515,15 @@ Global___MakeDirectoryRequest: _TypeAlias = MakeDirectoryRequest  # noqa: Y015
 
 @_typing.final
 class MakeDirectoryResponse(_message.Message):
+    """What MakeDirectory answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file as it is now."""
+
     def __init__(
         self,
         *,
@@ -1262,6 +1539,8 @@ Global___MakeDirectoryResponse: _TypeAlias = MakeDirectoryResponse  # noqa: Y015
 
 @_typing.final
 class RemoveRequest(_message.Message):
+    """What Remove is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1270,11 +1549,15 @@ class RemoveRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     recursive: _builtins.bool
     """A directory with all that is in it."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1294,6 +1577,8 @@ Global___RemoveRequest: _TypeAlias = RemoveRequest  # noqa: Y015
 
 @_typing.final
 class RemoveResponse(_message.Message):
+    """What Remove answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1309,6 +1594,8 @@ Global___RemoveResponse: _TypeAlias = RemoveResponse  # noqa: Y015
 
 @_typing.final
 class RenameRequest(_message.Message):
+    """What Rename is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1319,13 +1606,19 @@ class RenameRequest(_message.Message):
     RAW_PATH_FIELD_NUMBER: _builtins.int
     RAW_NEW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     new_path: _builtins.str
+    """Where it goes; as `path`."""
     replace: _builtins.bool
     """What is at new_path goes."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     raw_new_path: _builtins.bytes
+    """In the place of `new_path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1347,6 +1640,8 @@ Global___RenameRequest: _TypeAlias = RenameRequest  # noqa: Y015
 
 @_typing.final
 class RenameResponse(_message.Message):
+    """What Rename answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1362,6 +1657,8 @@ Global___RenameResponse: _TypeAlias = RenameResponse  # noqa: Y015
 
 @_typing.final
 class CopyInRequest(_message.Message):
+    """What CopyIn is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -1370,9 +1667,13 @@ class CopyInRequest(_message.Message):
     data: _builtins.bytes
     """Of a tar archive; at most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___CopyInStart: ...
+    def start(self) -> Global___CopyInStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def end(self) -> _upload_pb2.UploadEnd: ...
+    def end(self) -> _upload_pb2.UploadEnd:
+        """The last message: everything was sent."""
+
     def __init__(
         self,
         *,
@@ -1392,6 +1693,8 @@ Global___CopyInRequest: _TypeAlias = CopyInRequest  # noqa: Y015
 
 @_typing.final
 class CopyInStart(_message.Message):
+    """Where an archive is unpacked, and how."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1401,6 +1704,7 @@ class CopyInStart(_message.Message):
     RAW_PATH_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     path: _builtins.str
     """A directory that is there."""
     preserve_owners: _builtins.bool
@@ -1408,7 +1712,9 @@ class CopyInStart(_message.Message):
     all of that for directories that are there already, which otherwise stay as they are.
     """
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     name: _builtins.bytes
     """What the top of the archive is called there, whatever its own name is. A symbolic link of that name is followed, by
     the rules for links on the way to `path`. Empty: its own name, and a link is replaced.
@@ -1433,12 +1739,15 @@ Global___CopyInStart: _TypeAlias = CopyInStart  # noqa: Y015
 
 @_typing.final
 class CopyInResponse(_message.Message):
+    """What CopyIn answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
+    """Files, directories and links, all of them."""
     bytes: _builtins.int
     """Of file content."""
     attributes_left_out: _builtins.int
@@ -1460,6 +1769,8 @@ Global___CopyInResponse: _TypeAlias = CopyInResponse  # noqa: Y015
 
 @_typing.final
 class CopyOutRequest(_message.Message):
+    """What CopyOut is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1468,11 +1779,15 @@ class CopyOutRequest(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     contents: _builtins.bool
     """What is in the directory, which a symbolic link may lead to; names then begin with "./"."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1492,6 +1807,8 @@ Global___CopyOutRequest: _TypeAlias = CopyOutRequest  # noqa: Y015
 
 @_typing.final
 class CopyOutResponse(_message.Message):
+    """What CopyOut answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
@@ -1499,7 +1816,9 @@ class CopyOutResponse(_message.Message):
     data: _builtins.bytes
     """Of a tar archive."""
     @_builtins.property
-    def end(self) -> Global___CopyOutEnd: ...
+    def end(self) -> Global___CopyOutEnd:
+        """The last message."""
+
     def __init__(
         self,
         *,
@@ -1518,12 +1837,15 @@ Global___CopyOutResponse: _TypeAlias = CopyOutResponse  # noqa: Y015
 
 @_typing.final
 class CopyOutEnd(_message.Message):
+    """All of the archive was sent."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
+    """Files, directories and links, all of them."""
     bytes: _builtins.int
     """Of file content."""
     attributes_left_out: _builtins.int
@@ -1545,6 +1867,8 @@ Global___CopyOutEnd: _TypeAlias = CopyOutEnd  # noqa: Y015
 
 @_typing.final
 class ForwardRequest(_message.Message):
+    """What Forward is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -1553,9 +1877,13 @@ class ForwardRequest(_message.Message):
     data: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___ForwardStart: ...
+    def start(self) -> Global___ForwardStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def eof(self) -> Global___ForwardEof: ...
+    def eof(self) -> Global___ForwardEof:
+        """Nothing more comes from the caller."""
+
     def __init__(
         self,
         *,
@@ -1575,6 +1903,8 @@ Global___ForwardRequest: _TypeAlias = ForwardRequest  # noqa: Y015
 
 @_typing.final
 class ForwardStart(_message.Message):
+    """Where a connection goes."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1586,7 +1916,9 @@ class ForwardStart(_message.Message):
     unix_path: _builtins.str
     """Of a unix socket in the guest; absolute, at most 107 bytes."""
     @_builtins.property
-    def tcp(self) -> Global___TcpTarget: ...
+    def tcp(self) -> Global___TcpTarget:
+        """A TCP port."""
+
     @_builtins.property
     def connect_timeout(self) -> _duration_pb2.Duration:
         """Unset: 10 s. At most 5 minutes."""
@@ -1611,6 +1943,8 @@ Global___ForwardStart: _TypeAlias = ForwardStart  # noqa: Y015
 
 @_typing.final
 class TcpTarget(_message.Message):
+    """A TCP port of the guest, or of a host that the guest reaches."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
@@ -1635,16 +1969,23 @@ Global___TcpTarget: _TypeAlias = TcpTarget  # noqa: Y015
 
 @_typing.final
 class ForwardResponse(_message.Message):
+    """What Forward answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONNECTED_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     EOF_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """What the server sends; at most 1 MiB."""
     @_builtins.property
-    def connected(self) -> Global___ForwardConnected: ...
+    def connected(self) -> Global___ForwardConnected:
+        """The first message."""
+
     @_builtins.property
-    def eof(self) -> Global___ForwardEof: ...
+    def eof(self) -> Global___ForwardEof:
+        """Nothing more comes from the server."""
+
     def __init__(
         self,
         *,
@@ -1664,6 +2005,8 @@ Global___ForwardResponse: _TypeAlias = ForwardResponse  # noqa: Y015
 
 @_typing.final
 class ForwardConnected(_message.Message):
+    """The connection stands."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
@@ -1701,6 +2044,8 @@ Global___ForwardEof: _TypeAlias = ForwardEof  # noqa: Y015
 
 @_typing.final
 class ListPortsRequest(_message.Message):
+    """What ListPorts is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
@@ -1721,6 +2066,8 @@ Global___ListPortsRequest: _TypeAlias = ListPortsRequest  # noqa: Y015
 
 @_typing.final
 class ListPortsResponse(_message.Message):
+    """What ListPorts answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PORTS_FIELD_NUMBER: _builtins.int
@@ -1759,10 +2106,12 @@ class ListeningPort(_message.Message):
     COMMAND_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
-    protocol: Global___PortProtocol.ValueType
+    protocol: _protocol_pb2.Protocol.ValueType
+    """TCP or UDP."""
     address: _builtins.str
     """0.0.0.0 and :: are all of the guest's."""
     port: _builtins.int
+    """1 to 65535."""
     pid: _builtins.int
     """The process that has it, the one with the lowest pid if several do; 0: the guest kernel's own."""
     process: _builtins.str
@@ -1778,7 +2127,7 @@ class ListeningPort(_message.Message):
     def __init__(
         self,
         *,
-        protocol: Global___PortProtocol.ValueType = ...,
+        protocol: _protocol_pb2.Protocol.ValueType = ...,
         address: _builtins.str = ...,
         port: _builtins.int = ...,
         pid: _builtins.int = ...,

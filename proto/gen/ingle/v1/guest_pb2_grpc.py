@@ -40,6 +40,11 @@ class GuestServiceStub:
                 request_serializer=ingle_dot_v1_dot_guest__pb2.ExecRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_guest__pb2.ExecResponse.FromString,
                 _registered_method=True)
+        self.Run = channel.unary_unary(
+                '/ingle.v1.GuestService/Run',
+                request_serializer=ingle_dot_v1_dot_guest__pb2.RunRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_guest__pb2.RunResponse.FromString,
+                _registered_method=True)
         self.CreateSession = channel.unary_unary(
                 '/ingle.v1.GuestService/CreateSession',
                 request_serializer=ingle_dot_v1_dot_guest__pb2.CreateSessionRequest.SerializeToString,
@@ -127,11 +132,19 @@ class GuestServiceServicer:
     """
 
     def Exec(self, request_iterator, context):
-        """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
-        stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-        command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
-        never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
-        detached command gets no more messages, and its caller started alone.
+        """Runs one command. The caller sends start first, then stdin_data, stdin_eof and signals at will; gets started, then
+        stdout_data and stderr_data as they come, then exited as the last message. A caller that goes away, or a timeout,
+        kills the command's whole process group; one whose messages stop before stdin_eof, with open_stdin, has gone away:
+        the command never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the
+        command. A detached command gets no more messages, and its caller started alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Run(self, request, context):
+        """Runs one command to its end, for whom all of its input and output fits in a message: one request and one answer, in
+        half the time that Exec takes for a short command. A caller that goes away kills it as there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +168,7 @@ class GuestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """The sessions of a VM, oldest first.
+        """The sessions of a VM.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,14 +183,15 @@ class GuestServiceServicer:
 
     def KillSession(self, request, context):
         """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
-        Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReadFile(self, request, context):
-        """The content as it comes, then end as the last message.
+        """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+        The content as it comes, then end as the last message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +206,8 @@ class GuestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StatFile(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What a path names; a symbolic link itself unless `follow`.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -205,7 +220,8 @@ class GuestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MakeDirectory(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a directory, and with `parents` those above it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -218,7 +234,8 @@ class GuestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Rename(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Gives a file, directory or link another path of the same file system.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -268,6 +285,11 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     servicer.Exec,
                     request_deserializer=ingle_dot_v1_dot_guest__pb2.ExecRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_guest__pb2.ExecResponse.SerializeToString,
+            ),
+            'Run': grpc.unary_unary_rpc_method_handler(
+                    servicer.Run,
+                    request_deserializer=ingle_dot_v1_dot_guest__pb2.RunRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_guest__pb2.RunResponse.SerializeToString,
             ),
             'CreateSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSession,
@@ -378,6 +400,33 @@ class GuestService:
             '/ingle.v1.GuestService/Exec',
             ingle_dot_v1_dot_guest__pb2.ExecRequest.SerializeToString,
             ingle_dot_v1_dot_guest__pb2.ExecResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Run(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.GuestService/Run',
+            ingle_dot_v1_dot_guest__pb2.RunRequest.SerializeToString,
+            ingle_dot_v1_dot_guest__pb2.RunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,11 +34,15 @@ class GuestServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GuestServiceAsyncStub: ...
     Exec: _grpc.StreamStreamMultiCallable[_guest_pb2.ExecRequest, _guest_pb2.ExecResponse]
-    """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
-    stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-    command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
-    never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
-    detached command gets no more messages, and its caller started alone.
+    """Runs one command. The caller sends start first, then stdin_data, stdin_eof and signals at will; gets started, then
+    stdout_data and stderr_data as they come, then exited as the last message. A caller that goes away, or a timeout,
+    kills the command's whole process group; one whose messages stop before stdin_eof, with open_stdin, has gone away:
+    the command never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the
+    command. A detached command gets no more messages, and its caller started alone.
+    """
+    Run: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RunRequest, _guest_pb2.RunResponse]
+    """Runs one command to its end, for whom all of its input and output fits in a message: one request and one answer, in
+    half the time that Exec takes for a short command. A caller that goes away kills it as there.
     """
     CreateSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.CreateSessionRequest, _guest_pb2.CreateSessionResponse]
     """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
@@ -49,26 +53,30 @@ class GuestServiceStub:
     output for a second doesn't hold the session up: it misses some, and goes on with another scrollback.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListSessionsRequest, _guest_pb2.ListSessionsResponse]
-    """The sessions of a VM, oldest first."""
+    """The sessions of a VM."""
     ResizeSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ResizeSessionRequest, _guest_pb2.ResizeSessionResponse]
     """Changes the size of a session's terminal."""
     KillSession: _grpc.UnaryUnaryMultiCallable[_guest_pb2.KillSessionRequest, _guest_pb2.KillSessionResponse]
-    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
-    Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
-    """
+    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
     ReadFile: _grpc.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]
-    """The content as it comes, then end as the last message."""
+    """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+    The content as it comes, then end as the last message.
+    """
     WriteFile: _grpc.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]
     """The caller sends start, then data, then end. The file is replaced when end has come, as a whole or not at all; a
     symbolic link at the end of the path is replaced, never followed.
     """
     StatFile: _grpc.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]
+    """What a path names; a symbolic link itself unless `follow`."""
     ListDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]
     """Sorted by name, a page at a time."""
     MakeDirectory: _grpc.UnaryUnaryMultiCallable[_guest_pb2.MakeDirectoryRequest, _guest_pb2.MakeDirectoryResponse]
+    """Makes a directory, and with `parents` those above it."""
     Remove: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RemoveRequest, _guest_pb2.RemoveResponse]
     """A symbolic link is removed itself, never what it leads to."""
     Rename: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]
+    """Gives a file, directory or link another path of the same file system."""
     CopyIn: _grpc.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]
     """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
     a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
@@ -97,11 +105,15 @@ class GuestServiceAsyncStub(GuestServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Exec: _aio.StreamStreamMultiCallable[_guest_pb2.ExecRequest, _guest_pb2.ExecResponse]  # type: ignore[assignment]
-    """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
-    stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-    command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
-    never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
-    detached command gets no more messages, and its caller started alone.
+    """Runs one command. The caller sends start first, then stdin_data, stdin_eof and signals at will; gets started, then
+    stdout_data and stderr_data as they come, then exited as the last message. A caller that goes away, or a timeout,
+    kills the command's whole process group; one whose messages stop before stdin_eof, with open_stdin, has gone away:
+    the command never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the
+    command. A detached command gets no more messages, and its caller started alone.
+    """
+    Run: _aio.UnaryUnaryMultiCallable[_guest_pb2.RunRequest, _guest_pb2.RunResponse]  # type: ignore[assignment]
+    """Runs one command to its end, for whom all of its input and output fits in a message: one request and one answer, in
+    half the time that Exec takes for a short command. A caller that goes away kills it as there.
     """
     CreateSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.CreateSessionRequest, _guest_pb2.CreateSessionResponse]  # type: ignore[assignment]
     """Starts a command on a terminal that lives on without callers, until it ends, is killed or was idle for too long."""
@@ -112,26 +124,30 @@ class GuestServiceAsyncStub(GuestServiceStub):
     output for a second doesn't hold the session up: it misses some, and goes on with another scrollback.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListSessionsRequest, _guest_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """The sessions of a VM, oldest first."""
+    """The sessions of a VM."""
     ResizeSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.ResizeSessionRequest, _guest_pb2.ResizeSessionResponse]  # type: ignore[assignment]
     """Changes the size of a session's terminal."""
     KillSession: _aio.UnaryUnaryMultiCallable[_guest_pb2.KillSessionRequest, _guest_pb2.KillSessionResponse]  # type: ignore[assignment]
-    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
-    Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
-    """
+    """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
     ReadFile: _aio.UnaryStreamMultiCallable[_guest_pb2.ReadFileRequest, _guest_pb2.ReadFileResponse]  # type: ignore[assignment]
-    """The content as it comes, then end as the last message."""
+    """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+    The content as it comes, then end as the last message.
+    """
     WriteFile: _aio.StreamUnaryMultiCallable[_guest_pb2.WriteFileRequest, _guest_pb2.WriteFileResponse]  # type: ignore[assignment]
     """The caller sends start, then data, then end. The file is replaced when end has come, as a whole or not at all; a
     symbolic link at the end of the path is replaced, never followed.
     """
     StatFile: _aio.UnaryUnaryMultiCallable[_guest_pb2.StatFileRequest, _guest_pb2.StatFileResponse]  # type: ignore[assignment]
+    """What a path names; a symbolic link itself unless `follow`."""
     ListDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.ListDirectoryRequest, _guest_pb2.ListDirectoryResponse]  # type: ignore[assignment]
     """Sorted by name, a page at a time."""
     MakeDirectory: _aio.UnaryUnaryMultiCallable[_guest_pb2.MakeDirectoryRequest, _guest_pb2.MakeDirectoryResponse]  # type: ignore[assignment]
+    """Makes a directory, and with `parents` those above it."""
     Remove: _aio.UnaryUnaryMultiCallable[_guest_pb2.RemoveRequest, _guest_pb2.RemoveResponse]  # type: ignore[assignment]
     """A symbolic link is removed itself, never what it leads to."""
     Rename: _aio.UnaryUnaryMultiCallable[_guest_pb2.RenameRequest, _guest_pb2.RenameResponse]  # type: ignore[assignment]
+    """Gives a file, directory or link another path of the same file system."""
     CopyIn: _aio.StreamUnaryMultiCallable[_guest_pb2.CopyInRequest, _guest_pb2.CopyInResponse]  # type: ignore[assignment]
     """The caller sends start, then a tar archive as data, which is unpacked as it comes, then end. Each file is replaced as
     a whole or stays: when the caller leaves before end, the one that was under way stays as it was. Directories that are
@@ -163,11 +179,21 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_guest_pb2.ExecRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_guest_pb2.ExecResponse], _abc.AsyncIterator[_guest_pb2.ExecResponse]]:
-        """Runs one command. The caller sends start first, then stdin, stdin_eof and signals at will; gets started, then
-        stdout and stderr as they come, then exited as the last message. A caller that goes away, or a timeout, kills the
-        command's whole process group; one whose messages stop before stdin_eof, with stdin open, has gone away: the command
-        never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the command. A
-        detached command gets no more messages, and its caller started alone.
+        """Runs one command. The caller sends start first, then stdin_data, stdin_eof and signals at will; gets started, then
+        stdout_data and stderr_data as they come, then exited as the last message. A caller that goes away, or a timeout,
+        kills the command's whole process group; one whose messages stop before stdin_eof, with open_stdin, has gone away:
+        the command never takes that for the end of its input. Output is bytes and is never dropped: a slow reader slows the
+        command. A detached command gets no more messages, and its caller started alone.
+        """
+
+    @_abc_1.abstractmethod
+    def Run(
+        self,
+        request: _guest_pb2.RunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.RunResponse, _abc.Awaitable[_guest_pb2.RunResponse]]:
+        """Runs one command to its end, for whom all of its input and output fits in a message: one request and one answer, in
+        half the time that Exec takes for a short command. A caller that goes away kills it as there.
         """
 
     @_abc_1.abstractmethod
@@ -196,7 +222,7 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _guest_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.ListSessionsResponse, _abc.Awaitable[_guest_pb2.ListSessionsResponse]]:
-        """The sessions of a VM, oldest first."""
+        """The sessions of a VM."""
 
     @_abc_1.abstractmethod
     def ResizeSession(
@@ -212,9 +238,7 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _guest_pb2.KillSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_guest_pb2.KillSessionResponse, _abc.Awaitable[_guest_pb2.KillSessionResponse]]:
-        """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone.
-        Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
-        """
+        """Ends all of a session: SIGHUP, then SIGKILL a second later. Answers when it is gone."""
 
     @_abc_1.abstractmethod
     def ReadFile(
@@ -222,7 +246,10 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _guest_pb2.ReadFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_guest_pb2.ReadFileResponse], _abc.AsyncIterator[_guest_pb2.ReadFileResponse]]:
-        """The content as it comes, then end as the last message."""
+        """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user`.
+
+        The content as it comes, then end as the last message.
+        """
 
     @_abc_1.abstractmethod
     def WriteFile(
@@ -239,7 +266,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _guest_pb2.StatFileRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_guest_pb2.StatFileResponse, _abc.Awaitable[_guest_pb2.StatFileResponse]]: ...
+    ) -> _typing.Union[_guest_pb2.StatFileResponse, _abc.Awaitable[_guest_pb2.StatFileResponse]]:
+        """What a path names; a symbolic link itself unless `follow`."""
 
     @_abc_1.abstractmethod
     def ListDirectory(
@@ -254,7 +282,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _guest_pb2.MakeDirectoryRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_guest_pb2.MakeDirectoryResponse, _abc.Awaitable[_guest_pb2.MakeDirectoryResponse]]: ...
+    ) -> _typing.Union[_guest_pb2.MakeDirectoryResponse, _abc.Awaitable[_guest_pb2.MakeDirectoryResponse]]:
+        """Makes a directory, and with `parents` those above it."""
 
     @_abc_1.abstractmethod
     def Remove(
@@ -269,7 +298,8 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _guest_pb2.RenameRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_guest_pb2.RenameResponse, _abc.Awaitable[_guest_pb2.RenameResponse]]: ...
+    ) -> _typing.Union[_guest_pb2.RenameResponse, _abc.Awaitable[_guest_pb2.RenameResponse]]:
+        """Gives a file, directory or link another path of the same file system."""
 
     @_abc_1.abstractmethod
     def CopyIn(

@@ -5,11 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from ingle.v1 import operation_pb2 as _operation_pb2
 from ingle.v1 import upload_pb2 as _upload_pb2
+from ingle.v1 import vm_pb2 as _vm_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,7 +23,299 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class WarmMemory(_message.Message):
+    """The memory of a guest that has booted and run nothing, in the cache. A VM of its owner's with the same of everything here
+    begins with it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    IMAGE_ID_FIELD_NUMBER: _builtins.int
+    KERNEL_ID_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ACCELERATION_FIELD_NUMBER: _builtins.int
+    VCPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BACKEND_FIELD_NUMBER: _builtins.int
+    INIT_FIELD_NUMBER: _builtins.int
+    ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    USED_AT_FIELD_NUMBER: _builtins.int
+    VMS_FIELD_NUMBER: _builtins.int
+    USABLE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """64 hex digits: another machine has another."""
+    image_id: _builtins.str
+    """Of the image it has booted."""
+    kernel_id: _builtins.str
+    """Of the kernel."""
+    engine: _builtins.str
+    """Which VMM it is of."""
+    acceleration: _vm_pb2.Acceleration.ValueType
+    """KVM or TCG."""
+    vcpus: _builtins.int
+    """Virtual processors."""
+    memory_bytes: _builtins.int
+    """Of the guest."""
+    disk_bytes: _builtins.int
+    """Of the root disk."""
+    disk_backend: _builtins.str
+    """qcow2, reflink, dm-snapshot or copy."""
+    init: _vm_pb2.Init.ValueType
+    """Its PID 1."""
+    allocated_bytes: _builtins.int
+    """Blocks it really takes."""
+    vms: _builtins.int
+    """How many VMs run that have begun with it."""
+    usable: _builtins.bool
+    """False: no VM can begin with it any more, since something of the host was replaced."""
+    owner: _builtins.int
+    """The uid on the host of whose VMs it is for."""
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def used_at(self) -> _timestamp_pb2.Timestamp:
+        """When a VM began with it last; when it was made, where none has."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        image_id: _builtins.str = ...,
+        kernel_id: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        acceleration: _vm_pb2.Acceleration.ValueType = ...,
+        vcpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        disk_backend: _builtins.str = ...,
+        init: _vm_pb2.Init.ValueType = ...,
+        allocated_bytes: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        used_at: _timestamp_pb2.Timestamp | None = ...,
+        vms: _builtins.int = ...,
+        usable: _builtins.bool = ...,
+        owner: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "used_at", b"used_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "allocated_bytes", b"allocated_bytes", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "image_id", b"image_id", "init", b"init", "kernel_id", b"kernel_id", "key", b"key", "memory_bytes", b"memory_bytes", "owner", b"owner", "usable", b"usable", "used_at", b"used_at", "vcpus", b"vcpus", "vms", b"vms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmMemory: _TypeAlias = WarmMemory  # noqa: Y015
+
+@_typing.final
+class WarmImageRequest(_message.Message):
+    """What WarmImage is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _vm_pb2.VmSpec:
+        """The machine that a VM would be created on. What else is in there does not count."""
+
+    def __init__(
+        self,
+        *,
+        spec: _vm_pb2.VmSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmImageRequest: _TypeAlias = WarmImageRequest  # noqa: Y015
+
+@_typing.final
+class WarmImageResponse(_message.Message):
+    """What WarmImage answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memory(self) -> Global___WarmMemory:
+        """What is there now."""
+
+    def __init__(
+        self,
+        *,
+        memory: Global___WarmMemory | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory", b"memory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WarmImageResponse: _TypeAlias = WarmImageResponse  # noqa: Y015
+
+@_typing.final
+class BeginWarmImageRequest(_message.Message):
+    """What BeginWarmImage is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spec(self) -> _vm_pb2.VmSpec:
+        """As in WarmImageRequest."""
+
+    def __init__(
+        self,
+        *,
+        spec: _vm_pb2.VmSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginWarmImageRequest: _TypeAlias = BeginWarmImageRequest  # noqa: Y015
+
+@_typing.final
+class BeginWarmImageResponse(_message.Message):
+    """What BeginWarmImage answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """For OperationService: to watch it and to cancel it."""
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginWarmImageResponse: _TypeAlias = BeginWarmImageResponse  # noqa: Y015
+
+@_typing.final
+class ListWarmMemoriesRequest(_message.Message):
+    """What ListWarmMemories is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALL_USERS_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
+    all_users: _builtins.bool
+    """Everybody's instead of the caller's own. NOT_ADMIN for who may not see them."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        all_users: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_users", b"all_users", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWarmMemoriesRequest: _TypeAlias = ListWarmMemoriesRequest  # noqa: Y015
+
+@_typing.final
+class ListWarmMemoriesResponse(_message.Message):
+    """What ListWarmMemories answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
+    @_builtins.property
+    def memories(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarmMemory]:
+        """The least recently used first."""
+
+    def __init__(
+        self,
+        *,
+        memories: _abc.Iterable[Global___WarmMemory] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memories", b"memories", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWarmMemoriesResponse: _TypeAlias = ListWarmMemoriesResponse  # noqa: Y015
+
+@_typing.final
+class PruneWarmMemoriesRequest(_message.Message):
+    """What PruneWarmMemories is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Only answer what would be deleted."""
+    all: _builtins.bool
+    """Those that can be used as well, but for those that VMs run from."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneWarmMemoriesRequest: _TypeAlias = PruneWarmMemoriesRequest  # noqa: Y015
+
+@_typing.final
+class PruneWarmMemoriesResponse(_message.Message):
+    """What PruneWarmMemories answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def memories(self) -> _containers.RepeatedCompositeFieldContainer[Global___WarmMemory]:
+        """What was there."""
+
+    def __init__(
+        self,
+        *,
+        memories: _abc.Iterable[Global___WarmMemory] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memories", b"memories"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruneWarmMemoriesResponse: _TypeAlias = PruneWarmMemoriesResponse  # noqa: Y015
+
+@_typing.final
 class Image(_message.Message):
+    """The root file system that VMs begin with, immutable."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -31,6 +324,9 @@ class Image(_message.Message):
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SHA-256 of the ext4 file, 64 hex digits."""
     size_bytes: _builtins.int
@@ -39,12 +335,26 @@ class Image(_message.Message):
     """Blocks it really takes."""
     source: _builtins.str
     """Where it came from: a catalog name, or what its caller said."""
+    owner: _builtins.int
+    """The uid on the host of who has made it, or of who has it when that user has deleted it. All may use it; who has given
+    a name, and admins, may give that to another.
+    """
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names that point to it, sorted; e.g. debian:bookworm."""
 
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made here."""
+
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The uids of all who have it: who has made it, and who has given it a name."""
+
+    @_builtins.property
+    def config(self) -> Global___ImageConfig:
+        """What one from a registry says of how it is to be run. Others have none."""
+
     def __init__(
         self,
         *,
@@ -54,24 +364,167 @@ class Image(_message.Message):
         allocated_bytes: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         source: _builtins.str = ...,
+        owner: _builtins.int = ...,
+        owners: _abc.Iterable[_builtins.int] | None = ...,
+        config: Global___ImageConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "created_at", b"created_at", "id", b"id", "names", b"names", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "config", b"config", "created_at", b"created_at", "id", b"id", "names", b"names", "owner", b"owner", "owners", b"owners", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Image: _TypeAlias = Image  # noqa: Y015
 
 @_typing.final
+class ImageConfig(_message.Message):
+    """What an image from a registry says of how it is to be run, as its maker wrote it: at most 128 KiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
+    EXPOSED_PORTS_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    HEALTHCHECK_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Of the manifest, "sha256:" and 64 hex digits: what the registry knows it by."""
+    user: _builtins.str
+    """USER[:GROUP], each a name or a number; empty: root."""
+    working_directory: _builtins.str
+    """The working directory; empty: /."""
+    stop_signal: _builtins.str
+    """Such as SIGTERM; empty: the image doesn't say."""
+    @_builtins.property
+    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The program and its first arguments, which `command` follows."""
+
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What runs where nothing else is said, or its arguments if there is an entrypoint."""
+
+    @_builtins.property
+    def environment(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """NAME=VALUE each."""
+
+    @_builtins.property
+    def exposed_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """PORT/PROTOCOL each, such as 80/tcp."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """As its maker gave them."""
+
+    @_builtins.property
+    def healthcheck(self) -> Global___Healthcheck:
+        """Not set: the image has none."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        environment: _abc.Iterable[_builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        working_directory: _builtins.str = ...,
+        exposed_ports: _abc.Iterable[_builtins.str] | None = ...,
+        stop_signal: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        healthcheck: Global___Healthcheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "digest", b"digest", "entrypoint", b"entrypoint", "environment", b"environment", "exposed_ports", b"exposed_ports", "healthcheck", b"healthcheck", "labels", b"labels", "stop_signal", b"stop_signal", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageConfig: _TypeAlias = ImageConfig  # noqa: Y015
+
+@_typing.final
+class Healthcheck(_message.Message):
+    """How an image wants to be asked whether it is well."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEST_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    START_PERIOD_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    retries: _builtins.int
+    """Failures in a row that make it unwell; 0: the image doesn't say."""
+    @_builtins.property
+    def test(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """NONE; CMD and a command; or CMD-SHELL and a line for /bin/sh."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """Between two; not set: the image doesn't say, as below."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """For one."""
+
+    @_builtins.property
+    def start_period(self) -> _duration_pb2.Duration:
+        """From the start on, in which failures don't count."""
+
+    def __init__(
+        self,
+        *,
+        test: _abc.Iterable[_builtins.str] | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        start_period: _duration_pb2.Duration | None = ...,
+        retries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "start_period", b"start_period", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "retries", b"retries", "start_period", b"start_period", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Healthcheck: _TypeAlias = Healthcheck  # noqa: Y015
+
+@_typing.final
 class CatalogImage(_message.Message):
+    """What can be pulled by its name."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PRESENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """For PullImage, e.g. debian:bookworm."""
     description: _builtins.str
+    """For a person to read."""
     present: _builtins.bool
     """Here already."""
     def __init__(
@@ -91,14 +544,25 @@ Global___CatalogImage: _TypeAlias = CatalogImage  # noqa: Y015
 
 @_typing.final
 class ListCatalogImagesRequest(_message.Message):
+    """What ListCatalogImages is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,42 +570,96 @@ Global___ListCatalogImagesRequest: _TypeAlias = ListCatalogImagesRequest  # noqa
 
 @_typing.final
 class ListCatalogImagesResponse(_message.Message):
+    """What ListCatalogImages answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogImage]: ...
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogImage]:
+        """By name."""
+
     def __init__(
         self,
         *,
         images: _abc.Iterable[Global___CatalogImage] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCatalogImagesResponse: _TypeAlias = ListCatalogImagesResponse  # noqa: Y015
 
 @_typing.final
+class RegistryLogin(_message.Message):
+    """Who somebody is to a registry. At most 4 KiB each, and 20 of them in a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    IDENTITY_TOKEN_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """HOST[:PORT] of the registry; docker.io for Docker's."""
+    username: _builtins.str
+    """With the password."""
+    password: _builtins.str
+    """Or a token in its place."""
+    identity_token: _builtins.str
+    """Instead of both: a refresh token, which the registry's token service exchanges."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+        identity_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "identity_token", b"identity_token", "password", b"password", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryLogin: _TypeAlias = RegistryLogin  # noqa: Y015
+
+@_typing.final
 class PullImageRequest(_message.Message):
+    """What PullImage is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REFRESH_FIELD_NUMBER: _builtins.int
+    LOGINS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Of ListCatalogImages; or a reference to an image in a registry, [HOST[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST], where
+    no host means docker.io. A name of the catalog is the catalog's, and what is nearly one is refused: with a host, or
+    docker:// before it, a registry's is meant.
+    """
     refresh: _builtins.bool
     """Make it anew even when the name exists."""
+    @_builtins.property
+    def logins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryLogin]:
+        """Who the caller is to registries. They are kept no longer than the pull."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         refresh: _builtins.bool = ...,
+        logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "refresh", b"refresh"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logins", b"logins", "name", b"name", "refresh", b"refresh"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,11 +667,15 @@ Global___PullImageRequest: _TypeAlias = PullImageRequest  # noqa: Y015
 
 @_typing.final
 class PullImageResponse(_message.Message):
+    """What PullImage answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def image(self) -> Global___Image: ...
+    def image(self) -> Global___Image:
+        """The image."""
+
     def __init__(
         self,
         *,
@@ -169,21 +691,34 @@ Global___PullImageResponse: _TypeAlias = PullImageResponse  # noqa: Y015
 
 @_typing.final
 class BeginPullImageRequest(_message.Message):
+    """What BeginPullImage is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REFRESH_FIELD_NUMBER: _builtins.int
+    LOGINS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Of ListCatalogImages; or a reference to an image in a registry, [HOST[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST], where
+    no host means docker.io. A name of the catalog is the catalog's, and what is nearly one is refused: with a host, or
+    docker:// before it, a registry's is meant.
+    """
     refresh: _builtins.bool
+    """Make it anew even when the name exists."""
+    @_builtins.property
+    def logins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryLogin]:
+        """Who the caller is to registries. They are kept no longer than the pull."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         refresh: _builtins.bool = ...,
+        logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "refresh", b"refresh"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logins", b"logins", "name", b"name", "refresh", b"refresh"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,19 +726,21 @@ Global___BeginPullImageRequest: _TypeAlias = BeginPullImageRequest  # noqa: Y015
 
 @_typing.final
 class BeginPullImageResponse(_message.Message):
+    """What BeginPullImage answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    OPERATION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def operation(self) -> _operation_pb2.Operation: ...
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """For OperationService: to watch it, to cancel it, and to have its result."""
     def __init__(
         self,
         *,
-        operation: _operation_pb2.Operation | None = ...,
+        operation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,6 +748,8 @@ Global___BeginPullImageResponse: _TypeAlias = BeginPullImageResponse  # noqa: Y0
 
 @_typing.final
 class RegisterImageRequest(_message.Message):
+    """What RegisterImage is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -220,11 +759,17 @@ class RegisterImageRequest(_message.Message):
     data: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___RegisterImageStart: ...
+    def start(self) -> Global___RegisterImageStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def hole(self) -> _upload_pb2.UploadHole: ...
+    def hole(self) -> _upload_pb2.UploadHole:
+        """In the place of data: zeros that are not sent."""
+
     @_builtins.property
-    def end(self) -> _upload_pb2.UploadEnd: ...
+    def end(self) -> _upload_pb2.UploadEnd:
+        """The last message: everything was sent."""
+
     def __init__(
         self,
         *,
@@ -245,11 +790,16 @@ Global___RegisterImageRequest: _TypeAlias = RegisterImageRequest  # noqa: Y015
 
 @_typing.final
 class RegisterImageStart(_message.Message):
+    """What an image that is sent shall be called."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """a-z, 0-9, '.', '_', '-' and '/', at most 128, then perhaps ":TAG" of at most 64. One that
+    exists points to the new image from now on.
+    """
     source: _builtins.str
     """What people read as its source, e.g. the name of a file; at most 1000 characters. Nothing is opened by it."""
     def __init__(
@@ -268,11 +818,15 @@ Global___RegisterImageStart: _TypeAlias = RegisterImageStart  # noqa: Y015
 
 @_typing.final
 class RegisterImageResponse(_message.Message):
+    """What RegisterImage answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def image(self) -> Global___Image: ...
+    def image(self) -> Global___Image:
+        """The image."""
+
     def __init__(
         self,
         *,
@@ -288,10 +842,13 @@ Global___RegisterImageResponse: _TypeAlias = RegisterImageResponse  # noqa: Y015
 
 @_typing.final
 class GetImageRequest(_message.Message):
+    """What GetImage is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
+    """Name, id, or unique prefix of an id."""
     def __init__(
         self,
         *,
@@ -307,11 +864,15 @@ Global___GetImageRequest: _TypeAlias = GetImageRequest  # noqa: Y015
 
 @_typing.final
 class GetImageResponse(_message.Message):
+    """What GetImage answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def image(self) -> Global___Image: ...
+    def image(self) -> Global___Image:
+        """The image."""
+
     def __init__(
         self,
         *,
@@ -327,14 +888,25 @@ Global___GetImageResponse: _TypeAlias = GetImageResponse  # noqa: Y015
 
 @_typing.final
 class ListImagesRequest(_message.Message):
+    """What ListImages is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -342,19 +914,27 @@ Global___ListImagesRequest: _TypeAlias = ListImagesRequest  # noqa: Y015
 
 @_typing.final
 class ListImagesResponse(_message.Message):
+    """What ListImages answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
         images: _abc.Iterable[Global___Image] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,10 +942,13 @@ Global___ListImagesResponse: _TypeAlias = ListImagesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteImageRequest(_message.Message):
+    """What DeleteImage is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
+    """Name or id."""
     def __init__(
         self,
         *,
@@ -381,14 +964,21 @@ Global___DeleteImageRequest: _TypeAlias = DeleteImageRequest  # noqa: Y015
 
 @_typing.final
 class DeleteImageResponse(_message.Message):
+    """What DeleteImage answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    STAYS_FIELD_NUMBER: _builtins.int
+    stays: _builtins.bool
+    """Others have it too: it is still there, without what was the caller's of it."""
     def __init__(
         self,
+        *,
+        stays: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stays", b"stays"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,19 +986,25 @@ Global___DeleteImageResponse: _TypeAlias = DeleteImageResponse  # noqa: Y015
 
 @_typing.final
 class PruneImagesRequest(_message.Message):
+    """What PruneImages is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Only answer what would be deleted."""
+    all: _builtins.bool
+    """Those with names as well, whatever no VM uses."""
     def __init__(
         self,
         *,
         dry_run: _builtins.bool = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "dry_run", b"dry_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,6 +1012,8 @@ Global___PruneImagesRequest: _TypeAlias = PruneImagesRequest  # noqa: Y015
 
 @_typing.final
 class PruneImagesResponse(_message.Message):
+    """What PruneImages answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGES_FIELD_NUMBER: _builtins.int

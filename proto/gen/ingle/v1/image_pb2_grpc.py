@@ -75,6 +75,26 @@ class ImageServiceStub:
                 request_serializer=ingle_dot_v1_dot_image__pb2.PruneImagesRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.PruneImagesResponse.FromString,
                 _registered_method=True)
+        self.WarmImage = channel.unary_unary(
+                '/ingle.v1.ImageService/WarmImage',
+                request_serializer=ingle_dot_v1_dot_image__pb2.WarmImageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.WarmImageResponse.FromString,
+                _registered_method=True)
+        self.BeginWarmImage = channel.unary_unary(
+                '/ingle.v1.ImageService/BeginWarmImage',
+                request_serializer=ingle_dot_v1_dot_image__pb2.BeginWarmImageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.BeginWarmImageResponse.FromString,
+                _registered_method=True)
+        self.ListWarmMemories = channel.unary_unary(
+                '/ingle.v1.ImageService/ListWarmMemories',
+                request_serializer=ingle_dot_v1_dot_image__pb2.ListWarmMemoriesRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.ListWarmMemoriesResponse.FromString,
+                _registered_method=True)
+        self.PruneWarmMemories = channel.unary_unary(
+                '/ingle.v1.ImageService/PruneWarmMemories',
+                request_serializer=ingle_dot_v1_dot_image__pb2.PruneWarmMemoriesRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.PruneWarmMemoriesResponse.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer:
@@ -89,7 +109,7 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PullImage(self, request, context):
-        """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it.
+        """Makes an image of the catalog, or brings one from a registry; answers when it is there. Closing the call cancels it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,26 +131,59 @@ class ImageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One of them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """All of them, oldest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteImage(self, request, context):
-        """Refused while a VM uses it.
+        """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+        refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PruneImages(self, request, context):
-        """Deletes those that no name and no VM points to any more.
+        """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WarmImage(self, request, context):
+        """Boots a guest with the image and keeps its memory, for the caller's VMs on such a machine to begin with. Nothing
+        happens when it is there. Closing the call cancels it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginWarmImage(self, request, context):
+        """The same, answered at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWarmMemories(self, request, context):
+        """The caller's, the least recently used first: in this order they make room.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneWarmMemories(self, request, context):
+        """Deletes memories of the caller's that no VM can begin with any more, since its kernel, the agent, the engine or the
+        processor was replaced.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -178,6 +231,26 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.PruneImages,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.PruneImagesRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.PruneImagesResponse.SerializeToString,
+            ),
+            'WarmImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.WarmImage,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.WarmImageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.WarmImageResponse.SerializeToString,
+            ),
+            'BeginWarmImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginWarmImage,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.BeginWarmImageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.BeginWarmImageResponse.SerializeToString,
+            ),
+            'ListWarmMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWarmMemories,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.ListWarmMemoriesRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.ListWarmMemoriesResponse.SerializeToString,
+            ),
+            'PruneWarmMemories': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneWarmMemories,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.PruneWarmMemoriesRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.PruneWarmMemoriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,6 +470,114 @@ class ImageService:
             '/ingle.v1.ImageService/PruneImages',
             ingle_dot_v1_dot_image__pb2.PruneImagesRequest.SerializeToString,
             ingle_dot_v1_dot_image__pb2.PruneImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WarmImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/WarmImage',
+            ingle_dot_v1_dot_image__pb2.WarmImageRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.WarmImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginWarmImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/BeginWarmImage',
+            ingle_dot_v1_dot_image__pb2.BeginWarmImageRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.BeginWarmImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWarmMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/ListWarmMemories',
+            ingle_dot_v1_dot_image__pb2.ListWarmMemoriesRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.ListWarmMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneWarmMemories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/PruneWarmMemories',
+            ingle_dot_v1_dot_image__pb2.PruneWarmMemoriesRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.PruneWarmMemoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,7 +36,7 @@ class ImageServiceStub:
     ListCatalogImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListCatalogImagesRequest, _image_pb2.ListCatalogImagesResponse]
     """What PullImage can bring."""
     PullImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.PullImageRequest, _image_pb2.PullImageResponse]
-    """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it."""
+    """Makes an image of the catalog, or brings one from a registry; answers when it is there. Closing the call cancels it."""
     BeginPullImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.BeginPullImageRequest, _image_pb2.BeginPullImageResponse]
     """The same, answered at once."""
     RegisterImage: _grpc.StreamUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]
@@ -44,11 +44,27 @@ class ImageServiceStub:
     image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]
+    """One of them."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]
+    """All of them, oldest first."""
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
-    """Refused while a VM uses it."""
+    """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+    refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+    """
     PruneImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.PruneImagesRequest, _image_pb2.PruneImagesResponse]
-    """Deletes those that no name and no VM points to any more."""
+    """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
+    WarmImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.WarmImageRequest, _image_pb2.WarmImageResponse]
+    """Boots a guest with the image and keeps its memory, for the caller's VMs on such a machine to begin with. Nothing
+    happens when it is there. Closing the call cancels it.
+    """
+    BeginWarmImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.BeginWarmImageRequest, _image_pb2.BeginWarmImageResponse]
+    """The same, answered at once."""
+    ListWarmMemories: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListWarmMemoriesRequest, _image_pb2.ListWarmMemoriesResponse]
+    """The caller's, the least recently used first: in this order they make room."""
+    PruneWarmMemories: _grpc.UnaryUnaryMultiCallable[_image_pb2.PruneWarmMemoriesRequest, _image_pb2.PruneWarmMemoriesResponse]
+    """Deletes memories of the caller's that no VM can begin with any more, since its kernel, the agent, the engine or the
+    processor was replaced.
+    """
 
 @_typing.type_check_only
 class ImageServiceAsyncStub(ImageServiceStub):
@@ -58,7 +74,7 @@ class ImageServiceAsyncStub(ImageServiceStub):
     ListCatalogImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListCatalogImagesRequest, _image_pb2.ListCatalogImagesResponse]  # type: ignore[assignment]
     """What PullImage can bring."""
     PullImage: _aio.UnaryUnaryMultiCallable[_image_pb2.PullImageRequest, _image_pb2.PullImageResponse]  # type: ignore[assignment]
-    """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it."""
+    """Makes an image of the catalog, or brings one from a registry; answers when it is there. Closing the call cancels it."""
     BeginPullImage: _aio.UnaryUnaryMultiCallable[_image_pb2.BeginPullImageRequest, _image_pb2.BeginPullImageResponse]  # type: ignore[assignment]
     """The same, answered at once."""
     RegisterImage: _aio.StreamUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]  # type: ignore[assignment]
@@ -66,11 +82,27 @@ class ImageServiceAsyncStub(ImageServiceStub):
     image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]  # type: ignore[assignment]
+    """One of them."""
     ListImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]  # type: ignore[assignment]
+    """All of them, oldest first."""
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
-    """Refused while a VM uses it."""
+    """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+    refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+    """
     PruneImages: _aio.UnaryUnaryMultiCallable[_image_pb2.PruneImagesRequest, _image_pb2.PruneImagesResponse]  # type: ignore[assignment]
-    """Deletes those that no name and no VM points to any more."""
+    """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
+    WarmImage: _aio.UnaryUnaryMultiCallable[_image_pb2.WarmImageRequest, _image_pb2.WarmImageResponse]  # type: ignore[assignment]
+    """Boots a guest with the image and keeps its memory, for the caller's VMs on such a machine to begin with. Nothing
+    happens when it is there. Closing the call cancels it.
+    """
+    BeginWarmImage: _aio.UnaryUnaryMultiCallable[_image_pb2.BeginWarmImageRequest, _image_pb2.BeginWarmImageResponse]  # type: ignore[assignment]
+    """The same, answered at once."""
+    ListWarmMemories: _aio.UnaryUnaryMultiCallable[_image_pb2.ListWarmMemoriesRequest, _image_pb2.ListWarmMemoriesResponse]  # type: ignore[assignment]
+    """The caller's, the least recently used first: in this order they make room."""
+    PruneWarmMemories: _aio.UnaryUnaryMultiCallable[_image_pb2.PruneWarmMemoriesRequest, _image_pb2.PruneWarmMemoriesResponse]  # type: ignore[assignment]
+    """Deletes memories of the caller's that no VM can begin with any more, since its kernel, the agent, the engine or the
+    processor was replaced.
+    """
 
 class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Root file systems. Wherever a request says `image` it takes a name or an id; GetImage a unique prefix of an id as well."""
@@ -89,7 +121,7 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.PullImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.PullImageResponse, _abc.Awaitable[_image_pb2.PullImageResponse]]:
-        """Makes or downloads an image of the catalog; answers when it is there. Closing the call cancels it."""
+        """Makes an image of the catalog, or brings one from a registry; answers when it is there. Closing the call cancels it."""
 
     @_abc_1.abstractmethod
     def BeginPullImage(
@@ -114,14 +146,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _image_pb2.GetImageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_image_pb2.GetImageResponse, _abc.Awaitable[_image_pb2.GetImageResponse]]: ...
+    ) -> _typing.Union[_image_pb2.GetImageResponse, _abc.Awaitable[_image_pb2.GetImageResponse]]:
+        """One of them."""
 
     @_abc_1.abstractmethod
     def ListImages(
         self,
         request: _image_pb2.ListImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_image_pb2.ListImagesResponse, _abc.Awaitable[_image_pb2.ListImagesResponse]]: ...
+    ) -> _typing.Union[_image_pb2.ListImagesResponse, _abc.Awaitable[_image_pb2.ListImagesResponse]]:
+        """All of them, oldest first."""
 
     @_abc_1.abstractmethod
     def DeleteImage(
@@ -129,7 +163,9 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.DeleteImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.DeleteImageResponse, _abc.Awaitable[_image_pb2.DeleteImageResponse]]:
-        """Refused while a VM uses it."""
+        """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+        refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+        """
 
     @_abc_1.abstractmethod
     def PruneImages(
@@ -137,6 +173,42 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _image_pb2.PruneImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.PruneImagesResponse, _abc.Awaitable[_image_pb2.PruneImagesResponse]]:
-        """Deletes those that no name and no VM points to any more."""
+        """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
+
+    @_abc_1.abstractmethod
+    def WarmImage(
+        self,
+        request: _image_pb2.WarmImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.WarmImageResponse, _abc.Awaitable[_image_pb2.WarmImageResponse]]:
+        """Boots a guest with the image and keeps its memory, for the caller's VMs on such a machine to begin with. Nothing
+        happens when it is there. Closing the call cancels it.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginWarmImage(
+        self,
+        request: _image_pb2.BeginWarmImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.BeginWarmImageResponse, _abc.Awaitable[_image_pb2.BeginWarmImageResponse]]:
+        """The same, answered at once."""
+
+    @_abc_1.abstractmethod
+    def ListWarmMemories(
+        self,
+        request: _image_pb2.ListWarmMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.ListWarmMemoriesResponse, _abc.Awaitable[_image_pb2.ListWarmMemoriesResponse]]:
+        """The caller's, the least recently used first: in this order they make room."""
+
+    @_abc_1.abstractmethod
+    def PruneWarmMemories(
+        self,
+        request: _image_pb2.PruneWarmMemoriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.PruneWarmMemoriesResponse, _abc.Awaitable[_image_pb2.PruneWarmMemoriesResponse]]:
+        """Deletes memories of the caller's that no VM can begin with any more, since its kernel, the agent, the engine or the
+        processor was replaced.
+        """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,59 +23,59 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from ingle.v1 import operation_pb2 as ingle_dot_v1_dot_operation__pb2
 from ingle.v1 import upload_pb2 as ingle_dot_v1_dot_upload__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/kernel.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18ingle/v1/operation.proto\x1a\x15ingle/v1/upload.proto\"\x99\x01\n\x06Kernel\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07modules\x18\x05 \x01(\r\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x07 \x01(\t\"C\n\rCatalogKernel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x01(\x08\"\x1b\n\x19ListCatalogKernelsRequest\"F\n\x1aListCatalogKernelsResponse\x12(\n\x07kernels\x18\x01 \x03(\x0b\x32\x17.ingle.v1.CatalogKernel\"2\n\x11PullKernelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"6\n\x12PullKernelResponse\x12 \n\x06kernel\x18\x01 \x01(\x0b\x32\x10.ingle.v1.Kernel\"7\n\x16\x42\x65ginPullKernelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"A\n\x17\x42\x65ginPullKernelResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\"\xa8\x01\n\x13ImportKernelRequest\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.ingle.v1.ImportKernelStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12$\n\x04hole\x18\x03 \x01(\x0b\x32\x14.ingle.v1.UploadHoleH\x00\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x13.ingle.v1.UploadEndH\x00\x42\t\n\x07message\"1\n\x11ImportKernelStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"8\n\x14ImportKernelResponse\x12 \n\x06kernel\x18\x01 \x01(\x0b\x32\x10.ingle.v1.Kernel\"\x1a\n\x18ListNeededModulesRequest\"*\n\x19ListNeededModulesResponse\x12\r\n\x05names\x18\x01 \x03(\t\"\"\n\x10GetKernelRequest\x12\x0e\n\x06kernel\x18\x01 \x01(\t\"5\n\x11GetKernelResponse\x12 \n\x06kernel\x18\x01 \x01(\x0b\x32\x10.ingle.v1.Kernel\"\x14\n\x12ListKernelsRequest\"8\n\x13ListKernelsResponse\x12!\n\x07kernels\x18\x01 \x03(\x0b\x32\x10.ingle.v1.Kernel\"%\n\x13\x44\x65leteKernelRequest\x12\x0e\n\x06kernel\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteKernelResponse\"&\n\x13PruneKernelsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"9\n\x14PruneKernelsResponse\x12!\n\x07kernels\x18\x01 \x03(\x0b\x32\x10.ingle.v1.Kernel2\xf0\x05\n\rKernelService\x12_\n\x12ListCatalogKernels\x12#.ingle.v1.ListCatalogKernelsRequest\x1a$.ingle.v1.ListCatalogKernelsResponse\x12G\n\nPullKernel\x12\x1b.ingle.v1.PullKernelRequest\x1a\x1c.ingle.v1.PullKernelResponse\x12V\n\x0f\x42\x65ginPullKernel\x12 .ingle.v1.BeginPullKernelRequest\x1a!.ingle.v1.BeginPullKernelResponse\x12O\n\x0cImportKernel\x12\x1d.ingle.v1.ImportKernelRequest\x1a\x1e.ingle.v1.ImportKernelResponse(\x01\x12\\\n\x11ListNeededModules\x12\".ingle.v1.ListNeededModulesRequest\x1a#.ingle.v1.ListNeededModulesResponse\x12\x44\n\tGetKernel\x12\x1a.ingle.v1.GetKernelRequest\x1a\x1b.ingle.v1.GetKernelResponse\x12J\n\x0bListKernels\x12\x1c.ingle.v1.ListKernelsRequest\x1a\x1d.ingle.v1.ListKernelsResponse\x12M\n\x0c\x44\x65leteKernel\x12\x1d.ingle.v1.DeleteKernelRequest\x1a\x1e.ingle.v1.DeleteKernelResponse\x12M\n\x0cPruneKernels\x12\x1d.ingle.v1.PruneKernelsRequest\x1a\x1e.ingle.v1.PruneKernelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/kernel.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15ingle/v1/upload.proto\"\xba\x01\n\x06Kernel\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07modules\x18\x05 \x01(\r\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0e\n\x05owner\x18\xb4\x01 \x01(\r\x12\x0f\n\x06owners\x18\xb5\x01 \x03(\r\"C\n\rCatalogKernel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x01(\x08\"B\n\x19ListCatalogKernelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x1aListCatalogKernelsResponse\x12(\n\x07kernels\x18\x01 \x03(\x0b\x32\x17.ingle.v1.CatalogKernel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x11PullKernelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"6\n\x12PullKernelResponse\x12 \n\x06kernel\x18\x01 \x01(\x0b\x32\x10.ingle.v1.Kernel\"7\n\x16\x42\x65ginPullKernelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\"/\n\x17\x42\x65ginPullKernelResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\xa8\x01\n\x13ImportKernelRequest\x12,\n\x05start\x18\x01 \x01(\x0b\x32\x1b.ingle.v1.ImportKernelStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12$\n\x04hole\x18\x03 \x01(\x0b\x32\x14.ingle.v1.UploadHoleH\x00\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x13.ingle.v1.UploadEndH\x00\x42\t\n\x07message\"1\n\x11ImportKernelStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"8\n\x14ImportKernelResponse\x12 \n\x06kernel\x18\x01 \x01(\x0b\x32\x10.ingle.v1.Kernel\"\x1a\n\x18ListNeededModulesRequest\"*\n\x19ListNeededModulesResponse\x12\r\n\x05names\x18\x01 \x03(\t\"\"\n\x10GetKernelRequest\x12\x0e\n\x06kernel\x18\x01 \x01(\t\"5\n\x11GetKernelResponse\x12 \n\x06kernel\x18\x01 \x01(\x0b\x32\x10.ingle.v1.Kernel\";\n\x12ListKernelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Q\n\x13ListKernelsResponse\x12!\n\x07kernels\x18\x01 \x03(\x0b\x32\x10.ingle.v1.Kernel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"%\n\x13\x44\x65leteKernelRequest\x12\x0e\n\x06kernel\x18\x01 \x01(\t\"%\n\x14\x44\x65leteKernelResponse\x12\r\n\x05stays\x18\x01 \x01(\x08\"3\n\x13PruneKernelsRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"9\n\x14PruneKernelsResponse\x12!\n\x07kernels\x18\x01 \x03(\x0b\x32\x10.ingle.v1.Kernel2\xf0\x05\n\rKernelService\x12_\n\x12ListCatalogKernels\x12#.ingle.v1.ListCatalogKernelsRequest\x1a$.ingle.v1.ListCatalogKernelsResponse\x12G\n\nPullKernel\x12\x1b.ingle.v1.PullKernelRequest\x1a\x1c.ingle.v1.PullKernelResponse\x12V\n\x0f\x42\x65ginPullKernel\x12 .ingle.v1.BeginPullKernelRequest\x1a!.ingle.v1.BeginPullKernelResponse\x12O\n\x0cImportKernel\x12\x1d.ingle.v1.ImportKernelRequest\x1a\x1e.ingle.v1.ImportKernelResponse(\x01\x12\\\n\x11ListNeededModules\x12\".ingle.v1.ListNeededModulesRequest\x1a#.ingle.v1.ListNeededModulesResponse\x12\x44\n\tGetKernel\x12\x1a.ingle.v1.GetKernelRequest\x1a\x1b.ingle.v1.GetKernelResponse\x12J\n\x0bListKernels\x12\x1c.ingle.v1.ListKernelsRequest\x1a\x1d.ingle.v1.ListKernelsResponse\x12M\n\x0c\x44\x65leteKernel\x12\x1d.ingle.v1.DeleteKernelRequest\x1a\x1e.ingle.v1.DeleteKernelResponse\x12M\n\x0cPruneKernels\x12\x1d.ingle.v1.PruneKernelsRequest\x1a\x1e.ingle.v1.PruneKernelsResponseBD\n\x0c\x64\x65v.ingle.v1B\x0bKernelProtoP\x01Z\x1aingle.dev/ingle/v1;inglev1\xaa\x02\x08Ingle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ingle.v1.kernel_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_KERNEL']._serialized_start=118
-  _globals['_KERNEL']._serialized_end=271
-  _globals['_CATALOGKERNEL']._serialized_start=273
-  _globals['_CATALOGKERNEL']._serialized_end=340
-  _globals['_LISTCATALOGKERNELSREQUEST']._serialized_start=342
-  _globals['_LISTCATALOGKERNELSREQUEST']._serialized_end=369
-  _globals['_LISTCATALOGKERNELSRESPONSE']._serialized_start=371
-  _globals['_LISTCATALOGKERNELSRESPONSE']._serialized_end=441
-  _globals['_PULLKERNELREQUEST']._serialized_start=443
-  _globals['_PULLKERNELREQUEST']._serialized_end=493
-  _globals['_PULLKERNELRESPONSE']._serialized_start=495
-  _globals['_PULLKERNELRESPONSE']._serialized_end=549
-  _globals['_BEGINPULLKERNELREQUEST']._serialized_start=551
-  _globals['_BEGINPULLKERNELREQUEST']._serialized_end=606
-  _globals['_BEGINPULLKERNELRESPONSE']._serialized_start=608
-  _globals['_BEGINPULLKERNELRESPONSE']._serialized_end=673
-  _globals['_IMPORTKERNELREQUEST']._serialized_start=676
-  _globals['_IMPORTKERNELREQUEST']._serialized_end=844
-  _globals['_IMPORTKERNELSTART']._serialized_start=846
-  _globals['_IMPORTKERNELSTART']._serialized_end=895
-  _globals['_IMPORTKERNELRESPONSE']._serialized_start=897
-  _globals['_IMPORTKERNELRESPONSE']._serialized_end=953
-  _globals['_LISTNEEDEDMODULESREQUEST']._serialized_start=955
-  _globals['_LISTNEEDEDMODULESREQUEST']._serialized_end=981
-  _globals['_LISTNEEDEDMODULESRESPONSE']._serialized_start=983
-  _globals['_LISTNEEDEDMODULESRESPONSE']._serialized_end=1025
-  _globals['_GETKERNELREQUEST']._serialized_start=1027
-  _globals['_GETKERNELREQUEST']._serialized_end=1061
-  _globals['_GETKERNELRESPONSE']._serialized_start=1063
-  _globals['_GETKERNELRESPONSE']._serialized_end=1116
-  _globals['_LISTKERNELSREQUEST']._serialized_start=1118
-  _globals['_LISTKERNELSREQUEST']._serialized_end=1138
-  _globals['_LISTKERNELSRESPONSE']._serialized_start=1140
-  _globals['_LISTKERNELSRESPONSE']._serialized_end=1196
-  _globals['_DELETEKERNELREQUEST']._serialized_start=1198
-  _globals['_DELETEKERNELREQUEST']._serialized_end=1235
-  _globals['_DELETEKERNELRESPONSE']._serialized_start=1237
-  _globals['_DELETEKERNELRESPONSE']._serialized_end=1259
-  _globals['_PRUNEKERNELSREQUEST']._serialized_start=1261
-  _globals['_PRUNEKERNELSREQUEST']._serialized_end=1299
-  _globals['_PRUNEKERNELSRESPONSE']._serialized_start=1301
-  _globals['_PRUNEKERNELSRESPONSE']._serialized_end=1358
-  _globals['_KERNELSERVICE']._serialized_start=1361
-  _globals['_KERNELSERVICE']._serialized_end=2113
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014dev.ingle.v1B\013KernelProtoP\001Z\032ingle.dev/ingle/v1;inglev1\252\002\010Ingle.V1'
+  _globals['_KERNEL']._serialized_start=92
+  _globals['_KERNEL']._serialized_end=278
+  _globals['_CATALOGKERNEL']._serialized_start=280
+  _globals['_CATALOGKERNEL']._serialized_end=347
+  _globals['_LISTCATALOGKERNELSREQUEST']._serialized_start=349
+  _globals['_LISTCATALOGKERNELSREQUEST']._serialized_end=415
+  _globals['_LISTCATALOGKERNELSRESPONSE']._serialized_start=417
+  _globals['_LISTCATALOGKERNELSRESPONSE']._serialized_end=512
+  _globals['_PULLKERNELREQUEST']._serialized_start=514
+  _globals['_PULLKERNELREQUEST']._serialized_end=564
+  _globals['_PULLKERNELRESPONSE']._serialized_start=566
+  _globals['_PULLKERNELRESPONSE']._serialized_end=620
+  _globals['_BEGINPULLKERNELREQUEST']._serialized_start=622
+  _globals['_BEGINPULLKERNELREQUEST']._serialized_end=677
+  _globals['_BEGINPULLKERNELRESPONSE']._serialized_start=679
+  _globals['_BEGINPULLKERNELRESPONSE']._serialized_end=726
+  _globals['_IMPORTKERNELREQUEST']._serialized_start=729
+  _globals['_IMPORTKERNELREQUEST']._serialized_end=897
+  _globals['_IMPORTKERNELSTART']._serialized_start=899
+  _globals['_IMPORTKERNELSTART']._serialized_end=948
+  _globals['_IMPORTKERNELRESPONSE']._serialized_start=950
+  _globals['_IMPORTKERNELRESPONSE']._serialized_end=1006
+  _globals['_LISTNEEDEDMODULESREQUEST']._serialized_start=1008
+  _globals['_LISTNEEDEDMODULESREQUEST']._serialized_end=1034
+  _globals['_LISTNEEDEDMODULESRESPONSE']._serialized_start=1036
+  _globals['_LISTNEEDEDMODULESRESPONSE']._serialized_end=1078
+  _globals['_GETKERNELREQUEST']._serialized_start=1080
+  _globals['_GETKERNELREQUEST']._serialized_end=1114
+  _globals['_GETKERNELRESPONSE']._serialized_start=1116
+  _globals['_GETKERNELRESPONSE']._serialized_end=1169
+  _globals['_LISTKERNELSREQUEST']._serialized_start=1171
+  _globals['_LISTKERNELSREQUEST']._serialized_end=1230
+  _globals['_LISTKERNELSRESPONSE']._serialized_start=1232
+  _globals['_LISTKERNELSRESPONSE']._serialized_end=1313
+  _globals['_DELETEKERNELREQUEST']._serialized_start=1315
+  _globals['_DELETEKERNELREQUEST']._serialized_end=1352
+  _globals['_DELETEKERNELRESPONSE']._serialized_start=1354
+  _globals['_DELETEKERNELRESPONSE']._serialized_end=1391
+  _globals['_PRUNEKERNELSREQUEST']._serialized_start=1393
+  _globals['_PRUNEKERNELSREQUEST']._serialized_end=1444
+  _globals['_PRUNEKERNELSRESPONSE']._serialized_start=1446
+  _globals['_PRUNEKERNELSRESPONSE']._serialized_end=1503
+  _globals['_KERNELSERVICE']._serialized_start=1506
+  _globals['_KERNELSERVICE']._serialized_end=2258
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,6 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from ingle.v1 import operation_pb2 as _operation_pb2
 from ingle.v1 import upload_pb2 as _upload_pb2
 import builtins as _builtins
 import sys
@@ -23,6 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Kernel(_message.Message):
+    """What a guest boots with, immutable."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -32,18 +33,34 @@ class Kernel(_message.Message):
     MODULES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SHA-256 over vmlinux and modules, 64 hex digits."""
     release: _builtins.str
     """As in `uname -r`; empty when the file does not tell."""
     size_bytes: _builtins.int
+    """Of the vmlinux file and the modules."""
     modules: _builtins.int
     """Modules that go into the initramfs; none when everything needed is built in."""
     source: _builtins.str
+    """Where it came from: a name of the catalog, or what its caller said."""
+    owner: _builtins.int
+    """The uid on the host of who has made it, or of who has it when that user has deleted it. All may use it; who has given
+    a name, and admins, may give that to another.
+    """
     @_builtins.property
-    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that point to it, sorted; e.g. debian:bookworm."""
+
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made here."""
+
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The uids of all who have it: who has made it, and who has given it a name."""
+
     def __init__(
         self,
         *,
@@ -54,10 +71,12 @@ class Kernel(_message.Message):
         modules: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         source: _builtins.str = ...,
+        owner: _builtins.int = ...,
+        owners: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "modules", b"modules", "names", b"names", "release", b"release", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "modules", b"modules", "names", b"names", "owner", b"owner", "owners", b"owners", "release", b"release", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -65,13 +84,17 @@ Global___Kernel: _TypeAlias = Kernel  # noqa: Y015
 
 @_typing.final
 class CatalogKernel(_message.Message):
+    """What can be pulled by its name."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PRESENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """For PullKernel."""
     description: _builtins.str
+    """For a person to read."""
     present: _builtins.bool
     """Here already."""
     def __init__(
@@ -91,14 +114,25 @@ Global___CatalogKernel: _TypeAlias = CatalogKernel  # noqa: Y015
 
 @_typing.final
 class ListCatalogKernelsRequest(_message.Message):
+    """What ListCatalogKernels is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,19 +140,27 @@ Global___ListCatalogKernelsRequest: _TypeAlias = ListCatalogKernelsRequest  # no
 
 @_typing.final
 class ListCatalogKernelsResponse(_message.Message):
+    """What ListCatalogKernels answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def kernels(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogKernel]: ...
+    def kernels(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogKernel]:
+        """By name."""
+
     def __init__(
         self,
         *,
         kernels: _abc.Iterable[Global___CatalogKernel] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernels", b"kernels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernels", b"kernels", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,12 +168,16 @@ Global___ListCatalogKernelsResponse: _TypeAlias = ListCatalogKernelsResponse  # 
 
 @_typing.final
 class PullKernelRequest(_message.Message):
+    """What PullKernel is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REFRESH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Of ListCatalogKernels."""
     refresh: _builtins.bool
+    """Bring it anew even when the name exists."""
     def __init__(
         self,
         *,
@@ -148,11 +194,15 @@ Global___PullKernelRequest: _TypeAlias = PullKernelRequest  # noqa: Y015
 
 @_typing.final
 class PullKernelResponse(_message.Message):
+    """What PullKernel answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def kernel(self) -> Global___Kernel: ...
+    def kernel(self) -> Global___Kernel:
+        """The kernel."""
+
     def __init__(
         self,
         *,
@@ -168,12 +218,16 @@ Global___PullKernelResponse: _TypeAlias = PullKernelResponse  # noqa: Y015
 
 @_typing.final
 class BeginPullKernelRequest(_message.Message):
+    """What BeginPullKernel is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REFRESH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Of ListCatalogKernels."""
     refresh: _builtins.bool
+    """Bring it anew even when the name exists."""
     def __init__(
         self,
         *,
@@ -190,19 +244,21 @@ Global___BeginPullKernelRequest: _TypeAlias = BeginPullKernelRequest  # noqa: Y0
 
 @_typing.final
 class BeginPullKernelResponse(_message.Message):
+    """What BeginPullKernel answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    OPERATION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def operation(self) -> _operation_pb2.Operation: ...
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """For OperationService: to watch it, to cancel it, and to have its result."""
     def __init__(
         self,
         *,
-        operation: _operation_pb2.Operation | None = ...,
+        operation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +266,8 @@ Global___BeginPullKernelResponse: _TypeAlias = BeginPullKernelResponse  # noqa: 
 
 @_typing.final
 class ImportKernelRequest(_message.Message):
+    """What ImportKernel is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
@@ -219,11 +277,17 @@ class ImportKernelRequest(_message.Message):
     data: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
-    def start(self) -> Global___ImportKernelStart: ...
+    def start(self) -> Global___ImportKernelStart:
+        """The first message, and only that."""
+
     @_builtins.property
-    def hole(self) -> _upload_pb2.UploadHole: ...
+    def hole(self) -> _upload_pb2.UploadHole:
+        """In the place of data: zeros that are not sent."""
+
     @_builtins.property
-    def end(self) -> _upload_pb2.UploadEnd: ...
+    def end(self) -> _upload_pb2.UploadEnd:
+        """The last message: everything was sent."""
+
     def __init__(
         self,
         *,
@@ -244,11 +308,16 @@ Global___ImportKernelRequest: _TypeAlias = ImportKernelRequest  # noqa: Y015
 
 @_typing.final
 class ImportKernelStart(_message.Message):
+    """What a kernel that is sent shall be called."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """a-z, 0-9, '.', '_', '-' and '/', at most 128, then perhaps ":TAG" of at most 64. One that
+    exists points to the new kernel from now on.
+    """
     source: _builtins.str
     """What people read as its source, e.g. the name of a file; at most 1000 characters. Nothing is opened by it."""
     def __init__(
@@ -267,11 +336,15 @@ Global___ImportKernelStart: _TypeAlias = ImportKernelStart  # noqa: Y015
 
 @_typing.final
 class ImportKernelResponse(_message.Message):
+    """What ImportKernel answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def kernel(self) -> Global___Kernel: ...
+    def kernel(self) -> Global___Kernel:
+        """The kernel."""
+
     def __init__(
         self,
         *,
@@ -287,6 +360,8 @@ Global___ImportKernelResponse: _TypeAlias = ImportKernelResponse  # noqa: Y015
 
 @_typing.final
 class ListNeededModulesRequest(_message.Message):
+    """What ListNeededModules is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -302,6 +377,8 @@ Global___ListNeededModulesRequest: _TypeAlias = ListNeededModulesRequest  # noqa
 
 @_typing.final
 class ListNeededModulesResponse(_message.Message):
+    """What ListNeededModules answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMES_FIELD_NUMBER: _builtins.int
@@ -324,10 +401,13 @@ Global___ListNeededModulesResponse: _TypeAlias = ListNeededModulesResponse  # no
 
 @_typing.final
 class GetKernelRequest(_message.Message):
+    """What GetKernel is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNEL_FIELD_NUMBER: _builtins.int
     kernel: _builtins.str
+    """Name, id, or unique prefix of an id."""
     def __init__(
         self,
         *,
@@ -343,11 +423,15 @@ Global___GetKernelRequest: _TypeAlias = GetKernelRequest  # noqa: Y015
 
 @_typing.final
 class GetKernelResponse(_message.Message):
+    """What GetKernel answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def kernel(self) -> Global___Kernel: ...
+    def kernel(self) -> Global___Kernel:
+        """The kernel."""
+
     def __init__(
         self,
         *,
@@ -363,14 +447,25 @@ Global___GetKernelResponse: _TypeAlias = GetKernelResponse  # noqa: Y015
 
 @_typing.final
 class ListKernelsRequest(_message.Message):
+    """What ListKernels is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -378,19 +473,27 @@ Global___ListKernelsRequest: _TypeAlias = ListKernelsRequest  # noqa: Y015
 
 @_typing.final
 class ListKernelsResponse(_message.Message):
+    """What ListKernels answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def kernels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kernel]: ...
+    def kernels(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kernel]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
         kernels: _abc.Iterable[Global___Kernel] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernels", b"kernels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kernels", b"kernels", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -398,10 +501,13 @@ Global___ListKernelsResponse: _TypeAlias = ListKernelsResponse  # noqa: Y015
 
 @_typing.final
 class DeleteKernelRequest(_message.Message):
+    """What DeleteKernel is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNEL_FIELD_NUMBER: _builtins.int
     kernel: _builtins.str
+    """Name or id."""
     def __init__(
         self,
         *,
@@ -417,14 +523,21 @@ Global___DeleteKernelRequest: _TypeAlias = DeleteKernelRequest  # noqa: Y015
 
 @_typing.final
 class DeleteKernelResponse(_message.Message):
+    """What DeleteKernel answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    STAYS_FIELD_NUMBER: _builtins.int
+    stays: _builtins.bool
+    """Others have it too: it is still there, without what was the caller's of it."""
     def __init__(
         self,
+        *,
+        stays: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stays", b"stays"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,19 +545,25 @@ Global___DeleteKernelResponse: _TypeAlias = DeleteKernelResponse  # noqa: Y015
 
 @_typing.final
 class PruneKernelsRequest(_message.Message):
+    """What PruneKernels is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     dry_run: _builtins.bool
     """Only answer what would be deleted."""
+    all: _builtins.bool
+    """Those with names as well, whatever no VM uses."""
     def __init__(
         self,
         *,
         dry_run: _builtins.bool = ...,
+        all: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "dry_run", b"dry_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,6 +571,8 @@ Global___PruneKernelsRequest: _TypeAlias = PruneKernelsRequest  # noqa: Y015
 
 @_typing.final
 class PruneKernelsResponse(_message.Message):
+    """What PruneKernels answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     KERNELS_FIELD_NUMBER: _builtins.int

@@ -101,7 +101,8 @@ class KernelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BeginPullKernel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The same, answered at once: watch or cancel it through OperationService.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -125,26 +126,29 @@ class KernelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetKernel(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One of them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListKernels(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """All of them, oldest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteKernel(self, request, context):
-        """Refused while a VM uses it.
+        """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+        refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PruneKernels(self, request, context):
-        """Deletes those that no name and no VM points to any more.
+        """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,6 +38,7 @@ class KernelServiceStub:
     PullKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.PullKernelRequest, _kernel_pb2.PullKernelResponse]
     """Answers when it is there. Closing the call cancels it."""
     BeginPullKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.BeginPullKernelRequest, _kernel_pb2.BeginPullKernelResponse]
+    """The same, answered at once: watch or cancel it through OperationService."""
     ImportKernel: _grpc.StreamUnaryMultiCallable[_kernel_pb2.ImportKernelRequest, _kernel_pb2.ImportKernelResponse]
     """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
     archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
@@ -48,11 +49,15 @@ class KernelServiceStub:
     ListNeededModules: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListNeededModulesRequest, _kernel_pb2.ListNeededModulesResponse]
     """What a guest loads before it has a root file system, where its kernel does not have it built in."""
     GetKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.GetKernelRequest, _kernel_pb2.GetKernelResponse]
+    """One of them."""
     ListKernels: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]
+    """All of them, oldest first."""
     DeleteKernel: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]
-    """Refused while a VM uses it."""
+    """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+    refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+    """
     PruneKernels: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.PruneKernelsRequest, _kernel_pb2.PruneKernelsResponse]
-    """Deletes those that no name and no VM points to any more."""
+    """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
 
 @_typing.type_check_only
 class KernelServiceAsyncStub(KernelServiceStub):
@@ -64,6 +69,7 @@ class KernelServiceAsyncStub(KernelServiceStub):
     PullKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.PullKernelRequest, _kernel_pb2.PullKernelResponse]  # type: ignore[assignment]
     """Answers when it is there. Closing the call cancels it."""
     BeginPullKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.BeginPullKernelRequest, _kernel_pb2.BeginPullKernelResponse]  # type: ignore[assignment]
+    """The same, answered at once: watch or cancel it through OperationService."""
     ImportKernel: _aio.StreamUnaryMultiCallable[_kernel_pb2.ImportKernelRequest, _kernel_pb2.ImportKernelResponse]  # type: ignore[assignment]
     """The caller sends start, then the bytes of a vmlinux or bzImage as data, then end. With modules, the data is a tar
     archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
@@ -74,11 +80,15 @@ class KernelServiceAsyncStub(KernelServiceStub):
     ListNeededModules: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListNeededModulesRequest, _kernel_pb2.ListNeededModulesResponse]  # type: ignore[assignment]
     """What a guest loads before it has a root file system, where its kernel does not have it built in."""
     GetKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.GetKernelRequest, _kernel_pb2.GetKernelResponse]  # type: ignore[assignment]
+    """One of them."""
     ListKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListKernelsRequest, _kernel_pb2.ListKernelsResponse]  # type: ignore[assignment]
+    """All of them, oldest first."""
     DeleteKernel: _aio.UnaryUnaryMultiCallable[_kernel_pb2.DeleteKernelRequest, _kernel_pb2.DeleteKernelResponse]  # type: ignore[assignment]
-    """Refused while a VM uses it."""
+    """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+    refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+    """
     PruneKernels: _aio.UnaryUnaryMultiCallable[_kernel_pb2.PruneKernelsRequest, _kernel_pb2.PruneKernelsResponse]  # type: ignore[assignment]
-    """Deletes those that no name and no VM points to any more."""
+    """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
 
 class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Guest kernels. Wherever a request says `kernel` it takes a name or an id; GetKernel a unique prefix of an id as well."""
@@ -104,7 +114,8 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _kernel_pb2.BeginPullKernelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_kernel_pb2.BeginPullKernelResponse, _abc.Awaitable[_kernel_pb2.BeginPullKernelResponse]]: ...
+    ) -> _typing.Union[_kernel_pb2.BeginPullKernelResponse, _abc.Awaitable[_kernel_pb2.BeginPullKernelResponse]]:
+        """The same, answered at once: watch or cancel it through OperationService."""
 
     @_abc_1.abstractmethod
     def ImportKernel(
@@ -132,14 +143,16 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _kernel_pb2.GetKernelRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_kernel_pb2.GetKernelResponse, _abc.Awaitable[_kernel_pb2.GetKernelResponse]]: ...
+    ) -> _typing.Union[_kernel_pb2.GetKernelResponse, _abc.Awaitable[_kernel_pb2.GetKernelResponse]]:
+        """One of them."""
 
     @_abc_1.abstractmethod
     def ListKernels(
         self,
         request: _kernel_pb2.ListKernelsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_kernel_pb2.ListKernelsResponse, _abc.Awaitable[_kernel_pb2.ListKernelsResponse]]: ...
+    ) -> _typing.Union[_kernel_pb2.ListKernelsResponse, _abc.Awaitable[_kernel_pb2.ListKernelsResponse]]:
+        """All of them, oldest first."""
 
     @_abc_1.abstractmethod
     def DeleteKernel(
@@ -147,7 +160,9 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kernel_pb2.DeleteKernelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kernel_pb2.DeleteKernelResponse, _abc.Awaitable[_kernel_pb2.DeleteKernelResponse]]:
-        """Refused while a VM uses it."""
+        """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
+        refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+        """
 
     @_abc_1.abstractmethod
     def PruneKernels(
@@ -155,6 +170,6 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kernel_pb2.PruneKernelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kernel_pb2.PruneKernelsResponse, _abc.Awaitable[_kernel_pb2.PruneKernelsResponse]]:
-        """Deletes those that no name and no VM points to any more."""
+        """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
 
 def add_KernelServiceServicer_to_server(servicer: KernelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

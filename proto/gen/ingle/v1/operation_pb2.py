@@ -24,39 +24,44 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from ingle.v1 import error_pb2 as ingle_dot_v1_dot_error__pb2
+from ingle.v1 import image_pb2 as ingle_dot_v1_dot_image__pb2
+from ingle.v1 import kernel_pb2 as ingle_dot_v1_dot_kernel__pb2
+from ingle.v1 import snapshot_pb2 as ingle_dot_v1_dot_snapshot__pb2
+from ingle.v1 import vm_pb2 as ingle_dot_v1_dot_vm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18ingle/v1/operation.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ingle/v1/error.proto\"\x9c\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.ingle.v1.OperationKind\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.ingle.v1.OperationState\x12\x11\n\ttarget_id\x18\x04 \x01(\t\x12\x1f\n\x06stages\x18\x05 \x03(\x0b\x32\x0f.ingle.v1.Stage\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x0f.ingle.v1.Error\"\xa8\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08\x66raction\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_fraction\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\">\n\x14GetOperationResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\"&\n\x15ListOperationsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"A\n\x16ListOperationsResponse\x12\'\n\noperations\x18\x01 \x03(\x0b\x32\x13.ingle.v1.Operation\"K\n\x15WatchOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x1c\n\x14\x63\x61ncel_on_disconnect\x18\x02 \x01(\x08\"@\n\x16WatchOperationResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\".\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"A\n\x17\x43\x61ncelOperationResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation*\xc4\x03\n\rOperationKind\x12\x1e\n\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18OPERATION_KIND_CREATE_VM\x10\x01\x12\x1b\n\x17OPERATION_KIND_START_VM\x10\x02\x12\x1a\n\x16OPERATION_KIND_STOP_VM\x10\x03\x12\x1d\n\x19OPERATION_KIND_RESTART_VM\x10\x04\x12\x1a\n\x16OPERATION_KIND_KILL_VM\x10\x05\x12\x1c\n\x18OPERATION_KIND_DELETE_VM\x10\x06\x12\x1c\n\x18OPERATION_KIND_UPDATE_VM\x10\x07\x12\x1d\n\x19OPERATION_KIND_PULL_IMAGE\x10\x08\x12!\n\x1dOPERATION_KIND_REGISTER_IMAGE\x10\t\x12\x1f\n\x1bOPERATION_KIND_DELETE_IMAGE\x10\n\x12\x1e\n\x1aOPERATION_KIND_PULL_KERNEL\x10\x0b\x12 \n\x1cOPERATION_KIND_IMPORT_KERNEL\x10\x0c\x12 \n\x1cOPERATION_KIND_DELETE_KERNEL\x10\r*\xa8\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x01\x12\x1d\n\x19OPERATION_STATE_SUCCEEDED\x10\x02\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x03\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x04\x32\xe5\x02\n\x10OperationService\x12M\n\x0cGetOperation\x12\x1d.ingle.v1.GetOperationRequest\x1a\x1e.ingle.v1.GetOperationResponse\x12S\n\x0eListOperations\x12\x1f.ingle.v1.ListOperationsRequest\x1a .ingle.v1.ListOperationsResponse\x12U\n\x0eWatchOperation\x12\x1f.ingle.v1.WatchOperationRequest\x1a .ingle.v1.WatchOperationResponse0\x01\x12V\n\x0f\x43\x61ncelOperation\x12 .ingle.v1.CancelOperationRequest\x1a!.ingle.v1.CancelOperationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18ingle/v1/operation.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ingle/v1/error.proto\x1a\x14ingle/v1/image.proto\x1a\x15ingle/v1/kernel.proto\x1a\x17ingle/v1/snapshot.proto\x1a\x11ingle/v1/vm.proto\"\xd4\x03\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.ingle.v1.OperationKind\x12\'\n\x05state\x18\x03 \x01(\x0e\x32\x18.ingle.v1.OperationState\x12\x11\n\ttarget_id\x18\x04 \x01(\t\x12\x1f\n\x06stages\x18\x05 \x03(\x0b\x32\x0f.ingle.v1.Stage\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\x05\x65rror\x18\x08 \x01(\x0b\x32\x11.ingle.v1.Failure\x12\x10\n\x08warnings\x18\t \x03(\t\x12\x0e\n\x05owner\x18\xb4\x01 \x01(\r\x12\x1a\n\x02vm\x18\x14 \x01(\x0b\x32\x0c.ingle.v1.VmH\x00\x12 \n\x05image\x18\x15 \x01(\x0b\x32\x0f.ingle.v1.ImageH\x00\x12\"\n\x06kernel\x18\x16 \x01(\x0b\x32\x10.ingle.v1.KernelH\x00\x12&\n\x08snapshot\x18\x17 \x01(\x0b\x32\x12.ingle.v1.SnapshotH\x00\x42\x08\n\x06result\"\xa8\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08\x66raction\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_fraction\"+\n\x13GetOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\">\n\x14GetOperationResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\"R\n\x15ListOperationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\tall_users\x18\xb4\x01 \x01(\x08\"Z\n\x16ListOperationsResponse\x12\'\n\noperations\x18\x01 \x03(\x0b\x32\x13.ingle.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x15WatchOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x1c\n\x14\x63\x61ncel_on_disconnect\x18\x02 \x01(\x08\"@\n\x16WatchOperationResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation\".\n\x16\x43\x61ncelOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"A\n\x17\x43\x61ncelOperationResponse\x12&\n\toperation\x18\x01 \x01(\x0b\x32\x13.ingle.v1.Operation*\xa7\x06\n\rOperationKind\x12\x1e\n\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18OPERATION_KIND_CREATE_VM\x10\x01\x12\x1b\n\x17OPERATION_KIND_START_VM\x10\x02\x12\x1a\n\x16OPERATION_KIND_STOP_VM\x10\x03\x12\x1d\n\x19OPERATION_KIND_RESTART_VM\x10\x04\x12\x1a\n\x16OPERATION_KIND_KILL_VM\x10\x05\x12\x1c\n\x18OPERATION_KIND_DELETE_VM\x10\x06\x12\x1c\n\x18OPERATION_KIND_UPDATE_VM\x10\x07\x12\x1d\n\x19OPERATION_KIND_PULL_IMAGE\x10\x08\x12!\n\x1dOPERATION_KIND_REGISTER_IMAGE\x10\t\x12\x1f\n\x1bOPERATION_KIND_DELETE_IMAGE\x10\n\x12\x1e\n\x1aOPERATION_KIND_PULL_KERNEL\x10\x0b\x12 \n\x1cOPERATION_KIND_IMPORT_KERNEL\x10\x0c\x12 \n\x1cOPERATION_KIND_DELETE_KERNEL\x10\r\x12\x1b\n\x17OPERATION_KIND_PAUSE_VM\x10\x14\x12\x1c\n\x18OPERATION_KIND_RESUME_VM\x10\x15\x12\x1f\n\x1bOPERATION_KIND_HIBERNATE_VM\x10\x16\x12\x1a\n\x16OPERATION_KIND_WAKE_VM\x10\x17\x12\"\n\x1eOPERATION_KIND_CREATE_SNAPSHOT\x10(\x12\"\n\x1eOPERATION_KIND_IMPORT_SNAPSHOT\x10,\x12#\n\x1fOPERATION_KIND_FLATTEN_SNAPSHOT\x10-\x12\"\n\x1eOPERATION_KIND_DELETE_SNAPSHOT\x10)\x12\x1a\n\x16OPERATION_KIND_FORK_VM\x10*\x12\x1d\n\x19OPERATION_KIND_RESTORE_VM\x10+\x12\x1d\n\x19OPERATION_KIND_WARM_IMAGE\x10\x1e*\xa8\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x01\x12\x1d\n\x19OPERATION_STATE_SUCCEEDED\x10\x02\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x03\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x04\x32\xe5\x02\n\x10OperationService\x12M\n\x0cGetOperation\x12\x1d.ingle.v1.GetOperationRequest\x1a\x1e.ingle.v1.GetOperationResponse\x12S\n\x0eListOperations\x12\x1f.ingle.v1.ListOperationsRequest\x1a .ingle.v1.ListOperationsResponse\x12U\n\x0eWatchOperation\x12\x1f.ingle.v1.WatchOperationRequest\x1a .ingle.v1.WatchOperationResponse0\x01\x12V\n\x0f\x43\x61ncelOperation\x12 .ingle.v1.CancelOperationRequest\x1a!.ingle.v1.CancelOperationResponseBG\n\x0c\x64\x65v.ingle.v1B\x0eOperationProtoP\x01Z\x1aingle.dev/ingle/v1;inglev1\xaa\x02\x08Ingle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ingle.v1.operation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONKIND']._serialized_start=1026
-  _globals['_OPERATIONKIND']._serialized_end=1478
-  _globals['_OPERATIONSTATE']._serialized_start=1481
-  _globals['_OPERATIONSTATE']._serialized_end=1649
-  _globals['_OPERATION']._serialized_start=94
-  _globals['_OPERATION']._serialized_end=378
-  _globals['_STAGE']._serialized_start=381
-  _globals['_STAGE']._serialized_end=549
-  _globals['_GETOPERATIONREQUEST']._serialized_start=551
-  _globals['_GETOPERATIONREQUEST']._serialized_end=594
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=596
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=658
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=660
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=698
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=700
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=765
-  _globals['_WATCHOPERATIONREQUEST']._serialized_start=767
-  _globals['_WATCHOPERATIONREQUEST']._serialized_end=842
-  _globals['_WATCHOPERATIONRESPONSE']._serialized_start=844
-  _globals['_WATCHOPERATIONRESPONSE']._serialized_end=908
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=910
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=956
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=958
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=1023
-  _globals['_OPERATIONSERVICE']._serialized_start=1652
-  _globals['_OPERATIONSERVICE']._serialized_end=2009
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014dev.ingle.v1B\016OperationProtoP\001Z\032ingle.dev/ingle/v1;inglev1\252\002\010Ingle.V1'
+  _globals['_OPERATIONKIND']._serialized_start=1368
+  _globals['_OPERATIONKIND']._serialized_end=2175
+  _globals['_OPERATIONSTATE']._serialized_start=2178
+  _globals['_OPERATIONSTATE']._serialized_end=2346
+  _globals['_OPERATION']._serialized_start=183
+  _globals['_OPERATION']._serialized_end=651
+  _globals['_STAGE']._serialized_start=654
+  _globals['_STAGE']._serialized_end=822
+  _globals['_GETOPERATIONREQUEST']._serialized_start=824
+  _globals['_GETOPERATIONREQUEST']._serialized_end=867
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=869
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=931
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=933
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1015
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1017
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1107
+  _globals['_WATCHOPERATIONREQUEST']._serialized_start=1109
+  _globals['_WATCHOPERATIONREQUEST']._serialized_end=1184
+  _globals['_WATCHOPERATIONRESPONSE']._serialized_start=1186
+  _globals['_WATCHOPERATIONRESPONSE']._serialized_end=1250
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=1252
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=1298
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=1300
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=1365
+  _globals['_OPERATIONSERVICE']._serialized_start=2349
+  _globals['_OPERATIONSERVICE']._serialized_end=2706
 # @@protoc_insertion_point(module_scope)

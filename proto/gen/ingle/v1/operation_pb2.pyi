@@ -10,6 +10,10 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from ingle.v1 import error_pb2 as _error_pb2
+from ingle.v1 import image_pb2 as _image_pb2
+from ingle.v1 import kernel_pb2 as _kernel_pb2
+from ingle.v1 import snapshot_pb2 as _snapshot_pb2
+from ingle.v1 import vm_pb2 as _vm_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -28,36 +32,109 @@ class _OperationKind:
 class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OPERATION_KIND_UNSPECIFIED: _OperationKind.ValueType  # 0
+    """Never sent."""
     OPERATION_KIND_CREATE_VM: _OperationKind.ValueType  # 1
+    """CreateVm and BeginCreateVm."""
     OPERATION_KIND_START_VM: _OperationKind.ValueType  # 2
+    """StartVm."""
     OPERATION_KIND_STOP_VM: _OperationKind.ValueType  # 3
+    """StopVm."""
     OPERATION_KIND_RESTART_VM: _OperationKind.ValueType  # 4
+    """RestartVm."""
     OPERATION_KIND_KILL_VM: _OperationKind.ValueType  # 5
+    """KillVm."""
     OPERATION_KIND_DELETE_VM: _OperationKind.ValueType  # 6
+    """DeleteVm, and the end of an ephemeral VM's owner."""
     OPERATION_KIND_UPDATE_VM: _OperationKind.ValueType  # 7
+    """UpdateVm."""
     OPERATION_KIND_PULL_IMAGE: _OperationKind.ValueType  # 8
+    """PullImage and BeginPullImage."""
     OPERATION_KIND_REGISTER_IMAGE: _OperationKind.ValueType  # 9
+    """RegisterImage."""
     OPERATION_KIND_DELETE_IMAGE: _OperationKind.ValueType  # 10
+    """DeleteImage and PruneImages."""
     OPERATION_KIND_PULL_KERNEL: _OperationKind.ValueType  # 11
+    """PullKernel and BeginPullKernel."""
     OPERATION_KIND_IMPORT_KERNEL: _OperationKind.ValueType  # 12
+    """ImportKernel."""
     OPERATION_KIND_DELETE_KERNEL: _OperationKind.ValueType  # 13
+    """DeleteKernel and PruneKernels."""
+    OPERATION_KIND_PAUSE_VM: _OperationKind.ValueType  # 20
+    """PauseVm."""
+    OPERATION_KIND_RESUME_VM: _OperationKind.ValueType  # 21
+    """ResumeVm."""
+    OPERATION_KIND_HIBERNATE_VM: _OperationKind.ValueType  # 22
+    """HibernateVm."""
+    OPERATION_KIND_WAKE_VM: _OperationKind.ValueType  # 23
+    """WakeVm, and what wakes a VM since somebody uses it."""
+    OPERATION_KIND_CREATE_SNAPSHOT: _OperationKind.ValueType  # 40
+    """CreateSnapshot and BeginCreateSnapshot."""
+    OPERATION_KIND_IMPORT_SNAPSHOT: _OperationKind.ValueType  # 44
+    """SnapshotService.ImportSnapshot."""
+    OPERATION_KIND_FLATTEN_SNAPSHOT: _OperationKind.ValueType  # 45
+    """FlattenSnapshot."""
+    OPERATION_KIND_DELETE_SNAPSHOT: _OperationKind.ValueType  # 41
+    """DeleteSnapshot."""
+    OPERATION_KIND_FORK_VM: _OperationKind.ValueType  # 42
+    """ForkVm and BeginForkVm."""
+    OPERATION_KIND_RESTORE_VM: _OperationKind.ValueType  # 43
+    """RestoreVm."""
+    OPERATION_KIND_WARM_IMAGE: _OperationKind.ValueType  # 30
+    """WarmImage and BeginWarmImage; and what the server does by itself after a create that booted."""
 
-class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper): ...
+class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
+    """What an operation does, named for the method that begins it."""
 
 OPERATION_KIND_UNSPECIFIED: OperationKind.ValueType  # 0
+"""Never sent."""
 OPERATION_KIND_CREATE_VM: OperationKind.ValueType  # 1
+"""CreateVm and BeginCreateVm."""
 OPERATION_KIND_START_VM: OperationKind.ValueType  # 2
+"""StartVm."""
 OPERATION_KIND_STOP_VM: OperationKind.ValueType  # 3
+"""StopVm."""
 OPERATION_KIND_RESTART_VM: OperationKind.ValueType  # 4
+"""RestartVm."""
 OPERATION_KIND_KILL_VM: OperationKind.ValueType  # 5
+"""KillVm."""
 OPERATION_KIND_DELETE_VM: OperationKind.ValueType  # 6
+"""DeleteVm, and the end of an ephemeral VM's owner."""
 OPERATION_KIND_UPDATE_VM: OperationKind.ValueType  # 7
+"""UpdateVm."""
 OPERATION_KIND_PULL_IMAGE: OperationKind.ValueType  # 8
+"""PullImage and BeginPullImage."""
 OPERATION_KIND_REGISTER_IMAGE: OperationKind.ValueType  # 9
+"""RegisterImage."""
 OPERATION_KIND_DELETE_IMAGE: OperationKind.ValueType  # 10
+"""DeleteImage and PruneImages."""
 OPERATION_KIND_PULL_KERNEL: OperationKind.ValueType  # 11
+"""PullKernel and BeginPullKernel."""
 OPERATION_KIND_IMPORT_KERNEL: OperationKind.ValueType  # 12
+"""ImportKernel."""
 OPERATION_KIND_DELETE_KERNEL: OperationKind.ValueType  # 13
+"""DeleteKernel and PruneKernels."""
+OPERATION_KIND_PAUSE_VM: OperationKind.ValueType  # 20
+"""PauseVm."""
+OPERATION_KIND_RESUME_VM: OperationKind.ValueType  # 21
+"""ResumeVm."""
+OPERATION_KIND_HIBERNATE_VM: OperationKind.ValueType  # 22
+"""HibernateVm."""
+OPERATION_KIND_WAKE_VM: OperationKind.ValueType  # 23
+"""WakeVm, and what wakes a VM since somebody uses it."""
+OPERATION_KIND_CREATE_SNAPSHOT: OperationKind.ValueType  # 40
+"""CreateSnapshot and BeginCreateSnapshot."""
+OPERATION_KIND_IMPORT_SNAPSHOT: OperationKind.ValueType  # 44
+"""SnapshotService.ImportSnapshot."""
+OPERATION_KIND_FLATTEN_SNAPSHOT: OperationKind.ValueType  # 45
+"""FlattenSnapshot."""
+OPERATION_KIND_DELETE_SNAPSHOT: OperationKind.ValueType  # 41
+"""DeleteSnapshot."""
+OPERATION_KIND_FORK_VM: OperationKind.ValueType  # 42
+"""ForkVm and BeginForkVm."""
+OPERATION_KIND_RESTORE_VM: OperationKind.ValueType  # 43
+"""RestoreVm."""
+OPERATION_KIND_WARM_IMAGE: OperationKind.ValueType  # 30
+"""WarmImage and BeginWarmImage; and what the server does by itself after a create that booted."""
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 class _OperationState:
@@ -67,22 +144,35 @@ class _OperationState:
 class _OperationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OPERATION_STATE_UNSPECIFIED: _OperationState.ValueType  # 0
+    """Never sent."""
     OPERATION_STATE_RUNNING: _OperationState.ValueType  # 1
+    """Under way; what it does is undone if it fails or is cancelled."""
     OPERATION_STATE_SUCCEEDED: _OperationState.ValueType  # 2
+    """Done."""
     OPERATION_STATE_FAILED: _OperationState.ValueType  # 3
+    """It has failed, and `error` says why. What it had done is undone."""
     OPERATION_STATE_CANCELLED: _OperationState.ValueType  # 4
+    """It was cancelled, by CancelOperation or because its caller left. What it had done is undone."""
 
-class OperationState(_OperationState, metaclass=_OperationStateEnumTypeWrapper): ...
+class OperationState(_OperationState, metaclass=_OperationStateEnumTypeWrapper):
+    """How far an operation is."""
 
 OPERATION_STATE_UNSPECIFIED: OperationState.ValueType  # 0
+"""Never sent."""
 OPERATION_STATE_RUNNING: OperationState.ValueType  # 1
+"""Under way; what it does is undone if it fails or is cancelled."""
 OPERATION_STATE_SUCCEEDED: OperationState.ValueType  # 2
+"""Done."""
 OPERATION_STATE_FAILED: OperationState.ValueType  # 3
+"""It has failed, and `error` says why. What it had done is undone."""
 OPERATION_STATE_CANCELLED: OperationState.ValueType  # 4
+"""It was cancelled, by CancelOperation or because its caller left. What it had done is undone."""
 Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):
+    """A change that is under way, or was."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -93,24 +183,61 @@ class Operation(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    VM_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    KERNEL_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """"op-" and 12 hex digits."""
     kind: Global___OperationKind.ValueType
+    """What it does."""
     state: Global___OperationState.ValueType
+    """How far it is."""
     target_id: _builtins.str
-    """Id of the VM, image or kernel it is about, once known."""
+    """Id of the VM, image, kernel or snapshot it is about, once known."""
+    owner: _builtins.int
+    """The uid on the host of who has begun it; of what the server did by itself, the owner of what that is about."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
-        """In the order they began; the last one is under way while the operation runs."""
+        """In the order they began; the last one is under way while the operation runs. Of one whose server was killed those of
+        a VM are kept, but for what was under way.
+        """
 
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked for."""
+
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """Unset while it runs."""
 
     @_builtins.property
-    def error(self) -> _error_pb2.Error:
+    def error(self) -> _error_pb2.Failure:
         """Unset unless FAILED or CANCELLED."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For a person: what the caller should know though the operation does what was asked for, such as disks that are promised
+        more than there is room for.
+        """
+
+    @_builtins.property
+    def vm(self) -> _vm_pb2.Vm:
+        """Of operations about a VM."""
+
+    @_builtins.property
+    def image(self) -> _image_pb2.Image:
+        """Of operations about an image."""
+
+    @_builtins.property
+    def kernel(self) -> _kernel_pb2.Kernel:
+        """Of operations about a kernel."""
+
+    @_builtins.property
+    def snapshot(self) -> _snapshot_pb2.Snapshot:
+        """Of operations about a snapshot."""
 
     def __init__(
         self,
@@ -122,18 +249,28 @@ class Operation(_message.Message):
         stages: _abc.Iterable[Global___Stage] | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         finished_at: _timestamp_pb2.Timestamp | None = ...,
-        error: _error_pb2.Error | None = ...,
+        error: _error_pb2.Failure | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        owner: _builtins.int = ...,
+        vm: _vm_pb2.Vm | None = ...,
+        image: _image_pb2.Image | None = ...,
+        kernel: _kernel_pb2.Kernel | None = ...,
+        snapshot: _snapshot_pb2.Snapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "image", b"image", "kernel", b"kernel", "result", b"result", "snapshot", b"snapshot", "vm", b"vm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "kind", b"kind", "stages", b"stages", "state", b"state", "target_id", b"target_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "error", b"error", "finished_at", b"finished_at", "id", b"id", "image", b"image", "kernel", b"kernel", "kind", b"kind", "owner", b"owner", "result", b"result", "snapshot", b"snapshot", "stages", b"stages", "state", b"state", "target_id", b"target_id", "vm", b"vm", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["vm", "image", "kernel", "snapshot"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
 @_typing.final
 class Stage(_message.Message):
+    """A part of an operation, as its caller is shown it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -142,12 +279,15 @@ class Stage(_message.Message):
     FINISHED_AT_FIELD_NUMBER: _builtins.int
     FRACTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """For programs: lower case, with '-'."""
     text: _builtins.str
     """What it does, for a person to read."""
     fraction: _builtins.float
     """0 to 1; unset when it can't be known."""
     @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
     @_builtins.property
     def finished_at(self) -> _timestamp_pb2.Timestamp:
         """Unset while it is under way."""
@@ -173,10 +313,13 @@ Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
 class GetOperationRequest(_message.Message):
+    """What GetOperation is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
+    """The operation's whole id, "op-" and 12 hex digits."""
     def __init__(
         self,
         *,
@@ -192,11 +335,15 @@ Global___GetOperationRequest: _TypeAlias = GetOperationRequest  # noqa: Y015
 
 @_typing.final
 class GetOperationResponse(_message.Message):
+    """What GetOperation answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def operation(self) -> Global___Operation: ...
+    def operation(self) -> Global___Operation:
+        """As it is now."""
+
     def __init__(
         self,
         *,
@@ -212,19 +359,29 @@ Global___GetOperationResponse: _TypeAlias = GetOperationResponse  # noqa: Y015
 
 @_typing.final
 class ListOperationsRequest(_message.Message):
+    """What ListOperations is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    LIMIT_FIELD_NUMBER: _builtins.int
-    limit: _builtins.int
-    """At most this many; 0 means 100. At most 1000."""
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ALL_USERS_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
+    all_users: _builtins.bool
+    """Everybody's instead of the caller's own. NOT_ADMIN for who may not see them."""
     def __init__(
         self,
         *,
-        limit: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        all_users: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_users", b"all_users", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,19 +389,27 @@ Global___ListOperationsRequest: _TypeAlias = ListOperationsRequest  # noqa: Y015
 
 @_typing.final
 class ListOperationsResponse(_message.Message):
+    """What ListOperations answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]: ...
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
+        """Newest first."""
+
     def __init__(
         self,
         *,
         operations: _abc.Iterable[Global___Operation] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,11 +417,14 @@ Global___ListOperationsResponse: _TypeAlias = ListOperationsResponse  # noqa: Y0
 
 @_typing.final
 class WatchOperationRequest(_message.Message):
+    """What WatchOperation is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     CANCEL_ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
+    """The operation's whole id, "op-" and 12 hex digits."""
     cancel_on_disconnect: _builtins.bool
     """A watcher that goes away cancels the operation, as closing a plain call would."""
     def __init__(
@@ -275,11 +443,15 @@ Global___WatchOperationRequest: _TypeAlias = WatchOperationRequest  # noqa: Y015
 
 @_typing.final
 class WatchOperationResponse(_message.Message):
+    """What WatchOperation answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def operation(self) -> Global___Operation: ...
+    def operation(self) -> Global___Operation:
+        """All of it, as it is now."""
+
     def __init__(
         self,
         *,
@@ -295,10 +467,13 @@ Global___WatchOperationResponse: _TypeAlias = WatchOperationResponse  # noqa: Y0
 
 @_typing.final
 class CancelOperationRequest(_message.Message):
+    """What CancelOperation is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
+    """The operation's whole id, "op-" and 12 hex digits."""
     def __init__(
         self,
         *,
@@ -314,11 +489,15 @@ Global___CancelOperationRequest: _TypeAlias = CancelOperationRequest  # noqa: Y0
 
 @_typing.final
 class CancelOperationResponse(_message.Message):
+    """What CancelOperation answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def operation(self) -> Global___Operation: ...
+    def operation(self) -> Global___Operation:
+        """As it ended."""
+
     def __init__(
         self,
         *,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class OperationServiceStub:
-    """Every change is an operation. Its id is the op_id of the call that began it.
+    """Every change is an operation. Its id is the op_id of the call that began it. Others' operations do not exist for a
+    caller, but for admins.
     """
 
     def __init__(self, channel):
@@ -58,17 +59,19 @@ class OperationServiceStub:
 
 
 class OperationServiceServicer:
-    """Every change is an operation. Its id is the op_id of the call that began it.
+    """Every change is an operation. Its id is the op_id of the call that began it. Others' operations do not exist for a
+    caller, but for admins.
     """
 
     def GetOperation(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One of them, as it is now.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOperations(self, request, context):
-        """Newest first.
+        """The caller's, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,7 +123,8 @@ def add_OperationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationService:
-    """Every change is an operation. Its id is the op_id of the call that began it.
+    """Every change is an operation. Its id is the op_id of the call that began it. Others' operations do not exist for a
+    caller, but for admins.
     """
 
     @staticmethod

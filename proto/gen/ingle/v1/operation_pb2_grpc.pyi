@@ -27,15 +27,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperationServiceStub:
-    """Every change is an operation. Its id is the op_id of the call that began it."""
+    """Every change is an operation. Its id is the op_id of the call that began it. Others' operations do not exist for a
+    caller, but for admins.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> OperationServiceAsyncStub: ...
     GetOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.GetOperationRequest, _operation_pb2.GetOperationResponse]
+    """One of them, as it is now."""
     ListOperations: _grpc.UnaryUnaryMultiCallable[_operation_pb2.ListOperationsRequest, _operation_pb2.ListOperationsResponse]
-    """Newest first."""
+    """The caller's, newest first."""
     WatchOperation: _grpc.UnaryStreamMultiCallable[_operation_pb2.WatchOperationRequest, _operation_pb2.WatchOperationResponse]
     """Sends the operation now, then at each change of it, and ends after its final state."""
     CancelOperation: _grpc.UnaryUnaryMultiCallable[_operation_pb2.CancelOperationRequest, _operation_pb2.CancelOperationResponse]
@@ -43,26 +46,32 @@ class OperationServiceStub:
 
 @_typing.type_check_only
 class OperationServiceAsyncStub(OperationServiceStub):
-    """Every change is an operation. Its id is the op_id of the call that began it."""
+    """Every change is an operation. Its id is the op_id of the call that began it. Others' operations do not exist for a
+    caller, but for admins.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.GetOperationRequest, _operation_pb2.GetOperationResponse]  # type: ignore[assignment]
+    """One of them, as it is now."""
     ListOperations: _aio.UnaryUnaryMultiCallable[_operation_pb2.ListOperationsRequest, _operation_pb2.ListOperationsResponse]  # type: ignore[assignment]
-    """Newest first."""
+    """The caller's, newest first."""
     WatchOperation: _aio.UnaryStreamMultiCallable[_operation_pb2.WatchOperationRequest, _operation_pb2.WatchOperationResponse]  # type: ignore[assignment]
     """Sends the operation now, then at each change of it, and ends after its final state."""
     CancelOperation: _aio.UnaryUnaryMultiCallable[_operation_pb2.CancelOperationRequest, _operation_pb2.CancelOperationResponse]  # type: ignore[assignment]
     """Cancels and waits until everything done so far is undone. An ended operation stays as it is."""
 
 class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Every change is an operation. Its id is the op_id of the call that began it."""
+    """Every change is an operation. Its id is the op_id of the call that began it. Others' operations do not exist for a
+    caller, but for admins.
+    """
 
     @_abc_1.abstractmethod
     def GetOperation(
         self,
         request: _operation_pb2.GetOperationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_operation_pb2.GetOperationResponse, _abc.Awaitable[_operation_pb2.GetOperationResponse]]: ...
+    ) -> _typing.Union[_operation_pb2.GetOperationResponse, _abc.Awaitable[_operation_pb2.GetOperationResponse]]:
+        """One of them, as it is now."""
 
     @_abc_1.abstractmethod
     def ListOperations(
@@ -70,7 +79,7 @@ class OperationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operation_pb2.ListOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operation_pb2.ListOperationsResponse, _abc.Awaitable[_operation_pb2.ListOperationsResponse]]:
-        """Newest first."""
+        """The caller's, newest first."""
 
     @_abc_1.abstractmethod
     def WatchOperation(

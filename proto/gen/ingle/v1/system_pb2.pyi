@@ -27,20 +27,91 @@ class _CheckStatus:
 class _CheckStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CheckStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CHECK_STATUS_UNSPECIFIED: _CheckStatus.ValueType  # 0
+    """Never sent."""
     CHECK_STATUS_PASS: _CheckStatus.ValueType  # 1
+    """All is well."""
     CHECK_STATUS_WARN: _CheckStatus.ValueType  # 2
+    """It is slower, weaker or nearer its end than it should be."""
     CHECK_STATUS_FAIL: _CheckStatus.ValueType  # 3
+    """Something that users ask for will fail."""
 
-class CheckStatus(_CheckStatus, metaclass=_CheckStatusEnumTypeWrapper): ...
+class CheckStatus(_CheckStatus, metaclass=_CheckStatusEnumTypeWrapper):
+    """What a check has found."""
 
 CHECK_STATUS_UNSPECIFIED: CheckStatus.ValueType  # 0
+"""Never sent."""
 CHECK_STATUS_PASS: CheckStatus.ValueType  # 1
+"""All is well."""
 CHECK_STATUS_WARN: CheckStatus.ValueType  # 2
+"""It is slower, weaker or nearer its end than it should be."""
 CHECK_STATUS_FAIL: CheckStatus.ValueType  # 3
+"""Something that users ask for will fail."""
 Global___CheckStatus: _TypeAlias = CheckStatus  # noqa: Y015
+
+class _DiskUseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiskUseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskUseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISK_USE_KIND_UNSPECIFIED: _DiskUseKind.ValueType  # 0
+    """Never sent by this version."""
+    DISK_USE_KIND_VM_DISKS: _DiskUseKind.ValueType  # 1
+    """Disks of VMs."""
+    DISK_USE_KIND_VM_LOGS: _DiskUseKind.ValueType  # 2
+    """What is else of VMs: consoles and logs of VMMs."""
+    DISK_USE_KIND_VM_MEMORY: _DiskUseKind.ValueType  # 11
+    """What is saved of the memory of VMs that hibernate."""
+    DISK_USE_KIND_IMAGES: _DiskUseKind.ValueType  # 3
+    """Images."""
+    DISK_USE_KIND_KERNELS: _DiskUseKind.ValueType  # 4
+    """Kernels."""
+    DISK_USE_KIND_CACHES: _DiskUseKind.ValueType  # 5
+    """What is made again when it is missed."""
+    DISK_USE_KIND_SERVER_LOGS: _DiskUseKind.ValueType  # 6
+    """The server's log."""
+    DISK_USE_KIND_DATABASE: _DiskUseKind.ValueType  # 7
+    """The database, and what is kept back for a full disk."""
+    DISK_USE_KIND_OTHER: _DiskUseKind.ValueType  # 8
+    """What comes in just now, or was left behind, and what is of no VM, image or kernel that is known."""
+    DISK_USE_KIND_SNAPSHOTS: _DiskUseKind.ValueType  # 10
+    """Snapshots: disks and memory."""
+    DISK_USE_KIND_WARM_MEMORY: _DiskUseKind.ValueType  # 9
+    """Memories of guests that have booted, with which VMs begin. What of them is the caller's can be given back."""
+
+class DiskUseKind(_DiskUseKind, metaclass=_DiskUseKindEnumTypeWrapper):
+    """What files are for."""
+
+DISK_USE_KIND_UNSPECIFIED: DiskUseKind.ValueType  # 0
+"""Never sent by this version."""
+DISK_USE_KIND_VM_DISKS: DiskUseKind.ValueType  # 1
+"""Disks of VMs."""
+DISK_USE_KIND_VM_LOGS: DiskUseKind.ValueType  # 2
+"""What is else of VMs: consoles and logs of VMMs."""
+DISK_USE_KIND_VM_MEMORY: DiskUseKind.ValueType  # 11
+"""What is saved of the memory of VMs that hibernate."""
+DISK_USE_KIND_IMAGES: DiskUseKind.ValueType  # 3
+"""Images."""
+DISK_USE_KIND_KERNELS: DiskUseKind.ValueType  # 4
+"""Kernels."""
+DISK_USE_KIND_CACHES: DiskUseKind.ValueType  # 5
+"""What is made again when it is missed."""
+DISK_USE_KIND_SERVER_LOGS: DiskUseKind.ValueType  # 6
+"""The server's log."""
+DISK_USE_KIND_DATABASE: DiskUseKind.ValueType  # 7
+"""The database, and what is kept back for a full disk."""
+DISK_USE_KIND_OTHER: DiskUseKind.ValueType  # 8
+"""What comes in just now, or was left behind, and what is of no VM, image or kernel that is known."""
+DISK_USE_KIND_SNAPSHOTS: DiskUseKind.ValueType  # 10
+"""Snapshots: disks and memory."""
+DISK_USE_KIND_WARM_MEMORY: DiskUseKind.ValueType  # 9
+"""Memories of guests that have booted, with which VMs begin. What of them is the caller's can be given back."""
+Global___DiskUseKind: _TypeAlias = DiskUseKind  # noqa: Y015
 
 @_typing.final
 class PingRequest(_message.Message):
+    """What Ping is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -56,12 +127,16 @@ Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):
+    """What Ping answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     API_VERSION_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """The server's, as `ingle --version` has it."""
     api_version: _builtins.int
+    """Of the contract: 1."""
     def __init__(
         self,
         *,
@@ -78,6 +153,8 @@ Global___PingResponse: _TypeAlias = PingResponse  # noqa: Y015
 
 @_typing.final
 class GetInfoRequest(_message.Message):
+    """What GetInfo is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -93,6 +170,8 @@ Global___GetInfoRequest: _TypeAlias = GetInfoRequest  # noqa: Y015
 
 @_typing.final
 class GetInfoResponse(_message.Message):
+    """What GetInfo answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
@@ -108,21 +187,33 @@ class GetInfoResponse(_message.Message):
     SYSTEM_FIELD_NUMBER: _builtins.int
     SOCKET_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """The server's, as `ingle --version` has it."""
     api_version: _builtins.int
+    """Of the contract: 1."""
     pid: _builtins.int
+    """Of the server's process."""
     state_directory: _builtins.str
+    """Where VMs, images and kernels are; absolute."""
     runtime_directory: _builtins.str
+    """Where sockets are; absolute."""
     cache_directory: _builtins.str
+    """What is there may be deleted; absolute."""
     host_vcpus: _builtins.int
+    """The most a VM may have."""
     host_memory_bytes: _builtins.int
+    """Of the host; the most a VM may have."""
     system: _builtins.bool
     """It serves the whole machine, and systemd runs it; otherwise it is one user's own."""
     socket: _builtins.str
     """Where it listens for everybody it serves."""
     @_builtins.property
-    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When the server began to listen."""
+
     @_builtins.property
-    def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineInfo]: ...
+    def engines(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineInfo]:
+        """What can run VMs here, and what can't."""
+
     def __init__(
         self,
         *,
@@ -149,12 +240,15 @@ Global___GetInfoResponse: _TypeAlias = GetInfoResponse  # noqa: Y015
 
 @_typing.final
 class EngineInfo(_message.Message):
+    """A VMM that the server knows."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """As in Vm.engine."""
     version: _builtins.str
     """Version as the VMM prints it; empty when it is not installed."""
     problem: _builtins.str
@@ -176,6 +270,8 @@ Global___EngineInfo: _TypeAlias = EngineInfo  # noqa: Y015
 
 @_typing.final
 class ShutdownRequest(_message.Message):
+    """What Shutdown is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -191,6 +287,8 @@ Global___ShutdownRequest: _TypeAlias = ShutdownRequest  # noqa: Y015
 
 @_typing.final
 class ShutdownResponse(_message.Message):
+    """What Shutdown answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -206,6 +304,8 @@ Global___ShutdownResponse: _TypeAlias = ShutdownResponse  # noqa: Y015
 
 @_typing.final
 class ExamineRequest(_message.Message):
+    """What Examine is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -221,14 +321,20 @@ Global___ExamineRequest: _TypeAlias = ExamineRequest  # noqa: Y015
 
 @_typing.final
 class ExamineResponse(_message.Message):
+    """What Examine answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKS_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Check]: ...
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Check]:
+        """In the order in which they are best read."""
+
     @_builtins.property
-    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]: ...
+    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]:
+        """As of GetSettings."""
+
     def __init__(
         self,
         *,
@@ -245,6 +351,8 @@ Global___ExamineResponse: _TypeAlias = ExamineResponse  # noqa: Y015
 
 @_typing.final
 class GetSettingsRequest(_message.Message):
+    """What GetSettings is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -270,7 +378,9 @@ class GetSettingsRequest(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """What the caller has for variables INGLE_*: nothing to this server, but told where it differs."""
+        """What the caller has for variables INGLE_*: nothing to this server, but told where it differs. At most
+        1000 of 64 KiB in all.
+        """
 
     def __init__(
         self,
@@ -287,12 +397,16 @@ Global___GetSettingsRequest: _TypeAlias = GetSettingsRequest  # noqa: Y015
 
 @_typing.final
 class GetSettingsResponse(_message.Message):
+    """What GetSettings answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SETTINGS_FIELD_NUMBER: _builtins.int
     DIFFERENCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]: ...
+    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Setting]:
+        """In the order of the configuration file's documentation."""
+
     @_builtins.property
     def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For a person: what the configuration file or `environment` says that this server does not use, and variables that
@@ -315,6 +429,8 @@ Global___GetSettingsResponse: _TypeAlias = GetSettingsResponse  # noqa: Y015
 
 @_typing.final
 class Check(_message.Message):
+    """Something that the server needs of its host, and whether it has it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -322,8 +438,11 @@ class Check(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """What was looked at."""
     status: Global___CheckStatus.ValueType
+    """What was found."""
     detail: _builtins.str
+    """For a person to read, in a line."""
     remedy: _builtins.str
     """What a person can type; empty when all is well."""
     def __init__(
@@ -352,8 +471,11 @@ class Setting(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """As in the configuration file."""
     value: _builtins.str
+    """As it would be written there."""
     origin: _builtins.str
+    """The file, the variable, or what the host made it."""
     def __init__(
         self,
         *,
@@ -368,3 +490,279 @@ class Setting(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Setting: _TypeAlias = Setting  # noqa: Y015
+
+@_typing.final
+class GetQuotaRequest(_message.Message):
+    """What GetQuota is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    owner: _builtins.int
+    """A uid; NOT_ADMIN for that of another when the caller may not see it. Unset: the caller."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_owner", b"_owner", "owner", b"owner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_owner", b"_owner", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__owner: _TypeAlias = _typing.Literal["owner"]  # noqa: Y015
+    _WhichOneofArgType__owner: _TypeAlias = _typing.Literal["_owner", b"_owner"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__owner) -> _WhichOneofReturnType__owner | None: ...
+
+Global___GetQuotaRequest: _TypeAlias = GetQuotaRequest  # noqa: Y015
+
+@_typing.final
+class GetQuotaResponse(_message.Message):
+    """What GetQuota answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    owner: _builtins.int
+    """Whose it is."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___QuotaItem]:
+        """vms, of all VMs; disk_bytes, of all VMs and snapshots; vcpus, memory_bytes and ports that are published, of VMs that are up."""
+
+    def __init__(
+        self,
+        *,
+        owner: _builtins.int = ...,
+        items: _abc.Iterable[Global___QuotaItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQuotaResponse: _TypeAlias = GetQuotaResponse  # noqa: Y015
+
+@_typing.final
+class QuotaItem(_message.Message):
+    """How much there is of something."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """What is counted."""
+    used: _builtins.int
+    """How much the user has."""
+    limit: _builtins.int
+    """How much it may have; unset: as much as there is."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        used: _builtins.int = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "name", b"name", "used", b"used"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___QuotaItem: _TypeAlias = QuotaItem  # noqa: Y015
+
+@_typing.final
+class GetDiskUsageRequest(_message.Message):
+    """What GetDiskUsage is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EACH_VM_FIELD_NUMBER: _builtins.int
+    ALL_USERS_FIELD_NUMBER: _builtins.int
+    each_vm: _builtins.bool
+    """Tell of each VM as well."""
+    all_users: _builtins.bool
+    """Of everybody's VMs instead of the caller's own. NOT_ADMIN for who may not see them."""
+    def __init__(
+        self,
+        *,
+        each_vm: _builtins.bool = ...,
+        all_users: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_users", b"all_users", "each_vm", b"each_vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDiskUsageRequest: _TypeAlias = GetDiskUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetDiskUsageResponse(_message.Message):
+    """What GetDiskUsage answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    FILE_SYSTEMS_FIELD_NUMBER: _builtins.int
+    VMS_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_FIELD_NUMBER: _builtins.int
+    incomplete: _builtins.bool
+    """There were more files than are looked at, so that less is told than there is."""
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskUse]:
+        """A row of each kind."""
+
+    @_builtins.property
+    def file_systems(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileSystem]:
+        """Where all that lies, each once."""
+
+    @_builtins.property
+    def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___VmDiskUse]:
+        """Oldest first; empty unless `each_vm`."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___DiskUse] | None = ...,
+        file_systems: _abc.Iterable[Global___FileSystem] | None = ...,
+        vms: _abc.Iterable[Global___VmDiskUse] | None = ...,
+        incomplete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_systems", b"file_systems", "incomplete", b"incomplete", "uses", b"uses", "vms", b"vms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDiskUsageResponse: _TypeAlias = GetDiskUsageResponse  # noqa: Y015
+
+@_typing.final
+class DiskUse(_message.Message):
+    """What the files of one kind take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    APPARENT_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
+    RECLAIMABLE_BYTES_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    kind: Global___DiskUseKind.ValueType
+    """What they are for."""
+    count: _builtins.int
+    """How many VMs, images, kernels or snapshots they are of; of other kinds how many files."""
+    apparent_bytes: _builtins.int
+    """Sizes of files; of VMs' disks those that their guests see."""
+    allocated_bytes: _builtins.int
+    """What they really take."""
+    reclaimable_bytes: _builtins.int
+    """How much of that can be given back."""
+    command: _builtins.str
+    """By this command; empty where nothing can."""
+    def __init__(
+        self,
+        *,
+        kind: Global___DiskUseKind.ValueType = ...,
+        count: _builtins.int = ...,
+        apparent_bytes: _builtins.int = ...,
+        allocated_bytes: _builtins.int = ...,
+        reclaimable_bytes: _builtins.int = ...,
+        command: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "apparent_bytes", b"apparent_bytes", "command", b"command", "count", b"count", "kind", b"kind", "reclaimable_bytes", b"reclaimable_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskUse: _TypeAlias = DiskUse  # noqa: Y015
+
+@_typing.final
+class FileSystem(_message.Message):
+    """A file system of the host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    PROMISED_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """One of the directories there that the server uses."""
+    size_bytes: _builtins.int
+    """How large it is."""
+    free_bytes: _builtins.int
+    """What the server can still write."""
+    promised_bytes: _builtins.int
+    """How much VMs could still write to their disks there, everybody's; more than `free_bytes` is legal, and a risk."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        promised_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["free_bytes", b"free_bytes", "path", b"path", "promised_bytes", b"promised_bytes", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileSystem: _TypeAlias = FileSystem  # noqa: Y015
+
+@_typing.final
+class VmDiskUse(_message.Message):
+    """What the files of a VM take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
+    SHARED_BYTES_FIELD_NUMBER: _builtins.int
+    LOGS_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    """Its id."""
+    name: _builtins.str
+    """Its name."""
+    owner: _builtins.int
+    """The uid of its owner."""
+    disk_bytes: _builtins.int
+    """Its disk's size, as its guest sees it."""
+    allocated_bytes: _builtins.int
+    """What its disk takes, and deleting it would give back."""
+    shared_bytes: _builtins.int
+    """What its disk has from its image without taking room of its own."""
+    logs_bytes: _builtins.int
+    """Console and logs."""
+    memory_bytes: _builtins.int
+    """What is saved of its memory while it hibernates."""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        owner: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        allocated_bytes: _builtins.int = ...,
+        shared_bytes: _builtins.int = ...,
+        logs_bytes: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "disk_bytes", b"disk_bytes", "logs_bytes", b"logs_bytes", "memory_bytes", b"memory_bytes", "name", b"name", "owner", b"owner", "shared_bytes", b"shared_bytes", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VmDiskUse: _TypeAlias = VmDiskUse  # noqa: Y015

@@ -55,6 +55,16 @@ class SystemServiceStub:
                 request_serializer=ingle_dot_v1_dot_system__pb2.GetSettingsRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_system__pb2.GetSettingsResponse.FromString,
                 _registered_method=True)
+        self.GetQuota = channel.unary_unary(
+                '/ingle.v1.SystemService/GetQuota',
+                request_serializer=ingle_dot_v1_dot_system__pb2.GetQuotaRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_system__pb2.GetQuotaResponse.FromString,
+                _registered_method=True)
+        self.GetDiskUsage = channel.unary_unary(
+                '/ingle.v1.SystemService/GetDiskUsage',
+                request_serializer=ingle_dot_v1_dot_system__pb2.GetDiskUsageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_system__pb2.GetDiskUsageResponse.FromString,
+                _registered_method=True)
         self.Shutdown = channel.unary_unary(
                 '/ingle.v1.SystemService/Shutdown',
                 request_serializer=ingle_dot_v1_dot_system__pb2.ShutdownRequest.SerializeToString,
@@ -94,6 +104,22 @@ class SystemServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetQuota(self, request, context):
+        """What the caller has of what it may have. A limit is heeded when something that counts is made, started or changed;
+        what frees is always allowed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDiskUsage(self, request, context):
+        """What files take of the host's disks, what of that can be given back, and what room is left. Looks at every file, so it
+        takes seconds where there are many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Shutdown(self, request, context):
         """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running.
         """
@@ -123,6 +149,16 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetSettings,
                     request_deserializer=ingle_dot_v1_dot_system__pb2.GetSettingsRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_system__pb2.GetSettingsResponse.SerializeToString,
+            ),
+            'GetQuota': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQuota,
+                    request_deserializer=ingle_dot_v1_dot_system__pb2.GetQuotaRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_system__pb2.GetQuotaResponse.SerializeToString,
+            ),
+            'GetDiskUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDiskUsage,
+                    request_deserializer=ingle_dot_v1_dot_system__pb2.GetDiskUsageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_system__pb2.GetDiskUsageResponse.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
                     servicer.Shutdown,
@@ -239,6 +275,60 @@ class SystemService:
             '/ingle.v1.SystemService/GetSettings',
             ingle_dot_v1_dot_system__pb2.GetSettingsRequest.SerializeToString,
             ingle_dot_v1_dot_system__pb2.GetSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQuota(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.SystemService/GetQuota',
+            ingle_dot_v1_dot_system__pb2.GetQuotaRequest.SerializeToString,
+            ingle_dot_v1_dot_system__pb2.GetQuotaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDiskUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.SystemService/GetDiskUsage',
+            ingle_dot_v1_dot_system__pb2.GetDiskUsageRequest.SerializeToString,
+            ingle_dot_v1_dot_system__pb2.GetDiskUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,14 @@ class SystemServiceStub:
     """What this server needs of its host, checked with the rights that it has. Changes nothing."""
     GetSettings: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetSettingsRequest, _system_pb2.GetSettingsResponse]
     """What this server uses where a request says nothing, and where each value is from."""
+    GetQuota: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetQuotaRequest, _system_pb2.GetQuotaResponse]
+    """What the caller has of what it may have. A limit is heeded when something that counts is made, started or changed;
+    what frees is always allowed.
+    """
+    GetDiskUsage: _grpc.UnaryUnaryMultiCallable[_system_pb2.GetDiskUsageRequest, _system_pb2.GetDiskUsageResponse]
+    """What files take of the host's disks, what of that can be given back, and what room is left. Looks at every file, so it
+    takes seconds where there are many.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]
     """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
@@ -57,6 +65,14 @@ class SystemServiceAsyncStub(SystemServiceStub):
     """What this server needs of its host, checked with the rights that it has. Changes nothing."""
     GetSettings: _aio.UnaryUnaryMultiCallable[_system_pb2.GetSettingsRequest, _system_pb2.GetSettingsResponse]  # type: ignore[assignment]
     """What this server uses where a request says nothing, and where each value is from."""
+    GetQuota: _aio.UnaryUnaryMultiCallable[_system_pb2.GetQuotaRequest, _system_pb2.GetQuotaResponse]  # type: ignore[assignment]
+    """What the caller has of what it may have. A limit is heeded when something that counts is made, started or changed;
+    what frees is always allowed.
+    """
+    GetDiskUsage: _aio.UnaryUnaryMultiCallable[_system_pb2.GetDiskUsageRequest, _system_pb2.GetDiskUsageResponse]  # type: ignore[assignment]
+    """What files take of the host's disks, what of that can be given back, and what room is left. Looks at every file, so it
+    takes seconds where there are many.
+    """
     Shutdown: _aio.UnaryUnaryMultiCallable[_system_pb2.ShutdownRequest, _system_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Stops a user's own server after calls in flight were cancelled and undone. Running VMs go on running."""
 
@@ -94,6 +110,26 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_system_pb2.GetSettingsResponse, _abc.Awaitable[_system_pb2.GetSettingsResponse]]:
         """What this server uses where a request says nothing, and where each value is from."""
+
+    @_abc_1.abstractmethod
+    def GetQuota(
+        self,
+        request: _system_pb2.GetQuotaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.GetQuotaResponse, _abc.Awaitable[_system_pb2.GetQuotaResponse]]:
+        """What the caller has of what it may have. A limit is heeded when something that counts is made, started or changed;
+        what frees is always allowed.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDiskUsage(
+        self,
+        request: _system_pb2.GetDiskUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_system_pb2.GetDiskUsageResponse, _abc.Awaitable[_system_pb2.GetDiskUsageResponse]]:
+        """What files take of the host's disks, what of that can be given back, and what room is left. Looks at every file, so it
+        takes seconds where there are many.
+        """
 
     @_abc_1.abstractmethod
     def Shutdown(

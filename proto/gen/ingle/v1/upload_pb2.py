@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/upload.proto\x12\x08ingle.v1\"\x0b\n\tUploadEnd\"\x1b\n\nUploadHole\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15ingle/v1/upload.proto\x12\x08ingle.v1\"\x0b\n\tUploadEnd\"\x1b\n\nUploadHole\x12\r\n\x05\x62ytes\x18\x01 \x01(\x04\x42\x44\n\x0c\x64\x65v.ingle.v1B\x0bUploadProtoP\x01Z\x1aingle.dev/ingle/v1;inglev1\xaa\x02\x08Ingle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ingle.v1.upload_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014dev.ingle.v1B\013UploadProtoP\001Z\032ingle.dev/ingle/v1;inglev1\252\002\010Ingle.V1'
   _globals['_UPLOADEND']._serialized_start=35
   _globals['_UPLOADEND']._serialized_end=46
   _globals['_UPLOADHOLE']._serialized_start=48

@@ -43,6 +43,7 @@ class UploadHole(_message.Message):
 
     BYTES_FIELD_NUMBER: _builtins.int
     bytes: _builtins.int
+    """More than 0; how many zeros."""
     def __init__(
         self,
         *,

@@ -11,7 +11,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from ingle.v1 import operation_pb2 as _operation_pb2
+from ingle.v1 import protocol_pb2 as _protocol_pb2
+from ingle.v1 import signal_pb2 as _signal_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,24 +31,45 @@ class _VmState:
 class _VmStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VmState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VM_STATE_UNSPECIFIED: _VmState.ValueType  # 0
+    """Never sent."""
     VM_STATE_CREATING: _VmState.ValueType  # 1
+    """It is being made, and whatever goes wrong takes it away again."""
     VM_STATE_STOPPED: _VmState.ValueType  # 2
+    """It has a disk and no process. Start it, change it, or delete it."""
     VM_STATE_STARTING: _VmState.ValueType  # 3
+    """Its VMM is there or about to be, its guest does not answer yet."""
     VM_STATE_RUNNING: _VmState.ValueType  # 4
+    """Its guest answers."""
     VM_STATE_STOPPING: _VmState.ValueType  # 5
+    """Its guest was asked to power off, or its VMM to end."""
     VM_STATE_ERROR: _VmState.ValueType  # 6
     """The VMM died by itself; `error` says how. Start or delete it."""
+    VM_STATE_PAUSED: _VmState.ValueType  # 7
+    """Its guest stands still in memory. Any use resumes it."""
+    VM_STATE_HIBERNATED: _VmState.ValueType  # 8
+    """Its guest stands still on disk, and has no process. Any use wakes it."""
 
-class VmState(_VmState, metaclass=_VmStateEnumTypeWrapper): ...
+class VmState(_VmState, metaclass=_VmStateEnumTypeWrapper):
+    """Where a VM is in its life."""
 
 VM_STATE_UNSPECIFIED: VmState.ValueType  # 0
+"""Never sent."""
 VM_STATE_CREATING: VmState.ValueType  # 1
+"""It is being made, and whatever goes wrong takes it away again."""
 VM_STATE_STOPPED: VmState.ValueType  # 2
+"""It has a disk and no process. Start it, change it, or delete it."""
 VM_STATE_STARTING: VmState.ValueType  # 3
+"""Its VMM is there or about to be, its guest does not answer yet."""
 VM_STATE_RUNNING: VmState.ValueType  # 4
+"""Its guest answers."""
 VM_STATE_STOPPING: VmState.ValueType  # 5
+"""Its guest was asked to power off, or its VMM to end."""
 VM_STATE_ERROR: VmState.ValueType  # 6
 """The VMM died by itself; `error` says how. Start or delete it."""
+VM_STATE_PAUSED: VmState.ValueType  # 7
+"""Its guest stands still in memory. Any use resumes it."""
+VM_STATE_HIBERNATED: VmState.ValueType  # 8
+"""Its guest stands still on disk, and has no process. Any use wakes it."""
 Global___VmState: _TypeAlias = VmState  # noqa: Y015
 
 class _Acceleration:
@@ -57,38 +79,58 @@ class _Acceleration:
 class _AccelerationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Acceleration.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ACCELERATION_UNSPECIFIED: _Acceleration.ValueType  # 0
+    """In a request: the default of the server."""
     ACCELERATION_AUTO: _Acceleration.ValueType  # 1
     """Whichever a probe boot shows to work."""
     ACCELERATION_KVM: _Acceleration.ValueType  # 2
+    """The processor's own virtualization. Fails where that does not work."""
     ACCELERATION_TCG: _Acceleration.ValueType  # 3
+    """Emulation: anywhere, and ten times as slow."""
 
-class Acceleration(_Acceleration, metaclass=_AccelerationEnumTypeWrapper): ...
+class Acceleration(_Acceleration, metaclass=_AccelerationEnumTypeWrapper):
+    """What runs the guest's instructions."""
 
 ACCELERATION_UNSPECIFIED: Acceleration.ValueType  # 0
+"""In a request: the default of the server."""
 ACCELERATION_AUTO: Acceleration.ValueType  # 1
 """Whichever a probe boot shows to work."""
 ACCELERATION_KVM: Acceleration.ValueType  # 2
+"""The processor's own virtualization. Fails where that does not work."""
 ACCELERATION_TCG: Acceleration.ValueType  # 3
+"""Emulation: anywhere, and ten times as slow."""
 Global___Acceleration: _TypeAlias = Acceleration  # noqa: Y015
 
-class _Protocol:
+class _BootMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.ValueType], _builtins.type):
+class _BootModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BootMode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    PROTOCOL_UNSPECIFIED: _Protocol.ValueType  # 0
-    """TCP."""
-    PROTOCOL_TCP: _Protocol.ValueType  # 1
-    PROTOCOL_UDP: _Protocol.ValueType  # 2
+    BOOT_MODE_UNSPECIFIED: _BootMode.ValueType  # 0
+    """In a request: AUTO. Of a VM: no VMM lives."""
+    BOOT_MODE_AUTO: _BootMode.ValueType  # 1
+    """WARM where there is a memory of such a machine, COLD otherwise; then one is made in the background, for the next."""
+    BOOT_MODE_WARM: _BootMode.ValueType  # 2
+    """Its guest goes on from the memory of one that has booted and run nothing, with an identity of its own: a matter of
+    half a second. In a request: if there is no such memory, it is made first.
+    """
+    BOOT_MODE_COLD: _BootMode.ValueType  # 3
+    """Its kernel boots."""
 
-class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper): ...
+class BootMode(_BootMode, metaclass=_BootModeEnumTypeWrapper):
+    """How a new VM's guest begins."""
 
-PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
-"""TCP."""
-PROTOCOL_TCP: Protocol.ValueType  # 1
-PROTOCOL_UDP: Protocol.ValueType  # 2
-Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
+BOOT_MODE_UNSPECIFIED: BootMode.ValueType  # 0
+"""In a request: AUTO. Of a VM: no VMM lives."""
+BOOT_MODE_AUTO: BootMode.ValueType  # 1
+"""WARM where there is a memory of such a machine, COLD otherwise; then one is made in the background, for the next."""
+BOOT_MODE_WARM: BootMode.ValueType  # 2
+"""Its guest goes on from the memory of one that has booted and run nothing, with an identity of its own: a matter of
+half a second. In a request: if there is no such memory, it is made first.
+"""
+BOOT_MODE_COLD: BootMode.ValueType  # 3
+"""Its kernel boots."""
+Global___BootMode: _TypeAlias = BootMode  # noqa: Y015
 
 class _Init:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -114,29 +156,6 @@ INIT_IMAGE: Init.ValueType  # 2
 """The image's own, such as systemd, with the agent beside it."""
 Global___Init: _TypeAlias = Init  # noqa: Y015
 
-class _VmSignal:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _VmSignalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VmSignal.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    VM_SIGNAL_UNSPECIFIED: _VmSignal.ValueType  # 0
-    """KILL."""
-    VM_SIGNAL_HUP: _VmSignal.ValueType  # 1
-    VM_SIGNAL_INT: _VmSignal.ValueType  # 2
-    VM_SIGNAL_KILL: _VmSignal.ValueType  # 9
-    VM_SIGNAL_TERM: _VmSignal.ValueType  # 15
-
-class VmSignal(_VmSignal, metaclass=_VmSignalEnumTypeWrapper): ...
-
-VM_SIGNAL_UNSPECIFIED: VmSignal.ValueType  # 0
-"""KILL."""
-VM_SIGNAL_HUP: VmSignal.ValueType  # 1
-VM_SIGNAL_INT: VmSignal.ValueType  # 2
-VM_SIGNAL_KILL: VmSignal.ValueType  # 9
-VM_SIGNAL_TERM: VmSignal.ValueType  # 15
-Global___VmSignal: _TypeAlias = VmSignal  # noqa: Y015
-
 class _LogSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -146,22 +165,49 @@ class _LogSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogSource.V
     LOG_SOURCE_UNSPECIFIED: _LogSource.ValueType  # 0
     """CONSOLE."""
     LOG_SOURCE_CONSOLE: _LogSource.ValueType  # 1
+    """What the guest says on its serial console."""
     LOG_SOURCE_VMM: _LogSource.ValueType  # 2
+    """What the VMM wrote to its standard error."""
 
-class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper): ...
+class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper):
+    """Which of a VM's logs."""
 
 LOG_SOURCE_UNSPECIFIED: LogSource.ValueType  # 0
 """CONSOLE."""
 LOG_SOURCE_CONSOLE: LogSource.ValueType  # 1
+"""What the guest says on its serial console."""
 LOG_SOURCE_VMM: LogSource.ValueType  # 2
+"""What the VMM wrote to its standard error."""
 Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
 
 @_typing.final
 class Vm(_message.Message):
+    """A virtual machine."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         KEY_FIELD_NUMBER: _builtins.int
@@ -199,6 +245,7 @@ class Vm(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     RUNNING_ACCELERATION_FIELD_NUMBER: _builtins.int
     BOOT_ID_FIELD_NUMBER: _builtins.int
+    BOOT_MODE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
@@ -207,29 +254,57 @@ class Vm(_message.Message):
     ADDRESS6_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     SSH_KEYS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PAUSE_AFTER_FIELD_NUMBER: _builtins.int
+    HIBERNATE_AFTER_FIELD_NUMBER: _builtins.int
+    DELETE_AFTER_FIELD_NUMBER: _builtins.int
+    KEEP_AWAKE_FIELD_NUMBER: _builtins.int
+    DISK_IOPS_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    NET_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ASLEEP_SINCE_FIELD_NUMBER: _builtins.int
+    SLEEP_ERROR_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    AUTO_START_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """12 hex digits."""
     name: _builtins.str
+    """A DNS label, unique among its owner's."""
     state: Global___VmState.ValueType
+    """What it does."""
     image_id: _builtins.str
+    """Of the image that its disk began with."""
     image_name: _builtins.str
     """The name it was created from."""
     kernel_id: _builtins.str
+    """Of the kernel that it boots."""
     kernel_name: _builtins.str
+    """The name it was created with."""
     engine: _builtins.str
+    """Which VMM runs it, by its name of EngineInfo."""
     acceleration: Global___Acceleration.ValueType
     """What was asked for."""
     disk_backend: _builtins.str
     """qcow2, reflink, dm-snapshot or copy."""
     vcpus: _builtins.int
+    """Virtual processors."""
     memory_bytes: _builtins.int
+    """Of the guest."""
     disk_bytes: _builtins.int
+    """Of the root disk, as the guest sees it."""
     pid: _builtins.int
+    """Of the VMM, on the host."""
     running_acceleration: Global___Acceleration.ValueType
     """KVM or TCG."""
     boot_id: _builtins.str
-    """The guest kernel's /proc/sys/kernel/random/boot_id: new at every boot."""
+    """The guest kernel's /proc/sys/kernel/random/boot_id: new at every boot, so that guests which began from one memory have
+    the same.
+    """
+    boot_mode: Global___BootMode.ValueType
+    """How its guest began: WARM or COLD."""
     error: _builtins.str
     """Set in state ERROR."""
     network: _builtins.str
@@ -241,6 +316,27 @@ class Vm(_message.Message):
     address6: _builtins.str
     """The same of IPv6; empty where the host's policy has no pool of it."""
     init: Global___Init.ValueType
+    """Its PID 1."""
+    keep_awake: _builtins.bool
+    """It is neither paused nor hibernated by itself, whatever `pause_after` and `hibernate_after` say."""
+    disk_iops: _builtins.int
+    """Reads and writes of its disk a second, together; 0: as many as the host does."""
+    disk_bytes_per_second: _builtins.int
+    """Bytes a second that it reads and writes of its disk, together; 0: as many as the host does."""
+    net_bytes_per_second: _builtins.int
+    """Bytes a second that it sends, and as many that it receives; 0: as many as the host carries. For a VM in a network that
+    VMs share.
+    """
+    sleep_error: _builtins.str
+    """What went wrong when it was to fall asleep or to wake, the last time; empty when nothing did."""
+    generation: _builtins.int
+    """1, and one more with each change of its name or settings; for UpdateVmRequest.expected_generation."""
+    owner: _builtins.int
+    """The uid on the host of who has made it."""
+    snapshot_id: _builtins.str
+    """The snapshot that its disk rests on; empty for one that began with its image."""
+    auto_start: _builtins.int
+    """When a server starts after the host has, the VM is started by itself, and those with smaller numbers before it; 0: not."""
     problem: _builtins.str
     """Why it stands still though it is RUNNING: the host's disk is full, say. Empty when it doesn't. In answers of GetVm and
     ListVms.
@@ -250,16 +346,42 @@ class Vm(_message.Message):
         """Given to every command run in the guest."""
 
     @_builtins.property
-    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it came to be."""
+
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """The rest is set while a VMM lives."""
 
     @_builtins.property
-    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
+        """Ports of the guest that the host has too."""
+
     @_builtins.property
     def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of root, installed at every start."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What its caller wrote on it."""
+
+    @_builtins.property
+    def pause_after(self) -> _duration_pb2.Duration:
+        """When nobody has used it for so long it is paused; 0 or unset: never."""
+
+    @_builtins.property
+    def hibernate_after(self) -> _duration_pb2.Duration:
+        """When nobody has used it for so long, or it has been paused for so long, it is hibernated; 0 or unset: never."""
+
+    @_builtins.property
+    def delete_after(self) -> _duration_pb2.Duration:
+        """When nobody has used it for so long, or it has been asleep or has not run for so long, it is deleted, with its disk; 0 or
+        unset: never.
+        """
+
+    @_builtins.property
+    def asleep_since(self) -> _timestamp_pb2.Timestamp:
+        """Since when its guest stands still; set while it is PAUSED or HIBERNATED."""
 
     def __init__(
         self,
@@ -283,6 +405,7 @@ class Vm(_message.Message):
         pid: _builtins.int = ...,
         running_acceleration: Global___Acceleration.ValueType = ...,
         boot_id: _builtins.str = ...,
+        boot_mode: Global___BootMode.ValueType = ...,
         error: _builtins.str = ...,
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
         network: _builtins.str = ...,
@@ -291,11 +414,25 @@ class Vm(_message.Message):
         address6: _builtins.str = ...,
         init: Global___Init.ValueType = ...,
         ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        pause_after: _duration_pb2.Duration | None = ...,
+        hibernate_after: _duration_pb2.Duration | None = ...,
+        delete_after: _duration_pb2.Duration | None = ...,
+        keep_awake: _builtins.bool = ...,
+        disk_iops: _builtins.int = ...,
+        disk_bytes_per_second: _builtins.int = ...,
+        net_bytes_per_second: _builtins.int = ...,
+        asleep_since: _timestamp_pb2.Timestamp | None = ...,
+        sleep_error: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        owner: _builtins.int = ...,
+        snapshot_id: _builtins.str = ...,
+        auto_start: _builtins.int = ...,
         problem: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asleep_since", b"asleep_since", "created_at", b"created_at", "delete_after", b"delete_after", "hibernate_after", b"hibernate_after", "pause_after", b"pause_after", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "boot_id", b"boot_id", "created_at", b"created_at", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "engine", b"engine", "env", b"env", "error", b"error", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "asleep_since", b"asleep_since", "auto_start", b"auto_start", "boot_id", b"boot_id", "boot_mode", b"boot_mode", "created_at", b"created_at", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "error", b"error", "generation", b"generation", "hibernate_after", b"hibernate_after", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "keep_awake", b"keep_awake", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "owner", b"owner", "pause_after", b"pause_after", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "sleep_error", b"sleep_error", "snapshot_id", b"snapshot_id", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,8 +449,11 @@ class PublishedPort(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     host_port: _builtins.int
+    """1 to 65535."""
     vm_port: _builtins.int
-    protocol: Global___Protocol.ValueType
+    """1 to 65535."""
+    protocol: _protocol_pb2.Protocol.ValueType
+    """Unset: TCP."""
     address: _builtins.str
     """One of the host's, IPv4 or IPv6; empty, or 0.0.0.0: every one. In a network that VMs share the loopback is for TCP
     alone, in one of the VM's own there is no IPv6.
@@ -323,7 +463,7 @@ class PublishedPort(_message.Message):
         *,
         host_port: _builtins.int = ...,
         vm_port: _builtins.int = ...,
-        protocol: Global___Protocol.ValueType = ...,
+        protocol: _protocol_pb2.Protocol.ValueType = ...,
         address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -360,6 +500,26 @@ class VmSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     KERNEL_FIELD_NUMBER: _builtins.int
@@ -369,15 +529,28 @@ class VmSpec(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     ACCELERATION_FIELD_NUMBER: _builtins.int
     DISK_BACKEND_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
     NAT_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     SSH_KEYS_FIELD_NUMBER: _builtins.int
+    BOOT_MODE_FIELD_NUMBER: _builtins.int
+    PAUSE_AFTER_FIELD_NUMBER: _builtins.int
+    HIBERNATE_AFTER_FIELD_NUMBER: _builtins.int
+    DELETE_AFTER_FIELD_NUMBER: _builtins.int
+    KEEP_AWAKE_FIELD_NUMBER: _builtins.int
+    DISK_IOPS_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    NET_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    AUTO_START_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A DNS label; a name is made up when empty."""
     image: _builtins.str
+    """Id or name; one of the catalog is pulled if it is not here. Empty: the server's default."""
     kernel: _builtins.str
+    """Id or name. Empty: the server's default, which is pulled if it is not here."""
     vcpus: _builtins.int
     """1 to the host's. Unset: the default. An explicit 0 is an error."""
     memory_bytes: _builtins.int
@@ -385,24 +558,78 @@ class VmSpec(_message.Message):
     disk_bytes: _builtins.int
     """At least the image's size."""
     acceleration: Global___Acceleration.ValueType
+    """Unset: the server's default."""
     disk_backend: _builtins.str
     """qcow2, reflink, dm-snapshot, copy; empty: the best one that works here."""
+    engine: _builtins.str
+    """One of those that System.GetInfo tells, for all of the VM's life; "auto": the best one that works here for what else
+    is wished.
+    """
     network: _builtins.str
     """A DNS label, or "user" for a network of its own. Empty: "default", or "user" where networks can't be shared. A
-    network comes to be with the first VM in it.
+    network comes to be with the first VM in it, and is its owner's: another's of the same name is another one.
     """
     nat: _builtins.bool
     """Let it reach what is beyond its network; a network of its own always does. Unset: not."""
     init: Global___Init.ValueType
+    """Unset: AGENT."""
+    boot_mode: Global___BootMode.ValueType
+    """How its guest begins when the VM is created; a VM that is started again boots. Unset: AUTO."""
+    keep_awake: _builtins.bool
+    """It is neither paused nor hibernated by itself, whatever `pause_after` and `hibernate_after` say."""
+    disk_iops: _builtins.int
+    """Reads and writes of its disk a second, together, on an average over a second: 100 at least. Unset: the default; 0: as
+    many as the host does.
+    """
+    disk_bytes_per_second: _builtins.int
+    """Bytes a second that it reads and writes of its disk, together, on an average over a second: 1 MiB at least. Unset: the
+    default; 0: as many as the host does.
+    """
+    net_bytes_per_second: _builtins.int
+    """Bytes a second that it sends, and as many that it receives, with what frames have around them: 128 KiB at least. For a
+    VM in a network that VMs share. Unset: the default; 0: as many as the host carries.
+    """
+    auto_start: _builtins.int
+    """When a server starts after the host has, the VM is started by itself, and those with smaller numbers before it: 1 to
+    1000; 0 or unset: not. Also when its VMM has died while no server was there. One that hibernates does so still.
+    """
     @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Given to every command that is run in the guest. Names are letters, digits and '_', values hold no NUL; 64 KiB of
+        both at most.
+        """
+
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
         """At most 60."""
 
     @_builtins.property
     def ssh_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"TYPE BASE64 [COMMENT]", as in a .pub file: who may come in as root, when the image has an SSH server."""
+        """"TYPE BASE64 [COMMENT]", as in a .pub file: who may come in as root, when the image has an SSH server. At most 1000,
+        of 16 KiB each and 256 KiB in all.
+        """
+
+    @_builtins.property
+    def pause_after(self) -> _duration_pb2.Duration:
+        """When nobody has used it for so long it is paused; 0 or unset: never. Whole seconds count, a begun one as one; at most
+        ten years, as in those below.
+        """
+
+    @_builtins.property
+    def hibernate_after(self) -> _duration_pb2.Duration:
+        """When nobody has used it for so long, or it has been paused for so long, it is hibernated; 0 or unset: never."""
+
+    @_builtins.property
+    def delete_after(self) -> _duration_pb2.Duration:
+        """When nobody has used it for so long, or it has been asleep or has not run for so long, it is deleted, with its disk; 0 or
+        unset: never.
+        """
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """To find it again. At most 64; keys are 63 of a-z, 0-9, '.', '_', '/' and '-' between letters or digits, values 255
+        printable characters.
+        """
 
     def __init__(
         self,
@@ -416,30 +643,61 @@ class VmSpec(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         acceleration: Global___Acceleration.ValueType = ...,
         disk_backend: _builtins.str = ...,
+        engine: _builtins.str = ...,
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
         network: _builtins.str = ...,
         nat: _builtins.bool | None = ...,
         init: Global___Init.ValueType = ...,
         ssh_keys: _abc.Iterable[_builtins.str] | None = ...,
+        boot_mode: Global___BootMode.ValueType = ...,
+        pause_after: _duration_pb2.Duration | None = ...,
+        hibernate_after: _duration_pb2.Duration | None = ...,
+        delete_after: _duration_pb2.Duration | None = ...,
+        keep_awake: _builtins.bool | None = ...,
+        disk_iops: _builtins.int | None = ...,
+        disk_bytes_per_second: _builtins.int | None = ...,
+        net_bytes_per_second: _builtins.int | None = ...,
+        auto_start: _builtins.int | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "nat", b"nat", "vcpus", b"vcpus"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "auto_start", b"auto_start", "delete_after", b"delete_after", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "hibernate_after", b"hibernate_after", "keep_awake", b"keep_awake", "memory_bytes", b"memory_bytes", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "pause_after", b"pause_after", "vcpus", b"vcpus"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "env", b"env", "image", b"image", "init", b"init", "kernel", b"kernel", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "network", b"network", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "auto_start", b"auto_start", "boot_mode", b"boot_mode", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "hibernate_after", b"hibernate_after", "image", b"image", "init", b"init", "keep_awake", b"keep_awake", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "pause_after", b"pause_after", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__auto_start: _TypeAlias = _typing.Literal["auto_start"]  # noqa: Y015
+    _WhichOneofArgType__auto_start: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start"]  # noqa: Y015
     _WhichOneofReturnType__disk_bytes: _TypeAlias = _typing.Literal["disk_bytes"]  # noqa: Y015
     _WhichOneofArgType__disk_bytes: _TypeAlias = _typing.Literal["_disk_bytes", b"_disk_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__disk_bytes_per_second: _TypeAlias = _typing.Literal["disk_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__disk_bytes_per_second: _TypeAlias = _typing.Literal["_disk_bytes_per_second", b"_disk_bytes_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__disk_iops: _TypeAlias = _typing.Literal["disk_iops"]  # noqa: Y015
+    _WhichOneofArgType__disk_iops: _TypeAlias = _typing.Literal["_disk_iops", b"_disk_iops"]  # noqa: Y015
+    _WhichOneofReturnType__keep_awake: _TypeAlias = _typing.Literal["keep_awake"]  # noqa: Y015
+    _WhichOneofArgType__keep_awake: _TypeAlias = _typing.Literal["_keep_awake", b"_keep_awake"]  # noqa: Y015
     _WhichOneofReturnType__memory_bytes: _TypeAlias = _typing.Literal["memory_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_bytes: _TypeAlias = _typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
     _WhichOneofReturnType__nat: _TypeAlias = _typing.Literal["nat"]  # noqa: Y015
     _WhichOneofArgType__nat: _TypeAlias = _typing.Literal["_nat", b"_nat"]  # noqa: Y015
+    _WhichOneofReturnType__net_bytes_per_second: _TypeAlias = _typing.Literal["net_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__net_bytes_per_second: _TypeAlias = _typing.Literal["_net_bytes_per_second", b"_net_bytes_per_second"]  # noqa: Y015
     _WhichOneofReturnType__vcpus: _TypeAlias = _typing.Literal["vcpus"]  # noqa: Y015
     _WhichOneofArgType__vcpus: _TypeAlias = _typing.Literal["_vcpus", b"_vcpus"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_start) -> _WhichOneofReturnType__auto_start | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes) -> _WhichOneofReturnType__disk_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_bytes_per_second) -> _WhichOneofReturnType__disk_bytes_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disk_iops) -> _WhichOneofReturnType__disk_iops | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep_awake) -> _WhichOneofReturnType__keep_awake | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__nat) -> _WhichOneofReturnType__nat | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__net_bytes_per_second) -> _WhichOneofReturnType__net_bytes_per_second | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vcpus) -> _WhichOneofReturnType__vcpus | None: ...
 
@@ -447,26 +705,39 @@ Global___VmSpec: _TypeAlias = VmSpec  # noqa: Y015
 
 @_typing.final
 class CreateVmRequest(_message.Message):
+    """What CreateVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
     NO_START_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     no_start: _builtins.bool
+    """Only make it: it is STOPPED then."""
     ephemeral: _builtins.bool
     """Delete the VM when the process that makes this call ends, however it ends."""
+    request_id: _builtins.str
+    """Makes the call safe to send again: of all creates of one user with the same id, which is at most 128 printable
+    characters of ASCII such as a UUID, one makes a VM, and all have it as their result; also while the first is under
+    way, and after a restart of the server. A create that failed or was cancelled is made anew. Known for as long as its
+    operation is. Empty: each call makes a VM.
+    """
     @_builtins.property
-    def spec(self) -> Global___VmSpec: ...
+    def spec(self) -> Global___VmSpec:
+        """What it shall be."""
+
     def __init__(
         self,
         *,
         spec: Global___VmSpec | None = ...,
         no_start: _builtins.bool = ...,
         ephemeral: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -474,11 +745,15 @@ Global___CreateVmRequest: _TypeAlias = CreateVmRequest  # noqa: Y015
 
 @_typing.final
 class CreateVmResponse(_message.Message):
+    """What CreateVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """The VM, which runs unless no_start."""
+
     def __init__(
         self,
         *,
@@ -494,26 +769,35 @@ Global___CreateVmResponse: _TypeAlias = CreateVmResponse  # noqa: Y015
 
 @_typing.final
 class BeginCreateVmRequest(_message.Message):
+    """What BeginCreateVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
     NO_START_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     no_start: _builtins.bool
+    """Only make it: it is STOPPED then."""
     ephemeral: _builtins.bool
     """As in CreateVmRequest."""
+    request_id: _builtins.str
+    """As in CreateVmRequest, also between the two methods."""
     @_builtins.property
-    def spec(self) -> Global___VmSpec: ...
+    def spec(self) -> Global___VmSpec:
+        """What it shall be."""
+
     def __init__(
         self,
         *,
         spec: Global___VmSpec | None = ...,
         no_start: _builtins.bool = ...,
         ephemeral: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,19 +805,21 @@ Global___BeginCreateVmRequest: _TypeAlias = BeginCreateVmRequest  # noqa: Y015
 
 @_typing.final
 class BeginCreateVmResponse(_message.Message):
+    """What BeginCreateVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    OPERATION_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def operation(self) -> _operation_pb2.Operation: ...
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """For OperationService: to watch it, to cancel it, and to have its result."""
     def __init__(
         self,
         *,
-        operation: _operation_pb2.Operation | None = ...,
+        operation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -541,10 +827,13 @@ Global___BeginCreateVmResponse: _TypeAlias = BeginCreateVmResponse  # noqa: Y015
 
 @_typing.final
 class GetVmRequest(_message.Message):
+    """What GetVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     def __init__(
         self,
         *,
@@ -560,11 +849,15 @@ Global___GetVmRequest: _TypeAlias = GetVmRequest  # noqa: Y015
 
 @_typing.final
 class GetVmResponse(_message.Message):
+    """What GetVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """The VM."""
+
     def __init__(
         self,
         *,
@@ -580,14 +873,41 @@ Global___GetVmResponse: _TypeAlias = GetVmResponse  # noqa: Y015
 
 @_typing.final
 class ListVmsRequest(_message.Message):
+    """What ListVms is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    ALL_USERS_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many, up to 1000, which is also what 0 means. A page may hold less, with next_page_token set."""
+    page_token: _builtins.str
+    """Of the page before; empty: the first page."""
+    all_users: _builtins.bool
+    """Everybody's instead of the caller's own. NOT_ADMIN for who may not see them."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"KEY" or "KEY=VALUE": only VMs that have all of these labels."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___VmState.ValueType]:
+        """Only VMs in one of these states; empty: in any."""
 
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        states: _abc.Iterable[Global___VmState.ValueType] | None = ...,
+        all_users: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_users", b"all_users", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -595,19 +915,27 @@ Global___ListVmsRequest: _TypeAlias = ListVmsRequest  # noqa: Y015
 
 @_typing.final
 class ListVmsResponse(_message.Message):
+    """What ListVms answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Not empty: there are more."""
     @_builtins.property
-    def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vm]: ...
+    def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vm]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
         vms: _abc.Iterable[Global___Vm] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["vms", b"vms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "vms", b"vms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -615,17 +943,37 @@ Global___ListVmsResponse: _TypeAlias = ListVmsResponse  # noqa: Y015
 
 @_typing.final
 class UpdateVmRequest(_message.Message):
+    """What UpdateVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    EXPECTED_GENERATION_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
+    expected_generation: _builtins.int
+    """Vm.generation as the caller knows it: another one is CHANGED_MEANWHILE, and nothing is changed. Unset: whichever."""
+    restart: _builtins.bool
+    """Stop the VM for the change, if it runs and the change needs that, and start it again: also when the change fails, when
+    the caller leaves, and when the server is killed, whose next one does it. What can be refused stops nothing.
+    """
     @_builtins.property
-    def spec(self) -> Global___VmSpec: ...
+    def spec(self) -> Global___VmSpec:
+        """The new values; only those in the mask count."""
+
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Paths of VmSpec: name, vcpus, memory_bytes, disk_bytes, nat."""
+        """Paths of VmSpec: name, vcpus, memory_bytes, disk_bytes, nat, disk_iops, disk_bytes_per_second, net_bytes_per_second,
+        pause_after, hibernate_after, delete_after, keep_awake, auto_start, and labels, of which all are replaced.
+        """
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """With `restart`: as of StopVmRequest."""
 
     def __init__(
         self,
@@ -633,22 +981,31 @@ class UpdateVmRequest(_message.Message):
         vm: _builtins.str = ...,
         spec: Global___VmSpec | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        expected_generation: _builtins.int | None = ...,
+        restart: _builtins.bool = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation", "expected_generation", b"expected_generation", "spec", b"spec", "timeout", b"timeout", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "update_mask", b"update_mask", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation", "expected_generation", b"expected_generation", "restart", b"restart", "spec", b"spec", "timeout", b"timeout", "update_mask", b"update_mask", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_generation: _TypeAlias = _typing.Literal["expected_generation"]  # noqa: Y015
+    _WhichOneofArgType__expected_generation: _TypeAlias = _typing.Literal["_expected_generation", b"_expected_generation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_generation) -> _WhichOneofReturnType__expected_generation | None: ...
 
 Global___UpdateVmRequest: _TypeAlias = UpdateVmRequest  # noqa: Y015
 
 @_typing.final
 class UpdateVmResponse(_message.Message):
+    """What UpdateVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
     def __init__(
         self,
         *,
@@ -664,10 +1021,13 @@ Global___UpdateVmResponse: _TypeAlias = UpdateVmResponse  # noqa: Y015
 
 @_typing.final
 class StartVmRequest(_message.Message):
+    """What StartVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     def __init__(
         self,
         *,
@@ -683,11 +1043,15 @@ Global___StartVmRequest: _TypeAlias = StartVmRequest  # noqa: Y015
 
 @_typing.final
 class StartVmResponse(_message.Message):
+    """What StartVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
     def __init__(
         self,
         *,
@@ -703,11 +1067,14 @@ Global___StartVmResponse: _TypeAlias = StartVmResponse  # noqa: Y015
 
 @_typing.final
 class StopVmRequest(_message.Message):
+    """What StopVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long the guest may take before it is killed; unset: 10 s. At most 1 h."""
@@ -728,11 +1095,15 @@ Global___StopVmRequest: _TypeAlias = StopVmRequest  # noqa: Y015
 
 @_typing.final
 class StopVmResponse(_message.Message):
+    """What StopVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
     def __init__(
         self,
         *,
@@ -748,13 +1119,18 @@ Global___StopVmResponse: _TypeAlias = StopVmResponse  # noqa: Y015
 
 @_typing.final
 class RestartVmRequest(_message.Message):
+    """What RestartVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration: ...
+    def timeout(self) -> _duration_pb2.Duration:
+        """As of StopVmRequest."""
+
     def __init__(
         self,
         *,
@@ -771,11 +1147,15 @@ Global___RestartVmRequest: _TypeAlias = RestartVmRequest  # noqa: Y015
 
 @_typing.final
 class RestartVmResponse(_message.Message):
+    """What RestartVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
     def __init__(
         self,
         *,
@@ -791,17 +1171,21 @@ Global___RestartVmResponse: _TypeAlias = RestartVmResponse  # noqa: Y015
 
 @_typing.final
 class KillVmRequest(_message.Message):
+    """What KillVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
-    signal: Global___VmSignal.ValueType
+    """Id or name."""
+    signal: _signal_pb2.Signal.ValueType
+    """HUP, INT, KILL or TERM. Unset: KILL."""
     def __init__(
         self,
         *,
         vm: _builtins.str = ...,
-        signal: Global___VmSignal.ValueType = ...,
+        signal: _signal_pb2.Signal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -813,11 +1197,15 @@ Global___KillVmRequest: _TypeAlias = KillVmRequest  # noqa: Y015
 
 @_typing.final
 class KillVmResponse(_message.Message):
+    """What KillVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vm(self) -> Global___Vm: ...
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
     def __init__(
         self,
         *,
@@ -832,12 +1220,199 @@ class KillVmResponse(_message.Message):
 Global___KillVmResponse: _TypeAlias = KillVmResponse  # noqa: Y015
 
 @_typing.final
+class PauseVmRequest(_message.Message):
+    """What PauseVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseVmRequest: _TypeAlias = PauseVmRequest  # noqa: Y015
+
+@_typing.final
+class PauseVmResponse(_message.Message):
+    """What PauseVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseVmResponse: _TypeAlias = PauseVmResponse  # noqa: Y015
+
+@_typing.final
+class ResumeVmRequest(_message.Message):
+    """What ResumeVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeVmRequest: _TypeAlias = ResumeVmRequest  # noqa: Y015
+
+@_typing.final
+class ResumeVmResponse(_message.Message):
+    """What ResumeVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeVmResponse: _TypeAlias = ResumeVmResponse  # noqa: Y015
+
+@_typing.final
+class HibernateVmRequest(_message.Message):
+    """What HibernateVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HibernateVmRequest: _TypeAlias = HibernateVmRequest  # noqa: Y015
+
+@_typing.final
+class HibernateVmResponse(_message.Message):
+    """What HibernateVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HibernateVmResponse: _TypeAlias = HibernateVmResponse  # noqa: Y015
+
+@_typing.final
+class WakeVmRequest(_message.Message):
+    """What WakeVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeVmRequest: _TypeAlias = WakeVmRequest  # noqa: Y015
+
+@_typing.final
+class WakeVmResponse(_message.Message):
+    """What WakeVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeVmResponse: _TypeAlias = WakeVmResponse  # noqa: Y015
+
+@_typing.final
 class DeleteVmRequest(_message.Message):
+    """What DeleteVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id or name."""
     force: _builtins.bool
     """Also when it runs."""
     def __init__(
@@ -856,6 +1431,8 @@ Global___DeleteVmRequest: _TypeAlias = DeleteVmRequest  # noqa: Y015
 
 @_typing.final
 class DeleteVmResponse(_message.Message):
+    """What DeleteVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -870,12 +1447,209 @@ class DeleteVmResponse(_message.Message):
 Global___DeleteVmResponse: _TypeAlias = DeleteVmResponse  # noqa: Y015
 
 @_typing.final
+class ForkVmRequest(_message.Message):
+    """What ForkVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COLD_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name of a VM, as of CreateSnapshotRequest. This or `snapshot`."""
+    snapshot: _builtins.str
+    """Id or name. This or `vm`."""
+    count: _builtins.int
+    """How many, up to 100; unset: 1."""
+    name: _builtins.str
+    """A DNS label in which "{}" stands for 1, 2, 3 and so on, which it has to have for more than one; empty: each gets a
+    name that is made up. Forks publish no ports: the host has each but once.
+    """
+    cold: _builtins.bool
+    """Boot them from the disk, whatever memory there is."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+        count: _builtins.int | None = ...,
+        name: _builtins.str = ...,
+        cold: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "count", b"count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "cold", b"cold", "count", b"count", "name", b"name", "snapshot", b"snapshot", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+
+Global___ForkVmRequest: _TypeAlias = ForkVmRequest  # noqa: Y015
+
+@_typing.final
+class ForkVmResponse(_message.Message):
+    """What ForkVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VMS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vm]:
+        """The forks, in the order of their numbers."""
+
+    @_builtins.property
+    def pause(self) -> _duration_pb2.Duration:
+        """How long the VM that was forked stood still. Unset where none had to."""
+
+    def __init__(
+        self,
+        *,
+        vms: _abc.Iterable[Global___Vm] | None = ...,
+        pause: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause", "vms", b"vms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkVmResponse: _TypeAlias = ForkVmResponse  # noqa: Y015
+
+@_typing.final
+class BeginForkVmRequest(_message.Message):
+    """What BeginForkVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    COLD_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """As in ForkVmRequest."""
+    snapshot: _builtins.str
+    """As in ForkVmRequest."""
+    count: _builtins.int
+    """As in ForkVmRequest."""
+    name: _builtins.str
+    """As in ForkVmRequest."""
+    cold: _builtins.bool
+    """As in ForkVmRequest."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+        count: _builtins.int | None = ...,
+        name: _builtins.str = ...,
+        cold: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "count", b"count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "cold", b"cold", "count", b"count", "name", b"name", "snapshot", b"snapshot", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+
+Global___BeginForkVmRequest: _TypeAlias = BeginForkVmRequest  # noqa: Y015
+
+@_typing.final
+class BeginForkVmResponse(_message.Message):
+    """What BeginForkVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    VM_IDS_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """For OperationService: to watch it and to cancel it. Its target is the first fork."""
+    @_builtins.property
+    def vm_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids that the forks get, in the order of their numbers."""
+
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        vm_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "vm_ids", b"vm_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginForkVmResponse: _TypeAlias = BeginForkVmResponse  # noqa: Y015
+
+@_typing.final
+class RestoreVmRequest(_message.Message):
+    """What RestoreVm is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    COLD_FIELD_NUMBER: _builtins.int
+    vm: _builtins.str
+    """Id or name of the VM that the snapshot is of, in whatever state."""
+    snapshot: _builtins.str
+    """Id or name."""
+    cold: _builtins.bool
+    """Boot it from the disk, whatever memory there is."""
+    def __init__(
+        self,
+        *,
+        vm: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+        cold: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "snapshot", b"snapshot", "vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreVmRequest: _TypeAlias = RestoreVmRequest  # noqa: Y015
+
+@_typing.final
+class RestoreVmResponse(_message.Message):
+    """What RestoreVm answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def vm(self) -> Global___Vm:
+        """As it is now."""
+
+    def __init__(
+        self,
+        *,
+        vm: Global___Vm | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["vm", b"vm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreVmResponse: _TypeAlias = RestoreVmResponse  # noqa: Y015
+
+@_typing.final
 class GetVmHealthRequest(_message.Message):
+    """What GetVmHealth is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     PATIENCE_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     @_builtins.property
     def patience(self) -> _duration_pb2.Duration:
         """How long the agent may take to answer. Unset: 5 s."""
@@ -896,6 +1670,8 @@ Global___GetVmHealthRequest: _TypeAlias = GetVmHealthRequest  # noqa: Y015
 
 @_typing.final
 class GetVmHealthResponse(_message.Message):
+    """What GetVmHealth answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STATE_FIELD_NUMBER: _builtins.int
@@ -905,8 +1681,11 @@ class GetVmHealthResponse(_message.Message):
     ACTIVITY_FIELD_NUMBER: _builtins.int
     DISK_CHANGES_FIELD_NUMBER: _builtins.int
     state: Global___VmState.ValueType
+    """What the server takes it to do."""
     vmm_alive: _builtins.bool
+    """Its process is there."""
     agent_answers: _builtins.bool
+    """Its guest's agent has answered within the patience."""
     problem: _builtins.str
     """Why not, when something is wrong."""
     @_builtins.property
@@ -946,6 +1725,7 @@ class DiskChanges(_message.Message):
     ROOM_BYTES_FIELD_NUMBER: _builtins.int
     OVERFLOWED_FIELD_NUMBER: _builtins.int
     used_bytes: _builtins.int
+    """What the changes take on the host."""
     capacity_bytes: _builtins.int
     """With every block of the disk changed."""
     room_bytes: _builtins.int
@@ -970,10 +1750,13 @@ Global___DiskChanges: _TypeAlias = DiskChanges  # noqa: Y015
 
 @_typing.final
 class PingVmRequest(_message.Message):
+    """What PingVm is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     def __init__(
         self,
         *,
@@ -989,13 +1772,18 @@ Global___PingVmRequest: _TypeAlias = PingVmRequest  # noqa: Y015
 
 @_typing.final
 class PingVmResponse(_message.Message):
+    """What PingVm answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROUND_TRIP_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     agent_version: _builtins.str
+    """As the agent says."""
     @_builtins.property
-    def round_trip(self) -> _duration_pb2.Duration: ...
+    def round_trip(self) -> _duration_pb2.Duration:
+        """From the server to the agent and back."""
+
     def __init__(
         self,
         *,
@@ -1012,10 +1800,13 @@ Global___PingVmResponse: _TypeAlias = PingVmResponse  # noqa: Y015
 
 @_typing.final
 class GetVmStatsRequest(_message.Message):
+    """What GetVmStats is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     def __init__(
         self,
         *,
@@ -1031,6 +1822,8 @@ Global___GetVmStatsRequest: _TypeAlias = GetVmStatsRequest  # noqa: Y015
 
 @_typing.final
 class GetVmStatsResponse(_message.Message):
+    """What GetVmStats answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VMM_FIELD_NUMBER: _builtins.int
@@ -1038,13 +1831,17 @@ class GetVmStatsResponse(_message.Message):
     ACTIVITY_FIELD_NUMBER: _builtins.int
     DISK_CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def vmm(self) -> Global___VmmStats: ...
+    def vmm(self) -> Global___VmmStats:
+        """Unset values where no VMM lives."""
+
     @_builtins.property
     def guest(self) -> Global___GuestStats:
         """Both unset when the agent does not answer."""
 
     @_builtins.property
-    def activity(self) -> Global___GuestActivity: ...
+    def activity(self) -> Global___GuestActivity:
+        """What clients do in the guest."""
+
     @_builtins.property
     def disk_changes(self) -> Global___DiskChanges:
         """Of a dm-snapshot disk."""
@@ -1075,10 +1872,13 @@ class VmmStats(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     DISK_ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     resident_bytes: _builtins.int
+    """Of the host's memory."""
     disk_allocated_bytes: _builtins.int
     """Blocks the VM's own disk file really takes."""
     @_builtins.property
-    def cpu_time(self) -> _duration_pb2.Duration: ...
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """Of the VMM's process, since it started."""
+
     def __init__(
         self,
         *,
@@ -1114,24 +1914,39 @@ class GuestStats(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     INTERFACES_FIELD_NUMBER: _builtins.int
     load_1m: _builtins.float
+    """Mean of the processes that ran or wanted to, over a minute."""
     load_5m: _builtins.float
+    """The same over 5 minutes."""
     load_15m: _builtins.float
+    """The same over 15 minutes."""
     memory_total_bytes: _builtins.int
+    """What the kernel has to give."""
     memory_available_bytes: _builtins.int
+    """What programs could have without others going without."""
     disk_total_bytes: _builtins.int
+    """Of the root file system."""
     disk_available_bytes: _builtins.int
+    """Of the root file system, for those who are not root."""
     processes: _builtins.int
+    """How many there are, threads apart."""
     cpus: _builtins.int
+    """How many are online."""
     @_builtins.property
-    def uptime(self) -> _duration_pb2.Duration: ...
+    def uptime(self) -> _duration_pb2.Duration:
+        """Since the kernel started."""
+
     @_builtins.property
     def cpu_total(self) -> _duration_pb2.Duration:
         """Of all virtual processors together, since boot. What is no idle time is busy."""
 
     @_builtins.property
-    def cpu_idle(self) -> _duration_pb2.Duration: ...
+    def cpu_idle(self) -> _duration_pb2.Duration:
+        """The part of cpu_total in which nothing ran."""
+
     @_builtins.property
-    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceStats]: ...
+    def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceStats]:
+        """All but the loopback; at most 256."""
+
     def __init__(
         self,
         *,
@@ -1171,12 +1986,19 @@ class InterfaceStats(_message.Message):
     SENT_PACKETS_FIELD_NUMBER: _builtins.int
     SEND_ERRORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """In the guest, e.g. eth0."""
     received_bytes: _builtins.int
+    """Bytes received."""
     received_packets: _builtins.int
+    """Packets received."""
     receive_errors: _builtins.int
+    """Packets that came and could not be taken."""
     sent_bytes: _builtins.int
+    """Bytes sent."""
     sent_packets: _builtins.int
+    """Packets sent."""
     send_errors: _builtins.int
+    """Packets that could not be sent."""
     def __init__(
         self,
         *,
@@ -1210,8 +2032,11 @@ class GuestActivity(_message.Message):
     execs: _builtins.int
     """Those that run now, the detached ones too."""
     sessions: _builtins.int
+    """Terminals that live."""
     attached_sessions: _builtins.int
+    """Those of them that somebody is attached to."""
     forwards: _builtins.int
+    """Connections to servers in the guest."""
     @_builtins.property
     def idle(self) -> _duration_pb2.Duration:
         """Since a byte last passed of a command, a session, a forwarded connection or a file; since boot when none ever did."""
@@ -1235,18 +2060,32 @@ Global___GuestActivity: _TypeAlias = GuestActivity  # noqa: Y015
 
 @_typing.final
 class StreamVmLogsRequest(_message.Message):
+    """What StreamVmLogs is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
+    """Id, unique prefix of one, or name."""
     source: Global___LogSource.ValueType
+    """Unset: CONSOLE."""
     follow: _builtins.bool
     """Go on until the VM is deleted or the caller leaves."""
     tail_lines: _builtins.int
-    """Only the last so many lines; unset: all."""
+    """Only the last so many lines; unset: all. With `since` and `until`, of those that they leave."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only lines that were written at this time or later, as `time` below tells."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only lines that were written before this time; with `follow` the stream ends once that has come."""
+
     def __init__(
         self,
         *,
@@ -1254,10 +2093,12 @@ class StreamVmLogsRequest(_message.Message):
         source: Global___LogSource.ValueType = ...,
         follow: _builtins.bool = ...,
         tail_lines: _builtins.int | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "since", b"since", "tail_lines", b"tail_lines", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "source", b"source", "tail_lines", b"tail_lines", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "since", b"since", "source", b"source", "tail_lines", b"tail_lines", "until", b"until", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
@@ -1267,18 +2108,29 @@ Global___StreamVmLogsRequest: _TypeAlias = StreamVmLogsRequest  # noqa: Y015
 
 @_typing.final
 class StreamVmLogsResponse(_message.Message):
+    """What StreamVmLogs answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """The next bytes, not empty; lines may be cut anywhere."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When these lines had been written, as the server saw it: it looks once a second, less often at what is long ago. What
+        came while no server ran has the time of the last of it. A line has the time of its beginning.
+        """
+
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class VmServiceStub:
     """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
-    of an id as well.
+    of an id as well. A name is of one of the caller's own. Others' VMs do not exist for a caller, but for admins: root, and
+    members of the group ingle-admin, who say UID/NAME or an id.
     """
 
     def __init__(self, channel):
@@ -81,10 +82,45 @@ class VmServiceStub:
                 request_serializer=ingle_dot_v1_dot_vm__pb2.KillVmRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_vm__pb2.KillVmResponse.FromString,
                 _registered_method=True)
+        self.PauseVm = channel.unary_unary(
+                '/ingle.v1.VmService/PauseVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.PauseVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.PauseVmResponse.FromString,
+                _registered_method=True)
+        self.ResumeVm = channel.unary_unary(
+                '/ingle.v1.VmService/ResumeVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.ResumeVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.ResumeVmResponse.FromString,
+                _registered_method=True)
+        self.HibernateVm = channel.unary_unary(
+                '/ingle.v1.VmService/HibernateVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.HibernateVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.HibernateVmResponse.FromString,
+                _registered_method=True)
+        self.WakeVm = channel.unary_unary(
+                '/ingle.v1.VmService/WakeVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.WakeVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.WakeVmResponse.FromString,
+                _registered_method=True)
         self.DeleteVm = channel.unary_unary(
                 '/ingle.v1.VmService/DeleteVm',
                 request_serializer=ingle_dot_v1_dot_vm__pb2.DeleteVmRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_vm__pb2.DeleteVmResponse.FromString,
+                _registered_method=True)
+        self.ForkVm = channel.unary_unary(
+                '/ingle.v1.VmService/ForkVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.ForkVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.ForkVmResponse.FromString,
+                _registered_method=True)
+        self.BeginForkVm = channel.unary_unary(
+                '/ingle.v1.VmService/BeginForkVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.BeginForkVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.BeginForkVmResponse.FromString,
+                _registered_method=True)
+        self.RestoreVm = channel.unary_unary(
+                '/ingle.v1.VmService/RestoreVm',
+                request_serializer=ingle_dot_v1_dot_vm__pb2.RestoreVmRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_vm__pb2.RestoreVmResponse.FromString,
                 _registered_method=True)
         self.GetVmHealth = channel.unary_unary(
                 '/ingle.v1.VmService/GetVmHealth',
@@ -110,7 +146,8 @@ class VmServiceStub:
 
 class VmServiceServicer:
     """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
-    of an id as well.
+    of an id as well. A name is of one of the caller's own. Others' VMs do not exist for a caller, but for admins: root, and
+    members of the group ingle-admin, who say UID/NAME or an id.
     """
 
     def CreateVm(self, request, context):
@@ -128,53 +165,115 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetVm(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """One of them.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVms(self, request, context):
-        """All VMs, oldest first.
+        """The caller's VMs, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateVm(self, request, context):
-        """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM.
+        """Changes the fields in the mask: name, nat and labels at any time; vcpus, memory_bytes and disk_bytes (only up) of a
+        stopped VM, or of one that may be stopped for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartVm(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Boots a VM that is STOPPED or in ERROR; answers when its agent does. One that runs is left as it is, one that is PAUSED
+        or HIBERNATED goes on where it was.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopVm(self, request, context):
-        """Syncs the guest, asks it to power off, and kills it after the timeout.
+        """Syncs the guest, asks it to power off, and kills it after the timeout. Of one that is HIBERNATED what was saved of its
+        memory is thrown away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RestartVm(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """StopVm, if it runs, and StartVm.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def KillVm(self, request, context):
-        """Signals the VMM without asking the guest; answers when the process is gone.
+        """Signals the VMM without asking the guest; answers when the process is gone. Of one that is HIBERNATED what was saved of
+        its memory is thrown away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseVm(self, request, context):
+        """Has a VM that runs stand still, in memory, until it is resumed: by ResumeVm, by StartVm, or by any call that wants
+        something of its guest. One that is PAUSED is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeVm(self, request, context):
+        """Lets a VM that is PAUSED go on, with the right time. One that runs is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HibernateVm(self, request, context):
+        """Writes the memory of a VM that runs or is PAUSED to the host's disk, and ends its VMM: it takes no memory until it is
+        woken, by WakeVm, by StartVm, or by any call that wants something of its guest. One that is HIBERNATED is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WakeVm(self, request, context):
+        """Lets a VM that is HIBERNATED, or PAUSED, go on where it was; answers when its agent does. One that runs is left as it
+        is. What was saved is used up by that, and of no use to a disk that has changed since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVm(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Deletes a VM with its disk. What was begun goes on to its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkVm(self, request, context):
+        """Makes VMs that go on where a snapshot, or a VM at this instant, is: each with a name, an identity and a disk of its
+        own. Of a VM that runs a snapshot is taken, which goes with its last fork. All are made, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginForkVm(self, request, context):
+        """The same, answered at once: watch or cancel it through OperationService.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreVm(self, request, context):
+        """Puts a VM back to a snapshot of it: what its disk has become since is lost. It runs then if the snapshot has its
+        memory, or if it ran.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -194,7 +293,8 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetVmStats(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """What a VM uses, as the host and as the guest see it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -254,10 +354,45 @@ def add_VmServiceServicer_to_server(servicer, server):
                     request_deserializer=ingle_dot_v1_dot_vm__pb2.KillVmRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_vm__pb2.KillVmResponse.SerializeToString,
             ),
+            'PauseVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.PauseVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.PauseVmResponse.SerializeToString,
+            ),
+            'ResumeVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.ResumeVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.ResumeVmResponse.SerializeToString,
+            ),
+            'HibernateVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.HibernateVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.HibernateVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.HibernateVmResponse.SerializeToString,
+            ),
+            'WakeVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.WakeVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.WakeVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.WakeVmResponse.SerializeToString,
+            ),
             'DeleteVm': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteVm,
                     request_deserializer=ingle_dot_v1_dot_vm__pb2.DeleteVmRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_vm__pb2.DeleteVmResponse.SerializeToString,
+            ),
+            'ForkVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.ForkVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.ForkVmResponse.SerializeToString,
+            ),
+            'BeginForkVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginForkVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.BeginForkVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.BeginForkVmResponse.SerializeToString,
+            ),
+            'RestoreVm': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreVm,
+                    request_deserializer=ingle_dot_v1_dot_vm__pb2.RestoreVmRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_vm__pb2.RestoreVmResponse.SerializeToString,
             ),
             'GetVmHealth': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVmHealth,
@@ -289,7 +424,8 @@ def add_VmServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class VmService:
     """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
-    of an id as well.
+    of an id as well. A name is of one of the caller's own. Others' VMs do not exist for a caller, but for admins: root, and
+    members of the group ingle-admin, who say UID/NAME or an id.
     """
 
     @staticmethod
@@ -536,6 +672,114 @@ class VmService:
             _registered_method=True)
 
     @staticmethod
+    def PauseVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/PauseVm',
+            ingle_dot_v1_dot_vm__pb2.PauseVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.PauseVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/ResumeVm',
+            ingle_dot_v1_dot_vm__pb2.ResumeVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.ResumeVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HibernateVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/HibernateVm',
+            ingle_dot_v1_dot_vm__pb2.HibernateVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.HibernateVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WakeVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/WakeVm',
+            ingle_dot_v1_dot_vm__pb2.WakeVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.WakeVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteVm(request,
             target,
             options=(),
@@ -552,6 +796,87 @@ class VmService:
             '/ingle.v1.VmService/DeleteVm',
             ingle_dot_v1_dot_vm__pb2.DeleteVmRequest.SerializeToString,
             ingle_dot_v1_dot_vm__pb2.DeleteVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/ForkVm',
+            ingle_dot_v1_dot_vm__pb2.ForkVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.ForkVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginForkVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/BeginForkVm',
+            ingle_dot_v1_dot_vm__pb2.BeginForkVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.BeginForkVmResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreVm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.VmService/RestoreVm',
+            ingle_dot_v1_dot_vm__pb2.RestoreVmRequest.SerializeToString,
+            ingle_dot_v1_dot_vm__pb2.RestoreVmResponse.FromString,
             options,
             channel_credentials,
             insecure,

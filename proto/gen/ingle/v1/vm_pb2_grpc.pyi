@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class VmServiceStub:
     """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
-    of an id as well.
+    of an id as well. A name is of one of the caller's own. Others' VMs do not exist for a caller, but for admins: root, and
+    members of the group ingle-admin, who say UID/NAME or an id.
     """
 
     @_typing.overload
@@ -40,29 +41,67 @@ class VmServiceStub:
     BeginCreateVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.BeginCreateVmRequest, _vm_pb2.BeginCreateVmResponse]
     """The same, answered at once: watch or cancel it through OperationService."""
     GetVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetVmRequest, _vm_pb2.GetVmResponse]
+    """One of them."""
     ListVms: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]
-    """All VMs, oldest first."""
+    """The caller's VMs, oldest first."""
     UpdateVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.UpdateVmRequest, _vm_pb2.UpdateVmResponse]
-    """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
+    """Changes the fields in the mask: name, nat and labels at any time; vcpus, memory_bytes and disk_bytes (only up) of a
+    stopped VM, or of one that may be stopped for it.
+    """
     StartVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StartVmRequest, _vm_pb2.StartVmResponse]
+    """Boots a VM that is STOPPED or in ERROR; answers when its agent does. One that runs is left as it is, one that is PAUSED
+    or HIBERNATED goes on where it was.
+    """
     StopVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]
-    """Syncs the guest, asks it to power off, and kills it after the timeout."""
+    """Syncs the guest, asks it to power off, and kills it after the timeout. Of one that is HIBERNATED what was saved of its
+    memory is thrown away.
+    """
     RestartVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RestartVmRequest, _vm_pb2.RestartVmResponse]
+    """StopVm, if it runs, and StartVm."""
     KillVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.KillVmRequest, _vm_pb2.KillVmResponse]
-    """Signals the VMM without asking the guest; answers when the process is gone."""
+    """Signals the VMM without asking the guest; answers when the process is gone. Of one that is HIBERNATED what was saved of
+    its memory is thrown away.
+    """
+    PauseVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.PauseVmRequest, _vm_pb2.PauseVmResponse]
+    """Has a VM that runs stand still, in memory, until it is resumed: by ResumeVm, by StartVm, or by any call that wants
+    something of its guest. One that is PAUSED is left as it is.
+    """
+    ResumeVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ResumeVmRequest, _vm_pb2.ResumeVmResponse]
+    """Lets a VM that is PAUSED go on, with the right time. One that runs is left as it is."""
+    HibernateVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.HibernateVmRequest, _vm_pb2.HibernateVmResponse]
+    """Writes the memory of a VM that runs or is PAUSED to the host's disk, and ends its VMM: it takes no memory until it is
+    woken, by WakeVm, by StartVm, or by any call that wants something of its guest. One that is HIBERNATED is left as it is.
+    """
+    WakeVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.WakeVmRequest, _vm_pb2.WakeVmResponse]
+    """Lets a VM that is HIBERNATED, or PAUSED, go on where it was; answers when its agent does. One that runs is left as it
+    is. What was saved is used up by that, and of no use to a disk that has changed since.
+    """
     DeleteVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.DeleteVmRequest, _vm_pb2.DeleteVmResponse]
+    """Deletes a VM with its disk. What was begun goes on to its end."""
+    ForkVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.ForkVmRequest, _vm_pb2.ForkVmResponse]
+    """Makes VMs that go on where a snapshot, or a VM at this instant, is: each with a name, an identity and a disk of its
+    own. Of a VM that runs a snapshot is taken, which goes with its last fork. All are made, or none.
+    """
+    BeginForkVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.BeginForkVmRequest, _vm_pb2.BeginForkVmResponse]
+    """The same, answered at once: watch or cancel it through OperationService."""
+    RestoreVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.RestoreVmRequest, _vm_pb2.RestoreVmResponse]
+    """Puts a VM back to a snapshot of it: what its disk has become since is lost. It runs then if the snapshot has its
+    memory, or if it ran.
+    """
     GetVmHealth: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetVmHealthRequest, _vm_pb2.GetVmHealthResponse]
     """Is the VMM alive, and does the agent answer? Never fails for a VM that exists."""
     PingVm: _grpc.UnaryUnaryMultiCallable[_vm_pb2.PingVmRequest, _vm_pb2.PingVmResponse]
     """A round trip to the agent."""
     GetVmStats: _grpc.UnaryUnaryMultiCallable[_vm_pb2.GetVmStatsRequest, _vm_pb2.GetVmStatsResponse]
+    """What a VM uses, as the host and as the guest see it."""
     StreamVmLogs: _grpc.UnaryStreamMultiCallable[_vm_pb2.StreamVmLogsRequest, _vm_pb2.StreamVmLogsResponse]
     """The serial console, or what the VMM wrote to its stderr, as bytes."""
 
 @_typing.type_check_only
 class VmServiceAsyncStub(VmServiceStub):
     """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
-    of an id as well.
+    of an id as well. A name is of one of the caller's own. Others' VMs do not exist for a caller, but for admins: root, and
+    members of the group ingle-admin, who say UID/NAME or an id.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -71,28 +110,66 @@ class VmServiceAsyncStub(VmServiceStub):
     BeginCreateVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.BeginCreateVmRequest, _vm_pb2.BeginCreateVmResponse]  # type: ignore[assignment]
     """The same, answered at once: watch or cancel it through OperationService."""
     GetVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetVmRequest, _vm_pb2.GetVmResponse]  # type: ignore[assignment]
+    """One of them."""
     ListVms: _aio.UnaryUnaryMultiCallable[_vm_pb2.ListVmsRequest, _vm_pb2.ListVmsResponse]  # type: ignore[assignment]
-    """All VMs, oldest first."""
+    """The caller's VMs, oldest first."""
     UpdateVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.UpdateVmRequest, _vm_pb2.UpdateVmResponse]  # type: ignore[assignment]
-    """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
+    """Changes the fields in the mask: name, nat and labels at any time; vcpus, memory_bytes and disk_bytes (only up) of a
+    stopped VM, or of one that may be stopped for it.
+    """
     StartVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.StartVmRequest, _vm_pb2.StartVmResponse]  # type: ignore[assignment]
+    """Boots a VM that is STOPPED or in ERROR; answers when its agent does. One that runs is left as it is, one that is PAUSED
+    or HIBERNATED goes on where it was.
+    """
     StopVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.StopVmRequest, _vm_pb2.StopVmResponse]  # type: ignore[assignment]
-    """Syncs the guest, asks it to power off, and kills it after the timeout."""
+    """Syncs the guest, asks it to power off, and kills it after the timeout. Of one that is HIBERNATED what was saved of its
+    memory is thrown away.
+    """
     RestartVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.RestartVmRequest, _vm_pb2.RestartVmResponse]  # type: ignore[assignment]
+    """StopVm, if it runs, and StartVm."""
     KillVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.KillVmRequest, _vm_pb2.KillVmResponse]  # type: ignore[assignment]
-    """Signals the VMM without asking the guest; answers when the process is gone."""
+    """Signals the VMM without asking the guest; answers when the process is gone. Of one that is HIBERNATED what was saved of
+    its memory is thrown away.
+    """
+    PauseVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.PauseVmRequest, _vm_pb2.PauseVmResponse]  # type: ignore[assignment]
+    """Has a VM that runs stand still, in memory, until it is resumed: by ResumeVm, by StartVm, or by any call that wants
+    something of its guest. One that is PAUSED is left as it is.
+    """
+    ResumeVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.ResumeVmRequest, _vm_pb2.ResumeVmResponse]  # type: ignore[assignment]
+    """Lets a VM that is PAUSED go on, with the right time. One that runs is left as it is."""
+    HibernateVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.HibernateVmRequest, _vm_pb2.HibernateVmResponse]  # type: ignore[assignment]
+    """Writes the memory of a VM that runs or is PAUSED to the host's disk, and ends its VMM: it takes no memory until it is
+    woken, by WakeVm, by StartVm, or by any call that wants something of its guest. One that is HIBERNATED is left as it is.
+    """
+    WakeVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.WakeVmRequest, _vm_pb2.WakeVmResponse]  # type: ignore[assignment]
+    """Lets a VM that is HIBERNATED, or PAUSED, go on where it was; answers when its agent does. One that runs is left as it
+    is. What was saved is used up by that, and of no use to a disk that has changed since.
+    """
     DeleteVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.DeleteVmRequest, _vm_pb2.DeleteVmResponse]  # type: ignore[assignment]
+    """Deletes a VM with its disk. What was begun goes on to its end."""
+    ForkVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.ForkVmRequest, _vm_pb2.ForkVmResponse]  # type: ignore[assignment]
+    """Makes VMs that go on where a snapshot, or a VM at this instant, is: each with a name, an identity and a disk of its
+    own. Of a VM that runs a snapshot is taken, which goes with its last fork. All are made, or none.
+    """
+    BeginForkVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.BeginForkVmRequest, _vm_pb2.BeginForkVmResponse]  # type: ignore[assignment]
+    """The same, answered at once: watch or cancel it through OperationService."""
+    RestoreVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.RestoreVmRequest, _vm_pb2.RestoreVmResponse]  # type: ignore[assignment]
+    """Puts a VM back to a snapshot of it: what its disk has become since is lost. It runs then if the snapshot has its
+    memory, or if it ran.
+    """
     GetVmHealth: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetVmHealthRequest, _vm_pb2.GetVmHealthResponse]  # type: ignore[assignment]
     """Is the VMM alive, and does the agent answer? Never fails for a VM that exists."""
     PingVm: _aio.UnaryUnaryMultiCallable[_vm_pb2.PingVmRequest, _vm_pb2.PingVmResponse]  # type: ignore[assignment]
     """A round trip to the agent."""
     GetVmStats: _aio.UnaryUnaryMultiCallable[_vm_pb2.GetVmStatsRequest, _vm_pb2.GetVmStatsResponse]  # type: ignore[assignment]
+    """What a VM uses, as the host and as the guest see it."""
     StreamVmLogs: _aio.UnaryStreamMultiCallable[_vm_pb2.StreamVmLogsRequest, _vm_pb2.StreamVmLogsResponse]  # type: ignore[assignment]
     """The serial console, or what the VMM wrote to its stderr, as bytes."""
 
 class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     """Virtual machines. Wherever a request says `vm` it takes an id or a name; calls that change nothing take a unique prefix
-    of an id as well.
+    of an id as well. A name is of one of the caller's own. Others' VMs do not exist for a caller, but for admins: root, and
+    members of the group ingle-admin, who say UID/NAME or an id.
     """
 
     @_abc_1.abstractmethod
@@ -116,7 +193,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _vm_pb2.GetVmRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.GetVmResponse, _abc.Awaitable[_vm_pb2.GetVmResponse]]: ...
+    ) -> _typing.Union[_vm_pb2.GetVmResponse, _abc.Awaitable[_vm_pb2.GetVmResponse]]:
+        """One of them."""
 
     @_abc_1.abstractmethod
     def ListVms(
@@ -124,7 +202,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_pb2.ListVmsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.ListVmsResponse, _abc.Awaitable[_vm_pb2.ListVmsResponse]]:
-        """All VMs, oldest first."""
+        """The caller's VMs, oldest first."""
 
     @_abc_1.abstractmethod
     def UpdateVm(
@@ -132,14 +210,19 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_pb2.UpdateVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.UpdateVmResponse, _abc.Awaitable[_vm_pb2.UpdateVmResponse]]:
-        """Changes the fields in the mask: name and nat at any time; vcpus, memory_bytes and disk_bytes (only up) of a stopped VM."""
+        """Changes the fields in the mask: name, nat and labels at any time; vcpus, memory_bytes and disk_bytes (only up) of a
+        stopped VM, or of one that may be stopped for it.
+        """
 
     @_abc_1.abstractmethod
     def StartVm(
         self,
         request: _vm_pb2.StartVmRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.StartVmResponse, _abc.Awaitable[_vm_pb2.StartVmResponse]]: ...
+    ) -> _typing.Union[_vm_pb2.StartVmResponse, _abc.Awaitable[_vm_pb2.StartVmResponse]]:
+        """Boots a VM that is STOPPED or in ERROR; answers when its agent does. One that runs is left as it is, one that is PAUSED
+        or HIBERNATED goes on where it was.
+        """
 
     @_abc_1.abstractmethod
     def StopVm(
@@ -147,14 +230,17 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_pb2.StopVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.StopVmResponse, _abc.Awaitable[_vm_pb2.StopVmResponse]]:
-        """Syncs the guest, asks it to power off, and kills it after the timeout."""
+        """Syncs the guest, asks it to power off, and kills it after the timeout. Of one that is HIBERNATED what was saved of its
+        memory is thrown away.
+        """
 
     @_abc_1.abstractmethod
     def RestartVm(
         self,
         request: _vm_pb2.RestartVmRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.RestartVmResponse, _abc.Awaitable[_vm_pb2.RestartVmResponse]]: ...
+    ) -> _typing.Union[_vm_pb2.RestartVmResponse, _abc.Awaitable[_vm_pb2.RestartVmResponse]]:
+        """StopVm, if it runs, and StartVm."""
 
     @_abc_1.abstractmethod
     def KillVm(
@@ -162,14 +248,83 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_pb2.KillVmRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vm_pb2.KillVmResponse, _abc.Awaitable[_vm_pb2.KillVmResponse]]:
-        """Signals the VMM without asking the guest; answers when the process is gone."""
+        """Signals the VMM without asking the guest; answers when the process is gone. Of one that is HIBERNATED what was saved of
+        its memory is thrown away.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseVm(
+        self,
+        request: _vm_pb2.PauseVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.PauseVmResponse, _abc.Awaitable[_vm_pb2.PauseVmResponse]]:
+        """Has a VM that runs stand still, in memory, until it is resumed: by ResumeVm, by StartVm, or by any call that wants
+        something of its guest. One that is PAUSED is left as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeVm(
+        self,
+        request: _vm_pb2.ResumeVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.ResumeVmResponse, _abc.Awaitable[_vm_pb2.ResumeVmResponse]]:
+        """Lets a VM that is PAUSED go on, with the right time. One that runs is left as it is."""
+
+    @_abc_1.abstractmethod
+    def HibernateVm(
+        self,
+        request: _vm_pb2.HibernateVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.HibernateVmResponse, _abc.Awaitable[_vm_pb2.HibernateVmResponse]]:
+        """Writes the memory of a VM that runs or is PAUSED to the host's disk, and ends its VMM: it takes no memory until it is
+        woken, by WakeVm, by StartVm, or by any call that wants something of its guest. One that is HIBERNATED is left as it is.
+        """
+
+    @_abc_1.abstractmethod
+    def WakeVm(
+        self,
+        request: _vm_pb2.WakeVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.WakeVmResponse, _abc.Awaitable[_vm_pb2.WakeVmResponse]]:
+        """Lets a VM that is HIBERNATED, or PAUSED, go on where it was; answers when its agent does. One that runs is left as it
+        is. What was saved is used up by that, and of no use to a disk that has changed since.
+        """
 
     @_abc_1.abstractmethod
     def DeleteVm(
         self,
         request: _vm_pb2.DeleteVmRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.DeleteVmResponse, _abc.Awaitable[_vm_pb2.DeleteVmResponse]]: ...
+    ) -> _typing.Union[_vm_pb2.DeleteVmResponse, _abc.Awaitable[_vm_pb2.DeleteVmResponse]]:
+        """Deletes a VM with its disk. What was begun goes on to its end."""
+
+    @_abc_1.abstractmethod
+    def ForkVm(
+        self,
+        request: _vm_pb2.ForkVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.ForkVmResponse, _abc.Awaitable[_vm_pb2.ForkVmResponse]]:
+        """Makes VMs that go on where a snapshot, or a VM at this instant, is: each with a name, an identity and a disk of its
+        own. Of a VM that runs a snapshot is taken, which goes with its last fork. All are made, or none.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginForkVm(
+        self,
+        request: _vm_pb2.BeginForkVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.BeginForkVmResponse, _abc.Awaitable[_vm_pb2.BeginForkVmResponse]]:
+        """The same, answered at once: watch or cancel it through OperationService."""
+
+    @_abc_1.abstractmethod
+    def RestoreVm(
+        self,
+        request: _vm_pb2.RestoreVmRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vm_pb2.RestoreVmResponse, _abc.Awaitable[_vm_pb2.RestoreVmResponse]]:
+        """Puts a VM back to a snapshot of it: what its disk has become since is lost. It runs then if the snapshot has its
+        memory, or if it ran.
+        """
 
     @_abc_1.abstractmethod
     def GetVmHealth(
@@ -192,7 +347,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _vm_pb2.GetVmStatsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_vm_pb2.GetVmStatsResponse, _abc.Awaitable[_vm_pb2.GetVmStatsResponse]]: ...
+    ) -> _typing.Union[_vm_pb2.GetVmStatsResponse, _abc.Awaitable[_vm_pb2.GetVmStatsResponse]]:
+        """What a VM uses, as the host and as the guest see it."""
 
     @_abc_1.abstractmethod
     def StreamVmLogs(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.boot import cpio
+from ingle.api_server.adapters.guest import identity_messages
 from ingle.api_server.host import files
 from ingle.api_server.host.threads import in_thread
-from ingle.api_server.model.guest import GuestNetwork
 from ingle.api_server.model.vm import Kernel
 from ingle.api_server.ports.disk import BootConfig
 from ingle.api_server.ports.sources import Library
@@ -26,6 +26,9 @@ class Initramfs:
         self._agent = agent
         self._cache = cache
         self._digest: tuple[os.stat_result, str] | None = None
+
+    def agent(self) -> str:
+        return self._agent_digest()
 
     async def write(self, kernel: Kernel, config: BootConfig, path: Path) -> None:
         await in_thread(self._write, kernel, config, path)
@@ -70,30 +73,13 @@ def _own_entries(config: BootConfig) -> Iterator[cpio.Entry]:
 
 
 def _message(config: BootConfig) -> agent_pb2.BootConfig:
-    message = agent_pb2.BootConfig(
-        hostname=config.hostname,
+    return agent_pb2.BootConfig(
+        identity=identity_messages.identity(config.identity),
         root_device=config.root_device,
-        listen=agent_pb2.Listen(tcp_port=config.tcp_port, vsock_port=config.vsock_port),
-        token=config.token,
-        env=config.env,
-        entropy=config.entropy,
+        listen=agent_pb2.Listen(serial_port=config.serial_port, vsock_port=config.vsock_port),
         ready_device=config.ready_device,
         power_off=config.power_off,
         image_init=config.image_init,
-    )
-    if config.network is not None:
-        message.network.CopyFrom(_network_message(config.network))
-    if config.network6 is not None:
-        message.network6.CopyFrom(_network_message(config.network6))
-    return message
-
-
-def _network_message(network: GuestNetwork) -> agent_pb2.Network:
-    return agent_pb2.Network(
-        interface=network.interface,
-        address=network.address,
-        gateway=network.gateway,
-        nameservers=network.nameservers,
     )
 
 

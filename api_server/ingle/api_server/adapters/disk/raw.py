@@ -2,7 +2,6 @@
 
 Both work under any engine."""
 
-import errno
 import os
 import tempfile
 from pathlib import Path
@@ -11,9 +10,9 @@ from ingle.api_server.adapters.disk.file import FileDisk
 from ingle.api_server.adapters.disk.size import check_holds, check_size
 from ingle.api_server.host import files
 from ingle.api_server.host.threads import in_thread
+from ingle.api_server.ports.disk import Disk, DiskFormat
 
 _FILE = "disk.raw"
-_CANNOT_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS}
 
 
 class CopyDisk(FileDisk):
@@ -21,13 +20,15 @@ class CopyDisk(FileDisk):
 
     name = "copy"
     file = _FILE
+    format = DiskFormat.RAW
+    copies = True
 
     async def usable(self, images: Path, vms: Path) -> str:
         return ""
 
-    async def create(self, image: Path, directory: Path, size_bytes: int) -> None:
-        check_holds(size_bytes, image)
-        await in_thread(_copy, image, self.disk_path(directory), size_bytes)
+    async def create(self, base: Disk, directory: Path, size_bytes: int) -> None:
+        check_holds(size_bytes, base.path.stat().st_size)
+        await in_thread(_copy, base.path, self.disk_path(directory), size_bytes)
 
     async def grow(self, directory: Path, size_bytes: int) -> None:
         _grow(self.disk_path(directory), size_bytes)
@@ -38,14 +39,15 @@ class ReflinkDisk(FileDisk):
 
     name = "reflink"
     file = _FILE
+    format = DiskFormat.RAW
 
     async def usable(self, images: Path, vms: Path) -> str:
         """Tried, not guessed: both directories may be on one mount and yet on different subvolumes or file systems."""
         return await in_thread(_why_no_reflink, images, vms)
 
-    async def create(self, image: Path, directory: Path, size_bytes: int) -> None:
-        check_holds(size_bytes, image)
-        await in_thread(_reflink, image, self.disk_path(directory), size_bytes)
+    async def create(self, base: Disk, directory: Path, size_bytes: int) -> None:
+        check_holds(size_bytes, base.path.stat().st_size)
+        await in_thread(_reflink, base.path, self.disk_path(directory), size_bytes)
 
     async def grow(self, directory: Path, size_bytes: int) -> None:
         _grow(self.disk_path(directory), size_bytes)
@@ -75,7 +77,7 @@ def _why_no_reflink(images: Path, vms: Path) -> str:
         try:
             files.reflink(Path(source.name), target)
         except OSError as error:
-            if error.errno not in _CANNOT_REFLINK:
+            if error.errno not in files.CANNOT_REFLINK:
                 raise
             return f"files can't share blocks between {images} and {vms} ({error.strerror}); btrfs and XFS can"
         target.unlink()

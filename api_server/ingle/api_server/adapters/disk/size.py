@@ -1,7 +1,5 @@
 """The one rule about sizes that all backends share."""
 
-from pathlib import Path
-
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.spec import size_text
 
@@ -18,6 +16,6 @@ def check_size(size_bytes: int, least_bytes: int, what: str) -> None:
         raise InvalidArgument(f"a disk of {size_bytes} bytes is not a multiple of {SECTOR}")
 
 
-def check_holds(size_bytes: int, image: Path) -> None:
-    """Raise InvalidArgument unless a disk of this size can hold `image`."""
-    check_size(size_bytes, image.stat().st_size, "its image")
+def check_holds(size_bytes: int, base_bytes: int) -> None:
+    """Raise InvalidArgument unless a disk of this size can hold what it begins with."""
+    check_size(size_bytes, base_bytes, "its image")

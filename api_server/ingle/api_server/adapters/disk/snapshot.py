@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ingle.api_server.adapters.disk.size import check_holds, check_size
 from ingle.api_server.host import files
+from ingle.api_server.host.threads import in_thread
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
 from ingle.api_server.model.vm import Vm
 from ingle.api_server.ports.devices import SnapshotDevices, WantedDevice
-from ingle.api_server.ports.disk import DiskChanges
+from ingle.api_server.ports.disk import Disk, DiskChanges, DiskFormat
 
 _FILE = "disk.cow"
 
@@ -28,6 +29,9 @@ class SnapshotDisk:
     """Implements ports.disk.DiskBackend."""
 
     name = "dm-snapshot"
+    format = DiskFormat.RAW
+    copies = False
+    stacks = False  # a device is made of an image and the changes to it
 
     def __init__(self, devices: SnapshotDevices) -> None:
         self._devices = devices
@@ -38,15 +42,28 @@ class SnapshotDisk:
     async def usable(self, images: Path, vms: Path) -> str:
         return await self._devices.problem()
 
-    async def create(self, image: Path, directory: Path, size_bytes: int) -> None:
-        check_holds(size_bytes, image)
-        if (size := image.stat().st_size) % _CHUNK:
+    async def create(self, base: Disk, directory: Path, size_bytes: int) -> None:
+        size = base.path.stat().st_size
+        check_holds(size_bytes, size)
+        if size % _CHUNK:
             raise InvalidArgument(
                 f"the image has {size} bytes; for a dm-snapshot disk it must be a multiple of {_CHUNK}",
                 "register the image again, or use --disk-backend qcow2",
             )
         with files.new_file(self.disk_path(directory), 0o600) as file:
             os.ftruncate(file, _bytes_for_changes(size_bytes))
+
+    async def duplicate(self, disk: Path, image: Path, directory: Path) -> None:
+        await in_thread(files.duplicate, disk, self.disk_path(directory))
+
+    async def difference(self, disk: Path, base: Path | None, image: Path, directory: Path) -> None:
+        """They rest on their image alone."""
+
+    async def to_raw(self, disk: Path, target: Path) -> None:
+        raise _stays()
+
+    async def from_raw(self, raw: Path, image: Path, directory: Path) -> None:
+        raise _stays()
 
     async def grow(self, directory: Path, size_bytes: int) -> None:
         disk = self.disk_path(directory)
@@ -55,7 +72,7 @@ class SnapshotDisk:
         with files.disk_full_reported(directory):
             os.truncate(disk, needed)
 
-    async def attach(self, vm: Vm, directory: Path) -> Path:
+    async def attach(self, vm: Vm, directory: Path) -> Disk:
         device = await self._devices.ensure(_wanted(vm))
         if device.overflowed:
             raise HostProblem(
@@ -63,7 +80,7 @@ class SnapshotDisk:
                 f"the disk of VM {vm.name!r} is lost: the host's disk was full when the guest wrote to it",
                 f"ingle vm delete {vm.name}",
             )
-        return device.path
+        return Disk(device.path, self.format, is_block=True)
 
     async def detach(self, vm_id: str) -> None:
         await self._devices.remove(vm_id)
@@ -80,8 +97,14 @@ class SnapshotDisk:
         return DiskChanges(device.used_bytes, device.capacity_bytes, free, device.overflowed)
 
 
+def _stays() -> HostProblem:
+    return HostProblem(
+        Reason.DEPENDENCY_MISSING, "what is on a dm-snapshot disk can't leave this host, nor come to it, in a snapshot"
+    )
+
+
 def _wanted(vm: Vm) -> WantedDevice:
-    return WantedDevice(vm.id, vm.image_id, _whole_chunks(vm.disk_bytes) * _CHUNK)
+    return WantedDevice(vm.id, vm.settings.image_id, _whole_chunks(vm.settings.disk_bytes) * _CHUNK)
 
 
 def _whole_chunks(size_bytes: int) -> int:

@@ -1,7 +1,9 @@
 """What is answered to whom: pure.
 
-A VM sees the names of its own network, the host sees all. What is not ours is for other servers, and only those VMs may
-have them asked that may reach beyond their network: a question to the world is a way out like any other.
+A VM sees the names of its own network. On the host, where nobody can tell which user asks, a VM is NAME.UID with the
+uid of its owner: so no user's VM takes the place of another's, and only who knows both hears that it is there. What is
+not ours is for other servers, and only those VMs may have them asked that may reach beyond their network: a question to
+the world is a way out like any other.
 """
 
 from collections.abc import Sequence
@@ -10,8 +12,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from ingle.api_server.adapters.dns import wire
 from ingle.api_server.adapters.dns.wire import Question, Record
+from ingle.api_server.model.caller import ROOT
 
 _DIGITS = 32  # of an IPv6 address
+_LONGEST_UID = 10
 _TTL_SECONDS = 5  # a VM may be stopped, and another get its address, at any time
 
 
@@ -26,13 +30,16 @@ class Host:
     address6: str = ""
     """Empty: it has none."""
 
+    owner: int = ROOT
+    """A uid; the name is unique among its own, and so is the network's."""
+
 
 class Directory:
     """The hosts, as they were told of last."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, Host] = {}
-        self._by_name: dict[str, Host] = {}
+        self._by_name: dict[tuple[int, str], Host] = {}
         self._by_address: dict[str, Host] = {}
 
     def tell(self, vm_id: str, host: Host | None) -> None:
@@ -42,12 +49,12 @@ class Directory:
         else:
             self._hosts[vm_id] = host
         hosts = self._hosts.values()
-        self._by_name = {each.name: each for each in hosts}
+        self._by_name = {(each.owner, each.name): each for each in hosts}
         self._by_address = {address: each for each in hosts for address in (each.address, each.address6) if address}
 
-    def by_name(self, name: str) -> Host | None:
-        """The host of that name."""
-        return self._by_name.get(name)
+    def by_name(self, owner: int, name: str) -> Host | None:
+        """The owner's host of that name."""
+        return self._by_name.get((owner, name))
 
     def by_address(self, address: str) -> Host | None:
         """The host at that address."""
@@ -86,11 +93,21 @@ class Answers:
     def _about_name(self, question: Question, labels: Sequence[bytes], caller: Host | None) -> bytes:
         if not labels:  # the domain itself is there, and has no addresses
             return self._found(question, [])
-        found = self._directory.by_name(labels[0].decode("ascii", "replace")) if len(labels) == 1 else None
-        if found is None or not _may_know(caller, found):
+        found = self._named([label.decode("ascii", "replace") for label in labels], caller)
+        if found is None:
             return wire.reply(question, (), [self._authority], code=wire.NXDOMAIN)
         addresses = [(wire.A, found.address), *([(wire.AAAA, found.address6)] if found.address6 else [])]
         return self._found(question, [Record(kind, wire.address(text), _TTL_SECONDS) for kind, text in addresses])
+
+    def _named(self, labels: Sequence[str], caller: Host | None) -> Host | None:
+        match labels, caller:
+            case [name], Host():
+                found = self._directory.by_name(caller.owner, name)
+                return found if found is not None and _share_network(caller, found) else None
+            case [name, owner], None if owner.isdecimal() and len(owner) <= _LONGEST_UID:
+                return self._directory.by_name(int(owner), name)
+            case _:
+                return None
 
     def _found(self, question: Question, records: Sequence[Record]) -> bytes:
         """Those of what there is that were asked for."""
@@ -102,9 +119,11 @@ class Answers:
         return wire.start_of_authority(self._domain, _TTL_SECONDS)
 
     def _reverse(self, question: Question, caller: Host | None) -> Host | None:
+        if caller is None:
+            return None
         address = _reversed([label.decode("ascii", "replace") for label in question.labels])
         found = None if address is None else self._directory.by_address(address)
-        return found if found is not None and _may_know(caller, found) else None
+        return found if found is not None and _share_network(caller, found) else None
 
 
 def _reversed(labels: Sequence[str]) -> str | None:
@@ -120,6 +139,5 @@ def _reversed(labels: Sequence[str]) -> str | None:
     return None
 
 
-def _may_know(caller: Host | None, found: Host) -> bool:
-    """The host (None) may know all."""
-    return caller is None or found.network == caller.network
+def _share_network(one: Host, other: Host) -> bool:
+    return (one.owner, one.network) == (other.owner, other.network)

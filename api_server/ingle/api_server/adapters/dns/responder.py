@@ -19,8 +19,8 @@ from typing import Any, cast
 from ingle.api_server.adapters.dns import wire
 from ingle.api_server.adapters.dns.answers import Answers, Directory, Forward, Host
 from ingle.api_server.adapters.dns.confine import confine, end_with_parent
-from ingle.api_server.adapters.dns.shares import Shares
 from ingle.api_server.adapters.dns.upstream import NoAnswer, Upstream, framed, read_framed
+from ingle.api_server.host.shares import Shares
 
 log = logging.getLogger(__name__)
 

@@ -2,29 +2,30 @@
 
 from ingle.api_server.host.process import has_its_files
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
-
-Address = TcpAddress | UnixAddress | VsockAddress
+from ingle.api_server.model.guest import AgentAddress, HybridVsockAddress, SerialAddress, UnixAddress, VsockAddress
 
 
-def describe(address: Address) -> str:
+def describe(address: AgentAddress) -> str:
     """An address as a person writes it."""
     match address:
-        case TcpAddress(host=host, port=port):
-            return f"{host}:{port}"
+        case HybridVsockAddress(path, port):
+            return f"vsock:{path}:{port}"
+        case SerialAddress(path):
+            return f"serial:{path}"
         case UnixAddress(path):
             return f"unix:{path}"
         case VsockAddress(cid=cid, port=port):
             return f"vsock:{cid}:{port}"
 
 
-def check_holder(address: Address) -> None:
+def check_holder(address: AgentAddress) -> None:
     """Raise GuestError(GUEST_UNREACHABLE) unless what was just connected to is the VMM's, before a byte is sent to it.
 
-    A VMM listens from its beginning to its end. One that still has its files now has had the port all the time, so
-    nobody else can have taken the connection; after its end, whoever binds the port would be told the token."""
+    A VMM has its guest's vsock address from its beginning to its end. One that still has its files now has had it all
+    the time, so nobody else can have taken the connection; after its end, whoever asks for it would be told the
+    token."""
     match address:
-        case TcpAddress(holder=holder) | VsockAddress(holder=holder) if holder is not None:
+        case VsockAddress(holder=holder) if holder is not None:
             if not has_its_files(holder.pid, holder.start_time):
                 raise unreachable(describe(address), "its VMM has ended")
 

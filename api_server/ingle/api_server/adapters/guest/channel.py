@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest import configure_messages, messages, network_messages, session_messages
+from ingle.api_server.adapters.guest import identity_messages, messages, network_messages, session_messages
+from ingle.api_server.adapters.guest.answers import answer_within, hello, next_frame, response
 from ingle.api_server.adapters.guest.connection import Connection
-from ingle.api_server.adapters.guest.conversation import answer_within, hello, next_frame, response
+from ingle.api_server.adapters.guest.conversation import EXEC, FORWARD, SESSION, Conversation
 from ingle.api_server.adapters.guest.deadline import Deadline
 from ingle.api_server.adapters.guest.files import Files
-from ingle.api_server.adapters.guest.forwarding import GuestForwarding
 from ingle.api_server.adapters.guest.frames import FrameError, FrameType, encode
+from ingle.api_server.adapters.guest.mux import Lines
 from ingle.api_server.adapters.guest.patience import PATIENCE, Patience
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import (
@@ -18,46 +20,53 @@ from ingle.api_server.model.guest import (
     AgentInfo,
     Attached,
     AttachSpec,
-    Configured,
-    Detached,
     ExecEvent,
     ExecSpec,
     GuestActivity,
-    GuestConfiguration,
+    GuestIdentity,
     GuestSession,
     GuestStats,
-    Output,
-    Scrollback,
+    HookResult,
+    IdentityTaken,
     SessionEvent,
     SessionProgram,
-    Started,
-    Stderr,
-    Stdout,
     TerminalSize,
 )
-from ingle.api_server.model.guest_network import ForwardSpec, ListeningPorts
+from ingle.api_server.model.guest_network import ForwardEvent, ForwardSpec, ListeningPorts
 
 
 class Dialler:
-    """GuestDialler over TCP, vsock and unix sockets."""
+    """GuestDialler over vsock, unix sockets and virtio-serial ports."""
 
     def __init__(self, patience: Patience = PATIENCE) -> None:
         self._patience = patience
+        self._lines = Lines()
 
     def channel(self, endpoint: AgentEndpoint) -> "Channel":
-        return Channel(endpoint, self._patience)
+        return Channel(endpoint, self._patience, self._lines)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all guests."""
+        self._lines.close()
 
 
 class Channel:
     """GuestChannel: the agent at one endpoint."""
 
-    def __init__(self, endpoint: AgentEndpoint, patience: Patience) -> None:
+    def __init__(self, endpoint: AgentEndpoint, patience: Patience, lines: Lines) -> None:
         self._endpoint = endpoint
         self._patience = patience
+        self._lines = lines
 
     @property
     def files(self) -> Files:
-        return Files(self._endpoint.address, self._greeting, self._patience)
+        return Files(self._endpoint.address, self._greeting, self._patience, self._lines)
 
     async def ping(self, timeout_seconds: float = 5.0) -> AgentInfo:
         greeting, answer = await self._ask(agent_pb2.Request(ping=agent_pb2.PingRequest()), "ping", timeout_seconds)
@@ -73,11 +82,11 @@ class Channel:
         return messages.activity(answer.activity)
 
     @asynccontextmanager
-    async def forward(self, spec: ForwardSpec) -> AsyncIterator[GuestForwarding]:
+    async def forward(self, spec: ForwardSpec) -> AsyncIterator[Conversation[ForwardEvent]]:
         request = network_messages.forward_request(spec)
         limit = spec.timeout_seconds + self._patience.start_seconds  # the agent's own limit comes first, and says more
         async with self._begun(request, FrameType.CONNECTED, limit) as (connection, payload):
-            yield GuestForwarding(connection, network_messages.connected(payload))
+            yield Conversation(connection, network_messages.connected(payload), FORWARD)
 
     async def list_ports(self, timeout_seconds: float = 10.0) -> ListeningPorts:
         request = agent_pb2.Request(list_ports=agent_pb2.ListPortsRequest())
@@ -90,20 +99,30 @@ class Channel:
     async def shutdown(self, timeout_seconds: float = 10.0) -> None:
         await self._ask(agent_pb2.Request(shutdown=agent_pb2.ShutdownRequest()), "shutdown", timeout_seconds)
 
-    async def configure(self, configuration: GuestConfiguration, timeout_seconds: float = 10.0) -> Configured:
-        request = configure_messages.request(configuration)
-        _, answer = await self._ask(request, "configure", timeout_seconds)
-        return configure_messages.configured(answer.configure)
+    async def take_identity(self, identity: GuestIdentity, timeout_seconds: float = 10.0) -> IdentityTaken:
+        request = agent_pb2.Request(take_identity=identity_messages.identity(identity))
+        _, answer = await self._ask(request, "take_identity", timeout_seconds)
+        return identity_messages.taken(answer.take_identity)
+
+    async def rest(self, timeout_seconds: float = 75.0) -> HookResult | None:
+        _, answer = await self._ask(agent_pb2.Request(rest=agent_pb2.RestRequest()), "rest", timeout_seconds)
+        return identity_messages.hook_result(answer.rest)
+
+    async def thaw(self, *, forked: bool = False, timeout_seconds: float = 30.0) -> HookResult | None:
+        request = agent_pb2.Request(thaw=agent_pb2.ThawRequest(forked=forked))
+        _, answer = await self._ask(request, "thaw", timeout_seconds)
+        return identity_messages.hook_result(answer.thaw)
 
     @asynccontextmanager
-    async def exec(self, spec: ExecSpec) -> AsyncIterator["Session"]:
+    async def exec(self, spec: ExecSpec) -> AsyncIterator[Conversation[ExecEvent]]:
         limits = (spec.timeout_seconds, self._patience.late_seconds)
         async with AsyncExitStack() as stack:
             async with Deadline(*limits).wait():
                 begun = self._begun(messages.exec_request(spec), FrameType.STARTED)
                 connection, payload = await stack.enter_async_context(begun)
             # Counted anew, as the agent does: a guest that took long to begin has no less time for the command.
-            yield Session(connection, messages.started(payload), Deadline(*limits), ends_detached=spec.detach)
+            part = None if spec.detach else EXEC
+            yield Conversation(connection, messages.started(payload), part, Deadline(*limits))
 
     async def create_session(self, session_id: str, program: SessionProgram) -> GuestSession:
         request = session_messages.create_request(session_id, program)
@@ -111,10 +130,10 @@ class Channel:
         return session_messages.session(response.create_session.session)
 
     @asynccontextmanager
-    async def attach_session(self, spec: AttachSpec) -> AsyncIterator["SessionAttachment"]:
+    async def attach_session(self, spec: AttachSpec) -> AsyncIterator[Conversation[SessionEvent]]:
         request = session_messages.attach_request(spec)
         async with self._begun(request, FrameType.ATTACHED) as (connection, payload):
-            yield SessionAttachment(connection, Attached(session_messages.attached(payload)))
+            yield Conversation(connection, Attached(session_messages.attached(payload)), SESSION)
 
     async def list_sessions(self, timeout_seconds: float = 5.0) -> tuple[GuestSession, ...]:
         request = agent_pb2.Request(list_sessions=agent_pb2.ListSessionsRequest())
@@ -169,7 +188,7 @@ class Channel:
         return greeting, answer
 
     async def _connect(self, request: agent_pb2.Request) -> Connection:
-        return await Connection.connect(self._endpoint.address, self._greeting(request))
+        return await Connection.connect(self._endpoint.address, self._greeting(request), self._lines)
 
     def _greeting(self, request: agent_pb2.Request) -> bytes:
         """HELLO and REQUEST. Raises InvalidArgument for a request that no frame holds."""
@@ -180,80 +199,3 @@ class Channel:
         except FrameError as error:
             raise InvalidArgument(f"too much for the guest's agent: {error}", "pass it through stdin") from None
         return greeting
-
-
-class Session:
-    """ExecSession over one connection."""
-
-    def __init__(self, connection: Connection, started: Started, deadline: Deadline, *, ends_detached: bool) -> None:
-        self._connection = connection
-        self._started = started
-        self._deadline = deadline
-        self._ends_detached = ends_detached
-
-    async def events(self) -> AsyncIterator[ExecEvent]:
-        yield self._started
-        while not self._ends_detached:
-            async with self._deadline.wait():
-                frame = await next_frame(self._connection)
-            match frame.type:
-                case FrameType.STDOUT:
-                    yield Stdout(frame.payload)
-                case FrameType.STDERR:
-                    yield Stderr(frame.payload)
-                case FrameType.EXITED:
-                    self._connection.close()
-                    yield messages.exited(frame.payload)
-                    return
-                case other:
-                    raise messages.nonsense(f"{other.name} during an exec")
-
-    async def write_stdin(self, data: bytes) -> None:
-        await self._connection.send_stdin(data)
-
-    async def close_stdin(self) -> None:
-        self._connection.send(encode(FrameType.STDIN_EOF))
-
-    async def send_signal(self, signal: int) -> None:
-        self._connection.send(encode(FrameType.SIGNAL, agent_pb2.ExecSignal(signal=signal).SerializeToString()))
-
-    def leave(self) -> None:
-        self._connection.close()
-
-
-class SessionAttachment:
-    """Attachment over one connection."""
-
-    def __init__(self, connection: Connection, attached: Attached) -> None:
-        self._connection = connection
-        self._attached = attached
-
-    async def events(self) -> AsyncIterator[SessionEvent]:
-        yield self._attached
-        while True:
-            frame = await next_frame(self._connection)
-            match frame.type:
-                case FrameType.STDOUT:
-                    yield Output(frame.payload)
-                case FrameType.SCROLLBACK:
-                    yield Scrollback(frame.payload)
-                case FrameType.EXITED:
-                    self._connection.close()
-                    yield messages.exited(frame.payload)
-                    return
-                case FrameType.DETACHED:
-                    self._connection.close()
-                    yield Detached()
-                    return
-                case other:
-                    raise messages.nonsense(f"{other.name} during an attachment")
-
-    async def write_input(self, data: bytes) -> None:
-        await self._connection.send_stdin(data)
-
-    async def resize(self, size: TerminalSize) -> None:
-        message = session_messages.terminal_size(size)
-        self._connection.send(encode(FrameType.RESIZE, message.SerializeToString()))
-
-    def leave(self) -> None:
-        self._connection.close()

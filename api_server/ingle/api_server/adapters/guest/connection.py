@@ -15,10 +15,12 @@ from typing import Self
 from google.protobuf.message import DecodeError
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest.address import Address, check_holder, describe, unreachable
+from ingle.api_server.adapters.guest import hybrid
+from ingle.api_server.adapters.guest.address import check_holder, describe, unreachable
 from ingle.api_server.adapters.guest.frames import Decoder, Frame, FrameError, FrameType, encode
+from ingle.api_server.adapters.guest.mux import Lines
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
+from ingle.api_server.model.guest import AgentAddress, HybridVsockAddress, SerialAddress, UnixAddress, VsockAddress
 
 _STDIN_WINDOW = 256 * 1024  # as the protocol has it
 _STDIN_CHUNK = 64 * 1024  # a pipe's size: larger pieces reach the command no faster
@@ -47,18 +49,20 @@ class Connection(asyncio.BufferedProtocol):
         self._window_open.set()
 
     @classmethod
-    async def connect(cls, address: Address, greeting: bytes) -> Self:
+    async def connect(cls, address: AgentAddress, greeting: bytes, lines: Lines) -> Self:
         """Connect and send the first bytes. Raises GuestError(GUEST_UNREACHABLE)."""
         loop = asyncio.get_running_loop()
         connection = cls(describe(address))
         try:
             match address:
-                case TcpAddress(host=host, port=port):
-                    await loop.create_connection(lambda: connection, host, port)
+                case HybridVsockAddress():
+                    await _take(connection, await hybrid.connect(address))
+                case SerialAddress(path):
+                    (await lines.stream(path)).set_protocol(connection)
                 case UnixAddress(path):
                     await loop.create_unix_connection(lambda: connection, path)
                 case VsockAddress(cid=cid, port=port):
-                    await _connect_vsock(connection, cid, port)
+                    await _take(connection, await _vsock(cid, port))
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise connection._unreachable(why) from error
@@ -199,13 +203,21 @@ class Connection(asyncio.BufferedProtocol):
         return unreachable(self._peer, why)
 
 
-async def _connect_vsock(connection: Connection, cid: int, port: int) -> None:
-    loop = asyncio.get_running_loop()
+async def _vsock(cid: int, port: int) -> socket.socket:
     vsock = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
     try:
         vsock.setblocking(False)
-        await loop.sock_connect(vsock, (cid, port))
-        await loop.create_connection(lambda: connection, sock=vsock)
+        await asyncio.get_running_loop().sock_connect(vsock, (cid, port))
     except BaseException:
         vsock.close()
+        raise
+    return vsock
+
+
+async def _take(connection: Connection, stream: socket.socket) -> None:
+    """What comes on the stream is the connection's."""
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=stream)
+    except BaseException:
+        stream.close()
         raise

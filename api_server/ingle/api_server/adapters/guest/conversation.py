@@ -1,64 +1,108 @@
-"""What every operation's connection begins and goes on with."""
+"""A command, an attachment or a forward, over one connection."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from ingle.agent.v1 import agent_pb2
-from ingle.api_server.adapters.guest import messages
-from ingle.api_server.adapters.guest.address import Address, describe
-from ingle.api_server.adapters.guest.frames import Frame, FrameType
-from ingle.api_server.model.errors import GuestError, Reason
+from ingle.api_server.adapters.guest import messages, session_messages
+from ingle.api_server.adapters.guest.answers import next_frame, response
+from ingle.api_server.adapters.guest.connection import Connection
+from ingle.api_server.adapters.guest.deadline import Deadline
+from ingle.api_server.adapters.guest.frames import Frame, FrameType, encode
+from ingle.api_server.model.guest import (
+    Detached,
+    ExecEvent,
+    Input,
+    InputEnd,
+    Output,
+    Said,
+    Scrollback,
+    SessionEvent,
+    Signal,
+    Stderr,
+    Stdout,
+    TerminalSize,
+)
+from ingle.api_server.model.guest_network import ForwardEvent, PeerEnded, Received
+
+_E = TypeVar("_E")
 
 
-class Receiver(Protocol):
-    """Whatever frames come from."""
+@dataclass(frozen=True, slots=True)
+class Part(Generic[_E]):
+    """What an agent may say in one part of a conversation: frames that go on with it, and frames that end it, after
+    which `then` follows, or nothing. None is no event."""
 
-    async def receive(self) -> Frame:
-        """The next frame. Raises GuestError."""
-
-
-@asynccontextmanager
-async def answer_within(address: Address, seconds: float) -> AsyncIterator[None]:
-    """A limit to what is done with the agent there. Raises GuestError(GUEST_UNREACHABLE) when it is over."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise GuestError(
-            Reason.GUEST_UNREACHABLE, f"the guest's agent at {describe(address)} did not answer within {seconds:g} s"
-        ) from error
+    during: str
+    on: Mapping[FrameType, Callable[[bytes], _E | None]]
+    last: Mapping[FrameType, Callable[[bytes], _E | None]]
+    then: "Part[_E] | None" = None
 
 
-async def hello(connection: Receiver) -> agent_pb2.HelloOk:
-    """The agent's first answer."""
-    frame = await next_frame(connection)
-    if frame.type is not FrameType.HELLO_OK:
-        raise messages.nonsense(f"{frame.type.name} instead of HELLO_OK")
-    greeting = messages.parse(agent_pb2.HelloOk, frame.payload)
-    if greeting.protocol_version != messages.PROTOCOL_VERSION:
-        raise messages.nonsense(f"protocol version {greeting.protocol_version}, not {messages.PROTOCOL_VERSION}")
-    return greeting
+def _forwarded(payload: bytes) -> None:
+    response(Frame(FrameType.RESPONSE, payload), "forward")
 
 
-async def next_frame(connection: Receiver) -> Frame:
-    """The next frame, unless it is the agent's ERROR: then that is raised."""
-    return unless_error(await connection.receive())
+EXEC: Part[ExecEvent] = Part(
+    "an exec", {FrameType.STDOUT: Stdout, FrameType.STDERR: Stderr}, {FrameType.EXITED: messages.exited}
+)
+SESSION: Part[SessionEvent] = Part(
+    "an attachment",
+    {FrameType.STDOUT: Output, FrameType.SCROLLBACK: Scrollback},
+    {FrameType.EXITED: messages.exited, FrameType.DETACHED: lambda _: Detached()},
+)
+FORWARD: Part[ForwardEvent] = Part(
+    "a forward",
+    {FrameType.DATA: Received},
+    {FrameType.DATA_END: lambda _: PeerEnded()},
+    then=Part("the end of a forward", {}, {FrameType.RESPONSE: _forwarded}),
+)
 
 
-def unless_error(frame: Frame) -> Frame:
-    """The frame, unless it is the agent's ERROR: then that is raised."""
-    if frame.type is FrameType.ERROR:
-        raise messages.failure(frame.payload)
-    return frame
+class Conversation(Generic[_E]):
+    """The port's, of whatever kind its parts are."""
 
+    def __init__(
+        self, connection: Connection, first: _E, part: Part[_E] | None, deadline: Deadline | None = None
+    ) -> None:
+        self._connection = connection
+        self._first = first
+        self._part = part
+        self._deadline = deadline
 
-def response(frame: Frame, result: str) -> agent_pb2.Response:
-    """The one answer of the kind `result`. Raises GuestError(GUEST_PROTOCOL)."""
-    if frame.type is not FrameType.RESPONSE:
-        raise messages.nonsense(f"{frame.type.name} instead of RESPONSE")
-    answer = messages.parse(agent_pb2.Response, frame.payload)
-    if answer.WhichOneof("result") != result:
-        raise messages.nonsense(f"a response that is no answer to {result}")
-    return answer
+    async def events(self) -> AsyncIterator[_E]:
+        yield self._first
+        part, connection, deadline = self._part, self._connection, self._deadline
+        while part is not None:
+            if deadline is None:
+                frame = await next_frame(connection)
+            else:
+                async with deadline.wait():
+                    frame = await next_frame(connection)
+            take = part.on.get(frame.type) or part.last.get(frame.type)
+            if take is None:
+                raise messages.nonsense(f"{frame.type.name} during {part.during}")
+            if frame.type in part.last:
+                part = part.then
+            if part is None:
+                connection.close()
+            if (event := take(frame.payload)) is not None:
+                yield event
+
+    async def say(self, what: Said) -> None:
+        match what:
+            case Input(data):
+                await self._connection.send_stdin(data)
+            case InputEnd():
+                self._connection.send(encode(FrameType.STDIN_EOF))
+            case Signal(number):
+                self._tell(FrameType.SIGNAL, agent_pb2.ExecSignal(signal=number))
+            case TerminalSize():
+                self._tell(FrameType.RESIZE, session_messages.terminal_size(what))
+
+    def leave(self) -> None:
+        self._connection.close()
+
+    def _tell(self, kind: FrameType, message: agent_pb2.ExecSignal | agent_pb2.TerminalSize) -> None:
+        self._connection.send(encode(kind, message.SerializeToString()))

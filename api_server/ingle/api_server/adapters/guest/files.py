@@ -7,8 +7,7 @@ from typing import TypedDict
 
 from ingle.agent.v1 import agent_pb2
 from ingle.api_server.adapters.guest import messages
-from ingle.api_server.adapters.guest.address import Address
-from ingle.api_server.adapters.guest.conversation import (
+from ingle.api_server.adapters.guest.answers import (
     answer_within,
     hello,
     next_frame,
@@ -17,8 +16,10 @@ from ingle.api_server.adapters.guest.conversation import (
 )
 from ingle.api_server.adapters.guest.file_messages import check_next, file_info, file_infos
 from ingle.api_server.adapters.guest.frames import Frame, FrameType, encode
+from ingle.api_server.adapters.guest.mux import Lines
 from ingle.api_server.adapters.guest.patience import Patience
 from ingle.api_server.adapters.guest.transfer import Transfer
+from ingle.api_server.model.guest import AgentAddress
 from ingle.api_server.model.guest_files import (
     LARGEST_PAGE,
     Copied,
@@ -35,8 +36,11 @@ _LARGEST_PAGE_BYTES = 3 * 1024 * 1024  # an agent ends a page behind the second 
 class Files:
     """GuestFiles of one agent. `greeting` is what a connection begins with to make a request."""
 
-    def __init__(self, address: Address, greeting: Callable[[agent_pb2.Request], bytes], patience: Patience) -> None:
+    def __init__(
+        self, address: AgentAddress, greeting: Callable[[agent_pb2.Request], bytes], patience: Patience, lines: Lines
+    ) -> None:
         self._address = address
+        self._lines = lines
         self._greeting = greeting
         self._patience = patience
 
@@ -129,7 +133,7 @@ class Files:
     async def _upload(self, request: agent_pb2.Request, result: str, data: AsyncIterable[bytes]) -> agent_pb2.Response:
         """Send it all, without waiting to be greeted, and take the answer, which comes early when the agent refuses."""
         async with answer_within(self._address, self._patience.start_seconds):
-            transfer = await Transfer.connect(self._address, self._greeting(request), self._patience)
+            transfer = await Transfer.connect(self._address, self._greeting(request), self._patience, self._lines)
         try:
             sender = asyncio.create_task(_send(transfer, data))
             answer = asyncio.create_task(self._answer(transfer))
@@ -157,7 +161,7 @@ class Files:
         transfer: Transfer | None = None
         try:
             async with answer_within(self._address, self._patience.start_seconds):
-                transfer = await Transfer.connect(self._address, self._greeting(request), self._patience)
+                transfer = await Transfer.connect(self._address, self._greeting(request), self._patience, self._lines)
                 await hello(transfer)
             yield transfer
         finally:

@@ -75,15 +75,21 @@ _REASONS = {
     agent_pb2.ERROR_CODE_SOCKET_NOT_FOUND: Reason.SOCKET_NOT_FOUND,
     agent_pb2.ERROR_CODE_CONNECTION_NOT_PERMITTED: Reason.CONNECTION_NOT_PERMITTED,
     agent_pb2.ERROR_CODE_INIT_NOT_FOUND: Reason.INIT_NOT_FOUND,
+    agent_pb2.ERROR_CODE_IDENTITY_PENDING: Reason.IDENTITY_PENDING,
+    agent_pb2.ERROR_CODE_RESTING: Reason.GUEST_RESTING,
+    agent_pb2.ERROR_CODE_RESTLESS: Reason.GUEST_RESTLESS,
 }
 # In braces what the caller knows: see rpc/remedies.py.
 _REMEDIES = {
-    agent_pb2.ERROR_CODE_BAD_VERSION: "restart the VM, so that it gets this server's agent",
-    agent_pb2.ERROR_CODE_BAD_TOKEN: "restart the VM, so that it gets a new token",
+    agent_pb2.ERROR_CODE_BAD_VERSION: "ingle vm restart {vm}: it gets this server's agent",
+    agent_pb2.ERROR_CODE_BAD_TOKEN: "ingle vm restart {vm}: it gets a new token",
     agent_pb2.ERROR_CODE_USER_NOT_FOUND: "add the user in the guest, or give a number, which needs no entry",
     agent_pb2.ERROR_CODE_GROUP_NOT_FOUND: "add the group in the guest, or give a number, which needs no entry",
     agent_pb2.ERROR_CODE_LIMIT_REFUSED: "ask for less; there is: ingle vm exec {vm} -- cat /proc/self/limits",
     agent_pb2.ERROR_CODE_INIT_NOT_FOUND: "leave out --init image: the agent is PID 1 then",
+    agent_pb2.ERROR_CODE_IDENTITY_PENDING: "ingle vm restart {vm}: it boots as itself",
+    agent_pb2.ERROR_CODE_RESTING: "try again in a moment: it is about to be put to sleep, or to wake",
+    agent_pb2.ERROR_CODE_RESTLESS: "ingle vm exec {vm} -- ps -eo pid,stat,wchan,args: end what has a D in STAT",
     agent_pb2.ERROR_CODE_SESSION_NOT_FOUND: "ingle vm session list {vm}",
     agent_pb2.ERROR_CODE_SESSION_ATTACHED: "add --steal to take it over",
     agent_pb2.ERROR_CODE_FILE_NOT_FOUND: "{find_or_make}",
@@ -92,7 +98,7 @@ _REMEDIES = {
     agent_pb2.ERROR_CODE_NOT_A_DIRECTORY: "ingle vm file stat {vm} {path} tells what it is",
     agent_pb2.ERROR_CODE_DIRECTORY_NOT_EMPTY: "to remove it with all that is in it add --recursive",
     agent_pb2.ERROR_CODE_FILE_PERMISSION_DENIED: "add --user with one who may; without it is root",
-    agent_pb2.ERROR_CODE_NO_SPACE: "ingle vm stats {vm}; a stopped one grows with ingle vm set {vm} and --disk-size",
+    agent_pb2.ERROR_CODE_NO_SPACE: "ingle vm stats {vm}; ingle vm update --help tells how its disk grows",
     agent_pb2.ERROR_CODE_READ_ONLY_FILE_SYSTEM: "ingle vm exec {vm} -- cat /proc/mounts",
     agent_pb2.ERROR_CODE_SYMLINK_REFUSED: "give the path that the link leads to: ingle vm file stat {vm} {path}",
     agent_pb2.ERROR_CODE_FILE_NAME_TOO_LONG: "use at most 255 bytes a name, 4095 a path",
@@ -216,6 +222,7 @@ def activity(message: agent_pb2.ActivityResponse) -> GuestActivity:
         sessions=message.sessions,
         attached_sessions=message.attached_sessions,
         forwards=message.forwards,
+        connections=message.connections,
     )
 
 

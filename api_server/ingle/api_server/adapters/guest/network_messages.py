@@ -12,16 +12,16 @@ from ingle.api_server.model.guest_network import (
     GuestSocket,
     ListeningPort,
     ListeningPorts,
-    PortProtocol,
 )
+from ingle.api_server.model.network import Protocol
 
 _MOST_PORTS = 1000
 _LARGEST_PORT = 65535
 _LONGEST_COMMAND = 512  # characters and words, since an agent tells half a kilobyte of a command line
 
 _PROTOCOLS = {
-    agent_pb2.PORT_PROTOCOL_TCP: PortProtocol.TCP,
-    agent_pb2.PORT_PROTOCOL_UDP: PortProtocol.UDP,
+    agent_pb2.PORT_PROTOCOL_TCP: Protocol.TCP,
+    agent_pb2.PORT_PROTOCOL_UDP: Protocol.UDP,
 }
 
 

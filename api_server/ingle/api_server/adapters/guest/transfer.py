@@ -7,12 +7,11 @@ copies. What goes both ways at once, or is to be noticed while nobody asks, is f
 
 import asyncio
 import os
-import socket
 from contextlib import suppress
 from typing import Self
 
-from ingle.api_server.adapters.guest.address import Address, check_holder, describe, unreachable
-from ingle.api_server.adapters.guest.conversation import answer_within
+from ingle.api_server.adapters.guest.address import describe, unreachable
+from ingle.api_server.adapters.guest.answers import answer_within
 from ingle.api_server.adapters.guest.frames import (
     HEADER_SIZE,
     MAX_PAYLOAD,
@@ -22,45 +21,39 @@ from ingle.api_server.adapters.guest.frames import (
     decode_header,
     encode_header,
 )
-from ingle.api_server.adapters.guest.patience import PATIENCE, Patience
+from ingle.api_server.adapters.guest.mux import Lines
+from ingle.api_server.adapters.guest.patience import Patience
+from ingle.api_server.adapters.guest.pipes import Pipe, pipe_to
 from ingle.api_server.model.errors import GuestError, Reason
-from ingle.api_server.model.guest import TcpAddress, UnixAddress, VsockAddress
+from ingle.api_server.model.guest import AgentAddress
 
-_Place = str | tuple[str, int] | tuple[int, int]
 _WITHIN = "it hung up in the middle of a frame"
 _PIECE = 256 * 1024  # bytes handed out at most: larger ones come no faster
 _SMALLEST_PIECE = 64 * 1024  # bytes handed out at least, if there are more in the frame: each costs its takers the same
-_QUEUE = 1024 * 1024  # bytes a unix socket holds: it wakes who waits to send when a quarter of that is left
 
 
 class Transfer:
     """Frames to and from one agent. Made by `connect`; used by one reader and one writer."""
 
-    def __init__(self, address: Address, stream: socket.socket, patience: Patience) -> None:
+    def __init__(self, address: AgentAddress, pipe: Pipe, patience: Patience) -> None:
         self._address = address
         self._peer = describe(address)
-        self._stream = stream
+        self._pipe = pipe
         self._patience = patience
-        self._loop = asyncio.get_running_loop()
         self._left = 0  # bytes of a DATA frame that were not asked for yet
 
     @classmethod
-    async def connect(cls, address: Address, greeting: bytes, patience: Patience = PATIENCE) -> Self:
+    async def connect(cls, address: AgentAddress, greeting: bytes, patience: Patience, lines: Lines) -> Self:
         """Connect and send the first bytes. Raises GuestError(GUEST_UNREACHABLE)."""
-        family, place = _socket_address(address)
-        transfer: Self | None = None
         try:
-            transfer = cls(address, socket.socket(family, socket.SOCK_STREAM), patience)
-            await transfer._connect(family, place)
-            check_holder(address)
-        except BaseException as error:
-            if transfer is not None:
-                transfer.close()
-            if isinstance(error, OSError):
-                why = os.strerror(error.errno) if error.errno else str(error)
-                raise unreachable(describe(address), why) from error
+            transfer = cls(address, await pipe_to(address, lines), patience)
+        except OSError as error:
+            raise unreachable(describe(address), os.strerror(error.errno) if error.errno else str(error)) from error
+        try:
+            await transfer.send(greeting)
+        except BaseException:
+            transfer.close()
             raise
-        await transfer.send(greeting)
         return transfer
 
     async def send(self, data: bytes | memoryview) -> None:
@@ -68,18 +61,16 @@ class Transfer:
         GuestError(GUEST_UNREACHABLE) when the guest takes none of it."""
         async with answer_within(self._address, self._patience.work_seconds):
             with suppress(OSError):
-                await self._loop.sock_sendall(self._stream, data)
+                await self._pipe.send(data)
 
     async def send_data(self, data: bytes) -> None:
-        """Send DATA frames; returns when all is handed to the kernel, or the connection is gone."""
+        """Send DATA frames; returns when all is on its way, or the connection is gone."""
         rest = memoryview(data)
         while rest:
             payload, rest = rest[:MAX_PAYLOAD], rest[MAX_PAYLOAD:]
             header = encode_header(FrameType.DATA, len(payload))
             try:
-                sent = self._stream.sendmsg((header, payload))
-            except BlockingIOError:
-                sent = 0
+                sent = self._pipe.send_now(header, payload)
             except OSError:
                 return
             if sent < HEADER_SIZE:
@@ -111,15 +102,7 @@ class Transfer:
 
     def close(self) -> None:
         """Leave at once."""
-        self._stream.close()
-
-    async def _connect(self, family: socket.AddressFamily, place: _Place) -> None:
-        self._stream.setblocking(False)
-        if family == socket.AF_UNIX:
-            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)
-        elif family != socket.AF_VSOCK:
-            self._stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.sock_connect(self._stream, place)
+        self._pipe.abort()
 
     async def _header(self) -> tuple[FrameType, int]:
         """The next frame's type, and the size of its payload."""
@@ -141,7 +124,7 @@ class Transfer:
         async with answer_within(self._address, self._patience.frame_seconds):
             while rest:
                 try:
-                    got = await self._loop.sock_recv_into(self._stream, rest)
+                    got = await self._pipe.into(rest)
                 except OSError as error:
                     raise unreachable(self._peer, str(error)) from error
                 if got == 0:
@@ -151,25 +134,11 @@ class Transfer:
         return bytes(whole)
 
     async def _some(self, size: int, end: str = _WITHIN) -> bytes:
-        """Whatever the kernel has, at least a byte and at most so many."""
+        """Whatever has come, at least a byte and at most so many."""
         try:
-            try:
-                data = self._stream.recv(size)
-            except BlockingIOError:
-                data = await self._loop.sock_recv(self._stream, size)
+            data = await self._pipe.some(size)
         except OSError as error:
             raise unreachable(self._peer, str(error)) from error
         if not data:
             raise unreachable(self._peer, end)
         return data
-
-
-def _socket_address(address: Address) -> tuple[socket.AddressFamily, _Place]:
-    """The family of an address, and what connect(2) takes."""
-    match address:
-        case TcpAddress(host=host, port=port):
-            return socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port)
-        case UnixAddress(path):
-            return socket.AF_UNIX, path
-        case VsockAddress(cid=cid, port=port):
-            return socket.AF_VSOCK, (cid, port)

@@ -2,7 +2,15 @@
 
 from ingle.api_server.adapters.helper.absent import AbsentDevices, AbsentNetwork
 from ingle.api_server.adapters.helper.devices import HelperDevices
-from ingle.api_server.adapters.helper.examination import HelperFindings, Obstacle, ObstacleKind, Usage, examine_helper
+from ingle.api_server.adapters.helper.examination import (
+    HelperFindings,
+    Obstacle,
+    ObstacleKind,
+    Overlap,
+    Usage,
+    examine_helper,
+    find_overlaps,
+)
 from ingle.api_server.adapters.helper.network import HelperNetwork
 
 __all__ = [
@@ -13,6 +21,8 @@ __all__ = [
     "HelperNetwork",
     "Obstacle",
     "ObstacleKind",
+    "Overlap",
     "Usage",
     "examine_helper",
+    "find_overlaps",
 ]

@@ -30,6 +30,12 @@ class AbsentNetwork:
     async def disconnect(self, slot: int, vm_id: str) -> None:
         raise HostProblem(Reason.DEPENDENCY_MISSING, f"VM {vm_id}: {_PROBLEM}", _INSTALL)
 
+    async def connect_nowhere(self, vm_id: str) -> Link:
+        raise HostProblem(Reason.DEPENDENCY_MISSING, _PROBLEM, _INSTALL)
+
+    async def disconnect_nowhere(self, vm_id: str) -> None:
+        """Absent is fine."""
+
     async def reconcile(self, vms: Collection[Vm]) -> None:
         raise HostProblem(Reason.DEPENDENCY_MISSING, _PROBLEM, _INSTALL)
 

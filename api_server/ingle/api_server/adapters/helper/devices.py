@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from ingle.api_server.adapters.helper.calls import PATIENCE_SECONDS, Calls
+from ingle.api_server.adapters.helper.client import PATIENCE_SECONDS, HelperClient
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.ports.devices import SnapshotDevice, WantedDevice
 from ingle.helper.v1 import helper_pb2 as pb
@@ -15,12 +15,12 @@ class HelperDevices:
     """Implements ports.devices.SnapshotDevices over the helper's socket."""
 
     def __init__(self, socket: Path, patience: float = PATIENCE_SECONDS) -> None:
-        self._calls = Calls(socket, _UNIT, patience)
-        self._looks = Calls(socket, _UNIT, patience=0.0)  # who only looks has better things to do than to wait
+        self._helper = HelperClient(socket, _UNIT, patience)
+        self._look = HelperClient(socket, _UNIT, patience=0.0)  # who only looks has better things to do than to wait
 
     async def problem(self) -> str:
         try:
-            await self._calls.make(lambda helper: helper.Ping, pb.PingRequest())
+            await self._helper.ask(lambda helper: helper.Ping, pb.PingRequest())
         except IngleError as error:
             return f"{error.message} (try: {error.remedy})" if error.remedy else error.message
         return ""
@@ -37,15 +37,15 @@ class HelperDevices:
                 ),
             ]
         )
-        (device,) = (await self._calls.make(lambda helper: helper.Apply, request)).devices
+        (device,) = (await self._helper.ask(lambda helper: helper.Apply, request)).devices
         return _device(device)
 
     async def remove(self, vm_id: str) -> None:
         request = pb.RemoveSnapshotDeviceRequest(vm_id=vm_id)
-        await self._calls.make(lambda helper: helper.RemoveSnapshotDevice, request)
+        await self._helper.ask(lambda helper: helper.RemoveSnapshotDevice, request)
 
     async def find(self, vm_id: str) -> SnapshotDevice | None:
-        listed = await self._looks.make(lambda helper: helper.List, pb.ListRequest())
+        listed = await self._look.ask(lambda helper: helper.List, pb.ListRequest())
         for device in listed.devices:
             if device.vm_id == vm_id and device.state != pb.SNAPSHOT_STATE_MISSING:
                 return _device(device)
@@ -55,7 +55,7 @@ class HelperDevices:
         devices = [
             pb.WantedDevice(vm_id=each.vm_id, image_id=each.image_id, size_bytes=each.size_bytes) for each in wanted
         ]
-        await self._calls.make(lambda helper: helper.Reconcile, pb.ReconcileRequest(devices=devices))
+        await self._helper.ask(lambda helper: helper.Reconcile, pb.ReconcileRequest(devices=devices))
 
 
 def _device(message: pb.SnapshotDevice) -> SnapshotDevice:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from ingle.api_server.adapters.helper.calls import Calls
+from ingle.api_server.adapters.helper.client import HelperClient
 from ingle.helper.v1 import helper_pb2 as pb
 
 
@@ -43,21 +43,42 @@ class HelperFindings:
     taps: Usage
     devices: Usage
     obstacles: tuple[Obstacle, ...]
+    capabilities: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """A network that somebody else has on this host, and a pool of VMs' addresses that has some in common with it.
+
+    `interface` is empty for a rule; `source` is e.g. "route in table 52"."""
+
+    pool: str
+    network: str
+    interface: str
+    source: str
+
+
+async def find_overlaps(socket: Path, unit: str) -> tuple[Overlap, ...]:
+    """Ask the helper of `unit` on `socket`, which takes a second for it. Raises as examine_helper."""
+    client = HelperClient(socket, unit, patience=0.0)
+    told = await client.ask(lambda helper: helper.FindOverlaps, pb.FindOverlapsRequest())
+    return tuple(Overlap(each.pool, each.network, each.interface, each.source) for each in told.overlaps)
 
 
 async def examine_helper(socket: Path, unit: str) -> HelperFindings:
     """Ask the helper of `unit` on `socket`.
 
     Raises HostProblem(DEPENDENCY_MISSING) at once when nobody answers, IngleError with the helper's own reason."""
-    calls = Calls(socket, unit, patience=0.0)
-    version = (await calls.make(lambda helper: helper.Ping, pb.PingRequest())).version
-    told = await calls.make(lambda helper: helper.Examine, pb.ExamineRequest())
+    helper = HelperClient(socket, unit, patience=0.0)
+    version = (await helper.ask(lambda helper: helper.Ping, pb.PingRequest())).version
+    told = await helper.ask(lambda helper: helper.Examine, pb.ExamineRequest())
     return HelperFindings(
         version,
         _usage(told.networks),
         _usage(told.taps),
         _usage(told.devices),
         tuple(Obstacle(ObstacleKind(each.kind), each.family, each.table, each.chain) for each in told.obstacles),
+        tuple(told.capabilities),
     )
 
 

@@ -11,9 +11,10 @@ import socket
 from collections.abc import Collection
 from ipaddress import ip_address
 
-from ingle.api_server.adapters.helper.relay import Relay
 from ingle.api_server.host import sockets
-from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.host.relay import PLACES, PLACES_EACH, Relay
+from ingle.api_server.host.shares import Shares
+from ingle.api_server.model.errors import Conflict
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Vm
 
@@ -32,22 +33,19 @@ class HeldPorts:
 
     def __init__(self) -> None:
         self._held: dict[str, dict[PublishedPort, socket.socket | Relay]] = {}
+        self._places = Shares(PLACES, PLACES_EACH)
 
     async def hold(self, vm: Vm, address: str) -> None:
         """The ports of the VM at `address` from now on. Raises Conflict(IN_USE) when a program has one, and then holds
         none more."""
         held = self._held.setdefault(vm.id, {})
-        for port in vm.ports:
+        for port in vm.settings.ports:
             if port not in held:
                 try:
-                    held[port] = await _held(port, address)
+                    held[port] = self._holder(vm.id, port, address)
                 except OSError as error:
                     if error.errno == errno.EADDRINUSE:
-                        raise Conflict(
-                            Reason.IN_USE,
-                            f"a program of the host has port {port.host_port}/{port.protocol.value}",
-                            f"choose another, or see: ss -anp | grep :{port.host_port}",
-                        ) from None
+                        raise sockets.taken(port.host_port, _KINDS[port.protocol]) from None
                     log.warning("port %s of the host can't be held: %s", port.host_port, error.strerror)
 
     def release(self, vm_id: str) -> None:
@@ -66,17 +64,20 @@ class HeldPorts:
             self.release(vm_id)
         for vm in vms:
             try:
-                await self.hold(vm, vm.running.address if vm.running is not None else "")
+                await self.hold(vm, vm.vmm.address if vm.vmm is not None else "")
             except Conflict as error:
                 log.error("VM %s: %s", vm.id, error.message)
 
+    def _holder(self, vm_id: str, port: PublishedPort, address: str) -> socket.socket | Relay:
+        """Raises OSError."""
+        relayed = port.protocol is Protocol.TCP and (not port.address or is_relayed(port))
+        held = sockets.held(port.address, port.host_port, _KINDS[port.protocol], listens=relayed)
+        if not relayed:
+            return held
 
-async def _held(port: PublishedPort, address: str) -> socket.socket | Relay:
-    """Raises OSError."""
-    relayed = port.protocol is Protocol.TCP and (not port.address or is_relayed(port))
-    held = sockets.held(port.address, port.host_port, _KINDS[port.protocol], listens=relayed)
-    if not relayed:
-        return held
-    relay = Relay(held, address, port.vm_port)
-    await relay.start()
-    return relay
+        async def ready() -> tuple[str, int]:
+            return address, port.vm_port
+
+        relay = Relay(held, ready, self._places, vm_id)
+        relay.start()
+        return relay

@@ -13,12 +13,12 @@ from ingle.api_server.host import compression
 from ingle.api_server.host.files import disk_full_reported
 from ingle.api_server.model.errors import BadFile, Reason
 
-NEEDED = ("virtio_mmio", "virtio_blk", "virtio_net", "ext4")
-"""The devices of both engines, and the root file system."""
+NEEDED = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "ext4")
+"""The devices of both engines, the agent's port among them, and the root file system."""
 
-WELCOME = ("vmw_vsock_virtio_transport", "crc32c_generic")
+WELCOME = ("vmw_vsock_virtio_transport", "crc32c_generic", "virtio_balloon", "virtio_rng")
 """Loaded where there are any: vsock to the agent; the checksum of ext4, which asks for it by a name that no dependency
-tells."""
+tells; Firecracker's balloon, and its source of entropy."""
 
 _LARGEST = 64 << 20
 _DEPENDENCIES = re.compile(r"^(\S+\.ko(?:\.\w+)?):(.*)$", re.MULTILINE)

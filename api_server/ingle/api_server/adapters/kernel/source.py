@@ -19,7 +19,7 @@ _INTO_FILE = 'ulimit -f 1048576; file=$1; shift; exec "$@" >"$file"'
 _LARGEST = 4 << 30  # with all the modules that a distribution has
 
 
-class Kernels:
+class KernelMaker:
     """Implements ports.sources.KernelSource."""
 
     def __init__(self, tools: Tools) -> None:

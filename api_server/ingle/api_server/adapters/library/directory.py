@@ -18,6 +18,7 @@ from ingle.api_server.host import files
 from ingle.api_server.host.rootlike import remove_tree
 from ingle.api_server.host.threads import Stop, in_stoppable_thread, in_thread
 from ingle.api_server.host.tool import Tools
+from ingle.api_server.ports.sources import Sealed
 
 
 class DirectoryLibrary:
@@ -43,7 +44,13 @@ class DirectoryLibrary:
         finally:
             await remove_tree(self._tools, path)
 
-    async def seal(self, workspace: Path) -> str:
+    def allocated_bytes(self, item_id: str) -> int:
+        try:
+            return sum(files.allocated_bytes(file) for file in self.path(item_id).rglob("*") if file.is_file())
+        except FileNotFoundError:  # it is being deleted
+            return 0
+
+    async def seal(self, workspace: Path) -> Sealed:
         return await in_stoppable_thread(_seal, workspace)
 
     async def publish(self, workspace: Path, item_id: str) -> None:
@@ -83,15 +90,16 @@ def _children(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() else []
 
 
-def _seal(stop: Stop, workspace: Path) -> str:
-    """Make the files read-only (VMs share them), and everything durable; answers the id."""
+def _seal(stop: Stop, workspace: Path) -> Sealed:
+    """Make the files read-only (VMs share them), and everything durable."""
     paths = sorted(path for path in workspace.rglob("*") if path.is_file())
     digests = [(path.relative_to(workspace).as_posix(), files.sha256(path, stop)) for path in paths]
     for path in paths:
         path.chmod(0o444)
     with files.disk_full_reported(workspace):
         files.sync_tree(workspace)
+    size = sum(path.stat().st_size for path in paths)
     if len(digests) == 1:
-        return digests[0][1]
+        return Sealed(digests[0][1], size)
     listing = "".join(f"{digest}  {name}\n" for name, digest in digests)
-    return hashlib.sha256(listing.encode()).hexdigest()
+    return Sealed(hashlib.sha256(listing.encode()).hexdigest(), size)

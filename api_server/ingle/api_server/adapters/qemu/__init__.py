@@ -1,7 +1,5 @@
 """The QEMU engine: `-M microvm`, an ordinary user's process, user-mode networking."""
 
-from ingle.api_server.adapters.qemu.engine import QemuEngine
-from ingle.api_server.adapters.qemu.probe import known_problems
-from ingle.api_server.adapters.qemu.strays import vmms_below
+from ingle.api_server.adapters.qemu.engine import BINARY, VERDICTS, QemuEngine
 
-__all__ = ["QemuEngine", "known_problems", "vmms_below"]
+__all__ = ["BINARY", "VERDICTS", "QemuEngine"]

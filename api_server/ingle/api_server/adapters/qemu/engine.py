@@ -1,79 +1,88 @@
 """Starts, adopts and kills QEMU processes."""
 
-import errno
-import logging
 import os
 import re
-import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
-from ingle.api_server.adapters.qemu import command, console
-from ingle.api_server.adapters.qemu.probe import AccelerationProbe
+from ingle.api_server.adapters.qemu import command
+from ingle.api_server.adapters.qemu.memory import Memory, sealed, share
 from ingle.api_server.adapters.qemu.vmm import QemuVmm
-from ingle.api_server.host import bounded_log, process, sockets
+from ingle.api_server.adapters.vmm import boot, launching, probe
+from ingle.api_server.adapters.vmm.cage import Cage, view_of
+from ingle.api_server.adapters.vmm.seal import Seals
+from ingle.api_server.host import sockets
 from ingle.api_server.host.process import Process
+from ingle.api_server.host.processor import processor
 from ingle.api_server.host.resolver import asks_ipv6_alone
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.host.tsc import tsc_khz
-from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
-from ingle.api_server.model.exhaustion import exhaustion
-from ingle.api_server.model.guest import GuestNetwork, TcpAddress, VsockAddress
+from ingle.api_server.model.errors import HostProblem, ToolFailed
+from ingle.api_server.model.guest import GuestNetwork
 from ingle.api_server.model.network import Protocol, PublishedPort
-from ingle.api_server.model.vm import Acceleration, Init, Kernel, Running, Vm
-from ingle.api_server.ports.disk import BootConfig, BootMedia
-from ingle.api_server.ports.engine import Ending, LaunchPlan, Vmm, VmPaths
+from ingle.api_server.model.rates import DiskRates
+from ingle.api_server.model.vm import Acceleration, Init, Kernel, LiveVmm, Vm
+from ingle.api_server.ports.disk import BootConfig, BootMedia, DiskFormat
+from ingle.api_server.ports.engine import EngineInfo, LaunchPlan, NetworkKind, Vmm, VmPaths
 from ingle.api_server.ports.network import Link
 from ingle.api_server.ports.sources import Library
 
-log = logging.getLogger(__name__)
-
 BINARY = "qemu-system-x86_64"
+VERDICTS = "kvm"
+"""What the names of its probes' verdicts begin with."""
 
 # Loading takes 0.1 s on most hosts, and 10 on one that is busy and emulated. One that has loaded answers or hangs.
 _LOAD_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
-_SPARE_BYTES = 2**30
+_DEVICES = ("/dev/kvm", "/dev/vhost-vsock", "/dev/net/tun")
 _SOCKET_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 
 
 class QemuEngine:
     """Implements ports.engine.Engine."""
 
-    name = "qemu"
+    info = EngineInfo(
+        name="qemu",
+        accelerations=frozenset({Acceleration.KVM, Acceleration.TCG}),
+        disk_formats=frozenset({DiskFormat.RAW, DiskFormat.QCOW2}),
+        networks=frozenset({NetworkKind.USER, NetworkKind.SHARED}),
+        saves=True,
+    )
 
-    def __init__(self, tools: Tools, kernels: Library, media: BootMedia, cache: Path) -> None:
+    def __init__(self, tools: Tools, kernels: Library, media: BootMedia, cache: Path, cage: Cage | None = None) -> None:
         self._tools = tools
-        self._probe = AccelerationProbe(BINARY, kernels, media, cache)
-
-    def boot_config(self, vm: Vm, token: bytes, link: Link | None) -> BootConfig:
-        network, network6 = _guest_networks(link)
-        return BootConfig(
-            hostname=vm.name,
-            root_device=command.ROOT_DEVICE,
-            network=network,
-            network6=network6,
-            tcp_port=0 if _vsock_usable() else command.AGENT_PORT,
-            vsock_port=command.AGENT_PORT if _vsock_usable() else 0,
-            token=token,
-            env=vm.env,
-            entropy=os.urandom(64),
-            ready_device=command.READY_DEVICE,
-            image_init=vm.init is Init.IMAGE,
+        self._cage = cage or Cage(tools, wanted=False)
+        self._seals = Seals()
+        self._version: tuple[object, str] | None = None
+        self._kernels = kernels
+        self._probe = probe.AccelerationProbe(
+            VERDICTS, self._probe_command, command.READY_DEVICE, media, cache, tools.environment
         )
 
-    async def acceleration(self, wish: Acceleration, kernel: Kernel) -> Acceleration:
-        if wish is Acceleration.TCG:
-            return Acceleration.TCG
-        problem = await self._probe.problem_with_kvm(kernel)
-        if not problem:
-            return Acceleration.KVM
-        if wish is Acceleration.KVM:
-            raise HostProblem(Reason.DEPENDENCY_MISSING, f"KVM does not work here: {problem}", "use --accel tcg")
-        return Acceleration.TCG
+    def boot_config(self, vm: Vm, token: bytes, link: Link | None) -> BootConfig:
+        vsock = _on_vsock(vm)
+        return boot.boot_config(
+            vm,
+            token,
+            _user_networks(vm) if link is None else boot.shared_networks(link),
+            root_device=command.ROOT_DEVICE,
+            ready_device=command.READY_DEVICE,
+            serial_port="" if vsock else command.SERIAL_PORT,
+            vsock_port=command.AGENT_PORT if vsock else 0,
+        )
+
+    async def problem(self) -> HostProblem | None:
+        try:
+            require(BINARY)
+        except HostProblem as problem:
+            return problem
+        return None
+
+    async def acceleration_problem(self, acceleration: Acceleration, kernel: Kernel) -> str:
+        return "" if acceleration is Acceleration.TCG else await self._probe.problem_with_kvm(kernel)
 
     def check(self, paths: VmPaths, ports: Sequence[PublishedPort]) -> None:
         require(BINARY)
@@ -82,60 +91,56 @@ class QemuEngine:
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
         # In a network that VMs share the ports are taken by now, for this very VM.
-        self.check(plan.paths, plan.vm.ports if plan.link is None else ())
-        plan.paths.vmm_log.unlink(missing_ok=True)
-        logs = (plan.paths.console_log, plan.paths.vmm_log)
-        bounded = begun(logs, _behind_disks(plan.vm))
-        console.mark_start(plan.paths)
-        ready, ready_qemu = socket.socketpair()
-        with ready_qemu, socket.socket(socket.AF_UNIX) as control:
-            plan.paths.control_socket.unlink(missing_ok=True)
-            with sockets.short_path(plan.paths.control_socket) as name:
-                control.bind(name)
-            control.listen(1)
+        self.check(plan.paths, plan.vm.settings.ports if plan.link is None else ())
+        memory = None if plan.memory is None else await self._memory(plan.memory)
+        with _listening(plan) as (control, agent), ExitStack() as ours:
+            ready = ready_qemu = None
+            if memory is None:
+                ready, ready_qemu = socket.socketpair()
+                ours.enter_context(ready_qemu)
             argv = command.launch(
                 BINARY,
                 plan,
                 control_fd=control.fileno(),
-                ready_fd=ready_qemu.fileno(),
+                ready_fd=None if ready_qemu is None else ready_qemu.fileno(),
+                agent_fd=None if agent is None else agent.fileno(),
                 tsc_khz=tsc_khz(),
-                vsock=_vsock_usable(),
                 ipv6=asks_ipv6_alone(),
+                ram=memory.ram if memory is not None and memory.shared else None,
             )
-            try:
-                child = Process.spawn(
-                    argv,
-                    directory=plan.paths.state,
-                    stderr=plan.paths.vmm_log,
-                    pass_fds=(control.fileno(), ready_qemu.fileno()),
-                )
-            except OSError as error:
-                ready.close()
-                if exhaustion(error):
-                    raise
-                raise ToolFailed(Reason.VMM_FAILED, f"{BINARY} can't be started: {error}") from error
-        if bounded:
-            child.limit_files(bounded_log.limit(logs))
-        ready.setblocking(False)
-        vmm = QemuVmm(child, plan.paths, ready)
-        try:
-            agent = _unforwarded(plan.vm.id, "" if plan.link is None else plan.link.address)
-            return await vmm.connect(plan.token, agent, _LOAD_SECONDS)
-        except BaseException:
-            child.signal(signal.SIGKILL)
-            try:
-                await child.wait()
-            finally:
-                await vmm.close()
-            raise
+            mapped = (memory.ram,) if memory is not None and memory.shared else ()
+            vmm = await self._spawn(argv, plan, (control, ready_qemu, agent), ready, mapped)
+        async with _ended_if_in_vain(vmm):
+            await vmm.connect(plan.vm.id, plan.token, _LOAD_SECONDS)
+            if memory is not None:
+                await vmm.load(memory)
+            if (rates := plan.vm.settings.disk_rates) != DiskRates():
+                await vmm.limit_disk(rates)
+        return vmm
 
-    async def adopt(self, vm: Vm, paths: VmPaths, running: Running, token: bytes) -> Vmm | None:
-        found = Process.adopt(running.pid, running.start_time)
+    async def share(self, vm: Vm, directory: Path) -> None:
+        memory = await self._memory(directory)
+        if not memory.shared:
+            await share(memory, command.MEMORY, vm.settings.memory_bytes)
+
+    async def _memory(self, directory: Path) -> Memory:
+        """Raises ToolFailed(VMM_FAILED) where it is damaged or none."""
+        memory = sealed(directory)
+        await self._seals.check(directory)
+        return memory
+
+    async def memory_key(self, vm: Vm, kernel: Kernel, acceleration: Acceleration) -> str:
+        cpu = processor() if acceleration is Acceleration.KVM else f"TSC {round(tsc_khz() / 1000)} MHz"
+        hardware = command.hardware(vm, acceleration, on_vsock=_on_vsock(vm))
+        return "\n".join((await self._told_version(), f"kernel {kernel.id}", cpu, *hardware))
+
+    async def adopt(self, vm: Vm, paths: VmPaths, live: LiveVmm, token: bytes) -> Vmm | None:
+        found = Process.adopt(live.pid, live.start_time)
         if found is None:
             return None
-        vmm = QemuVmm(found, paths, None)
+        vmm = QemuVmm(found, paths, None, self._told_version)
         try:
-            return await vmm.connect(token, _unforwarded(vm.id, running.address), _ANSWER_SECONDS)
+            return await vmm.connect(vm.id, token, _ANSWER_SECONDS)
         except ToolFailed:
             gone = await found.wait(0)
             await vmm.close()
@@ -143,66 +148,97 @@ class QemuEngine:
                 raise
             return None
 
-    def ending(self, paths: VmPaths) -> Ending | None:
-        return console.ending(paths)
-
-    async def kill_all(self, paths: VmPaths) -> None:
-        name = command.process_name(paths.state.name)
-        for found in process.find(lambda argv: ("-name", name) in pairwise(argv)):
-            found.signal(signal.SIGKILL)
-            try:
-                await found.wait()
-            finally:
-                found.close()
-
     async def version(self) -> str:
-        said = (await self._tools.run([BINARY, "--version"])).decode()
+        said = await self._told_version()
         version = re.search(r"version (\S+)", said)
-        return version[1] if version else said.splitlines()[0]
+        return version[1] if version else said
 
-
-def _behind_disks(vm: Vm) -> int:
-    """An offset that no file of the VM's but a log has: its disk with what qcow2 adds, its memory."""
-    return vm.disk_bytes + vm.disk_bytes // 8 + vm.memory_bytes + _SPARE_BYTES
-
-
-def begun(logs: Sequence[Path], offset: int) -> bool:
-    """Whether the logs are where they can be limited."""
-    try:
-        furthest = max([offset, *(file.stat().st_size for file in logs if file.exists())])
-        for file in logs:
-            bounded_log.begin(file, furthest)
-    except OSError as error:
-        if error.errno != errno.EFBIG:
+    async def _spawn(
+        self,
+        argv: Sequence[str],
+        plan: LaunchPlan,
+        passed: Iterable[socket.socket | None],
+        ready: socket.socket | None,
+        mapped: Sequence[Path],
+    ) -> QemuVmm:
+        """`ready` is the new VMM's, or closed. `mapped` is its memory."""
+        try:
+            descriptors = [end.fileno() for end in passed if end is not None]
+            program, view = require(BINARY), view_of(plan, *_DEVICES, writes=mapped)
+            cage = await self._cage.around(program, plan.paths, view)
+            child = await launching.spawn((program, *argv[1:]), plan.vm, plan.paths, descriptors, cage=cage)
+        except BaseException:
+            if ready is not None:
+                ready.close()
             raise
-        log.warning("logs are bounded while a server runs, and only then: %s", error, extra={"offset": offset})
-        return False
-    return True
+        if ready is not None:
+            ready.setblocking(False)
+        return QemuVmm(child, plan.paths, ready, self._told_version)
+
+    def _probe_command(self, kernel: Kernel, directory: Path) -> list[str]:
+        vmlinux = self._kernels.path(kernel.id) / "vmlinux"
+        arguments = command.kernel_arguments(Acceleration.KVM, 0)
+        return [
+            BINARY,
+            *command.machine(Acceleration.KVM, 1, probe.MEMORY_BYTES),
+            *command.serial("null", f"file,path={probe.READY}"),
+            *command.boot(vmlinux, directory / probe.INITRAMFS, arguments),
+        ]
+
+    async def _told_version(self) -> str:
+        """Its first line. It is asked once for each binary that has been there."""
+        binary = require(BINARY)
+        status = os.stat(binary)
+        which = (binary, status.st_ino, status.st_mtime_ns)
+        if self._version is None or self._version[0] != which:
+            said = (await self._tools.run([BINARY, "--version"])).decode()
+            self._version = which, said.splitlines()[0]
+        return self._version[1]
 
 
-def _unforwarded(vm_id: str, address: str) -> TcpAddress | VsockAddress:
-    """Where the agent is when no port of the host leads to it."""
-    if address and not _vsock_usable():
-        return TcpAddress(address, command.AGENT_PORT)
-    return VsockAddress(command.vsock_cid(vm_id), command.AGENT_PORT)
+@contextmanager
+def _listening(plan: LaunchPlan) -> Iterator[tuple[socket.socket, socket.socket | None]]:
+    """For the control connection, and for the agent where it is behind a serial port."""
+    paths = plan.paths
+    with launching.listening(paths.control_socket) as control:
+        if _on_vsock(plan.vm):
+            paths.agent_socket.unlink(missing_ok=True)
+            yield control, None
+        else:
+            with launching.listening(paths.agent_socket) as agent:
+                yield control, agent
 
 
-def _guest_networks(link: Link | None) -> tuple[GuestNetwork, GuestNetwork | None]:
-    """For IPv4, and for IPv6 where there is any."""
-    if link is None:
-        if asks_ipv6_alone():
-            return (
-                GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER6,)),
-                GuestNetwork("eth0", command.GUEST_ADDRESS6, command.GUEST_GATEWAY6, ()),
-            )
-        return GuestNetwork("eth0", command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,)), None
-    ipv4 = GuestNetwork("eth0", f"{link.address}/{link.prefix_length}", link.gateway, (link.gateway,))
-    return ipv4, GuestNetwork("eth0", f"{link.address6}/64", link.gateway6, ()) if link.address6 else None
+@asynccontextmanager
+async def _ended_if_in_vain(vmm: QemuVmm) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        await vmm.end()
+        raise
+
+
+def _user_networks(vm: Vm) -> boot.Networks:
+    """Of a VM behind QEMU's own."""
+    here, mac = boot.INTERFACE, boot.user_mac(vm.id)
+    if not asks_ipv6_alone():
+        return (GuestNetwork(here, command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER,), mac),)
+    return (
+        GuestNetwork(here, command.GUEST_ADDRESS, command.GUEST_GATEWAY, (command.GUEST_NAMESERVER6,), mac),
+        GuestNetwork(here, command.GUEST_ADDRESS6, command.GUEST_GATEWAY6, ()),
+    )
+
+
+def _on_vsock(vm: Vm) -> bool:
+    """Whether the guest's agent is there, the kernel's way, without QEMU between the two. Anybody on the host may call
+    it there, and guests that come from one memory have one token until they are told theirs: so none that are made to
+    be saved and forked."""
+    return vm.settings.init is Init.IMAGE and _vsock_usable()
 
 
 @cache
 def _vsock_usable() -> bool:
-    """Whether this user may give guests a vsock: no port of the host is needed then, and no other user can call."""
+    """Whether this user may give guests a vsock."""
     try:
         os.close(os.open("/dev/vhost-vsock", os.O_RDWR | os.O_CLOEXEC))
     except OSError:

@@ -2,73 +2,74 @@
 
 import asyncio
 import logging
-import re
+import signal
 import socket
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from ingle.api_server.adapters.qemu import command, console
+from ingle.api_server.adapters.qemu import command, migration
+from ingle.api_server.adapters.qemu.memory import Memory, writing
 from ingle.api_server.adapters.qemu.qmp import Qmp
-from ingle.api_server.host import bounded_log
-from ingle.api_server.host.process import Process, cpu_seconds, resident_bytes
+from ingle.api_server.adapters.qemu.usernet import UserNetwork
+from ingle.api_server.adapters.vmm import console
+from ingle.api_server.adapters.vmm.process import VmmProcess
+from ingle.api_server.host.process import Process
 from ingle.api_server.model.errors import Reason, ToolFailed
-from ingle.api_server.model.guest import AgentEndpoint, Holder, TcpAddress, VsockAddress
-from ingle.api_server.ports.engine import VmmUsage, VmPaths
+from ingle.api_server.model.guest import AgentEndpoint, Holder, SerialAddress, VsockAddress
+from ingle.api_server.model.network import PublishedPort
+from ingle.api_server.model.rates import DiskRates
+from ingle.api_server.ports.engine import VmPaths
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.05
-_LOG_TAIL_BYTES = 2000
 _LAST_WORDS_SECONDS = 1.0
-
-# A line of `info usernet`: "TCP[HOST_FORWARD]  10  127.0.0.1 45133  10.0.2.15  1024  0  0". The first is a descriptor.
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+(\d+)\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)")
-_BACKLOG = 128
+_END_SECONDS = 0.2
 _IO_ERROR = "io-error"  # RunState in QEMU's qapi/run-state.json: a device's werror=stop, or =enospc, the default
 
 
-class QemuVmm:
-    """Implements ports.engine.Vmm."""
+class QemuVmm(VmmProcess):
+    """Implements ports.engine.Vmm. `installed` says what the binary that is there says of its version."""
 
-    def __init__(self, process: Process, paths: VmPaths, ready: socket.socket | None) -> None:
-        self._process = process
-        self._paths = paths
+    program = "QEMU"
+
+    def __init__(
+        self,
+        process: Process,
+        paths: VmPaths,
+        ready: socket.socket | None,
+        installed: Callable[[], Awaitable[str]],
+    ) -> None:
+        super().__init__(process, paths)
+        self._installed = installed
         self._ready = ready
+        self._retry_seconds = 0.0
         self._qmp: Qmp
+        self._network: UserNetwork
         self._agent: AgentEndpoint
         self._shutdown_reason = ""
         self._stalled = False
 
-    async def connect(self, token: bytes, unforwarded: TcpAddress | VsockAddress, seconds: float) -> "QemuVmm":
-        """Take up the control connection and find out where the agent is: behind a forwarded port, else `unforwarded`.
-        QEMU has `seconds` to answer first.
+    async def connect(self, vm_id: str, token: bytes, seconds: float) -> "QemuVmm":
+        """Take up the control connection; QEMU has `seconds` to answer first.
 
         Raises ToolFailed(VMM_FAILED), with the end of QEMU's stderr when it is gone."""
-        try:
+        async with self._last_words():
             self._qmp = await Qmp.connect(self._paths.control_socket, self._on_event, seconds)
             # A QEMU that was adopted may have stopped its guest while nobody listened.
             self._stalled = (await self._qmp.execute("query-status"))["status"] == _IO_ERROR
-            usernet = await self._qmp.execute("human-monitor-command", **{"command-line": "info usernet"})
-        except ToolFailed as error:
-            if await self._process.wait(0.2):
-                raise self._died() from error
-            raise
-        forwards = _FORWARD.findall(usernet)
-        agents = (TcpAddress(host, int(port)) for _, host, port, guest in forwards if int(guest) == command.AGENT_PORT)
-        address = replace(next(agents, unforwarded), holder=Holder(self.pid, self.start_time))
-        self._agent = AgentEndpoint(address, token)
-        self._lengthen_queues(int(descriptor) for descriptor, *_ in forwards)
+            self._network = UserNetwork(self._process, self._qmp)
+            await self._network.look()
+        self._agent = AgentEndpoint(self._address(vm_id), token)
         return self
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def start_time(self) -> int:
-        return self._process.start_time
+    async def load(self, memory: Memory) -> None:
+        """Take the guest from there. Raises ToolFailed(VMM_FAILED)."""
+        with memory.opened() as descriptor:
+            async with self._last_words():
+                await migration.load(self._qmp, descriptor, all_memory=not memory.shared)
 
     @property
     def agent(self) -> AgentEndpoint:
@@ -80,7 +81,7 @@ class QemuVmm:
             return ""
         if self._shutdown_reason == "guest-reset":
             return console.panic(self._paths)
-        return self._died().message
+        return self.died().message
 
     @property
     def stalled(self) -> bool:
@@ -95,23 +96,46 @@ class QemuVmm:
 
     async def ready(self) -> None:
         if self._ready is None:
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(self._retry_seconds)
+            self._retry_seconds = _RETRY_SECONDS
         else:
             # Calling earlier is worse than useless: QEMU takes the connection and then tries the guest at its leisure.
             await asyncio.get_running_loop().sock_recv(self._ready, 64)
             self._ready.close()
             self._ready = None
         if await self._process.wait(0):
-            raise self._died()
+            raise self.died()
+
+    async def connections(self) -> int:
+        return await self._network.connections()
+
+    async def publish(self, port: PublishedPort) -> None:
+        async with self._last_words():
+            await self._network.publish(port)
+
+    def published(self, ports: Collection[PublishedPort]) -> Mapping[PublishedPort, int]:
+        return self._network.published(ports)
+
+    async def knocked(self) -> bool:
+        return await self._network.knocked()
 
     async def pause(self) -> None:
         await self._qmp.execute("stop")
+        self._network.stand_still()
 
     async def resume(self) -> None:
+        self._network.go_on()
         await self._qmp.execute("cont")
 
-    def signal(self, signal: int) -> None:
-        self._process.signal(signal)
+    async def limit_disk(self, rates: DiskRates) -> None:
+        block = await self._qmp.execute("query-block")
+        (device,) = (each["qdev"] for each in block if each.get("inserted", {}).get("node-name") == command.ROOT_NODE)
+        await self._qmp.execute("block_set_io_throttle", **throttle(device, rates))
+
+    async def save(self, directory: Path) -> None:
+        await self._check_version()
+        async with writing(directory) as descriptor, self._last_words():
+            await migration.save(self._qmp, descriptor)
 
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
         if not await self._process.wait(timeout_seconds):
@@ -120,41 +144,55 @@ class QemuVmm:
         await self._qmp.ended(_LAST_WORDS_SECONDS)
         return True
 
-    def bound_logs(self) -> None:
-        logs = (self._paths.console_log, self._paths.vmm_log)
-        limit = self._process.file_limit
-        if limit is not None and not self._process.gone:
-            for log in logs:
-                bounded_log.tell_loss(log, limit)
-            with suppress(FileNotFoundError):
-                bounded_log.level(logs)
-                self._process.limit_files(max(limit, bounded_log.limit(logs)))
-        for log in logs:
-            bounded_log.trim(log)
-
-    def usage(self) -> VmmUsage:
+    async def end(self) -> None:
+        """Kill it, and let go of it once it is gone."""
+        self.signal(signal.SIGKILL)
         try:
-            return VmmUsage(cpu_seconds(self.pid), resident_bytes(self.pid))
-        except FileNotFoundError:
-            raise self._died() from None
+            await self._process.wait()
+        finally:
+            await self.close()
 
     async def close(self) -> None:
         if self._ready is not None:
             self._ready.close()
             self._ready = None
+        if hasattr(self, "_network"):
+            self._network.go_on()
         if hasattr(self, "_qmp"):
             await self._qmp.close()
         self._process.close()
 
-    def _lengthen_queues(self, listening: Iterable[int]) -> None:
-        """QEMU lets one connection wait to be accepted. The next ones are dropped, and tried again after a second, two,
-        four: twenty commands at once then take half a minute."""
-        for descriptor in listening:
-            try:
-                with self._process.take_socket(descriptor) as listener:
-                    listener.listen(_BACKLOG)
-            except OSError as error:
-                log.warning("many connections at once will be slow: %s", error, extra={"pid": self.pid})
+    async def _check_version(self) -> None:
+        """Raise ToolFailed(VMM_FAILED) unless this process is what is installed: another version may load what it has
+        written, and not know what it means."""
+        async with self._last_words():
+            told = await self._qmp.execute("query-version")
+        number = ".".join(str(told["qemu"][part]) for part in ("major", "minor", "micro"))
+        package = f" ({told['package']})" if told["package"] else ""
+        installed = await self._installed()
+        if installed != f"QEMU emulator version {number}{package}":
+            raise ToolFailed(
+                Reason.VMM_FAILED,
+                f"this VM runs in QEMU {number}{package}, of which the memory would be; now there is {installed}",
+                "ingle vm restart",
+            )
+
+    @asynccontextmanager
+    async def _last_words(self) -> AsyncIterator[None]:
+        """Where QEMU can't be asked because it is gone, why is in what it said last."""
+        try:
+            yield
+        except ToolFailed as error:
+            if await self._process.wait(_END_SECONDS):
+                raise self.died() from error
+            raise
+
+    def _address(self, vm_id: str) -> SerialAddress | VsockAddress:
+        """Where the agent is. There is a socket of this VMM's, or it has been given a vsock."""
+        if self._paths.agent_socket.exists():
+            return SerialAddress(str(self._paths.agent_socket))
+        holder = Holder(self.pid, self.start_time)
+        return VsockAddress(command.vsock_cid(vm_id), command.AGENT_PORT, holder)
 
     def _on_event(self, name: str, data: dict[str, Any]) -> None:
         if name == "SHUTDOWN":
@@ -165,15 +203,13 @@ class QemuVmm:
         elif name == "RESUME":
             self._stalled = False
 
-    def _died(self) -> ToolFailed:
+    def died(self) -> ToolFailed:
         if self._shutdown_reason.startswith("guest-"):
             return ToolFailed(Reason.VMM_FAILED, console.panic(self._paths) or "the guest has shut itself down")
-        code = self._process.exit_code
-        how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
-        said = tail(self._paths)
-        return ToolFailed(Reason.VMM_FAILED, f"QEMU {how}{': ' + said if said else ''}")
+        return super().died()
 
 
-def tail(paths: VmPaths) -> str:
-    """The end of what QEMU wrote to its stderr."""
-    return bounded_log.read_end(paths.vmm_log, _LOG_TAIL_BYTES).decode(errors="replace").strip()
+def throttle(device: str, rates: DiskRates) -> dict[str, str | int]:
+    """Arguments of block_set_io_throttle: of reads and writes together, where 0 is no limit."""
+    apart = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+    return {"id": device, "bps": rates.bytes_per_second, "iops": rates.iops, **apart}

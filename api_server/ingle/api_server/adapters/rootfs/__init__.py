@@ -1,5 +1,7 @@
-"""Root file systems: an ext4 file from Debian's packages, a tar archive, a directory, or another ext4 image."""
+"""Root file systems: an ext4 file from Debian's packages, a registry's image, a tar archive, a directory, or another
+ext4 image."""
 
+from ingle.api_server.adapters.rootfs.registry import Registries
 from ingle.api_server.adapters.rootfs.source import RootFileSystems
 
-__all__ = ["RootFileSystems"]
+__all__ = ["Registries", "RootFileSystems"]

@@ -1,8 +1,8 @@
 """What goes into an image, found out before anything is unpacked: how much it is, and what only the archive knows."""
 
 import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +15,7 @@ _DEEPEST = 256  # what is unpacked is also removed again, and by functions that 
 _MOST_INODES = 1 << 30
 _MOST_BLOCKS = (16 << 40) // _BLOCK
 _MOST_XATTRS = _MOST_WAYS_OUT = 100_000
-_MOST_XATTR_BYTES = 64 << 20  # with the names of their files: all this comes to the server's memory
+_MOST_XATTR_BYTES = 64 << 20  # with the names of their files: all this is in memory at once
 _XATTR = "SCHILY.xattr."  # the prefix of pax records that GNU tar, bsdtar and Docker put extended attributes in
 
 
@@ -35,21 +35,6 @@ class Contents:
     inodes: int
     blocks: int
     xattrs: tuple[Xattr, ...] = ()
-
-
-def found_in(archive: str) -> dict[str, Any]:
-    """As of_archive, in what JSON can hold. For in_child; `restored` is the other end."""
-    return asdict(of_archive(Path(archive)), dict_factory=_as_text)
-
-
-def restored(found: Mapping[str, Any]) -> Contents:
-    """What `found_in` has found."""
-    xattrs = (Xattr(each["path"], each["name"], bytes.fromhex(each["value"])) for each in found["xattrs"])
-    return Contents(found["inodes"], found["blocks"], tuple(xattrs))
-
-
-def _as_text(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value.hex() if isinstance(value, bytes) else value for name, value in items}
 
 
 def of_archive(archive: Path) -> Contents:

@@ -7,10 +7,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingle.api_server.adapters.rootfs.contents import Contents, Xattr
+from ingle.api_server.adapters.rootfs.contents import Contents, Xattr, of_archive
 from ingle.api_server.adapters.rootfs.problem import bad
 from ingle.api_server.host.child import limited
-from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model.errors import Reason, ToolFailed
 
@@ -36,10 +35,11 @@ _GROWS_TO = (64 << 30) // BLOCK
 # debugfs reads BUFSIZ (stdio.h) bytes at a time: what is behind them it takes for another command, and what begins with
 # "!" for one of the shell's. These end a command as well.
 _LONGEST_COMMAND = 8000
+_SCRIPT = "xattrs"
 _ENDS = (b"\0", b"\n", b"\r")
 
-# The same for all, so that the same content makes nearly the same file.
-_UUID = "1f6e1e00-696e-676c-6500-657874340000"
+# The same for all of the same origin, so that the same content makes nearly the same file.
+UUID = "1f6e1e00-696e-676c-6500-657874340000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,14 @@ async def repair(tools: Tools, image: Path) -> None:
         raise bad(f"the ext4 image is corrupt: {error.message}", "e2fsck -f IMAGE") from error
 
 
-def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path]:
-    """The mke2fs command that makes `image` from the directory `tree`. Raises HostProblem(DEPENDENCY_MISSING)."""
+def make_command(contents: Contents, tree: Path, image: Path, uuid: str = UUID) -> list[str | Path]:
+    """The mke2fs command that makes `image`, with that UUID, from the directory `tree`.
+
+    Raises HostProblem(DEPENDENCY_MISSING)."""
     inodes = max(contents.inodes * 5 // 4 + 64, _data_bytes(contents) // _BYTES_PER_INODE)
     size = _data_bytes(contents) * 21 // 20 + inodes * _INODE + _JOURNAL + _SLACK
     options = {
-        "hash_seed": _UUID,
+        "hash_seed": uuid,
         "resize": max(_GROWS_TO, 2 * size // BLOCK),
         # A new file is all zeros already: nothing is left to the guest's first boot to initialize.
         "assume_storage_prezeroed": 1,
@@ -101,7 +103,7 @@ def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path
         "lazy_journal_init": 0,
     }
     return [
-        *(require("mke2fs"), "-q", "-t", "ext4", "-d", tree, "-U", _UUID),
+        *(require("mke2fs"), "-q", "-t", "ext4", "-d", tree, "-U", uuid),
         *("-b", str(BLOCK), "-I", str(_INODE), "-N", str(max(inodes, size // _BYTES_PER_INODE)), "-m", "0"),
         *("-J", f"size={_JOURNAL // _MIB}"),
         *("-E", ",".join(f"{name}={value}" for name, value in options.items())),
@@ -109,11 +111,20 @@ def make_command(contents: Contents, tree: Path, image: Path) -> list[str | Path
     ]
 
 
-async def set_xattrs(tools: Tools, image: Path, xattrs: tuple[Xattr, ...], scratch: Path) -> None:
+def measured(archive: str, scratch: str) -> tuple[int, int]:
+    """Inodes and blocks of what is in an archive, as of_archive has them; its extended attributes are left in `scratch`
+    for set_xattrs. For in_child: they may be so many that to hear of them would hold up the server."""
+    found = of_archive(Path(archive))
+    if found.xattrs:
+        _write_script(found.xattrs, Path(scratch))
+    return found.inodes, found.blocks
+
+
+async def set_xattrs(tools: Tools, image: Path, scratch: Path) -> None:
     """Set extended attributes in the image itself, where no user needs a privilege for it."""
-    if not xattrs:
+    script = scratch / _SCRIPT
+    if not script.exists():
         return
-    script = await in_thread(_write_script, xattrs, scratch)
     problems: list[str] = []
     await tools.run(["debugfs", "-w", "-f", script, image], directory=scratch, on_line=problems.append)
     # debugfs ends well whatever happens; its first line tells its version.
@@ -121,10 +132,9 @@ async def set_xattrs(tools: Tools, image: Path, xattrs: tuple[Xattr, ...], scrat
         raise ToolFailed(Reason.TOOL_FAILED, "\n".join(["debugfs could not set extended attributes", *problems[1:4]]))
 
 
-def _write_script(xattrs: tuple[Xattr, ...], scratch: Path) -> Path:
+def _write_script(xattrs: tuple[Xattr, ...], scratch: Path) -> None:
     """Commands for debugfs, in whose place an archive's names must not bring others. Raises BadFile(IMAGE_INVALID)."""
-    script = scratch / "xattrs"
-    with open(script, "wb") as file:
+    with open(scratch / _SCRIPT, "wb") as file:
         for number, xattr in enumerate(xattrs):
             value = scratch / f"xattr-{number}"
             value.write_bytes(xattr.value)
@@ -133,7 +143,6 @@ def _write_script(xattrs: tuple[Xattr, ...], scratch: Path) -> Path:
             if len(command) > _LONGEST_COMMAND or any(end in command for end in _ENDS):
                 raise bad(f"{xattr.path[:100]!r}, too long a name or one with line breaks, has an extended attribute")
             file.write(command + b"\n")
-    return script
 
 
 def _quoted(word: str) -> str:

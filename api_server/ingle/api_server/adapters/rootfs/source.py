@@ -1,12 +1,13 @@
 """ImageSource: makes rootfs.ext4 from whatever it is given, in scratch space that is gone afterwards."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from ingle.api_server.adapters.rootfs import bootstrap, contents, ext4
 from ingle.api_server.adapters.rootfs.problem import bad
+from ingle.api_server.adapters.rootfs.registry import Registries
 from ingle.api_server.host import compression
 from ingle.api_server.host.child import TooMuch, in_child, limited
 from ingle.api_server.host.rootlike import remove_tree
@@ -14,6 +15,8 @@ from ingle.api_server.host.spool import check_room, spool, write_all
 from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import NotFound, Reason
+from ingle.api_server.model.image_config import ImageConfig
+from ingle.api_server.model.image_reference import Login
 from ingle.api_server.model.spec import MOST_DISK
 from ingle.api_server.ports.sources import CatalogEntry, Report, Upload
 
@@ -30,8 +33,10 @@ exec "$@"
 class RootFileSystems:
     """Implements ports.sources.ImageSource."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, registries: Registries | None = None) -> None:
+        """Without `registries`, none can be asked."""
         self._tools = tools
+        self._registries = registries
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
         return bootstrap.CATALOG
@@ -48,6 +53,16 @@ class RootFileSystems:
         await bootstrap.make_archive(self._tools, bootstrap.RECIPES[name], archive, scratch, report)
         await self._from_archive(archive, into, scratch, report)
         await remove_tree(self._tools, scratch)
+
+    async def fetch(self, reference: str, logins: Mapping[str, Login], into: Path, report: Report) -> ImageConfig:
+        assert self._registries is not None
+        scratch = _scratch(into)
+        archive = scratch / "rootfs.tar"
+        report(f"asking for {reference}", None)
+        brought = await self._registries.bring(reference, logins, archive, report)
+        await self._from_archive(archive, into, scratch, report, brought.uuid)
+        await remove_tree(self._tools, scratch)
+        return brought.config
 
     async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
         report("receiving the root file system", None)
@@ -70,17 +85,19 @@ class RootFileSystems:
                 await self._from_archive(rootfs, into, scratch, report)
         await remove_tree(self._tools, scratch)
 
-    async def _from_archive(self, archive: Path, into: Path, scratch: Path, report: Report) -> None:
+    async def _from_archive(
+        self, archive: Path, into: Path, scratch: Path, report: Report, uuid: str = ext4.UUID
+    ) -> None:
         report("reading the archive", None)
-        content = contents.restored(await self._in_child(contents.found_in, archive))
+        content = contents.Contents(*await self._in_child(ext4.measured, archive, scratch))
         await in_thread(check_room, into, 2 * archive.stat().st_size)
         tree = scratch / "tree"
         tree.mkdir(mode=0o755)
         report("making the ext4 image", None)
         image = into / "rootfs.ext4"
-        make = ext4.make_command(content, tree, image)
+        make = ext4.make_command(content, tree, image, uuid)
         await self._tools.run([*_may_own(), *limited("sh"), "-e", "-c", _UNPACK_THEN, "sh", archive, tree, *make])
-        await ext4.set_xattrs(self._tools, image, content.xattrs, scratch)
+        await ext4.set_xattrs(self._tools, image, scratch)
 
     async def _in_child(self, function: Callable[..., R], source: Path, *arguments: Path) -> R:
         try:

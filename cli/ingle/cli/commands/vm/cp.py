@@ -14,9 +14,10 @@ from ingle.cli.errors import CliError, failed
 from ingle.cli.guest_files import place, to_bytes
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.output import is_terminal, tell
+from ingle.cli.owners import is_of_a_user
 from ingle.cli.printable import one_line
-from ingle.cli.progress import Stages
 from ingle.cli.quantities import format_size
+from ingle.cli.stages import Stages
 from ingle.cli.uploads import Upload
 from ingle.v1 import guest_pb2
 
@@ -27,7 +28,7 @@ _STDIO = "-"
 
 
 class _Remote(NamedTuple):
-    """VM:PATH."""
+    """VM:PATH; of an admin also USER/NAME:PATH."""
 
     vm: str
     path: str
@@ -55,10 +56,9 @@ class _Progress:
         self._stages.under_way(f"Copying: {self.entries} entries, {format_size(self._bytes)}  {name}")
 
 
-Place = Annotated[
-    str,
-    typer.Argument(help="VM:PATH, a path on this machine, or - for a tar archive.", autocompletion=completion.places),
-]
+_PLACE = "VM:PATH, a path on this machine, or - for a tar archive."
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help=_PLACE, autocompletion=completion.places)]
+Destination = Annotated[str, typer.Argument(metavar="DESTINATION", help=_PLACE, autocompletion=completion.places)]
 
 
 @app.command(
@@ -72,8 +72,8 @@ Place = Annotated[
     )
 )
 def cp(
-    source: Place,
-    destination: Place,
+    source: Source,
+    destination: Destination,
     archive: Annotated[
         bool,
         typer.Option("--archive", "-a", help="Keep owners (by number), setuid and setgid bits, extended attributes."),
@@ -84,7 +84,7 @@ def cp(
 
     Into a directory that is there, otherwise under the new name. SOURCE/. is what is in a directory. Modes, times,
     links and holes are kept; files are replaced, directories kept as they are. A path on this machine that holds a
-    colon begins with / or ./ ."""
+    colon begins with / or ./ . Admins say USER/NAME:PATH of another's VM."""
     here_to_there, there_to_here = _remote(destination), _remote(source)
     if here_to_there is not None and there_to_here is not None:
         raise typer.BadParameter(_pipelines(there_to_here, here_to_there))
@@ -105,7 +105,9 @@ def cp(
 
 def _remote(argument: str) -> _Remote | None:
     vm, colon, path = argument.partition(":")
-    if not colon or not vm or vm.startswith((".", "/")) or "/" in vm:
+    if not colon or not vm or vm.startswith((".", "/")):
+        return None
+    if "/" in vm and (not is_of_a_user(vm) or os.path.lexists(argument)):
         return None
     return _Remote(vm, path or ".")
 
@@ -195,7 +197,8 @@ def _copy_out(client: Client, source: _Remote, destination: str, options: _Optio
     local = Path(destination)
     if local.is_dir():
         name = PurePosixPath(source.path).name
-        directory, name = local, "" if contents else name if name not in {"", ".."} else source.vm
+        of_vm = source.vm.rpartition("/")[2]
+        directory, name = local, "" if contents else name if name not in {"", ".."} else of_vm
     else:
         _require_place(destination, is_directory, os.path.lexists(local), f"mkdir -p {destination}")
         local = _followed(local)

@@ -14,11 +14,13 @@ from ingle.cli.errors import failed
 from ingle.cli.guest_files import new_place, place
 from ingle.cli.jsonable import Json, enum_name, to_json
 from ingle.cli.lazy import Group, examples, new_app
+from ingle.cli.listing import Column, Filter, Listing, ListOptions, enum_numbers
 from ingle.cli.options import AsJson, Size, VmReference, as_option
-from ingle.cli.output import fields, print_json, say, table, tell
+from ingle.cli.output import fields, print_json, say, tell
 from ingle.cli.paging import pages
 from ingle.cli.printable import one_line
 from ingle.cli.quantities import format_size
+from ingle.cli.spread import spread
 from ingle.cli.uploads import Upload
 from ingle.v1 import guest_pb2
 
@@ -32,7 +34,15 @@ class _File(Group):
     aliases = {**Group.aliases, "list": "ls", "ls": "ls", "rm": "rm"}  # noqa: RUF012 - a ClassVar of the base
 
 
-app = new_app("Files in a running VM.", cls=_File)
+app = new_app(
+    "Files in a running VM.",
+    first=(
+        "ingle vm file ls web /etc",
+        "ingle vm file cat web /etc/hostname",
+        "ingle vm file write web /etc/motd <motd",
+    ),
+    cls=_File,
+)
 
 
 def _parse_mode(text: str) -> int:
@@ -51,7 +61,8 @@ Path = Annotated[
 ]
 User = Annotated[str, typer.Option("--user", "-u", help="Whose rights count in the guest; root unless given.")]
 Mode = Annotated[
-    int | None, typer.Option("--mode", "-m", metavar="OCTAL", parser=as_option(_parse_mode), help="Permissions: 644.")
+    int | None,
+    typer.Option("--mode", "-m", metavar="OCTAL", parser=as_option(_parse_mode), help="Permissions, e.g. 644."),
 ]
 Owner = Annotated[str, typer.Option("--owner", metavar="USER[:GROUP]", help="Names or numbers in the guest.")]
 Parents = Annotated[bool, typer.Option("--parents", "-p", help="Make missing directories.")]
@@ -129,28 +140,58 @@ def write(
         print_json(_facts(info))
 
 
-@app.command(epilog=examples("ingle vm file ls web /etc", "ingle vm file ls --json web /srv"))
-def ls(vm: VmReference, path: Path = ".", user: User = "", json: AsJson = False) -> None:
-    """List a directory, sorted by name. Alias: list."""
+def _facts(info: guest_pb2.FileInfo) -> dict[str, Json]:
+    """The mode as chmod(1) takes it: JSON has no octal numbers."""
+    return {**to_json(info), "mode": f"{info.mode:04o}"}
+
+
+def _mode_text(info: guest_pb2.FileInfo) -> str:
+    return f"{_LETTERS.get(enum_name(_TYPES, info.type), 'b')}{info.mode:04o}"
+
+
+def _name(info: guest_pb2.FileInfo) -> str:
+    name = f"{info.name} -> {info.link_target}" if info.link_target else info.name
+    return one_line(name)
+
+
+_FILES = Listing(
+    message=guest_pb2.FileInfo,
+    columns=(
+        Column("MODE", _mode_text),
+        Column("OWNER", lambda info: f"{info.uid}:{info.gid}"),
+        Column("SIZE", lambda info: format_size(info.size_bytes)),
+        Column("MODIFIED", lambda info: f"{info.modified_at.ToDatetime(UTC):%Y-%m-%d %H:%M}"),
+        Column("NAME", _name),
+    ),
+    name=lambda info: info.name,
+    filters={
+        "name": Filter(lambda info: [info.name]),
+        "type": Filter(lambda info: [enum_name(_TYPES, info.type)], among=enum_numbers(_TYPES)),
+    },
+    as_json=_facts,
+)
+
+
+@app.command(
+    epilog=examples(
+        "ingle vm file ls web /etc",
+        "ingle vm file ls --filter type=directory -q web /srv",
+        "ingle vm file ls --format '{{.mode}} {{.name}}' --filter 'name=*.conf' web /etc",
+        "ingle vm file ls --json web /srv",
+    )
+)
+@spread(ListOptions)
+def ls(vm: VmReference, options: ListOptions, path: Path = ".", user: User = "") -> None:
+    """List a directory, sorted by name.
+
+    Filters: name, type. Alias: list."""
+    chosen = _FILES.chosen(options)
     entries: list[guest_pb2.FileInfo] = []
     request = guest_pb2.ListDirectoryRequest(vm=vm, **place(path), user=user)
     with connect() as client:
         for page in pages(client, request, guest_pb2.ListDirectoryResponse):
             entries += page.entries
-    if json:
-        print_json([_facts(entry) for entry in entries])
-        return
-    rows = (
-        (
-            _mode_text(entry),
-            f"{entry.uid}:{entry.gid}",
-            format_size(entry.size_bytes),
-            f"{entry.modified_at.ToDatetime(UTC):%Y-%m-%d %H:%M}",
-            _name(entry),
-        )
-        for entry in entries
-    )
-    say(table(("MODE", "OWNER", "SIZE", "MODIFIED", "NAME"), rows))
+    chosen.show(entries)
 
 
 @app.command(epilog=examples("ingle vm file stat web /etc/passwd", "ingle vm file stat --json --follow web /etc/mtab"))
@@ -234,17 +275,3 @@ def _text_or_base64(content: bytes) -> dict[str, Json]:
         return {"content": content.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:
         return {"content": b64encode(content).decode(), "encoding": "base64"}
-
-
-def _facts(info: guest_pb2.FileInfo) -> dict[str, Json]:
-    """The mode as chmod(1) takes it: JSON has no octal numbers."""
-    return {**to_json(info), "mode": f"{info.mode:04o}"}
-
-
-def _mode_text(info: guest_pb2.FileInfo) -> str:
-    return f"{_LETTERS.get(enum_name(_TYPES, info.type), 'b')}{info.mode:04o}"
-
-
-def _name(info: guest_pb2.FileInfo) -> str:
-    name = f"{info.name} -> {info.link_target}" if info.link_target else info.name
-    return one_line(name)

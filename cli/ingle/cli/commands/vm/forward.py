@@ -9,17 +9,20 @@ from ingle.cli.client import Client, connect
 from ingle.cli.errors import EXIT_SIGNAL, failed
 from ingle.cli.forward_rules import RULE_FORMS, TARGET_FORMS, Local, Rule, Target, parse_rule, parse_target
 from ingle.cli.forwarding import Forwarder, StandardStreams
-from ingle.cli.jsonable import Json, enum_name, to_json
+from ingle.cli.jsonable import Json, enum_name
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listeners import Listener, listening
+from ingle.cli.listing import Column, Filter, Listing, ListOptions, enum_numbers
 from ingle.cli.options import AsJson, VmReference
-from ingle.cli.output import print_json, say, table, tell
+from ingle.cli.output import print_json, say, tell
+from ingle.cli.spread import spread
 from ingle.v1 import guest_pb2, vm_pb2
+from ingle.v1.protocol_pb2 import Protocol
 
 app = new_app()
 
 _SIGINT = 2
-_PROTOCOLS = guest_pb2.PortProtocol.DESCRIPTOR
+_PROTOCOLS = Protocol.DESCRIPTOR
 
 
 @app.command(
@@ -106,26 +109,48 @@ def _place(place: Local | Target) -> dict[str, Json]:
     return {"host": host or None, "port": place.port or None, "path": place.path or None}
 
 
-@app.command(epilog=examples("ingle vm ports web", "ingle vm ports --json web"))
-def ports(vm: VmReference, json: AsJson = False) -> None:
-    """The ports that processes in a VM listen on, and which processes these are."""
+def _protocol(port: guest_pb2.ListeningPort) -> str:
+    return enum_name(_PROTOCOLS, port.protocol)
+
+
+def _process(port: guest_pb2.ListeningPort) -> str:
+    return port.process or "-"
+
+
+def _user(port: guest_pb2.ListeningPort) -> str:
+    return port.user or str(port.uid)
+
+
+_PORTS = Listing(
+    message=guest_pb2.ListeningPort,
+    columns=(
+        Column("PROTO", _protocol),
+        Column("ADDRESS", lambda port: port.address),
+        Column("PORT", lambda port: str(port.port)),
+        Column("PID", lambda port: str(port.pid) if port.pid else "-"),
+        Column("PROCESS", _process),
+        Column("USER", _user),
+        Column("COMMAND", lambda port: " ".join(port.command)),
+    ),
+    name=lambda port: str(port.port),
+    filters={
+        "proto": Filter(lambda port: [_protocol(port)], among=enum_numbers(_PROTOCOLS)),
+        "port": Filter(lambda port: [str(port.port)]),
+        "process": Filter(lambda port: [_process(port)]),
+        "user": Filter(lambda port: [_user(port)]),
+    },
+)
+
+
+@app.command(epilog=examples("ingle vm ports web", "ingle vm ports --filter process=nginx -q web"))
+@spread(ListOptions)
+def ports(vm: VmReference, options: ListOptions) -> None:
+    """The ports that processes in a VM listen on, and which processes these are.
+
+    Filters: proto, port, process, user."""
+    chosen = _PORTS.chosen(options)
     with connect() as client:
         answer = client.call(guest_pb2.ListPortsRequest(vm=vm), guest_pb2.ListPortsResponse)
-    if json:
-        print_json([to_json(port) for port in answer.ports])
-    else:
-        rows = (
-            (
-                enum_name(_PROTOCOLS, port.protocol),
-                port.address,
-                str(port.port),
-                str(port.pid) if port.pid else "-",
-                port.process or "-",
-                port.user or str(port.uid),
-                " ".join(port.command),
-            )
-            for port in answer.ports
-        )
-        say(table(("PROTO", "ADDRESS", "PORT", "PID", "PROCESS", "USER", "COMMAND"), rows))
+    chosen.show(answer.ports)
     if answer.truncated:
         tell("ingle: there are more")

@@ -1,95 +1,175 @@
-"""`ingle vm list|show|health|ping|logs`: looking at VMs without changing them."""
+"""`ingle vm list|show|inspect|health|ping`: looking at VMs without changing them."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, timedelta
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from ingle.cli import signals
 from ingle.cli.client import Client, connect, duration
 from ingle.cli.errors import EXIT_FAILED
-from ingle.cli.jsonable import enum_name, to_json
+from ingle.cli.jsonable import Json, Shape, enum_name, shape_of, to_json
 from ingle.cli.lazy import examples, new_app
-from ingle.cli.options import AsJson, Count, VmReference
-from ingle.cli.output import ConsoleOutput, fields, print_json, say, table
-from ingle.cli.printable import one_line
+from ingle.cli.listing import (
+    AllUsers,
+    Column,
+    Filter,
+    Format,
+    Formatted,
+    Listing,
+    ListOptions,
+    enum_numbers,
+    formatted_one,
+)
+from ingle.cli.options import AsJson, VmReference, VmReferences
+from ingle.cli.output import fields, print_json, say
+from ingle.cli.owners import another, called, user_name
 from ingle.cli.quantities import format_age, format_seconds, format_size
+from ingle.cli.spread import spread
 from ingle.v1 import vm_pb2
+from ingle.v1.protocol_pb2 import PROTOCOL_UDP
 
 app = new_app()
 
 _STATES = vm_pb2.VmState.DESCRIPTOR
+_BOOT_MODES = vm_pb2.BootMode.DESCRIPTOR
 _ACCELERATIONS = vm_pb2.Acceleration.DESCRIPTOR
 _PATIENCE = timedelta(seconds=1)
 
 
-@app.command(
-    name="list", epilog=examples("ingle vm list", "ingle ps", "ingle vm list --json", "ingle vm stop $(ingle ps -q)")
+def _state(vm: vm_pb2.Vm) -> str:
+    return enum_name(_STATES, vm.state)
+
+
+VMS = Listing(
+    message=vm_pb2.Vm,
+    columns=(
+        Column("NAME", lambda vm: vm.name),
+        Column("ID", lambda vm: vm.id),
+        Column("STATE", lambda vm: _state(vm) + (", stands still" if vm.problem else "")),
+        Column("IMAGE", lambda vm: vm.image_name),
+        Column("VCPUS", lambda vm: str(vm.vcpus)),
+        Column("MEMORY", lambda vm: format_size(vm.memory_bytes)),
+        Column("DISK", lambda vm: format_size(vm.disk_bytes)),
+        Column("AGE", lambda vm: format_age(vm.created_at.ToDatetime(UTC))),
+    ),
+    name=lambda vm: vm.name,
+    filters={
+        "state": Filter(among=enum_numbers(_STATES), ask="states"),
+        "name": Filter(lambda vm: [vm.name]),
+        "label": Filter(ask="labels"),
+        "image": Filter(lambda vm: [vm.image_name, vm.image_id]),
+        "network": Filter(lambda vm: [vm.network]),
+    },
 )
+
+
+def _of_all(vms: Listing[vm_pb2.Vm]) -> Listing[vm_pb2.Vm]:
+    """The same of everybody's."""
+    owner = Column[vm_pb2.Vm]("OWNER", lambda vm: user_name(vm.owner))
+    return replace(vms, columns=(owner, *vms.columns), name=lambda vm: called(vm.owner, vm.name))
+
+
+@app.command(
+    name="list",
+    epilog=examples(
+        "ingle vm list",
+        "ingle ps --filter state=running --filter label=stage=test",
+        "ingle vm list --format '{{.name}} {{.address}}'",
+        "ingle vm list --format 'table {{.name}}\\t{{.labels}}'",
+        "ingle vm stop $(ingle ps -q)",
+    ),
+)
+@spread(ListOptions)
 def list_vms(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names only.")] = False,
-    json: AsJson = False,
+    options: ListOptions,
+    all_users: AllUsers = False,
     _all: Annotated[bool, typer.Option("--all", "-a", hidden=True, help="As ever: all are listed.")] = False,
 ) -> None:
-    """All VMs, oldest first.
+    """All of your VMs, oldest first.
+
+    Filters: state, name, image (its name or id), network, label (KEY or KEY=VALUE).
 
     Aliases: ls, ps."""
-    if quiet and json:
-        raise typer.BadParameter("it does not go with --json, which has all of it", param_hint="'--quiet' / '-q'")
+    chosen = (_of_all(VMS) if all_users else VMS).chosen(options)
     with connect() as client:
-        vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
-    if json:
-        print_json([to_json(vm) for vm in vms])
-    elif quiet:
-        for vm in vms:
-            say(one_line(vm.name))
-    else:
-        rows = (
-            (
-                vm.name,
-                vm.id,
-                enum_name(_STATES, vm.state) + (", stands still" if vm.problem else ""),
-                vm.image_name,
-                str(vm.vcpus),
-                format_size(vm.memory_bytes),
-                format_size(vm.disk_bytes),
-                format_age(vm.created_at.ToDatetime(UTC)),
-            )
-            for vm in vms
-        )
-        say(table(("NAME", "ID", "STATE", "IMAGE", "VCPUS", "MEMORY", "DISK", "AGE"), rows))
+        request = chosen.asking(vm_pb2.ListVmsRequest(all_users=all_users))
+        vms = client.all(request, vm_pb2.ListVmsResponse).vms
+    chosen.show(vms)
 
 
 def _published(port: vm_pb2.PublishedPort) -> str:
-    protocol = "/udp" if port.protocol == vm_pb2.PROTOCOL_UDP else ""
+    protocol = "/udp" if port.protocol == PROTOCOL_UDP else ""
     address = f"[{port.address}]" if ":" in port.address else port.address
     return f"{address}{address and ':'}{port.host_port}:{port.vm_port}{protocol}"
 
 
-@app.command(epilog=examples("ingle vm show web", "ingle vm show --json web"))
-def show(vm: VmReference, json: AsJson = False) -> None:
+def _shape() -> Shape:
+    return {
+        **cast("Mapping[str, Shape]", shape_of(vm_pb2.Vm.DESCRIPTOR)),
+        "activity": shape_of(vm_pb2.GuestActivity.DESCRIPTOR),
+        "disk_changes": shape_of(vm_pb2.DiskChanges.DESCRIPTOR),
+    }
+
+
+@app.command(epilog=examples("ingle vm show web", "ingle vm show --format '{{.address}}' web"))
+def show(vm: VmReference, format_: Format = "", json: AsJson = False) -> None:
     """Everything about one VM."""
+    formatted = formatted_one(format_, _shape, json=json)
     with connect() as client:
-        found = client.call(vm_pb2.GetVmRequest(vm=vm), vm_pb2.GetVmResponse).vm
-        health = _health(client, found)
+        found, health = _looked_at(client, vm)
+    if formatted is None:
+        _tell(found, health)
+    else:
+        formatted.show_one(_as_json(found, health))
+
+
+@app.command(
+    epilog=examples("ingle vm inspect web db", "ingle vm inspect --format '{{.name}} {{json .ports}}' web db"),
+)
+def inspect(vms: VmReferences, format_: Format = "", json: AsJson = False) -> None:
+    """Everything about VMs, as a list in JSON."""
+    formatted = Formatted("json" if json else format_ or "json", _shape)
+    with connect() as client:
+        formatted.show_each(vms, lambda vm: _as_json(*_looked_at(client, vm)))
+
+
+def _looked_at(client: Client, reference: str) -> tuple[vm_pb2.Vm, vm_pb2.GetVmHealthResponse]:
+    found = client.call(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse).vm
+    return found, _health(client, found)
+
+
+def _as_json(vm: vm_pb2.Vm, health: vm_pb2.GetVmHealthResponse) -> dict[str, Json]:
+    return {
+        **to_json(vm),
+        "activity": to_json(health.activity) if health.HasField("activity") else None,
+        "disk_changes": to_json(health.disk_changes) if health.HasField("disk_changes") else None,
+    }
+
+
+def _tell(found: vm_pb2.Vm, health: vm_pb2.GetVmHealthResponse) -> None:
     activity = health.activity if health.HasField("activity") else None
     changes = health.disk_changes if health.HasField("disk_changes") else None
-    if json:
-        told = {"activity": activity, "disk_changes": changes}
-        print_json({**to_json(found), **{name: to_json(part) if part else None for name, part in told.items()}})
-        return
     running = found.HasField("started_at")
+    asleep = found.HasField("asleep_since")
     say(
         fields(
             (
                 ("name", found.name),
                 ("id", found.id),
+                ("owner", another(found.owner)),
                 ("state", enum_name(_STATES, found.state)),
-                ("error", found.error),
+                ("asleep", f"since {found.asleep_since.ToDatetime(UTC):%F %T} UTC" if asleep else ""),
+                ("error", found.error or found.sleep_error),
                 ("problem", health.problem or found.problem),
                 ("image", f"{found.image_name}  {found.image_id[:12]}"),
+                ("snapshot", found.snapshot_id),
                 ("kernel", f"{found.kernel_name}  {found.kernel_id[:12]}"),
                 ("engine", found.engine),
+                ("unused", _unused_text(found)),
+                ("auto-start", str(found.auto_start) if found.auto_start else ""),
+                ("labels", ", ".join(f"{key}={value}".rstrip("=") for key, value in sorted(found.labels.items()))),
                 ("init", "image" if found.init == vm_pb2.INIT_IMAGE else ""),
                 ("acceleration", enum_name(_ACCELERATIONS, found.running_acceleration or found.acceleration)),
                 ("vcpus", str(found.vcpus)),
@@ -97,17 +177,40 @@ def show(vm: VmReference, json: AsJson = False) -> None:
                 ("disk", f"{format_size(found.disk_bytes)}  {found.disk_backend}"),
                 ("changes", _changes_text(changes) if changes else ""),
                 ("network", found.network + (", NAT" if found.nat and found.network != "user" else "")),
+                ("limits", _limits_text(found)),
                 ("address", " ".join(filter(None, (found.address, found.address6)))),
                 ("ports", " ".join(_published(port) for port in found.ports)),
                 ("env", " ".join(f"{key}={found.env[key]}" for key in sorted(found.env))),
                 ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),
                 ("started", f"{found.started_at.ToDatetime(UTC):%F %T} UTC" if running else ""),
                 ("pid", str(found.pid) if running else ""),
+                ("boot", enum_name(_BOOT_MODES, found.boot_mode) if running else ""),
                 ("boot id", found.boot_id),
                 ("activity", _activity_text(activity) if activity else ""),
             )
         )
     )
+
+
+def _limits_text(vm: vm_pb2.Vm) -> str:
+    """How much it may take in a second."""
+    disk = [f"{vm.disk_iops} reads and writes" if vm.disk_iops else ""]
+    disk += [format_size(vm.disk_bytes_per_second) if vm.disk_bytes_per_second else ""]
+    of_disk = " and ".join(filter(None, disk))
+    of_network = format_size(vm.net_bytes_per_second) if vm.net_bytes_per_second else ""
+    told = (("of its disk", of_disk), ("of its network in each direction", of_network))
+    return ", ".join(f"{much} a second {what}" for what, much in told if much)
+
+
+def _unused_text(vm: vm_pb2.Vm) -> str:
+    """What becomes of it when nobody uses it."""
+    wishes = (("paused", "pause_after"), ("hibernated", "hibernate_after"), ("deleted", "delete_after"))
+    told = [
+        f"{what} after {format_seconds(getattr(vm, field).ToTimedelta().total_seconds())}"
+        for what, field in wishes
+        if vm.HasField(field)  # type: ignore[arg-type]
+    ]
+    return ", ".join([*told, *(["kept awake"] if vm.keep_awake else [])])
 
 
 def _health(client: Client, vm: vm_pb2.Vm) -> vm_pb2.GetVmHealthResponse:
@@ -164,29 +267,3 @@ def ping(vm: VmReference, json: AsJson = False) -> None:
     else:
         milliseconds = answer.round_trip.ToNanoseconds() / 1e6
         say(f"{milliseconds:.2f} ms  agent {answer.agent_version}")
-
-
-@app.command(epilog=examples("ingle vm logs web", "ingle vm logs -f --tail 20 web", "ingle vm logs --vmm web"))
-def logs(
-    vm: VmReference,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    vmm: Annotated[bool, typer.Option("--vmm", help="The VMM's stderr instead of the guest's console.")] = False,
-    tail: Annotated[
-        int | None, typer.Option("--tail", "-n", metavar="LINES", parser=Count, help="Only the last lines.")
-    ] = None,
-    json: AsJson = False,
-) -> None:
-    """The guest's serial console: byte for byte, or on a terminal as text that can't drive it."""
-    request = vm_pb2.StreamVmLogsRequest(
-        vm=vm,
-        source=vm_pb2.LOG_SOURCE_VMM if vmm else vm_pb2.LOG_SOURCE_CONSOLE,
-        follow=follow,
-        tail_lines=tail,
-    )
-    if follow:
-        signals.end_with_the_reader()
-    with connect() as client:
-        output = ConsoleOutput()
-        for part in client.begin(request, vm_pb2.StreamVmLogsResponse):
-            output.write(part.data)
-        output.end()

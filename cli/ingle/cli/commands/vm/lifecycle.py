@@ -1,25 +1,22 @@
 """`ingle vm start|stop|restart|kill|delete|prune`: changes to VMs that exist, many at a time."""
 
 import shlex
-import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, cast
 
 import typer
-from google.protobuf.message import Message
 
 from ingle.cli import completion
-from ingle.cli.client import Call, Client, connect, duration
-from ingle.cli.errors import failed
+from ingle.cli.client import Call, connect, duration
+from ingle.cli.commands.vm.change import change_vms, to_see
+from ingle.cli.completion import VMM_SIGNALS
 from ingle.cli.lazy import examples, new_app
-from ingle.cli.many import change_each, change_known
+from ingle.cli.many import change_known
 from ingle.cli.options import AsJson, StopTimeout, VmReferences, as_option
-from ingle.cli.output import is_terminal, person_watches, tell
+from ingle.cli.output import ask_first
 from ingle.v1 import vm_pb2
+from ingle.v1.signal_pb2 import Signal
 
 app = new_app()
-
-_R = TypeVar("_R", bound=Message)
 
 _ASKED = "a guest that was asked to power off is stopped all the same;"
 _GOES_ON = "what was begun is done all the same;"
@@ -29,23 +26,21 @@ _IDLE = {vm_pb2.VM_STATE_STOPPED, vm_pb2.VM_STATE_ERROR}
 
 def _parse_signal(text: str) -> int:
     name = text.upper().removeprefix("SIG")
-    signals = {
-        value.name.removeprefix("VM_SIGNAL_"): value.number
-        for value in vm_pb2.VmSignal.DESCRIPTOR.values
-        if value.number
-    }
-    if name in signals:
-        return signals[name]
-    if text.isdigit() and int(text) in signals.values():
+    if name in VMM_SIGNALS:
+        return VMM_SIGNALS[name]
+    if text.isdigit() and int(text) in VMM_SIGNALS.values():
         return int(text)
-    raise ValueError(f"{text!r} is not one of {', '.join(f'{name} ({number})' for name, number in signals.items())}")
+    known = ", ".join(f"{name} ({number})" for name, number in VMM_SIGNALS.items())
+    raise ValueError(f"{text!r} is not one of {known}")
 
 
 @app.command(epilog=examples("ingle vm start web", "ingle vm start web db cache"))
 def start(vms: VmReferences, json: AsJson = False) -> None:
-    """Start stopped VMs; ready when their agents answer."""
+    """Start stopped VMs; ready when their agents answer.
+
+    Those that are paused or hibernated go on where they were."""
     with connect() as client:
-        _change(client, vms, lambda vm: vm_pb2.StartVmRequest(vm=vm), vm_pb2.StartVmResponse, "Starting", json=json)
+        change_vms(client, vms, lambda vm: vm_pb2.StartVmRequest(vm=vm), vm_pb2.StartVmResponse, "Starting", json=json)
 
 
 @app.command(epilog=examples("ingle vm stop web", "ingle vm stop --timeout 60s web db"))
@@ -56,8 +51,8 @@ def stop(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False) -
         return vm_pb2.StopVmRequest(vm=vm, timeout=duration(timeout))
 
     with connect() as client:
-        _change(
-            client, vms, request, vm_pb2.StopVmResponse, "Stopping", json=json, if_interrupted=f"{_ASKED} {_see(vms)}"
+        change_vms(
+            client, vms, request, vm_pb2.StopVmResponse, "Stopping", json=json, if_interrupted=f"{_ASKED} {to_see(vms)}"
         )
 
 
@@ -69,7 +64,7 @@ def restart(vms: VmReferences, timeout: StopTimeout = None, json: AsJson = False
         return vm_pb2.RestartVmRequest(vm=vm, timeout=duration(timeout))
 
     with connect() as client:
-        _change(
+        change_vms(
             client,
             vms,
             request,
@@ -94,7 +89,7 @@ def kill(
             show_default=False,
             autocompletion=completion.signal_names,
         ),
-    ] = vm_pb2.VM_SIGNAL_KILL,
+    ] = VMM_SIGNALS["KILL"],
     json: AsJson = False,
 ) -> None:
     """Signal the VMM without asking the guest.
@@ -102,11 +97,17 @@ def kill(
     What the guest has not written to its disk is lost."""
 
     def request(vm: str) -> vm_pb2.KillVmRequest:
-        return vm_pb2.KillVmRequest(vm=vm, signal=cast("vm_pb2.VmSignal.ValueType", signal))
+        return vm_pb2.KillVmRequest(vm=vm, signal=cast("Signal.ValueType", signal))
 
     with connect() as client:
-        _change(
-            client, vms, request, vm_pb2.KillVmResponse, "Killing", json=json, if_interrupted=f"{_GOES_ON} {_see(vms)}"
+        change_vms(
+            client,
+            vms,
+            request,
+            vm_pb2.KillVmResponse,
+            "Killing",
+            json=json,
+            if_interrupted=f"{_GOES_ON} {to_see(vms)}",
         )
 
 
@@ -124,7 +125,7 @@ def delete(
         return vm_pb2.DeleteVmRequest(vm=vm, force=force)
 
     with connect() as client:
-        _change(
+        change_vms(
             client,
             vms,
             request,
@@ -143,47 +144,12 @@ def prune(
 
     Those that run are spared."""
     with connect() as client:
-        vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
+        vms = client.all(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
         idle = {vm.id: vm.name for vm in vms if vm.state in _IDLE}
         if idle and not force:
-            _ask_before_deleting(list(idle.values()))
+            ask_first(f"Delete {', '.join(idle.values())}?", "ingle vm prune --force")
 
         def delete(vm_id: str) -> Call[vm_pb2.DeleteVmResponse]:
             return client.begin(vm_pb2.DeleteVmRequest(vm=vm_id), vm_pb2.DeleteVmResponse)
 
         change_known(idle, delete, "Deleting", json=json)
-
-
-def _see(vms: Sequence[str]) -> str:
-    return f"to see: ingle vm show {shlex.quote(vms[0])}" if len(vms) == 1 else "to see: ingle vm list"
-
-
-def _ask_before_deleting(names: list[str]) -> None:
-    if not is_terminal(sys.stdin) or not person_watches():
-        raise failed("INVALID_ARGUMENT", "nobody is there to be asked", "ingle vm prune --force")
-    typer.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
-
-
-def _change(
-    client: Client,
-    references: Sequence[str],
-    request: Callable[[str], Message],
-    response_type: type[_R],
-    doing: str,
-    *,
-    json: bool,
-    if_interrupted: str = "",
-) -> None:
-    try:
-        change_each(
-            references,
-            lambda reference: client.begin(vm_pb2.GetVmRequest(vm=reference), vm_pb2.GetVmResponse),
-            lambda found: found.vm.id,
-            lambda vm_id: client.begin(request(vm_id), response_type),
-            doing,
-            json=json,
-        )
-    except KeyboardInterrupt:
-        if if_interrupted:
-            tell(f"interrupted: {if_interrupted}")
-        raise

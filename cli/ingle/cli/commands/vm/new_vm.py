@@ -37,10 +37,18 @@ def told_if_kept(client: Client, vm_id: str, *, rm: bool) -> Iterator[None]:
     """Whatever ends the context but its own end, a failure or a signal: who had the VM made hears that it is there."""
     try:
         yield
-    except (CliError, KeyboardInterrupt, SystemExit):
+    except CliError:
         if not rm:
             with suppress(CliError):
                 tell_kept(get_vm(client, vm_id).name)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        if not rm:
+            try:
+                name = get_vm(client, vm_id).name
+            except CliError:  # the signal came amid what the connection was doing, which can't be used since
+                name = vm_id
+            tell_kept(name)
         raise
 
 

@@ -8,15 +8,20 @@ import typer
 from ingle.cli import completion, tty
 from ingle.cli.attachment import attach
 from ingle.cli.client import connect
-from ingle.cli.commands.vm.run import told_apart_from_the_guest
+from ingle.cli.commands.vm.guest_command import told_apart_from_the_guest
 from ingle.cli.jsonable import to_json
 from ingle.cli.lazy import examples, new_app
+from ingle.cli.listing import Column, Filter, Listing, ListOptions
 from ingle.cli.options import AsJson, VmReference, as_option
-from ingle.cli.output import print_json, say, table
+from ingle.cli.output import print_json, say
 from ingle.cli.quantities import format_age, format_seconds
+from ingle.cli.spread import spread
 from ingle.v1 import guest_pb2
 
-app = new_app("Terminals in VMs, which outlive whoever looks at them.")
+app = new_app(
+    "Terminals in VMs, which outlive whoever looks at them.",
+    first=("ingle vm session list web", "ingle vm session attach web init", "ingle vm session kill web init"),
+)
 
 SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Its id.", autocompletion=completion.session_ids)]
 Steal = Annotated[bool, typer.Option("--steal", help="Take it over from whoever is attached.")]
@@ -32,29 +37,37 @@ Keys = Annotated[
 ]
 
 
-@app.command(name="list", epilog=examples("ingle vm session list web", "ingle vm session list --json web"))
-def list_sessions(vm: VmReference, json: AsJson = False) -> None:
+_SESSIONS = Listing(
+    message=guest_pb2.Session,
+    columns=(
+        Column("SESSION", lambda session: session.id),
+        Column("ATTACHED", lambda session: "yes" if session.attached else "no"),
+        Column("SIZE", lambda session: f"{session.size.columns}x{session.size.rows}"),
+        Column("IDLE", lambda session: format_seconds(session.idle.ToTimedelta().total_seconds())),
+        Column("AGE", lambda session: format_age(session.started_at.ToDatetime(UTC))),
+        Column("COMMAND", lambda session: " ".join(session.argv)),
+    ),
+    name=lambda session: session.id,
+    filters={"attached": Filter(lambda session: ["yes" if session.attached else "no"], among={"yes": 1, "no": 0})},
+)
+
+
+@app.command(
+    name="list",
+    epilog=examples("ingle vm session list web", "ingle vm session list --filter attached=no -q web"),
+)
+@spread(ListOptions)
+def list_sessions(vm: VmReference, options: ListOptions) -> None:
     """The sessions of a VM, oldest first.
 
+    Filter: attached (yes or no).
+
     Alias: ls."""
+    chosen = _SESSIONS.chosen(options)
     with connect() as client:
         request = guest_pb2.ListSessionsRequest(vm=vm)
-        sessions = client.call(request, guest_pb2.ListSessionsResponse).sessions
-    if json:
-        print_json([to_json(session) for session in sessions])
-        return
-    rows = (
-        (
-            session.id,
-            "yes" if session.attached else "no",
-            f"{session.size.columns}x{session.size.rows}",
-            format_seconds(session.idle.ToTimedelta().total_seconds()),
-            format_age(session.started_at.ToDatetime(UTC)),
-            " ".join(session.argv),
-        )
-        for session in sessions
-    )
-    say(table(("SESSION", "ATTACHED", "SIZE", "IDLE", "AGE", "COMMAND"), rows))
+        told = client.all(request, guest_pb2.ListSessionsResponse).sessions
+    chosen.show(sorted(told, key=lambda session: session.started_at.ToNanoseconds()))
 
 
 @app.command(

@@ -9,7 +9,7 @@ import typer
 from ingle.cli import completion, tty
 from ingle.cli.attachment import attach
 from ingle.cli.client import connect, duration
-from ingle.cli.commands.vm.run import User, Workdir, told_apart_from_the_guest
+from ingle.cli.commands.vm.guest_command import User, Workdir, told_apart_from_the_guest
 from ingle.cli.commands.vm.session import Keys, Steal
 from ingle.cli.errors import CliError, failed
 from ingle.cli.lazy import examples, new_app
@@ -23,7 +23,7 @@ app = new_app()
     epilog=examples(
         "ingle vm shell web",
         "ingle vm shell                      # of the one VM that runs",
-        "ingle vm shell --new -u www-data web",
+        "ingle vm shell --new web            # one more, beside that",
         "ingle vm shell --steal web          # when it is open elsewhere",
     )
 )
@@ -57,7 +57,7 @@ def shell(
     )
     with told_apart_from_the_guest(), connect() as client:
         if not vm:
-            vm = _only_running(client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms)
+            vm = _only_running(client.all(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms)
         session_id = "" if new else f"init-{user.replace(':', '.')}" if user else "init"
         start = guest_pb2.AttachSessionStart(vm=vm, session_id=session_id, steal=steal, create=program)
         come_back = f"ingle vm session attach {vm} {{id}}" if new or user else f"ingle vm shell {vm}"

@@ -5,18 +5,21 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from functools import partial
+from typing import Annotated, cast
 
 import typer
 from google.protobuf.duration_pb2 import Duration
 
 from ingle.cli import completion
 from ingle.cli.client import Call, Client, connect
+from ingle.cli.commands.vm.inspect import VMS
 from ingle.cli.errors import EXIT_SIGNAL, CliError, Failure
-from ingle.cli.jsonable import to_json
+from ingle.cli.jsonable import VALUE, Shape, shape_of, to_json
 from ingle.cli.lazy import examples, new_app
+from ingle.cli.listing import Chosen, Filters, Format, Formatted, ListOptions, formatted_all, formatted_each
 from ingle.cli.options import AsJson, as_option
-from ingle.cli.output import is_terminal, print_json, print_json_line, say, table, tell_failure
+from ingle.cli.output import is_terminal, say, table, tell_failure
 from ingle.cli.quantities import format_seconds, format_size, parse_duration
 from ingle.v1 import vm_pb2
 
@@ -40,6 +43,7 @@ def _interval(text: str) -> timedelta:
     epilog=examples(
         "ingle vm stats",
         "ingle vm stats --watch",
+        "ingle vm stats --filter label=team=shop --format '{{.reference}} {{.vmm.resident_bytes}}'",
         "ingle vm stats --json web",
         "ingle vm stats -w --interval 10s web db",
     )
@@ -54,25 +58,54 @@ def stats(
         timedelta,
         typer.Option("--interval", metavar="DURATION", parser=as_option(_interval), help="Between two looks."),
     ] = "2s",  # type: ignore[assignment] # a default is parsed as well
+    filters: Filters = [],  # noqa: B006 - Typer copies it
+    format_: Format = "",
     json: AsJson = False,
 ) -> None:
     """What VMs take of the host, and how their guests feel.
 
+    Filters, of VMs that are not named: name, label, image, network.
+
     CPU TIME and RESIDENT are the host's; with --watch CPU is how busy the guest's processors were since the last look
     (100% is one of them). IDLE: since a command, a session, a forwarded connection or a file was last at work. With
-    --watch --json each line is an object, one a VM and look."""
-    names = list(dict.fromkeys(vms))
+    --watch --json each line is an object, one a VM and look; a template is a line each, too."""
+    if vms and filters:
+        raise typer.BadParameter("it does not go with names of VMs", param_hint="'--filter' / '-f'")
+    choice = formatted_each if watch else formatted_all
+    formatted = choice(format_, lambda: _shape(watch=watch), json=json)
+    subjects = _Subjects(list(dict.fromkeys(vms)), VMS.chosen(ListOptions(filter=filters)))
     with connect() as client:
         if watch:
-            _watch(client, names, interval.total_seconds(), json=json)
+            _watch(client, subjects, interval.total_seconds(), formatted)
             return
-        calls = _begin(client, names or _running(client))
+        calls = _begin(client, subjects.now(client))
         answers = [(name, call.result()) for name, call in calls]
-    if json:
-        print_json([{"reference": name, **to_json(answer)} for name, answer in answers])
+    if formatted is not None:
+        formatted.show([{"reference": name, **to_json(answer)} for name, answer in answers])
     else:
         rows = ((name, _cpu_time(answer), *_row(answer)) for name, answer in answers)
         say(table(("VM", "CPU TIME", *_AFTER_CPU), rows))
+
+
+def _shape(*, watch: bool) -> Shape:
+    """Of what is told of a VM as JSON."""
+    own = {"reference": VALUE, **({"time": VALUE, "cpu_percent": VALUE} if watch else {})}
+    return {**own, **cast("Mapping[str, Shape]", shape_of(vm_pb2.GetVmStatsResponse.DESCRIPTOR))}
+
+
+@dataclass(frozen=True)
+class _Subjects:
+    """Whose statistics are wanted: of VMs that were named, or of all that run and that the filters leave."""
+
+    named: list[str]
+    chosen: Chosen[vm_pb2.Vm]
+
+    def now(self, client: Client) -> list[str]:
+        """Their names."""
+        if self.named:
+            return self.named
+        vms = client.all(self.chosen.asking(vm_pb2.ListVmsRequest()), vm_pb2.ListVmsResponse).vms
+        return [vm.name for vm in self.chosen.wanted_of(vms) if vm.state == vm_pb2.VM_STATE_RUNNING]
 
 
 @dataclass(frozen=True)
@@ -83,20 +116,23 @@ class _Look:
     answer: vm_pb2.GetVmStatsResponse
 
 
-def _watch(client: Client, names: list[str], seconds: float, *, json: bool) -> None:
-    show = _print_objects if json else _draw if is_terminal(sys.stdout) else _Lines().show
+def _watch(client: Client, subjects: _Subjects, seconds: float, formatted: Formatted | None) -> None:
+    names = subjects.named
+    show = _draw if is_terminal(sys.stdout) else _Lines().show
+    if formatted is not None:
+        show = partial(_print_objects, formatted)
     before: Mapping[str, _Look] = {}
     told: set[str] = set()
     try:
         while True:
             began = time.monotonic()
-            now, failures = _look(client, names)
+            now, failures = _look(client, subjects)
             if names and not now:
                 raise CliError(*failures)
             for failure in failures:
                 if names and failure.subject not in told:
                     told.add(failure.subject)
-                    tell_failure(failure, as_json=json)
+                    tell_failure(failure, as_json=formatted is not None and formatted.is_json)
             show(now, before)
             before = now
             time.sleep(max(0.0, seconds - (time.monotonic() - began)))
@@ -104,10 +140,10 @@ def _watch(client: Client, names: list[str], seconds: float, *, json: bool) -> N
         raise typer.Exit(EXIT_SIGNAL + _SIGINT) from None
 
 
-def _look(client: Client, names: list[str]) -> tuple[dict[str, _Look], list[Failure]]:
+def _look(client: Client, subjects: _Subjects) -> tuple[dict[str, _Look], list[Failure]]:
     """The answers by name, and what failed. A VM that ends meanwhile is no failure unless it was named."""
     answers, failures = {}, []
-    for name, call in _begin(client, names or _running(client)):
+    for name, call in _begin(client, subjects.now(client)):
         try:
             answers[name] = _Look(datetime.now(UTC), call.result())
         except CliError as error:
@@ -121,16 +157,11 @@ def _begin(client: Client, names: Iterable[str]) -> list[tuple[str, Call[vm_pb2.
     return [(name, client.begin(vm_pb2.GetVmStatsRequest(vm=name), vm_pb2.GetVmStatsResponse)) for name in names]
 
 
-def _running(client: Client) -> list[str]:
-    vms = client.call(vm_pb2.ListVmsRequest(), vm_pb2.ListVmsResponse).vms
-    return [vm.name for vm in vms if vm.state == vm_pb2.VM_STATE_RUNNING]
-
-
-def _print_objects(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:
+def _print_objects(formatted: Formatted, now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:
     for name, look in now.items():
         time_text = look.time.isoformat().replace("+00:00", "Z")
         percent = _cpu_percent(look, before.get(name))
-        print_json_line({"reference": name, "time": time_text, "cpu_percent": percent, **to_json(look.answer)})
+        formatted.show([{"reference": name, "time": time_text, "cpu_percent": percent, **to_json(look.answer)}])
 
 
 def _draw(now: Mapping[str, _Look], before: Mapping[str, _Look]) -> None:

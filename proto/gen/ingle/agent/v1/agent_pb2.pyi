@@ -26,38 +26,63 @@ class _ErrorCode:
 class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_CODE_UNSPECIFIED: _ErrorCode.ValueType  # 0
+    """Never sent."""
     ERROR_CODE_BAD_REQUEST: _ErrorCode.ValueType  # 1
+    """It can't be meant, or breaks the protocol."""
     ERROR_CODE_BAD_VERSION: _ErrorCode.ValueType  # 2
+    """The caller speaks another version."""
     ERROR_CODE_BAD_TOKEN: _ErrorCode.ValueType  # 3
+    """The caller doesn't know this boot's token."""
     ERROR_CODE_INTERNAL: _ErrorCode.ValueType  # 4
+    """The agent itself has failed."""
     ERROR_CODE_COMMAND_NOT_FOUND: _ErrorCode.ValueType  # 10
+    """Nothing of the name argv[0] is in PATH."""
     ERROR_CODE_COMMAND_NOT_EXECUTABLE: _ErrorCode.ValueType  # 11
+    """It is there, and the kernel would not run it."""
     ERROR_CODE_USER_NOT_FOUND: _ErrorCode.ValueType  # 12
+    """/etc/passwd has no such user."""
     ERROR_CODE_DIRECTORY_NOT_FOUND: _ErrorCode.ValueType  # 13
+    """No working directory of that path."""
     ERROR_CODE_GROUP_NOT_FOUND: _ErrorCode.ValueType  # 14
+    """/etc/group has no such group."""
     ERROR_CODE_LIMIT_REFUSED: _ErrorCode.ValueType  # 15
     """The guest's kernel would not set one of the limits."""
     ERROR_CODE_SESSION_NOT_FOUND: _ErrorCode.ValueType  # 40
+    """No session of that id."""
     ERROR_CODE_SESSION_ATTACHED: _ErrorCode.ValueType  # 41
     """And the caller doesn't want to take it over."""
     ERROR_CODE_SESSION_EXISTS: _ErrorCode.ValueType  # 42
+    """There is one of that id."""
     ERROR_CODE_FILE_NOT_FOUND: _ErrorCode.ValueType  # 20
     """Why the kernel would not do something with a file."""
     ERROR_CODE_FILE_EXISTS: _ErrorCode.ValueType  # 21
+    """Something of that name is there. EEXIST."""
     ERROR_CODE_IS_A_DIRECTORY: _ErrorCode.ValueType  # 22
+    """EISDIR."""
     ERROR_CODE_NOT_A_DIRECTORY: _ErrorCode.ValueType  # 23
+    """A part of the path is none. ENOTDIR."""
     ERROR_CODE_DIRECTORY_NOT_EMPTY: _ErrorCode.ValueType  # 24
+    """ENOTEMPTY."""
     ERROR_CODE_FILE_PERMISSION_DENIED: _ErrorCode.ValueType  # 25
+    """The user may not. EACCES, EPERM."""
     ERROR_CODE_NO_SPACE: _ErrorCode.ValueType  # 26
+    """The file system, or the user's share of it, is full. ENOSPC, EDQUOT."""
     ERROR_CODE_READ_ONLY_FILE_SYSTEM: _ErrorCode.ValueType  # 27
+    """EROFS."""
     ERROR_CODE_SYMLINK_REFUSED: _ErrorCode.ValueType  # 28
     """A symbolic link where none is followed, or too many of them."""
     ERROR_CODE_FILE_NAME_TOO_LONG: _ErrorCode.ValueType  # 29
+    """ENAMETOOLONG."""
     ERROR_CODE_NOT_A_REGULAR_FILE: _ErrorCode.ValueType  # 30
+    """A directory or device where a file's content is asked for."""
     ERROR_CODE_FILE_BUSY: _ErrorCode.ValueType  # 31
+    """EBUSY, ETXTBSY."""
     ERROR_CODE_CROSS_DEVICE: _ErrorCode.ValueType  # 32
+    """Another file system. EXDEV."""
     ERROR_CODE_ARCHIVE_INVALID: _ErrorCode.ValueType  # 33
+    """It is no tar archive, or has no end."""
     ERROR_CODE_FILE_TOO_LARGE: _ErrorCode.ValueType  # 34
+    """EFBIG."""
     ERROR_CODE_FILE_IO_FAILED: _ErrorCode.ValueType  # 35
     """Any other errno; the message names it."""
     ERROR_CODE_FILE_NOT_SUPPORTED: _ErrorCode.ValueType  # 36
@@ -67,6 +92,7 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_CONNECTION_REFUSED: _ErrorCode.ValueType  # 50
     """Why a server in the guest can't be reached. Nobody listens there."""
     ERROR_CODE_CONNECTION_TIMED_OUT: _ErrorCode.ValueType  # 51
+    """Nobody answered in time."""
     ERROR_CODE_CONNECTION_RESET: _ErrorCode.ValueType  # 52
     """After it was made."""
     ERROR_CODE_HOST_UNREACHABLE: _ErrorCode.ValueType  # 53
@@ -74,48 +100,81 @@ class _ErrorCodeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorCode.V
     ERROR_CODE_SOCKET_NOT_FOUND: _ErrorCode.ValueType  # 54
     """No unix socket of that path."""
     ERROR_CODE_CONNECTION_NOT_PERMITTED: _ErrorCode.ValueType  # 55
+    """The guest's firewall, or the rights of the socket's file, forbid it."""
     ERROR_CODE_INTERFACE_NOT_FOUND: _ErrorCode.ValueType  # 60
     """In the guest."""
     ERROR_CODE_NOT_A_GUEST: _ErrorCode.ValueType  # 61
     """The agent runs as an ordinary process, and does not change the machine that it runs on."""
     ERROR_CODE_INIT_NOT_FOUND: _ErrorCode.ValueType  # 62
     """Instead of an answer to anything, where BootConfig.image_init asks for what the image doesn't have."""
+    ERROR_CODE_IDENTITY_PENDING: _ErrorCode.ValueType  # 63
+    """The guest is between two identities, or could not take one; the message says why."""
+    ERROR_CODE_RESTING: _ErrorCode.ValueType  # 64
+    """The guest rests, and this would disturb it."""
+    ERROR_CODE_RESTLESS: _ErrorCode.ValueType  # 65
+    """Something in the guest would not stand still in time; it goes on."""
 
-class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper): ...
+class ErrorCode(_ErrorCode, metaclass=_ErrorCodeEnumTypeWrapper):
+    """What the agent could not do."""
 
 ERROR_CODE_UNSPECIFIED: ErrorCode.ValueType  # 0
+"""Never sent."""
 ERROR_CODE_BAD_REQUEST: ErrorCode.ValueType  # 1
+"""It can't be meant, or breaks the protocol."""
 ERROR_CODE_BAD_VERSION: ErrorCode.ValueType  # 2
+"""The caller speaks another version."""
 ERROR_CODE_BAD_TOKEN: ErrorCode.ValueType  # 3
+"""The caller doesn't know this boot's token."""
 ERROR_CODE_INTERNAL: ErrorCode.ValueType  # 4
+"""The agent itself has failed."""
 ERROR_CODE_COMMAND_NOT_FOUND: ErrorCode.ValueType  # 10
+"""Nothing of the name argv[0] is in PATH."""
 ERROR_CODE_COMMAND_NOT_EXECUTABLE: ErrorCode.ValueType  # 11
+"""It is there, and the kernel would not run it."""
 ERROR_CODE_USER_NOT_FOUND: ErrorCode.ValueType  # 12
+"""/etc/passwd has no such user."""
 ERROR_CODE_DIRECTORY_NOT_FOUND: ErrorCode.ValueType  # 13
+"""No working directory of that path."""
 ERROR_CODE_GROUP_NOT_FOUND: ErrorCode.ValueType  # 14
+"""/etc/group has no such group."""
 ERROR_CODE_LIMIT_REFUSED: ErrorCode.ValueType  # 15
 """The guest's kernel would not set one of the limits."""
 ERROR_CODE_SESSION_NOT_FOUND: ErrorCode.ValueType  # 40
+"""No session of that id."""
 ERROR_CODE_SESSION_ATTACHED: ErrorCode.ValueType  # 41
 """And the caller doesn't want to take it over."""
 ERROR_CODE_SESSION_EXISTS: ErrorCode.ValueType  # 42
+"""There is one of that id."""
 ERROR_CODE_FILE_NOT_FOUND: ErrorCode.ValueType  # 20
 """Why the kernel would not do something with a file."""
 ERROR_CODE_FILE_EXISTS: ErrorCode.ValueType  # 21
+"""Something of that name is there. EEXIST."""
 ERROR_CODE_IS_A_DIRECTORY: ErrorCode.ValueType  # 22
+"""EISDIR."""
 ERROR_CODE_NOT_A_DIRECTORY: ErrorCode.ValueType  # 23
+"""A part of the path is none. ENOTDIR."""
 ERROR_CODE_DIRECTORY_NOT_EMPTY: ErrorCode.ValueType  # 24
+"""ENOTEMPTY."""
 ERROR_CODE_FILE_PERMISSION_DENIED: ErrorCode.ValueType  # 25
+"""The user may not. EACCES, EPERM."""
 ERROR_CODE_NO_SPACE: ErrorCode.ValueType  # 26
+"""The file system, or the user's share of it, is full. ENOSPC, EDQUOT."""
 ERROR_CODE_READ_ONLY_FILE_SYSTEM: ErrorCode.ValueType  # 27
+"""EROFS."""
 ERROR_CODE_SYMLINK_REFUSED: ErrorCode.ValueType  # 28
 """A symbolic link where none is followed, or too many of them."""
 ERROR_CODE_FILE_NAME_TOO_LONG: ErrorCode.ValueType  # 29
+"""ENAMETOOLONG."""
 ERROR_CODE_NOT_A_REGULAR_FILE: ErrorCode.ValueType  # 30
+"""A directory or device where a file's content is asked for."""
 ERROR_CODE_FILE_BUSY: ErrorCode.ValueType  # 31
+"""EBUSY, ETXTBSY."""
 ERROR_CODE_CROSS_DEVICE: ErrorCode.ValueType  # 32
+"""Another file system. EXDEV."""
 ERROR_CODE_ARCHIVE_INVALID: ErrorCode.ValueType  # 33
+"""It is no tar archive, or has no end."""
 ERROR_CODE_FILE_TOO_LARGE: ErrorCode.ValueType  # 34
+"""EFBIG."""
 ERROR_CODE_FILE_IO_FAILED: ErrorCode.ValueType  # 35
 """Any other errno; the message names it."""
 ERROR_CODE_FILE_NOT_SUPPORTED: ErrorCode.ValueType  # 36
@@ -125,6 +184,7 @@ ERROR_CODE_OUT_OF_RESOURCES: ErrorCode.ValueType  # 37
 ERROR_CODE_CONNECTION_REFUSED: ErrorCode.ValueType  # 50
 """Why a server in the guest can't be reached. Nobody listens there."""
 ERROR_CODE_CONNECTION_TIMED_OUT: ErrorCode.ValueType  # 51
+"""Nobody answered in time."""
 ERROR_CODE_CONNECTION_RESET: ErrorCode.ValueType  # 52
 """After it was made."""
 ERROR_CODE_HOST_UNREACHABLE: ErrorCode.ValueType  # 53
@@ -132,12 +192,19 @@ ERROR_CODE_HOST_UNREACHABLE: ErrorCode.ValueType  # 53
 ERROR_CODE_SOCKET_NOT_FOUND: ErrorCode.ValueType  # 54
 """No unix socket of that path."""
 ERROR_CODE_CONNECTION_NOT_PERMITTED: ErrorCode.ValueType  # 55
+"""The guest's firewall, or the rights of the socket's file, forbid it."""
 ERROR_CODE_INTERFACE_NOT_FOUND: ErrorCode.ValueType  # 60
 """In the guest."""
 ERROR_CODE_NOT_A_GUEST: ErrorCode.ValueType  # 61
 """The agent runs as an ordinary process, and does not change the machine that it runs on."""
 ERROR_CODE_INIT_NOT_FOUND: ErrorCode.ValueType  # 62
 """Instead of an answer to anything, where BootConfig.image_init asks for what the image doesn't have."""
+ERROR_CODE_IDENTITY_PENDING: ErrorCode.ValueType  # 63
+"""The guest is between two identities, or could not take one; the message says why."""
+ERROR_CODE_RESTING: ErrorCode.ValueType  # 64
+"""The guest rests, and this would disturb it."""
+ERROR_CODE_RESTLESS: ErrorCode.ValueType  # 65
+"""Something in the guest would not stand still in time; it goes on."""
 Global___ErrorCode: _TypeAlias = ErrorCode  # noqa: Y015
 
 class _FileType:
@@ -147,27 +214,45 @@ class _FileType:
 class _FileTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FileType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FILE_TYPE_UNSPECIFIED: _FileType.ValueType  # 0
+    """None of those below, or unknown."""
     FILE_TYPE_REGULAR: _FileType.ValueType  # 1
+    """A file with content."""
     FILE_TYPE_DIRECTORY: _FileType.ValueType  # 2
+    """A directory."""
     FILE_TYPE_SYMLINK: _FileType.ValueType  # 3
+    """A symbolic link."""
     FILE_TYPE_FIFO: _FileType.ValueType  # 4
+    """A named pipe."""
     FILE_TYPE_SOCKET: _FileType.ValueType  # 5
+    """A unix socket."""
     FILE_TYPE_CHARACTER_DEVICE: _FileType.ValueType  # 6
+    """A character device."""
     FILE_TYPE_BLOCK_DEVICE: _FileType.ValueType  # 7
+    """A block device."""
 
 class FileType(_FileType, metaclass=_FileTypeEnumTypeWrapper):
     """Files. Paths are absolute, or relative to the user's home. Everything is done with the rights of `user` (name or
     number; empty: root), as the kernel sees them. `owner` is "USER", "USER:GROUP" or ":GROUP", names or numbers.
+
+    What a name in a directory stands for.
     """
 
 FILE_TYPE_UNSPECIFIED: FileType.ValueType  # 0
+"""None of those below, or unknown."""
 FILE_TYPE_REGULAR: FileType.ValueType  # 1
+"""A file with content."""
 FILE_TYPE_DIRECTORY: FileType.ValueType  # 2
+"""A directory."""
 FILE_TYPE_SYMLINK: FileType.ValueType  # 3
+"""A symbolic link."""
 FILE_TYPE_FIFO: FileType.ValueType  # 4
+"""A named pipe."""
 FILE_TYPE_SOCKET: FileType.ValueType  # 5
+"""A unix socket."""
 FILE_TYPE_CHARACTER_DEVICE: FileType.ValueType  # 6
+"""A character device."""
 FILE_TYPE_BLOCK_DEVICE: FileType.ValueType  # 7
+"""A block device."""
 Global___FileType: _TypeAlias = FileType  # noqa: Y015
 
 class _PortProtocol:
@@ -177,22 +262,52 @@ class _PortProtocol:
 class _PortProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PortProtocol.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PORT_PROTOCOL_UNSPECIFIED: _PortProtocol.ValueType  # 0
+    """Never sent."""
     PORT_PROTOCOL_TCP: _PortProtocol.ValueType  # 1
+    """TCP."""
     PORT_PROTOCOL_UDP: _PortProtocol.ValueType  # 2
+    """UDP."""
 
-class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper): ...
+class PortProtocol(_PortProtocol, metaclass=_PortProtocolEnumTypeWrapper):
+    """What a port belongs to."""
 
 PORT_PROTOCOL_UNSPECIFIED: PortProtocol.ValueType  # 0
+"""Never sent."""
 PORT_PROTOCOL_TCP: PortProtocol.ValueType  # 1
+"""TCP."""
 PORT_PROTOCOL_UDP: PortProtocol.ValueType  # 2
+"""UDP."""
 Global___PortProtocol: _TypeAlias = PortProtocol  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
-    """A forward is a connection to a server in the guest: CONNECTED, then both directions at once until each has ended. The
-    caller sends STDIN, within the same window, and STDIN_EOF; it gets DATA, then DATA_END. When both have ended RESPONSE
-    is the last frame. A caller that leaves before that breaks the server's connection (a TCP one is reset), and when the
-    server breaks it the caller gets ERROR with CONNECTION_RESET.
+    """THE MUX
+
+    A connection is a vsock's, or a stream of many on one virtio-serial port. The port loses nothing and knows of no
+    connections: who opens it finds what its predecessor had under way, cut at any byte. So sessions are told apart by what
+    nobody else can know, and found by what can't be anything else.
+
+    A record is 66576 zeros, as many as the largest packet has bytes; then 16 bytes 00 "ingle mux" ff 01 0d 0a 1a fe; u32
+    kind; u64 the host's mark; u64 the guest's mark; u32 CRC-32 of those 36 bytes. All numbers are big-endian.
+
+      HELLO    1  host   a session begins. The host's mark, new and random, is how the guest's packets are to end
+      WELCOME  2  guest  it has. The host's mark again; the guest's mark, new and random, is how the host's packets are to end
+      KNOCK    3  guest  an agent has begun and knows of no session: the host says HELLO. No marks
+
+    A packet is u8 type, u24 size, u32 stream, so many bytes (at most 66560), and the mark that its receiver wants to see.
+
+      OPEN     1  host   a stream of a new number, and its first bytes, perhaps none
+      DATA     2  both   bytes
+      END      3  both   there are no more in this direction
+      RESET    4  both   the stream is over in both; nothing answers it
+      CREDIT   5  both   u32: so many bytes more may be sent. At first 262144, for each direction
+
+    What is no packet, or has another mark, ends the session and all its streams, and its receiver looks for a record: zeros
+    are the beginning of no packet, and they complete one that was cut, whose last bytes then are not the mark. It was
+    delivered to nobody. A HELLO that somebody has put into a stream begins a session of which nobody else knows the marks;
+    what comes next ends it.
+
+    The caller's first frame.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -200,8 +315,9 @@ class Hello(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """What the caller speaks; another one is refused."""
     token: _builtins.bytes
-    """32 bytes on TCP; empty where the transport itself says who calls (vsock, unix)."""
+    """The boot's, where there is one: all who reach the agent are the host by then, and have to be the right one."""
     def __init__(
         self,
         *,
@@ -218,12 +334,16 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class HelloOk(_message.Message):
+    """The agent's first frame."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
+    """What the agent speaks."""
     agent_version: _builtins.str
+    """For people."""
     def __init__(
         self,
         *,
@@ -240,12 +360,16 @@ Global___HelloOk: _TypeAlias = HelloOk  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
+    """Why the operation is over."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: Global___ErrorCode.ValueType
+    """For programs."""
     message: _builtins.str
+    """For people; one line."""
     def __init__(
         self,
         *,
@@ -262,6 +386,8 @@ Global___Error: _TypeAlias = Error  # noqa: Y015
 
 @_typing.final
 class Request(_message.Message):
+    """The operation that the caller wants."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PING_FIELD_NUMBER: _builtins.int
@@ -286,53 +412,109 @@ class Request(_message.Message):
     FORWARD_FIELD_NUMBER: _builtins.int
     LIST_PORTS_FIELD_NUMBER: _builtins.int
     ACTIVITY_FIELD_NUMBER: _builtins.int
-    CONFIGURE_FIELD_NUMBER: _builtins.int
+    TAKE_IDENTITY_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    THAW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ping(self) -> Global___PingRequest: ...
+    def ping(self) -> Global___PingRequest:
+        """A sign of life."""
+
     @_builtins.property
-    def exec(self) -> Global___ExecRequest: ...
+    def exec(self) -> Global___ExecRequest:
+        """Run a command."""
+
     @_builtins.property
-    def stats(self) -> Global___StatsRequest: ...
+    def stats(self) -> Global___StatsRequest:
+        """What the guest uses."""
+
     @_builtins.property
-    def sync(self) -> Global___SyncRequest: ...
+    def sync(self) -> Global___SyncRequest:
+        """Write out what is not on the disk yet."""
+
     @_builtins.property
-    def shutdown(self) -> Global___ShutdownRequest: ...
+    def shutdown(self) -> Global___ShutdownRequest:
+        """Power off."""
+
     @_builtins.property
-    def create_session(self) -> Global___CreateSessionRequest: ...
+    def create_session(self) -> Global___CreateSessionRequest:
+        """Start a command on a terminal that lives on."""
+
     @_builtins.property
-    def attach_session(self) -> Global___AttachSessionRequest: ...
+    def attach_session(self) -> Global___AttachSessionRequest:
+        """Join a terminal."""
+
     @_builtins.property
-    def list_sessions(self) -> Global___ListSessionsRequest: ...
+    def list_sessions(self) -> Global___ListSessionsRequest:
+        """Which terminals there are."""
+
     @_builtins.property
-    def resize_session(self) -> Global___ResizeSessionRequest: ...
+    def resize_session(self) -> Global___ResizeSessionRequest:
+        """Give a terminal another size."""
+
     @_builtins.property
-    def kill_session(self) -> Global___KillSessionRequest: ...
+    def kill_session(self) -> Global___KillSessionRequest:
+        """End a terminal."""
+
     @_builtins.property
-    def read_file(self) -> Global___ReadFileRequest: ...
+    def read_file(self) -> Global___ReadFileRequest:
+        """Read a file."""
+
     @_builtins.property
-    def write_file(self) -> Global___WriteFileRequest: ...
+    def write_file(self) -> Global___WriteFileRequest:
+        """Replace a file, or add to it."""
+
     @_builtins.property
-    def stat_file(self) -> Global___StatFileRequest: ...
+    def stat_file(self) -> Global___StatFileRequest:
+        """What a path names."""
+
     @_builtins.property
-    def list_directory(self) -> Global___ListDirectoryRequest: ...
+    def list_directory(self) -> Global___ListDirectoryRequest:
+        """What a directory holds."""
+
     @_builtins.property
-    def make_directory(self) -> Global___MakeDirectoryRequest: ...
+    def make_directory(self) -> Global___MakeDirectoryRequest:
+        """Make a directory."""
+
     @_builtins.property
-    def remove(self) -> Global___RemoveRequest: ...
+    def remove(self) -> Global___RemoveRequest:
+        """Remove a file, link or directory."""
+
     @_builtins.property
-    def rename(self) -> Global___RenameRequest: ...
+    def rename(self) -> Global___RenameRequest:
+        """Give a file another path."""
+
     @_builtins.property
-    def copy_in(self) -> Global___CopyInRequest: ...
+    def copy_in(self) -> Global___CopyInRequest:
+        """Unpack an archive."""
+
     @_builtins.property
-    def copy_out(self) -> Global___CopyOutRequest: ...
+    def copy_out(self) -> Global___CopyOutRequest:
+        """Pack an archive."""
+
     @_builtins.property
-    def forward(self) -> Global___ForwardRequest: ...
+    def forward(self) -> Global___ForwardRequest:
+        """Connect to a server."""
+
     @_builtins.property
-    def list_ports(self) -> Global___ListPortsRequest: ...
+    def list_ports(self) -> Global___ListPortsRequest:
+        """Who listens."""
+
     @_builtins.property
-    def activity(self) -> Global___ActivityRequest: ...
+    def activity(self) -> Global___ActivityRequest:
+        """What callers do."""
+
     @_builtins.property
-    def configure(self) -> Global___ConfigureRequest: ...
+    def take_identity(self) -> Global___GuestIdentity:
+        """What the guest is from now on."""
+
+    @_builtins.property
+    def rest(self) -> Global___RestRequest:
+        """Have the guest stand still."""
+
+    @_builtins.property
+    def thaw(self) -> Global___ThawRequest:
+        """Have it go on."""
+
     def __init__(
         self,
         *,
@@ -358,13 +540,15 @@ class Request(_message.Message):
         forward: Global___ForwardRequest | None = ...,
         list_ports: Global___ListPortsRequest | None = ...,
         activity: Global___ActivityRequest | None = ...,
-        configure: Global___ConfigureRequest | None = ...,
+        take_identity: Global___GuestIdentity | None = ...,
+        rest: Global___RestRequest | None = ...,
+        thaw: Global___ThawRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "attach_session", b"attach_session", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "rest", b"rest", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "take_identity", b"take_identity", "thaw", b"thaw", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "attach_session", b"attach_session", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "attach_session", b"attach_session", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "exec", b"exec", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "operation", b"operation", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "rest", b"rest", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "take_identity", b"take_identity", "thaw", b"thaw", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "forward", "list_ports", "activity", "configure"]  # noqa: Y015
+    _WhichOneofReturnType_operation: _TypeAlias = _typing.Literal["ping", "exec", "stats", "sync", "shutdown", "create_session", "attach_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "forward", "list_ports", "activity", "take_identity", "rest", "thaw"]  # noqa: Y015
     _WhichOneofArgType_operation: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_operation) -> _WhichOneofReturnType_operation | None: ...
 
@@ -372,6 +556,8 @@ Global___Request: _TypeAlias = Request  # noqa: Y015
 
 @_typing.final
 class Response(_message.Message):
+    """The answer of an operation that has one."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PING_FIELD_NUMBER: _builtins.int
@@ -394,49 +580,101 @@ class Response(_message.Message):
     FORWARD_FIELD_NUMBER: _builtins.int
     LIST_PORTS_FIELD_NUMBER: _builtins.int
     ACTIVITY_FIELD_NUMBER: _builtins.int
-    CONFIGURE_FIELD_NUMBER: _builtins.int
+    TAKE_IDENTITY_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    THAW_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ping(self) -> Global___PingResponse: ...
+    def ping(self) -> Global___PingResponse:
+        """Of `ping`."""
+
     @_builtins.property
-    def stats(self) -> Global___StatsResponse: ...
+    def stats(self) -> Global___StatsResponse:
+        """Of `stats`."""
+
     @_builtins.property
-    def sync(self) -> Global___SyncResponse: ...
+    def sync(self) -> Global___SyncResponse:
+        """Of `sync`."""
+
     @_builtins.property
-    def shutdown(self) -> Global___ShutdownResponse: ...
+    def shutdown(self) -> Global___ShutdownResponse:
+        """Of `shutdown`."""
+
     @_builtins.property
-    def create_session(self) -> Global___CreateSessionResponse: ...
+    def create_session(self) -> Global___CreateSessionResponse:
+        """Of `create_session`."""
+
     @_builtins.property
-    def list_sessions(self) -> Global___ListSessionsResponse: ...
+    def list_sessions(self) -> Global___ListSessionsResponse:
+        """Of `list_sessions`."""
+
     @_builtins.property
-    def resize_session(self) -> Global___ResizeSessionResponse: ...
+    def resize_session(self) -> Global___ResizeSessionResponse:
+        """Of `resize_session`."""
+
     @_builtins.property
-    def kill_session(self) -> Global___KillSessionResponse: ...
+    def kill_session(self) -> Global___KillSessionResponse:
+        """Of `kill_session`."""
+
     @_builtins.property
-    def read_file(self) -> Global___ReadFileResponse: ...
+    def read_file(self) -> Global___ReadFileResponse:
+        """Of `read_file`."""
+
     @_builtins.property
-    def write_file(self) -> Global___WriteFileResponse: ...
+    def write_file(self) -> Global___WriteFileResponse:
+        """Of `write_file`."""
+
     @_builtins.property
-    def stat_file(self) -> Global___StatFileResponse: ...
+    def stat_file(self) -> Global___StatFileResponse:
+        """Of `stat_file`."""
+
     @_builtins.property
-    def list_directory(self) -> Global___ListDirectoryResponse: ...
+    def list_directory(self) -> Global___ListDirectoryResponse:
+        """Of `list_directory`."""
+
     @_builtins.property
-    def make_directory(self) -> Global___MakeDirectoryResponse: ...
+    def make_directory(self) -> Global___MakeDirectoryResponse:
+        """Of `make_directory`."""
+
     @_builtins.property
-    def remove(self) -> Global___RemoveResponse: ...
+    def remove(self) -> Global___RemoveResponse:
+        """Of `remove`."""
+
     @_builtins.property
-    def rename(self) -> Global___RenameResponse: ...
+    def rename(self) -> Global___RenameResponse:
+        """Of `rename`."""
+
     @_builtins.property
-    def copy_in(self) -> Global___CopyInResponse: ...
+    def copy_in(self) -> Global___CopyInResponse:
+        """Of `copy_in`."""
+
     @_builtins.property
-    def copy_out(self) -> Global___CopyOutResponse: ...
+    def copy_out(self) -> Global___CopyOutResponse:
+        """Of `copy_out`."""
+
     @_builtins.property
-    def forward(self) -> Global___ForwardResponse: ...
+    def forward(self) -> Global___ForwardResponse:
+        """Of `forward`."""
+
     @_builtins.property
-    def list_ports(self) -> Global___ListPortsResponse: ...
+    def list_ports(self) -> Global___ListPortsResponse:
+        """Of `list_ports`."""
+
     @_builtins.property
-    def activity(self) -> Global___ActivityResponse: ...
+    def activity(self) -> Global___ActivityResponse:
+        """Of `activity`."""
+
     @_builtins.property
-    def configure(self) -> Global___ConfigureResponse: ...
+    def take_identity(self) -> Global___IdentityTaken:
+        """Of `take_identity`."""
+
+    @_builtins.property
+    def rest(self) -> Global___RestResponse:
+        """Of `rest`."""
+
+    @_builtins.property
+    def thaw(self) -> Global___ThawResponse:
+        """Of `thaw`."""
+
     def __init__(
         self,
         *,
@@ -460,13 +698,15 @@ class Response(_message.Message):
         forward: Global___ForwardResponse | None = ...,
         list_ports: Global___ListPortsResponse | None = ...,
         activity: Global___ActivityResponse | None = ...,
-        configure: Global___ConfigureResponse | None = ...,
+        take_identity: Global___IdentityTaken | None = ...,
+        rest: Global___RestResponse | None = ...,
+        thaw: Global___ThawResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "rest", b"rest", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "take_identity", b"take_identity", "thaw", b"thaw", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "configure", b"configure", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "copy_in", b"copy_in", "copy_out", b"copy_out", "create_session", b"create_session", "forward", b"forward", "kill_session", b"kill_session", "list_directory", b"list_directory", "list_ports", b"list_ports", "list_sessions", b"list_sessions", "make_directory", b"make_directory", "ping", b"ping", "read_file", b"read_file", "remove", b"remove", "rename", b"rename", "resize_session", b"resize_session", "rest", b"rest", "result", b"result", "shutdown", b"shutdown", "stat_file", b"stat_file", "stats", b"stats", "sync", b"sync", "take_identity", b"take_identity", "thaw", b"thaw", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "forward", "list_ports", "activity", "configure"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["ping", "stats", "sync", "shutdown", "create_session", "list_sessions", "resize_session", "kill_session", "read_file", "write_file", "stat_file", "list_directory", "make_directory", "remove", "rename", "copy_in", "copy_out", "forward", "list_ports", "activity", "take_identity", "rest", "thaw"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -474,6 +714,8 @@ Global___Response: _TypeAlias = Response  # noqa: Y015
 
 @_typing.final
 class PingRequest(_message.Message):
+    """What Ping is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -489,6 +731,8 @@ Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):
+    """What Ping answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BOOT_ID_FIELD_NUMBER: _builtins.int
@@ -513,6 +757,8 @@ Global___PingResponse: _TypeAlias = PingResponse  # noqa: Y015
 
 @_typing.final
 class ExecRequest(_message.Message):
+    """What Exec is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -553,6 +799,7 @@ class ExecRequest(_message.Message):
     user; with one, that alone.
     """
     stdin: _builtins.bool
+    """The command reads STDIN frames; otherwise it reads /dev/null."""
     timeout_milliseconds: _builtins.int
     """0: none."""
     detach: _builtins.bool
@@ -571,7 +818,7 @@ class ExecRequest(_message.Message):
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Goes over BootConfig.env, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH."""
+        """Goes over GuestIdentity.environment, and that over what a login as the user gives: HOME, USER, LOGNAME, SHELL, PATH."""
 
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]:
@@ -616,6 +863,7 @@ class ResourceLimit(_message.Message):
     soft: _builtins.int
     """At most `hard`. 2^64 - 1: unlimited."""
     hard: _builtins.int
+    """Up to what the command may raise `soft`."""
     def __init__(
         self,
         *,
@@ -633,10 +881,13 @@ Global___ResourceLimit: _TypeAlias = ResourceLimit  # noqa: Y015
 
 @_typing.final
 class ExecStarted(_message.Message):
+    """A detached command runs."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PID_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
+    """In the guest."""
     def __init__(
         self,
         *,
@@ -658,6 +909,7 @@ class ExecSignal(_message.Message):
 
     SIGNAL_FIELD_NUMBER: _builtins.int
     signal: _builtins.int
+    """Linux's number."""
     def __init__(
         self,
         *,
@@ -679,6 +931,7 @@ class ExecWindow(_message.Message):
 
     BYTES_FIELD_NUMBER: _builtins.int
     bytes: _builtins.int
+    """In addition to what was allowed before."""
     def __init__(
         self,
         *,
@@ -694,6 +947,8 @@ Global___ExecWindow: _TypeAlias = ExecWindow  # noqa: Y015
 
 @_typing.final
 class ExecExited(_message.Message):
+    """The command has ended, and its output is out."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EXIT_CODE_FIELD_NUMBER: _builtins.int
@@ -703,7 +958,9 @@ class ExecExited(_message.Message):
     exit_code: _builtins.int
     """0 to 255; 128 + signal when a signal ended it."""
     signal: _builtins.int
+    """The signal that ended it, or 0."""
     timed_out: _builtins.bool
+    """The timeout ended it."""
     output_cut: _builtins.bool
     """A process that outlived the command still has its output open: what that says comes no more."""
     def __init__(
@@ -731,7 +988,9 @@ class TerminalSize(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
     rows: _builtins.int
+    """Lines."""
     columns: _builtins.int
+    """Characters a line."""
     def __init__(
         self,
         *,
@@ -782,12 +1041,15 @@ class SessionProgram(_message.Message):
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
+    """As of ExecRequest."""
     user: _builtins.str
+    """As of ExecRequest."""
     idle_timeout_milliseconds: _builtins.int
     """The session is ended when nobody is attached and nothing was said for so long; 0: never."""
     end_with_viewer: _builtins.bool
     """The session is ended as soon as its caller has left and nobody else took over."""
     umask: _builtins.int
+    """As of ExecRequest."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: the user's login shell, or /bin/sh where that is missing."""
@@ -801,7 +1063,9 @@ class SessionProgram(_message.Message):
         """Unset: 24 rows, 80 columns."""
 
     @_builtins.property
-    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]: ...
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ResourceLimit]:
+        """As of ExecRequest."""
+
     def __init__(
         self,
         *,
@@ -827,6 +1091,8 @@ Global___SessionProgram: _TypeAlias = SessionProgram  # noqa: Y015
 
 @_typing.final
 class Session(_message.Message):
+    """A command on a terminal that lives without callers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -836,16 +1102,21 @@ class Session(_message.Message):
     IDLE_MILLISECONDS_FIELD_NUMBER: _builtins.int
     AGE_MILLISECONDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """1 to 64 letters, digits, '.', '_' and '-'."""
     attached: _builtins.bool
+    """Somebody is attached to it."""
     idle_milliseconds: _builtins.int
     """Since the last input, output, attaching or leaving."""
     age_milliseconds: _builtins.int
+    """Since it was started."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The first kilobyte of it."""
 
     @_builtins.property
-    def size(self) -> Global___TerminalSize: ...
+    def size(self) -> Global___TerminalSize:
+        """Of its terminal."""
+
     def __init__(
         self,
         *,
@@ -866,6 +1137,8 @@ Global___Session: _TypeAlias = Session  # noqa: Y015
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
+    """What CreateSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -873,7 +1146,9 @@ class CreateSessionRequest(_message.Message):
     id: _builtins.str
     """1 to 64 letters, digits, '.', '_' and '-'; empty: made up. The one a person's shell is in is called init."""
     @_builtins.property
-    def program(self) -> Global___SessionProgram: ...
+    def program(self) -> Global___SessionProgram:
+        """What runs in it."""
+
     def __init__(
         self,
         *,
@@ -890,11 +1165,15 @@ Global___CreateSessionRequest: _TypeAlias = CreateSessionRequest  # noqa: Y015
 
 @_typing.final
 class CreateSessionResponse(_message.Message):
+    """What CreateSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def session(self) -> Global___Session: ...
+    def session(self) -> Global___Session:
+        """As it began."""
+
     def __init__(
         self,
         *,
@@ -910,6 +1189,8 @@ Global___CreateSessionResponse: _TypeAlias = CreateSessionResponse  # noqa: Y015
 
 @_typing.final
 class AttachSessionRequest(_message.Message):
+    """What AttachSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
@@ -946,6 +1227,8 @@ Global___AttachSessionRequest: _TypeAlias = AttachSessionRequest  # noqa: Y015
 
 @_typing.final
 class SessionDetached(_message.Message):
+    """Somebody else has the session now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -961,6 +1244,8 @@ Global___SessionDetached: _TypeAlias = SessionDetached  # noqa: Y015
 
 @_typing.final
 class ListSessionsRequest(_message.Message):
+    """What ListSessions is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -976,6 +1261,8 @@ Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
 
 @_typing.final
 class ListSessionsResponse(_message.Message):
+    """What ListSessions answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSIONS_FIELD_NUMBER: _builtins.int
@@ -998,13 +1285,18 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class ResizeSessionRequest(_message.Message):
+    """What ResizeSession is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Of ListSessions."""
     @_builtins.property
-    def size(self) -> Global___TerminalSize: ...
+    def size(self) -> Global___TerminalSize:
+        """The new one."""
+
     def __init__(
         self,
         *,
@@ -1021,6 +1313,8 @@ Global___ResizeSessionRequest: _TypeAlias = ResizeSessionRequest  # noqa: Y015
 
 @_typing.final
 class ResizeSessionResponse(_message.Message):
+    """What ResizeSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1042,6 +1336,7 @@ class KillSessionRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Of ListSessions."""
     def __init__(
         self,
         *,
@@ -1057,6 +1352,8 @@ Global___KillSessionRequest: _TypeAlias = KillSessionRequest  # noqa: Y015
 
 @_typing.final
 class KillSessionResponse(_message.Message):
+    """What KillSession answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1072,6 +1369,8 @@ Global___KillSessionResponse: _TypeAlias = KillSessionResponse  # noqa: Y015
 
 @_typing.final
 class StatsRequest(_message.Message):
+    """What Stats is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1087,6 +1386,8 @@ Global___StatsRequest: _TypeAlias = StatsRequest  # noqa: Y015
 
 @_typing.final
 class StatsResponse(_message.Message):
+    """What Stats answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     UPTIME_MILLISECONDS_FIELD_NUMBER: _builtins.int
@@ -1103,18 +1404,29 @@ class StatsResponse(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     INTERFACES_FIELD_NUMBER: _builtins.int
     uptime_milliseconds: _builtins.int
+    """Since the kernel started."""
     load_1m: _builtins.float
+    """Mean of the processes that ran or wanted to, over a minute."""
     load_5m: _builtins.float
+    """The same over 5 minutes."""
     load_15m: _builtins.float
+    """The same over 15 minutes."""
     memory_total_bytes: _builtins.int
+    """What the kernel has to give."""
     memory_available_bytes: _builtins.int
+    """What programs could have without others going without."""
     disk_total_bytes: _builtins.int
+    """Of the root file system."""
     disk_available_bytes: _builtins.int
+    """Of the root file system, for those who are not root."""
     processes: _builtins.int
+    """How many there are, threads apart."""
     cpu_total_nanoseconds: _builtins.int
     """Of all processors together, since boot. What is no idle time is busy."""
     cpu_idle_nanoseconds: _builtins.int
+    """The part of cpu_total_nanoseconds in which nothing ran."""
     cpus: _builtins.int
+    """How many are online."""
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___InterfaceStats]:
         """At most 256."""
@@ -1158,12 +1470,19 @@ class InterfaceStats(_message.Message):
     SENT_PACKETS_FIELD_NUMBER: _builtins.int
     SEND_ERRORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """E.g. eth0."""
     received_bytes: _builtins.int
+    """Bytes received."""
     received_packets: _builtins.int
+    """Packets received."""
     receive_errors: _builtins.int
+    """Packets that came and could not be taken."""
     sent_bytes: _builtins.int
+    """Bytes sent."""
     sent_packets: _builtins.int
+    """Packets sent."""
     send_errors: _builtins.int
+    """Packets that could not be sent."""
     def __init__(
         self,
         *,
@@ -1185,6 +1504,8 @@ Global___InterfaceStats: _TypeAlias = InterfaceStats  # noqa: Y015
 
 @_typing.final
 class ActivityRequest(_message.Message):
+    """What Activity is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1200,6 +1521,8 @@ Global___ActivityRequest: _TypeAlias = ActivityRequest  # noqa: Y015
 
 @_typing.final
 class ActivityResponse(_message.Message):
+    """What Activity answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IDLE_MILLISECONDS_FIELD_NUMBER: _builtins.int
@@ -1207,13 +1530,19 @@ class ActivityResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     ATTACHED_SESSIONS_FIELD_NUMBER: _builtins.int
     FORWARDS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
     idle_milliseconds: _builtins.int
     """Since a byte last passed of an exec, a session, a forward or a file; since the agent started when none ever did."""
     execs: _builtins.int
     """Those that run now, the detached ones too."""
     sessions: _builtins.int
+    """Terminals that live."""
     attached_sessions: _builtins.int
+    """Those of them that somebody is attached to."""
     forwards: _builtins.int
+    """Connections to servers in the guest."""
+    connections: _builtins.int
+    """TCP connections that others have to servers in the guest, over its network."""
     def __init__(
         self,
         *,
@@ -1222,10 +1551,11 @@ class ActivityResponse(_message.Message):
         sessions: _builtins.int = ...,
         attached_sessions: _builtins.int = ...,
         forwards: _builtins.int = ...,
+        connections: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_sessions", b"attached_sessions", "execs", b"execs", "forwards", b"forwards", "idle_milliseconds", b"idle_milliseconds", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached_sessions", b"attached_sessions", "connections", b"connections", "execs", b"execs", "forwards", b"forwards", "idle_milliseconds", b"idle_milliseconds", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1233,6 +1563,8 @@ Global___ActivityResponse: _TypeAlias = ActivityResponse  # noqa: Y015
 
 @_typing.final
 class SyncRequest(_message.Message):
+    """What Sync is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1248,6 +1580,8 @@ Global___SyncRequest: _TypeAlias = SyncRequest  # noqa: Y015
 
 @_typing.final
 class SyncResponse(_message.Message):
+    """What Sync answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1282,6 +1616,8 @@ Global___ShutdownRequest: _TypeAlias = ShutdownRequest  # noqa: Y015
 
 @_typing.final
 class ShutdownResponse(_message.Message):
+    """What Shutdown answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1315,19 +1651,25 @@ class FileInfo(_message.Message):
     name: _builtins.str
     """Last component of the path. Bytes that are no UTF-8 are U+FFFD here."""
     type: Global___FileType.ValueType
+    """What it is."""
     mode: _builtins.int
     """The lower 12 bits: permissions, setuid, setgid, sticky."""
     uid: _builtins.int
+    """Of the owner."""
     gid: _builtins.int
+    """Of the group."""
     size_bytes: _builtins.int
+    """Of the content; what the guest's kernel says, which of files below /proc is 0."""
     modified_nanoseconds: _builtins.int
     """Since the epoch."""
     link_target: _builtins.str
     """Of a symbolic link."""
     links: _builtins.int
+    """Hard links to it."""
     raw_name: _builtins.bytes
     """The name, and a link's target, as they are; set when they are not UTF-8."""
     raw_link_target: _builtins.bytes
+    """The target of a symbolic link as it is; set when it is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1353,6 +1695,8 @@ Global___FileInfo: _TypeAlias = FileInfo  # noqa: Y015
 
 @_typing.final
 class ReadFileRequest(_message.Message):
+    """What ReadFile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
@@ -1362,12 +1706,15 @@ class ReadFileRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     offset: _builtins.int
+    """Of the first byte that is read, from 0."""
     max_bytes: _builtins.int
     """0: to the end."""
     max_lines: _builtins.int
     """0: to the end. Whichever limit comes first."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
     """In the place of `path`, for one that is not UTF-8."""
     def __init__(
@@ -1390,6 +1737,8 @@ Global___ReadFileRequest: _TypeAlias = ReadFileRequest  # noqa: Y015
 
 @_typing.final
 class ReadFileResponse(_message.Message):
+    """What ReadFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
@@ -1400,7 +1749,9 @@ class ReadFileResponse(_message.Message):
     next_offset: _builtins.int
     """Where a next read goes on."""
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file that was read."""
+
     def __init__(
         self,
         *,
@@ -1432,13 +1783,19 @@ class WriteFileRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     mode: _builtins.int
+    """Permissions, at most 07777."""
     owner: _builtins.str
+    """See above."""
     parents: _builtins.bool
     """Make missing directories."""
     append: _builtins.bool
+    """Add to the end instead of replacing: nothing before DATA_END has come, then all."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1462,11 +1819,15 @@ Global___WriteFileRequest: _TypeAlias = WriteFileRequest  # noqa: Y015
 
 @_typing.final
 class WriteFileResponse(_message.Message):
+    """What WriteFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file as it is now."""
+
     def __init__(
         self,
         *,
@@ -1482,6 +1843,8 @@ Global___WriteFileResponse: _TypeAlias = WriteFileResponse  # noqa: Y015
 
 @_typing.final
 class StatFileRequest(_message.Message):
+    """What StatFile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
@@ -1489,10 +1852,13 @@ class StatFileRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     follow: _builtins.bool
     """What a symbolic link leads to, instead of the link."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1511,11 +1877,15 @@ Global___StatFileRequest: _TypeAlias = StatFileRequest  # noqa: Y015
 
 @_typing.final
 class StatFileResponse(_message.Message):
+    """What StatFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file as it is now."""
+
     def __init__(
         self,
         *,
@@ -1531,6 +1901,8 @@ Global___StatFileResponse: _TypeAlias = StatFileResponse  # noqa: Y015
 
 @_typing.final
 class ListDirectoryRequest(_message.Message):
+    """What ListDirectory is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
@@ -1539,12 +1911,15 @@ class ListDirectoryRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     after: _builtins.str
     """`next_after` of the page before; empty: the first page."""
     max_entries: _builtins.int
     """At most 10,000, which is also what 0 means."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1564,11 +1939,15 @@ Global___ListDirectoryRequest: _TypeAlias = ListDirectoryRequest  # noqa: Y015
 
 @_typing.final
 class DirectoryEntries(_message.Message):
+    """Some of a directory's entries."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]: ...
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileInfo]:
+        """By name, in the order of bytes."""
+
     def __init__(
         self,
         *,
@@ -1584,6 +1963,8 @@ Global___DirectoryEntries: _TypeAlias = DirectoryEntries  # noqa: Y015
 
 @_typing.final
 class ListDirectoryResponse(_message.Message):
+    """What ListDirectory answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRUNCATED_FIELD_NUMBER: _builtins.int
@@ -1608,6 +1989,8 @@ Global___ListDirectoryResponse: _TypeAlias = ListDirectoryResponse  # noqa: Y015
 
 @_typing.final
 class MakeDirectoryRequest(_message.Message):
+    """What MakeDirectory is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
@@ -1617,13 +2000,17 @@ class MakeDirectoryRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     mode: _builtins.int
     """Unset: 0755."""
     owner: _builtins.str
+    """See above; empty: the user."""
     parents: _builtins.bool
     """Make missing ones above it too; one that is there already is no error."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1646,11 +2033,15 @@ Global___MakeDirectoryRequest: _TypeAlias = MakeDirectoryRequest  # noqa: Y015
 
 @_typing.final
 class MakeDirectoryResponse(_message.Message):
+    """What MakeDirectory answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     FILE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def file(self) -> Global___FileInfo: ...
+    def file(self) -> Global___FileInfo:
+        """The file as it is now."""
+
     def __init__(
         self,
         *,
@@ -1675,10 +2066,13 @@ class RemoveRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     recursive: _builtins.bool
     """A directory with all that is in it."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1697,6 +2091,8 @@ Global___RemoveRequest: _TypeAlias = RemoveRequest  # noqa: Y015
 
 @_typing.final
 class RemoveResponse(_message.Message):
+    """What Remove answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1712,6 +2108,8 @@ Global___RemoveResponse: _TypeAlias = RemoveResponse  # noqa: Y015
 
 @_typing.final
 class RenameRequest(_message.Message):
+    """What Rename is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
@@ -1721,12 +2119,17 @@ class RenameRequest(_message.Message):
     RAW_PATH_FIELD_NUMBER: _builtins.int
     RAW_NEW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     new_path: _builtins.str
+    """Where it goes; as `path`."""
     replace: _builtins.bool
     """What is at new_path goes."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     raw_new_path: _builtins.bytes
+    """In the place of `new_path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1747,6 +2150,8 @@ Global___RenameRequest: _TypeAlias = RenameRequest  # noqa: Y015
 
 @_typing.final
 class RenameResponse(_message.Message):
+    """What Rename answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -1776,12 +2181,15 @@ class CopyInRequest(_message.Message):
     RAW_PATH_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """A directory that is there."""
     preserve_owners: _builtins.bool
     """Owners as the archive's numbers say, instead of the user; setuid and setgid bits, extended attributes and ACLs; and
     all of that for directories that are there already, which otherwise stay as they are.
     """
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     name: _builtins.bytes
     """What the top of the archive is called there, whatever its own name is. A symbolic link of that name is followed, by
     the rules for links on the way to `path`. Empty: its own name, and a link is replaced.
@@ -1805,12 +2213,15 @@ Global___CopyInRequest: _TypeAlias = CopyInRequest  # noqa: Y015
 
 @_typing.final
 class CopyInResponse(_message.Message):
+    """What CopyIn answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
+    """Files, directories and links, all of them."""
     bytes: _builtins.int
     """Of file content."""
     attributes_left_out: _builtins.int
@@ -1843,10 +2254,13 @@ class CopyOutRequest(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     RAW_PATH_FIELD_NUMBER: _builtins.int
     path: _builtins.str
+    """Absolute, or relative to the home of `user`. In UTF-8; for others there is raw_path."""
     user: _builtins.str
+    """With whose rights it is done: name or uid. Empty: root."""
     contents: _builtins.bool
     """What is in the directory, which a symbolic link may lead to; names then begin with "./"."""
     raw_path: _builtins.bytes
+    """In the place of `path`, for one that is not UTF-8."""
     def __init__(
         self,
         *,
@@ -1865,12 +2279,15 @@ Global___CopyOutRequest: _TypeAlias = CopyOutRequest  # noqa: Y015
 
 @_typing.final
 class CopyOutResponse(_message.Message):
+    """What CopyOut answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
+    """Files, directories and links, all of them."""
     bytes: _builtins.int
     """Of file content."""
     attributes_left_out: _builtins.int
@@ -1891,9 +2308,14 @@ class CopyOutResponse(_message.Message):
 Global___CopyOutResponse: _TypeAlias = CopyOutResponse  # noqa: Y015
 
 @_typing.final
-class ConfigureRequest(_message.Message):
-    """What a guest is told about itself when it comes up, and when it wakes as another one or in another place. All of it is
-    optional and checked before anything is changed. It is done in the order of the fields, and doing it again is fine.
+class GuestIdentity(_message.Message):
+    """What makes a guest this one and no other: told when it boots (BootConfig.identity), and when it goes on as another one
+    or later, from a memory that was kept. All of it is optional; what is not said stays as it is. It is checked before
+    anything is changed, and done in the order of the fields but for the token, which is last; doing it again is fine.
+
+    With a token it is a whole identity, and nobody speaks to half a guest: first all other connections are ended, and
+    until it is done, or when it can't be, the agent answers nothing but another identity with a token, and shutdown. The
+    token of before authenticates the request; afterwards the new one alone opens anything.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1904,6 +2326,10 @@ class ConfigureRequest(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     ANNOUNCE_FIELD_NUMBER: _builtins.int
     SSH_KEYS_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     entropy: _builtins.bytes
     """1 to 4096 bytes for the kernel's random pool, from which it then makes a new key."""
     hostname: _builtins.str
@@ -1912,8 +2338,18 @@ class ConfigureRequest(_message.Message):
     """Tell the neighbours which hardware address the guest's addresses have: gratuitous ARP, unsolicited neighbour
     advertisements.
     """
+    machine_id: _builtins.str
+    """32 hexadecimal digits, for /etc/machine-id. Where that is another one, the SSH host keys are another guest's, too:
+    they are made anew.
+    """
+    disk_bytes: _builtins.int
+    """The size of the root device. Its file system grows to that once the kernel has seen the device grow; 0: as it is."""
+    token: _builtins.bytes
+    """32 bytes that callers must send from then on."""
     @_builtins.property
-    def clock(self) -> Global___ClockSetting: ...
+    def clock(self) -> Global___ClockSetting:
+        """What time it is."""
+
     @_builtins.property
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network]:
         """One entry an address. An interface that is named gets what is said here and loses all else; others stay. The first
@@ -1921,7 +2357,13 @@ class ConfigureRequest(_message.Message):
         """
 
     @_builtins.property
-    def ssh_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizedKeys]: ...
+    def ssh_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorizedKeys]:
+        """One entry a user."""
+
+    @_builtins.property
+    def environment(self) -> Global___Environment:
+        """For every command."""
+
     def __init__(
         self,
         *,
@@ -1931,17 +2373,67 @@ class ConfigureRequest(_message.Message):
         networks: _abc.Iterable[Global___Network] | None = ...,
         announce: _builtins.bool = ...,
         ssh_keys: _abc.Iterable[Global___AuthorizedKeys] | None = ...,
+        machine_id: _builtins.str = ...,
+        environment: Global___Environment | None = ...,
+        disk_bytes: _builtins.int = ...,
+        token: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "environment", b"environment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "clock", b"clock", "entropy", b"entropy", "hostname", b"hostname", "networks", b"networks", "ssh_keys", b"ssh_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce", b"announce", "clock", b"clock", "disk_bytes", b"disk_bytes", "entropy", b"entropy", "environment", b"environment", "hostname", b"hostname", "machine_id", b"machine_id", "networks", b"networks", "ssh_keys", b"ssh_keys", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ConfigureRequest: _TypeAlias = ConfigureRequest  # noqa: Y015
+Global___GuestIdentity: _TypeAlias = GuestIdentity  # noqa: Y015
+
+@_typing.final
+class Environment(_message.Message):
+    """Variables of each command, and no others from before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class VariablesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VARIABLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def variables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        variables: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["variables", b"variables"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Environment: _TypeAlias = Environment  # noqa: Y015
 
 @_typing.final
 class ClockSetting(_message.Message):
+    """What time it is, and when to set the clock."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     UNIX_NANOSECONDS_FIELD_NUMBER: _builtins.int
@@ -1997,7 +2489,9 @@ class AuthorizedKeys(_message.Message):
 Global___AuthorizedKeys: _TypeAlias = AuthorizedKeys  # noqa: Y015
 
 @_typing.final
-class ConfigureResponse(_message.Message):
+class IdentityTaken(_message.Message):
+    """What became of an identity."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLOCK_OFFSET_NANOSECONDS_FIELD_NUMBER: _builtins.int
@@ -2006,8 +2500,11 @@ class ConfigureResponse(_message.Message):
     clock_offset_nanoseconds: _builtins.int
     """How far the clock was ahead of what was said; unset when nothing was."""
     clock_stepped: _builtins.bool
+    """The clock was set."""
     @_builtins.property
-    def announced_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def announced_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that the neighbours were told, without prefix lengths."""
+
     def __init__(
         self,
         *,
@@ -2023,10 +2520,137 @@ class ConfigureResponse(_message.Message):
     _WhichOneofArgType__clock_offset_nanoseconds: _TypeAlias = _typing.Literal["_clock_offset_nanoseconds", b"_clock_offset_nanoseconds"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_offset_nanoseconds) -> _WhichOneofReturnType__clock_offset_nanoseconds | None: ...
 
-Global___ConfigureResponse: _TypeAlias = ConfigureResponse  # noqa: Y015
+Global___IdentityTaken: _TypeAlias = IdentityTaken  # noqa: Y015
+
+@_typing.final
+class RestRequest(_message.Message):
+    """The guest stands still, so that its memory and disk can be kept as they are: the hook /etc/ingle/hooks/suspend runs,
+    what is not on the disk yet is written, and then all processes but the agent's are frozen. Until `thaw` only ping, stats,
+    activity, sync, take_identity, rest, thaw and shutdown are answered, whoever comes or leaves. Of a guest that rests
+    already, it asks nothing new. When something will not be frozen, everything goes on, and the answer is RESTLESS.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestRequest: _TypeAlias = RestRequest  # noqa: Y015
+
+@_typing.final
+class RestResponse(_message.Message):
+    """The guest rests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hook(self) -> Global___HookResult:
+        """Unset: there is none, or the guest rested already."""
+
+    def __init__(
+        self,
+        *,
+        hook: Global___HookResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestResponse: _TypeAlias = RestResponse  # noqa: Y015
+
+@_typing.final
+class ThawRequest(_message.Message):
+    """A guest that rests goes on: the hook /etc/ingle/hooks/resume, or fork, runs first, while all others are frozen still.
+    For one that doesn't rest nothing happens.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORKED_FIELD_NUMBER: _builtins.int
+    forked: _builtins.bool
+    """It is another guest than the one that was told to rest."""
+    def __init__(
+        self,
+        *,
+        forked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forked", b"forked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawRequest: _TypeAlias = ThawRequest  # noqa: Y015
+
+@_typing.final
+class ThawResponse(_message.Message):
+    """The guest goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hook(self) -> Global___HookResult:
+        """Unset: there is none, or the guest did not rest."""
+
+    def __init__(
+        self,
+        *,
+        hook: Global___HookResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawResponse: _TypeAlias = ThawResponse  # noqa: Y015
+
+@_typing.final
+class HookResult(_message.Message):
+    """What became of a program of the guest's. It runs as root, for 10 seconds at most; what it starts in the background
+    lives on. How it ends is told, and changes nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    exit_code: _builtins.int
+    """0 to 255; 128 + signal when a signal ended it."""
+    timed_out: _builtins.bool
+    """It was killed since its time was up."""
+    output: _builtins.bytes
+    """The last 4 KiB of what it said, or why it could not be run."""
+    def __init__(
+        self,
+        *,
+        exit_code: _builtins.int = ...,
+        timed_out: _builtins.bool = ...,
+        output: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "output", b"output", "timed_out", b"timed_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HookResult: _TypeAlias = HookResult  # noqa: Y015
 
 @_typing.final
 class TcpTarget(_message.Message):
+    """A TCP port of the guest, or of a host that the guest reaches."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HOST_FIELD_NUMBER: _builtins.int
@@ -2051,6 +2675,8 @@ Global___TcpTarget: _TypeAlias = TcpTarget  # noqa: Y015
 
 @_typing.final
 class ForwardRequest(_message.Message):
+    """What Forward is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TCP_FIELD_NUMBER: _builtins.int
@@ -2061,7 +2687,9 @@ class ForwardRequest(_message.Message):
     timeout_milliseconds: _builtins.int
     """How long connecting may take; 0: 10 seconds."""
     @_builtins.property
-    def tcp(self) -> Global___TcpTarget: ...
+    def tcp(self) -> Global___TcpTarget:
+        """A TCP port."""
+
     def __init__(
         self,
         *,
@@ -2081,6 +2709,8 @@ Global___ForwardRequest: _TypeAlias = ForwardRequest  # noqa: Y015
 
 @_typing.final
 class ForwardConnected(_message.Message):
+    """The connection stands."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
@@ -2101,6 +2731,8 @@ Global___ForwardConnected: _TypeAlias = ForwardConnected  # noqa: Y015
 
 @_typing.final
 class ForwardResponse(_message.Message):
+    """What Forward answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -2129,9 +2761,11 @@ class ListeningPort(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     protocol: Global___PortProtocol.ValueType
+    """TCP or UDP."""
     address: _builtins.str
     """0.0.0.0 and :: are all of the guest's."""
     port: _builtins.int
+    """1 to 65535."""
     pid: _builtins.int
     """The process that has it, the one with the lowest pid if several do; 0: the kernel's own."""
     process: _builtins.str
@@ -2166,6 +2800,8 @@ Global___ListeningPort: _TypeAlias = ListeningPort  # noqa: Y015
 
 @_typing.final
 class ListPortsRequest(_message.Message):
+    """What ListPorts is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -2181,6 +2817,8 @@ Global___ListPortsRequest: _TypeAlias = ListPortsRequest  # noqa: Y015
 
 @_typing.final
 class ListPortsResponse(_message.Message):
+    """What ListPorts answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PORTS_FIELD_NUMBER: _builtins.int
@@ -2211,45 +2849,14 @@ class BootConfig(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    @_typing.final
-    class EnvEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    HOSTNAME_FIELD_NUMBER: _builtins.int
     ROOT_DEVICE_FIELD_NUMBER: _builtins.int
-    NETWORK_FIELD_NUMBER: _builtins.int
     LISTEN_FIELD_NUMBER: _builtins.int
-    TOKEN_FIELD_NUMBER: _builtins.int
-    ENV_FIELD_NUMBER: _builtins.int
-    ENTROPY_FIELD_NUMBER: _builtins.int
     READY_DEVICE_FIELD_NUMBER: _builtins.int
     POWER_OFF_FIELD_NUMBER: _builtins.int
     IMAGE_INIT_FIELD_NUMBER: _builtins.int
-    NETWORK6_FIELD_NUMBER: _builtins.int
-    hostname: _builtins.str
-    """Become the hostname, /etc/hostname and a line of /etc/hosts."""
+    IDENTITY_FIELD_NUMBER: _builtins.int
     root_device: _builtins.str
     """Block device of the root file system, e.g. /dev/vda; empty: stay in the initramfs (a probe boot)."""
-    token: _builtins.bytes
-    """32 bytes a caller on TCP must send."""
-    entropy: _builtins.bytes
-    """Credited to the kernel's random pool."""
     ready_device: _builtins.str
     """Written one line, "ingle-agent ready", as soon as the agent listens; e.g. /dev/ttyS1; empty: nowhere."""
     power_off: _builtins.bool
@@ -2257,39 +2864,28 @@ class BootConfig(_message.Message):
     image_init: _builtins.bool
     """PID 1 becomes the image's own init, and the agent a process beside it."""
     @_builtins.property
-    def network(self) -> Global___Network:
-        """Empty: no network but lo."""
-
-    @_builtins.property
     def listen(self) -> Global___Listen:
         """Where to listen."""
 
     @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """For every command."""
-
-    @_builtins.property
-    def network6(self) -> Global___Network:
-        """A second address, of IPv6; empty: none but the link-local one."""
+    def identity(self) -> Global___GuestIdentity:
+        """What the guest is: neither clock nor SSH keys, which a running one can be told. Where to listen is a serial port, it
+        has a token.
+        """
 
     def __init__(
         self,
         *,
-        hostname: _builtins.str = ...,
         root_device: _builtins.str = ...,
-        network: Global___Network | None = ...,
         listen: Global___Listen | None = ...,
-        token: _builtins.bytes = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        entropy: _builtins.bytes = ...,
         ready_device: _builtins.str = ...,
         power_off: _builtins.bool = ...,
         image_init: _builtins.bool = ...,
-        network6: Global___Network | None = ...,
+        identity: Global___GuestIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "network", b"network", "network6", b"network6"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "listen", b"listen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "env", b"env", "hostname", b"hostname", "image_init", b"image_init", "listen", b"listen", "network", b"network", "network6", b"network6", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "image_init", b"image_init", "listen", b"listen", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2297,18 +2893,27 @@ Global___BootConfig: _TypeAlias = BootConfig  # noqa: Y015
 
 @_typing.final
 class Network(_message.Message):
+    """An interface and one of its addresses."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTERFACE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     GATEWAY_FIELD_NUMBER: _builtins.int
     NAMESERVERS_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
     interface: _builtins.str
+    """E.g. eth0."""
     address: _builtins.str
     """With prefix length: 10.0.2.15/24"""
     gateway: _builtins.str
+    """Of the default route; empty: none."""
+    mac: _builtins.str
+    """Hardware address that the interface is to have, as 52:54:00:12:34:56; empty: the one that it has."""
     @_builtins.property
-    def nameservers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def nameservers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For /etc/resolv.conf, at most as many as that takes."""
+
     def __init__(
         self,
         *,
@@ -2316,10 +2921,11 @@ class Network(_message.Message):
         address: _builtins.str = ...,
         gateway: _builtins.str = ...,
         nameservers: _abc.Iterable[_builtins.str] | None = ...,
+        mac: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "gateway", b"gateway", "interface", b"interface", "nameservers", b"nameservers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "gateway", b"gateway", "interface", b"interface", "mac", b"mac", "nameservers", b"nameservers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2327,22 +2933,25 @@ Global___Network: _TypeAlias = Network  # noqa: Y015
 
 @_typing.final
 class Listen(_message.Message):
+    """Where the agent waits for callers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    TCP_PORT_FIELD_NUMBER: _builtins.int
     VSOCK_PORT_FIELD_NUMBER: _builtins.int
-    tcp_port: _builtins.int
-    """Exactly one of the two is not 0."""
+    SERIAL_PORT_FIELD_NUMBER: _builtins.int
     vsock_port: _builtins.int
+    """Of AF_VSOCK. Exactly one of the two is set."""
+    serial_port: _builtins.str
+    """Name of a virtio-serial port, on which the mux is spoken."""
     def __init__(
         self,
         *,
-        tcp_port: _builtins.int = ...,
         vsock_port: _builtins.int = ...,
+        serial_port: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tcp_port", b"tcp_port", "vsock_port", b"vsock_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["serial_port", b"serial_port", "vsock_port", b"vsock_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

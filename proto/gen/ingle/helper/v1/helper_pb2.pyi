@@ -26,14 +26,21 @@ class _Part:
 class _PartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Part.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PART_UNSPECIFIED: _Part.ValueType  # 0
+    """Never sent."""
     PART_NETWORK: _Part.ValueType  # 1
+    """Networks, taps, NAT and ports."""
     PART_DEVICES: _Part.ValueType  # 2
+    """Device-mapper devices and the owners of files."""
 
-class Part(_Part, metaclass=_PartEnumTypeWrapper): ...
+class Part(_Part, metaclass=_PartEnumTypeWrapper):
+    """Which of the helper's two processes answers."""
 
 PART_UNSPECIFIED: Part.ValueType  # 0
+"""Never sent."""
 PART_NETWORK: Part.ValueType  # 1
+"""Networks, taps, NAT and ports."""
 PART_DEVICES: Part.ValueType  # 2
+"""Device-mapper devices and the owners of files."""
 Global___Part: _TypeAlias = Part  # noqa: Y015
 
 class _Protocol:
@@ -43,14 +50,21 @@ class _Protocol:
 class _ProtocolEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Protocol.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PROTOCOL_UNSPECIFIED: _Protocol.ValueType  # 0
+    """Refused."""
     PROTOCOL_TCP: _Protocol.ValueType  # 1
+    """TCP."""
     PROTOCOL_UDP: _Protocol.ValueType  # 2
+    """UDP."""
 
-class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper): ...
+class Protocol(_Protocol, metaclass=_ProtocolEnumTypeWrapper):
+    """What a port belongs to."""
 
 PROTOCOL_UNSPECIFIED: Protocol.ValueType  # 0
+"""Refused."""
 PROTOCOL_TCP: Protocol.ValueType  # 1
+"""TCP."""
 PROTOCOL_UDP: Protocol.ValueType  # 2
+"""UDP."""
 Global___Protocol: _TypeAlias = Protocol  # noqa: Y015
 
 class _VmFile:
@@ -60,19 +74,29 @@ class _VmFile:
 class _VmFileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VmFile.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VM_FILE_UNSPECIFIED: _VmFile.ValueType  # 0
+    """Refused."""
     VM_FILE_RAW_DISK: _VmFile.ValueType  # 1
+    """A raw root disk."""
     VM_FILE_QCOW2_DISK: _VmFile.ValueType  # 2
+    """A qcow2 root disk."""
     VM_FILE_COW: _VmFile.ValueType  # 3
+    """The copy-on-write file of a snapshot device."""
     VM_FILE_CONSOLE_LOG: _VmFile.ValueType  # 4
+    """The log of the serial console."""
 
 class VmFile(_VmFile, metaclass=_VmFileEnumTypeWrapper):
     """Files of a VM's directory that may get another owner."""
 
 VM_FILE_UNSPECIFIED: VmFile.ValueType  # 0
+"""Refused."""
 VM_FILE_RAW_DISK: VmFile.ValueType  # 1
+"""A raw root disk."""
 VM_FILE_QCOW2_DISK: VmFile.ValueType  # 2
+"""A qcow2 root disk."""
 VM_FILE_COW: VmFile.ValueType  # 3
+"""The copy-on-write file of a snapshot device."""
 VM_FILE_CONSOLE_LOG: VmFile.ValueType  # 4
+"""The log of the serial console."""
 Global___VmFile: _TypeAlias = VmFile  # noqa: Y015
 
 class _SnapshotState:
@@ -82,16 +106,21 @@ class _SnapshotState:
 class _SnapshotStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SnapshotState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SNAPSHOT_STATE_UNSPECIFIED: _SnapshotState.ValueType  # 0
+    """Never sent."""
     SNAPSHOT_STATE_VALID: _SnapshotState.ValueType  # 1
+    """All is well."""
     SNAPSHOT_STATE_OVERFLOWED: _SnapshotState.ValueType  # 2
     """The copy-on-write file could not take a write: what was on the device is lost."""
     SNAPSHOT_STATE_MISSING: _SnapshotState.ValueType  # 3
     """The kernel doesn't have it."""
 
-class SnapshotState(_SnapshotState, metaclass=_SnapshotStateEnumTypeWrapper): ...
+class SnapshotState(_SnapshotState, metaclass=_SnapshotStateEnumTypeWrapper):
+    """How a snapshot device is."""
 
 SNAPSHOT_STATE_UNSPECIFIED: SnapshotState.ValueType  # 0
+"""Never sent."""
 SNAPSHOT_STATE_VALID: SnapshotState.ValueType  # 1
+"""All is well."""
 SNAPSHOT_STATE_OVERFLOWED: SnapshotState.ValueType  # 2
 """The copy-on-write file could not take a write: what was on the device is lost."""
 SNAPSHOT_STATE_MISSING: SnapshotState.ValueType  # 3
@@ -105,6 +134,7 @@ class _ObstacleKind:
 class _ObstacleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObstacleKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OBSTACLE_KIND_UNSPECIFIED: _ObstacleKind.ValueType  # 0
+    """Never sent."""
     OBSTACLE_KIND_FORWARD_DROPPED: _ObstacleKind.ValueType  # 1
     """A chain of somebody else's drops what VMs send beyond their network, or what comes back."""
     OBSTACLE_KIND_INPUT_DROPPED: _ObstacleKind.ValueType  # 2
@@ -112,9 +142,11 @@ class _ObstacleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Obstacle
     OBSTACLE_KIND_LEGACY_IPTABLES: _ObstacleKind.ValueType  # 3
     """The older iptables has a filter table, which the helper has no rights to look into."""
 
-class ObstacleKind(_ObstacleKind, metaclass=_ObstacleKindEnumTypeWrapper): ...
+class ObstacleKind(_ObstacleKind, metaclass=_ObstacleKindEnumTypeWrapper):
+    """What somebody else's firewall does to us."""
 
 OBSTACLE_KIND_UNSPECIFIED: ObstacleKind.ValueType  # 0
+"""Never sent."""
 OBSTACLE_KIND_FORWARD_DROPPED: ObstacleKind.ValueType  # 1
 """A chain of somebody else's drops what VMs send beyond their network, or what comes back."""
 OBSTACLE_KIND_INPUT_DROPPED: ObstacleKind.ValueType  # 2
@@ -125,6 +157,8 @@ Global___ObstacleKind: _TypeAlias = ObstacleKind  # noqa: Y015
 
 @_typing.final
 class PingRequest(_message.Message):
+    """What Ping is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -140,11 +174,14 @@ Global___PingRequest: _TypeAlias = PingRequest  # noqa: Y015
 
 @_typing.final
 class PingResponse(_message.Message):
+    """What Ping answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """The helper's, as `ingle --version` has it."""
     part: Global___Part.ValueType
     """What this helper serves: a process that may touch block devices is apart from the one for the network."""
     def __init__(
@@ -163,11 +200,14 @@ Global___PingResponse: _TypeAlias = PingResponse  # noqa: Y015
 
 @_typing.final
 class EnsureNetworkRequest(_message.Message):
+    """What EnsureNetwork is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORK_FIELD_NUMBER: _builtins.int
     DNS_PORT_FIELD_NUMBER: _builtins.int
     network: _builtins.int
+    """Number of the network, 0 to one less than the policy's most."""
     dns_port: _builtins.int
     """The host's port at which DNS for the network is served, 1024 to 65535. 0: where it is, at first 10053."""
     def __init__(
@@ -186,11 +226,15 @@ Global___EnsureNetworkRequest: _TypeAlias = EnsureNetworkRequest  # noqa: Y015
 
 @_typing.final
 class EnsureNetworkResponse(_message.Message):
+    """What EnsureNetwork answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def network(self) -> Global___Network: ...
+    def network(self) -> Global___Network:
+        """The network as it is now."""
+
     def __init__(
         self,
         *,
@@ -206,6 +250,8 @@ Global___EnsureNetworkResponse: _TypeAlias = EnsureNetworkResponse  # noqa: Y015
 
 @_typing.final
 class Network(_message.Message):
+    """A bridge, and the addresses that follow from its number."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORK_FIELD_NUMBER: _builtins.int
@@ -216,13 +262,17 @@ class Network(_message.Message):
     IPV6_GATEWAY_FIELD_NUMBER: _builtins.int
     PRESENT_FIELD_NUMBER: _builtins.int
     network: _builtins.int
+    """Its number."""
     interface: _builtins.str
+    """Its name, which the helper derives."""
     ipv4_subnet: _builtins.str
     """With prefix length: "10.213.0.0/24"."""
     ipv4_gateway: _builtins.str
+    """The host's address in it."""
     ipv6_subnet: _builtins.str
     """Both empty where the policy has no IPv6 pool."""
     ipv6_gateway: _builtins.str
+    """The host's address in it; empty where the policy has no IPv6 pool."""
     present: _builtins.bool
     """In List: the kernel has it."""
     def __init__(
@@ -246,10 +296,13 @@ Global___Network: _TypeAlias = Network  # noqa: Y015
 
 @_typing.final
 class DeleteNetworkRequest(_message.Message):
+    """What DeleteNetwork is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORK_FIELD_NUMBER: _builtins.int
     network: _builtins.int
+    """Number of the network."""
     def __init__(
         self,
         *,
@@ -265,6 +318,8 @@ Global___DeleteNetworkRequest: _TypeAlias = DeleteNetworkRequest  # noqa: Y015
 
 @_typing.final
 class DeleteNetworkResponse(_message.Message):
+    """What DeleteNetwork answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -280,12 +335,16 @@ Global___DeleteNetworkResponse: _TypeAlias = DeleteNetworkResponse  # noqa: Y015
 
 @_typing.final
 class CreateTapRequest(_message.Message):
+    """What CreateTap is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
     def __init__(
         self,
         *,
@@ -302,11 +361,15 @@ Global___CreateTapRequest: _TypeAlias = CreateTapRequest  # noqa: Y015
 
 @_typing.final
 class CreateTapResponse(_message.Message):
+    """What CreateTap answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def tap(self) -> Global___Tap: ...
+    def tap(self) -> Global___Tap:
+        """The tap as it is now."""
+
     def __init__(
         self,
         *,
@@ -322,6 +385,8 @@ Global___CreateTapResponse: _TypeAlias = CreateTapResponse  # noqa: Y015
 
 @_typing.final
 class Tap(_message.Message):
+    """A VM's end of its network, and the addresses that follow from its slot."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
@@ -332,16 +397,25 @@ class Tap(_message.Message):
     IPV6_FIELD_NUMBER: _builtins.int
     NAT_FIELD_NUMBER: _builtins.int
     PRESENT_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
     interface: _builtins.str
+    """Its name, which the helper derives."""
     mac: _builtins.str
     """The only ones the guest can use: frames from any other are dropped."""
     ipv4: _builtins.str
+    """Dotted decimals, without a prefix length. Empty where the tap leads nowhere."""
     ipv6: _builtins.str
+    """Empty where the policy has no IPv6 pool, too."""
     nat: _builtins.bool
+    """Its VM reaches what is beyond its network."""
     present: _builtins.bool
     """In List: the kernel has it."""
+    bytes_per_second: _builtins.int
+    """What its VM may send in a second, and receive; 0: no limit."""
     def __init__(
         self,
         *,
@@ -353,10 +427,11 @@ class Tap(_message.Message):
         ipv6: _builtins.str = ...,
         nat: _builtins.bool = ...,
         present: _builtins.bool = ...,
+        bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "ipv4", b"ipv4", "ipv6", b"ipv6", "mac", b"mac", "nat", b"nat", "present", b"present", "slot", b"slot", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "interface", b"interface", "ipv4", b"ipv4", "ipv6", b"ipv6", "mac", b"mac", "nat", b"nat", "present", b"present", "slot", b"slot", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -364,12 +439,16 @@ Global___Tap: _TypeAlias = Tap  # noqa: Y015
 
 @_typing.final
 class DeleteTapRequest(_message.Message):
+    """What DeleteTap is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
     def __init__(
         self,
         *,
@@ -386,6 +465,8 @@ Global___DeleteTapRequest: _TypeAlias = DeleteTapRequest  # noqa: Y015
 
 @_typing.final
 class DeleteTapResponse(_message.Message):
+    """What DeleteTap answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -401,14 +482,19 @@ Global___DeleteTapResponse: _TypeAlias = DeleteTapResponse  # noqa: Y015
 
 @_typing.final
 class SetNatRequest(_message.Message):
+    """What SetNat is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     ENABLED_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
     enabled: _builtins.bool
+    """Let it reach what is beyond its network."""
     def __init__(
         self,
         *,
@@ -426,6 +512,8 @@ Global___SetNatRequest: _TypeAlias = SetNatRequest  # noqa: Y015
 
 @_typing.final
 class SetNatResponse(_message.Message):
+    """What SetNat answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -440,6 +528,53 @@ class SetNatResponse(_message.Message):
 Global___SetNatResponse: _TypeAlias = SetNatResponse  # noqa: Y015
 
 @_typing.final
+class LimitTapRequest(_message.Message):
+    """What LimitTap is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VM_ID_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    vm_id: _builtins.str
+    """12 hex digits."""
+    slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
+    bytes_per_second: _builtins.int
+    """Of frames with all that is in them, in each direction: 131072 to 2**49. What is beyond is dropped. 0: no limit."""
+    def __init__(
+        self,
+        *,
+        vm_id: _builtins.str = ...,
+        slot: _builtins.int = ...,
+        bytes_per_second: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "slot", b"slot", "vm_id", b"vm_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitTapRequest: _TypeAlias = LimitTapRequest  # noqa: Y015
+
+@_typing.final
+class LimitTapResponse(_message.Message):
+    """What LimitTap answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitTapResponse: _TypeAlias = LimitTapResponse  # noqa: Y015
+
+@_typing.final
 class PublishedPort(_message.Message):
     """The host's port is the VM's port, on every address of the host but loopback, or on one."""
 
@@ -452,10 +587,15 @@ class PublishedPort(_message.Message):
     VM_PORT_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
     protocol: Global___Protocol.ValueType
+    """TCP or UDP."""
     host_port: _builtins.int
+    """1 to 65535, where the policy allows it."""
     vm_port: _builtins.int
+    """1 to 65535."""
     address: _builtins.str
     """As RFC 5952 and dotted decimals write it; empty: every one."""
     def __init__(
@@ -478,11 +618,15 @@ Global___PublishedPort: _TypeAlias = PublishedPort  # noqa: Y015
 
 @_typing.final
 class PublishPortRequest(_message.Message):
+    """What PublishPort is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def port(self) -> Global___PublishedPort: ...
+    def port(self) -> Global___PublishedPort:
+        """The port, with all that says which one."""
+
     def __init__(
         self,
         *,
@@ -498,6 +642,8 @@ Global___PublishPortRequest: _TypeAlias = PublishPortRequest  # noqa: Y015
 
 @_typing.final
 class PublishPortResponse(_message.Message):
+    """What PublishPort answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -513,11 +659,15 @@ Global___PublishPortResponse: _TypeAlias = PublishPortResponse  # noqa: Y015
 
 @_typing.final
 class UnpublishPortRequest(_message.Message):
+    """What UnpublishPort is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def port(self) -> Global___PublishedPort: ...
+    def port(self) -> Global___PublishedPort:
+        """The port, with all that says which one."""
+
     def __init__(
         self,
         *,
@@ -533,6 +683,8 @@ Global___UnpublishPortRequest: _TypeAlias = UnpublishPortRequest  # noqa: Y015
 
 @_typing.final
 class UnpublishPortResponse(_message.Message):
+    """What UnpublishPort answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -548,13 +700,17 @@ Global___UnpublishPortResponse: _TypeAlias = UnpublishPortResponse  # noqa: Y015
 
 @_typing.final
 class ChownVmFileRequest(_message.Message):
+    """What ChownVmFile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     file: Global___VmFile.ValueType
+    """Which file."""
     uid: _builtins.int
     """The API server's own, or one of the policy's range for VMs."""
     def __init__(
@@ -574,6 +730,8 @@ Global___ChownVmFileRequest: _TypeAlias = ChownVmFileRequest  # noqa: Y015
 
 @_typing.final
 class ChownVmFileResponse(_message.Message):
+    """What ChownVmFile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -589,12 +747,15 @@ Global___ChownVmFileResponse: _TypeAlias = ChownVmFileResponse  # noqa: Y015
 
 @_typing.final
 class CreateSnapshotDeviceRequest(_message.Message):
+    """What CreateSnapshotDevice is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     image_id: _builtins.str
     """64 hex digits."""
     size_bytes: _builtins.int
@@ -616,11 +777,15 @@ Global___CreateSnapshotDeviceRequest: _TypeAlias = CreateSnapshotDeviceRequest  
 
 @_typing.final
 class CreateSnapshotDeviceResponse(_message.Message):
+    """What CreateSnapshotDevice answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DEVICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def device(self) -> Global___SnapshotDevice: ...
+    def device(self) -> Global___SnapshotDevice:
+        """The device as it is now."""
+
     def __init__(
         self,
         *,
@@ -636,6 +801,8 @@ Global___CreateSnapshotDeviceResponse: _TypeAlias = CreateSnapshotDeviceResponse
 
 @_typing.final
 class SnapshotDevice(_message.Message):
+    """A device-mapper snapshot: an image's file system, and what a VM changed in it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
@@ -646,13 +813,19 @@ class SnapshotDevice(_message.Message):
     USED_BYTES_FIELD_NUMBER: _builtins.int
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     image_id: _builtins.str
+    """Of the image below it; 64 hex digits."""
     size_bytes: _builtins.int
+    """Of the device."""
     path: _builtins.str
+    """The block device, below /dev/mapper."""
     state: Global___SnapshotState.ValueType
+    """Whether what is on it can be read."""
     used_bytes: _builtins.int
     """Of the copy-on-write file."""
     capacity_bytes: _builtins.int
+    """What the copy-on-write file may take at most."""
     def __init__(
         self,
         *,
@@ -674,10 +847,13 @@ Global___SnapshotDevice: _TypeAlias = SnapshotDevice  # noqa: Y015
 
 @_typing.final
 class RemoveSnapshotDeviceRequest(_message.Message):
+    """What RemoveSnapshotDevice is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     def __init__(
         self,
         *,
@@ -693,6 +869,8 @@ Global___RemoveSnapshotDeviceRequest: _TypeAlias = RemoveSnapshotDeviceRequest  
 
 @_typing.final
 class RemoveSnapshotDeviceResponse(_message.Message):
+    """What RemoveSnapshotDevice answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -708,12 +886,16 @@ Global___RemoveSnapshotDeviceResponse: _TypeAlias = RemoveSnapshotDeviceResponse
 
 @_typing.final
 class ResizeSnapshotDeviceRequest(_message.Message):
+    """What ResizeSnapshotDevice is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     size_bytes: _builtins.int
+    """Not less than it has; a multiple of 4096."""
     def __init__(
         self,
         *,
@@ -730,11 +912,15 @@ Global___ResizeSnapshotDeviceRequest: _TypeAlias = ResizeSnapshotDeviceRequest  
 
 @_typing.final
 class ResizeSnapshotDeviceResponse(_message.Message):
+    """What ResizeSnapshotDevice answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     DEVICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def device(self) -> Global___SnapshotDevice: ...
+    def device(self) -> Global___SnapshotDevice:
+        """The device as it is now."""
+
     def __init__(
         self,
         *,
@@ -750,6 +936,8 @@ Global___ResizeSnapshotDeviceResponse: _TypeAlias = ResizeSnapshotDeviceResponse
 
 @_typing.final
 class Change(_message.Message):
+    """One change, as its own verb has it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ENSURE_NETWORK_FIELD_NUMBER: _builtins.int
@@ -763,28 +951,55 @@ class Change(_message.Message):
     CREATE_SNAPSHOT_DEVICE_FIELD_NUMBER: _builtins.int
     REMOVE_SNAPSHOT_DEVICE_FIELD_NUMBER: _builtins.int
     RESIZE_SNAPSHOT_DEVICE_FIELD_NUMBER: _builtins.int
+    LIMIT_TAP_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ensure_network(self) -> Global___EnsureNetworkRequest: ...
+    def ensure_network(self) -> Global___EnsureNetworkRequest:
+        """As EnsureNetwork."""
+
     @_builtins.property
-    def delete_network(self) -> Global___DeleteNetworkRequest: ...
+    def delete_network(self) -> Global___DeleteNetworkRequest:
+        """As DeleteNetwork."""
+
     @_builtins.property
-    def create_tap(self) -> Global___CreateTapRequest: ...
+    def create_tap(self) -> Global___CreateTapRequest:
+        """As CreateTap."""
+
     @_builtins.property
-    def delete_tap(self) -> Global___DeleteTapRequest: ...
+    def delete_tap(self) -> Global___DeleteTapRequest:
+        """As DeleteTap."""
+
     @_builtins.property
-    def set_nat(self) -> Global___SetNatRequest: ...
+    def set_nat(self) -> Global___SetNatRequest:
+        """As SetNat."""
+
     @_builtins.property
-    def publish_port(self) -> Global___PublishPortRequest: ...
+    def publish_port(self) -> Global___PublishPortRequest:
+        """As PublishPort."""
+
     @_builtins.property
-    def unpublish_port(self) -> Global___UnpublishPortRequest: ...
+    def unpublish_port(self) -> Global___UnpublishPortRequest:
+        """As UnpublishPort."""
+
     @_builtins.property
-    def chown_vm_file(self) -> Global___ChownVmFileRequest: ...
+    def chown_vm_file(self) -> Global___ChownVmFileRequest:
+        """As ChownVmFile."""
+
     @_builtins.property
-    def create_snapshot_device(self) -> Global___CreateSnapshotDeviceRequest: ...
+    def create_snapshot_device(self) -> Global___CreateSnapshotDeviceRequest:
+        """As CreateSnapshotDevice."""
+
     @_builtins.property
-    def remove_snapshot_device(self) -> Global___RemoveSnapshotDeviceRequest: ...
+    def remove_snapshot_device(self) -> Global___RemoveSnapshotDeviceRequest:
+        """As RemoveSnapshotDevice."""
+
     @_builtins.property
-    def resize_snapshot_device(self) -> Global___ResizeSnapshotDeviceRequest: ...
+    def resize_snapshot_device(self) -> Global___ResizeSnapshotDeviceRequest:
+        """As ResizeSnapshotDevice."""
+
+    @_builtins.property
+    def limit_tap(self) -> Global___LimitTapRequest:
+        """As LimitTap."""
+
     def __init__(
         self,
         *,
@@ -799,12 +1014,13 @@ class Change(_message.Message):
         create_snapshot_device: Global___CreateSnapshotDeviceRequest | None = ...,
         remove_snapshot_device: Global___RemoveSnapshotDeviceRequest | None = ...,
         resize_snapshot_device: Global___ResizeSnapshotDeviceRequest | None = ...,
+        limit_tap: Global___LimitTapRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "chown_vm_file", b"chown_vm_file", "create_snapshot_device", b"create_snapshot_device", "create_tap", b"create_tap", "delete_network", b"delete_network", "delete_tap", b"delete_tap", "ensure_network", b"ensure_network", "publish_port", b"publish_port", "remove_snapshot_device", b"remove_snapshot_device", "resize_snapshot_device", b"resize_snapshot_device", "set_nat", b"set_nat", "unpublish_port", b"unpublish_port"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "chown_vm_file", b"chown_vm_file", "create_snapshot_device", b"create_snapshot_device", "create_tap", b"create_tap", "delete_network", b"delete_network", "delete_tap", b"delete_tap", "ensure_network", b"ensure_network", "limit_tap", b"limit_tap", "publish_port", b"publish_port", "remove_snapshot_device", b"remove_snapshot_device", "resize_snapshot_device", b"resize_snapshot_device", "set_nat", b"set_nat", "unpublish_port", b"unpublish_port"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "chown_vm_file", b"chown_vm_file", "create_snapshot_device", b"create_snapshot_device", "create_tap", b"create_tap", "delete_network", b"delete_network", "delete_tap", b"delete_tap", "ensure_network", b"ensure_network", "publish_port", b"publish_port", "remove_snapshot_device", b"remove_snapshot_device", "resize_snapshot_device", b"resize_snapshot_device", "set_nat", b"set_nat", "unpublish_port", b"unpublish_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "chown_vm_file", b"chown_vm_file", "create_snapshot_device", b"create_snapshot_device", "create_tap", b"create_tap", "delete_network", b"delete_network", "delete_tap", b"delete_tap", "ensure_network", b"ensure_network", "limit_tap", b"limit_tap", "publish_port", b"publish_port", "remove_snapshot_device", b"remove_snapshot_device", "resize_snapshot_device", b"resize_snapshot_device", "set_nat", b"set_nat", "unpublish_port", b"unpublish_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["ensure_network", "delete_network", "create_tap", "delete_tap", "set_nat", "publish_port", "unpublish_port", "chown_vm_file", "create_snapshot_device", "remove_snapshot_device", "resize_snapshot_device"]  # noqa: Y015
+    _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["ensure_network", "delete_network", "create_tap", "delete_tap", "set_nat", "publish_port", "unpublish_port", "chown_vm_file", "create_snapshot_device", "remove_snapshot_device", "resize_snapshot_device", "limit_tap"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
@@ -812,11 +1028,15 @@ Global___Change: _TypeAlias = Change  # noqa: Y015
 
 @_typing.final
 class ApplyRequest(_message.Message):
+    """What Apply is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]: ...
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """In this order."""
+
     def __init__(
         self,
         *,
@@ -832,6 +1052,8 @@ Global___ApplyRequest: _TypeAlias = ApplyRequest  # noqa: Y015
 
 @_typing.final
 class ApplyResponse(_message.Message):
+    """What Apply answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORKS_FIELD_NUMBER: _builtins.int
@@ -842,9 +1064,13 @@ class ApplyResponse(_message.Message):
         """Of the networks, taps and devices that the changes named and that are there now."""
 
     @_builtins.property
-    def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tap]: ...
+    def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tap]:
+        """Those that the changes named and that are there now."""
+
     @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotDevice]: ...
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotDevice]:
+        """Those that the changes named and that are there now."""
+
     def __init__(
         self,
         *,
@@ -862,6 +1088,8 @@ Global___ApplyResponse: _TypeAlias = ApplyResponse  # noqa: Y015
 
 @_typing.final
 class ExamineRequest(_message.Message):
+    """What Examine is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -885,14 +1113,27 @@ class ExamineResponse(_message.Message):
     TAPS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     OBSTACLES_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def networks(self) -> Global___Usage: ...
+    def networks(self) -> Global___Usage:
+        """Networks; unset in the part that has none."""
+
     @_builtins.property
-    def taps(self) -> Global___Usage: ...
+    def taps(self) -> Global___Usage:
+        """Taps; unset in the part that has none."""
+
     @_builtins.property
-    def devices(self) -> Global___Usage: ...
+    def devices(self) -> Global___Usage:
+        """Devices; unset in the part that has none."""
+
     @_builtins.property
-    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]: ...
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]:
+        """What is in the way of VMs' packets."""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What root's helper may do as root: "CAP_CHOWN", in the kernel's order."""
+
     def __init__(
         self,
         *,
@@ -900,10 +1141,11 @@ class ExamineResponse(_message.Message):
         taps: Global___Usage | None = ...,
         devices: Global___Usage | None = ...,
         obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "networks", b"networks", "taps", b"taps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "networks", b"networks", "obstacles", b"obstacles", "taps", b"taps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "devices", b"devices", "networks", b"networks", "obstacles", b"obstacles", "taps", b"taps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -918,7 +1160,9 @@ class Usage(_message.Message):
     USED_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     used: _builtins.int
+    """How many there are."""
     limit: _builtins.int
+    """How many the policy allows."""
     def __init__(
         self,
         *,
@@ -944,11 +1188,13 @@ class Obstacle(_message.Message):
     TABLE_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
     kind: Global___ObstacleKind.ValueType
+    """What it does."""
     family: _builtins.str
     """nft's word: "ip", "ip6", "inet"."""
     table: _builtins.str
     """As their owner named them."""
     chain: _builtins.str
+    """The chain's name, as its owner gave it."""
     def __init__(
         self,
         *,
@@ -966,7 +1212,84 @@ class Obstacle(_message.Message):
 Global___Obstacle: _TypeAlias = Obstacle  # noqa: Y015
 
 @_typing.final
+class FindOverlapsRequest(_message.Message):
+    """What FindOverlaps is asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOverlapsRequest: _TypeAlias = FindOverlapsRequest  # noqa: Y015
+
+@_typing.final
+class FindOverlapsResponse(_message.Message):
+    """What FindOverlaps answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERLAPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def overlaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Overlap]:
+        """All of them, pool by pool."""
+
+    def __init__(
+        self,
+        *,
+        overlaps: _abc.Iterable[Global___Overlap] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overlaps", b"overlaps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindOverlapsResponse: _TypeAlias = FindOverlapsResponse  # noqa: Y015
+
+@_typing.final
+class Overlap(_message.Message):
+    """A network that somebody else has on this host, and that has addresses in common with a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The policy's: "10.213.0.0/16"."""
+    network: _builtins.str
+    """Theirs: "10.0.0.0/8"."""
+    interface: _builtins.str
+    """Empty for a rule, and for a route that leads nowhere."""
+    source: _builtins.str
+    """"route", "route in table 52", "address", "rule 5270 to table 52"."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        network: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "network", b"network", "pool", b"pool", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Overlap: _TypeAlias = Overlap  # noqa: Y015
+
+@_typing.final
 class ListRequest(_message.Message):
+    """What List is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -982,6 +1305,8 @@ Global___ListRequest: _TypeAlias = ListRequest  # noqa: Y015
 
 @_typing.final
 class ListResponse(_message.Message):
+    """What List answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORKS_FIELD_NUMBER: _builtins.int
@@ -992,13 +1317,21 @@ class ListResponse(_message.Message):
     parked_taps: _builtins.int
     """Taps without a VM, kept because making one is cheaper than removing one."""
     @_builtins.property
-    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network]: ...
+    def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Network]:
+        """All of them."""
+
     @_builtins.property
-    def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tap]: ...
+    def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tap]:
+        """All that belong to a VM."""
+
     @_builtins.property
-    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
+        """All that are published."""
+
     @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotDevice]: ...
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotDevice]:
+        """All of them."""
+
     def __init__(
         self,
         *,
@@ -1018,24 +1351,33 @@ Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
 
 @_typing.final
 class WantedTap(_message.Message):
+    """A tap that shall be there; without NAT where it leads nowhere."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     NAT_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     slot: _builtins.int
+    """network * 256 + host, host 2 to 254."""
     nat: _builtins.bool
+    """Its VM shall reach what is beyond its network."""
+    bytes_per_second: _builtins.int
+    """What its VM shall send in a second, and receive, at most; as in LimitTapRequest."""
     def __init__(
         self,
         *,
         vm_id: _builtins.str = ...,
         slot: _builtins.int = ...,
         nat: _builtins.bool = ...,
+        bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nat", b"nat", "slot", b"slot", "vm_id", b"vm_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_second", b"bytes_per_second", "nat", b"nat", "slot", b"slot", "vm_id", b"vm_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1043,14 +1385,19 @@ Global___WantedTap: _TypeAlias = WantedTap  # noqa: Y015
 
 @_typing.final
 class WantedDevice(_message.Message):
+    """A snapshot device that shall be there."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VM_ID_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     vm_id: _builtins.str
+    """12 hex digits."""
     image_id: _builtins.str
+    """Of the image below it; 64 hex digits."""
     size_bytes: _builtins.int
+    """Of the device; a multiple of 4096."""
     def __init__(
         self,
         *,
@@ -1068,6 +1415,8 @@ Global___WantedDevice: _TypeAlias = WantedDevice  # noqa: Y015
 
 @_typing.final
 class ReconcileRequest(_message.Message):
+    """What Reconcile is asked."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NETWORKS_FIELD_NUMBER: _builtins.int
@@ -1075,13 +1424,21 @@ class ReconcileRequest(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the networks."""
+
     @_builtins.property
-    def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedTap]: ...
+    def taps(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedTap]:
+        """Taps; each in one of the networks."""
+
     @_builtins.property
-    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]:
+        """Ports; each of one of the taps."""
+
     @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedDevice]: ...
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___WantedDevice]:
+        """Snapshot devices."""
+
     def __init__(
         self,
         *,
@@ -1100,6 +1457,8 @@ Global___ReconcileRequest: _TypeAlias = ReconcileRequest  # noqa: Y015
 
 @_typing.final
 class ReconcileResponse(_message.Message):
+    """What Reconcile answers."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDED_FIELD_NUMBER: _builtins.int
@@ -1109,7 +1468,9 @@ class ReconcileResponse(_message.Message):
         """One line each, for a log: "tap 258 of 0123456789ab"."""
 
     @_builtins.property
-    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As `added`."""
+
     def __init__(
         self,
         *,

@@ -32,7 +32,9 @@ class HelperServiceStub:
     Every verb is idempotent. Errors are those of ingle.v1 (google.rpc.Status, ErrorInfo, domain "ingle"); their op_id
     and that of the audit line are the request's metadata `ingle-op-id`.
 
-    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it.
+    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it. Network 256 is
+    none: a tap in it leads nowhere, has no addresses, and is down. A VMM that makes or keeps a guest's memory needs one
+    that is like a VM's, and nothing may come of what its guest sends.
     """
 
     def __init__(self, channel):
@@ -70,6 +72,11 @@ class HelperServiceStub:
                 '/ingle.helper.v1.HelperService/SetNat',
                 request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.SetNatRequest.SerializeToString,
                 response_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.SetNatResponse.FromString,
+                _registered_method=True)
+        self.LimitTap = channel.unary_unary(
+                '/ingle.helper.v1.HelperService/LimitTap',
+                request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.LimitTapRequest.SerializeToString,
+                response_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.LimitTapResponse.FromString,
                 _registered_method=True)
         self.PublishPort = channel.unary_unary(
                 '/ingle.helper.v1.HelperService/PublishPort',
@@ -111,6 +118,11 @@ class HelperServiceStub:
                 request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineRequest.SerializeToString,
                 response_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineResponse.FromString,
                 _registered_method=True)
+        self.FindOverlaps = channel.unary_unary(
+                '/ingle.helper.v1.HelperService/FindOverlaps',
+                request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.FindOverlapsRequest.SerializeToString,
+                response_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.FindOverlapsResponse.FromString,
+                _registered_method=True)
         self.List = channel.unary_unary(
                 '/ingle.helper.v1.HelperService/List',
                 request_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ListRequest.SerializeToString,
@@ -130,7 +142,9 @@ class HelperServiceServicer:
     Every verb is idempotent. Errors are those of ingle.v1 (google.rpc.Status, ErrorInfo, domain "ingle"); their op_id
     and that of the audit line are the request's metadata `ingle-op-id`.
 
-    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it.
+    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it. Network 256 is
+    none: a tap in it leads nowhere, has no addresses, and is down. A VMM that makes or keeps a guest's memory needs one
+    that is like a VM's, and nothing may come of what its guest sends.
     """
 
     def Ping(self, request, context):
@@ -155,39 +169,50 @@ class HelperServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateTap(self, request, context):
-        """A tap that the API server's uid may open, in the slot's network, which must be there.
+        """A tap that the API server's uid may open, in the slot's network, which must be there if it is one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTap(self, request, context):
-        """Its NAT and published ports go with it. Whoever still holds it open loses it.
+        """Its NAT, limit and published ports go with it. Whoever still holds it open loses it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetNat(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Lets a tap's VM reach what is beyond its network, or no longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LimitTap(self, request, context):
+        """Limits what a tap's VM sends in a second, and what it receives, or no longer.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PublishPort(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a port of the VM reachable at a port of the host.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnpublishPort(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Takes that back. One that is not published is no error.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChownVmFile(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Gives a file of a VM's directory to one of the policy's uids.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -222,6 +247,13 @@ class HelperServiceServicer:
 
     def Examine(self, request, context):
         """What there is room for, and what of others on this host is in the way. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindOverlaps(self, request, context):
+        """What of this host overlaps addresses of the policy's pools. Takes a second, in which other calls go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,6 +306,11 @@ def add_HelperServiceServicer_to_server(servicer, server):
                     request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.SetNatRequest.FromString,
                     response_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.SetNatResponse.SerializeToString,
             ),
+            'LimitTap': grpc.unary_unary_rpc_method_handler(
+                    servicer.LimitTap,
+                    request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.LimitTapRequest.FromString,
+                    response_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.LimitTapResponse.SerializeToString,
+            ),
             'PublishPort': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishPort,
                     request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.PublishPortRequest.FromString,
@@ -314,6 +351,11 @@ def add_HelperServiceServicer_to_server(servicer, server):
                     request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineRequest.FromString,
                     response_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineResponse.SerializeToString,
             ),
+            'FindOverlaps': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindOverlaps,
+                    request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.FindOverlapsRequest.FromString,
+                    response_serializer=ingle_dot_helper_dot_v1_dot_helper__pb2.FindOverlapsResponse.SerializeToString,
+            ),
             'List': grpc.unary_unary_rpc_method_handler(
                     servicer.List,
                     request_deserializer=ingle_dot_helper_dot_v1_dot_helper__pb2.ListRequest.FromString,
@@ -339,7 +381,9 @@ class HelperService:
     Every verb is idempotent. Errors are those of ingle.v1 (google.rpc.Status, ErrorInfo, domain "ingle"); their op_id
     and that of the audit line are the request's metadata `ingle-op-id`.
 
-    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it.
+    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it. Network 256 is
+    none: a tap in it leads nowhere, has no addresses, and is down. A VMM that makes or keeps a guest's memory needs one
+    that is like a VM's, and nothing may come of what its guest sends.
     """
 
     @staticmethod
@@ -494,6 +538,33 @@ class HelperService:
             '/ingle.helper.v1.HelperService/SetNat',
             ingle_dot_helper_dot_v1_dot_helper__pb2.SetNatRequest.SerializeToString,
             ingle_dot_helper_dot_v1_dot_helper__pb2.SetNatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LimitTap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.helper.v1.HelperService/LimitTap',
+            ingle_dot_helper_dot_v1_dot_helper__pb2.LimitTapRequest.SerializeToString,
+            ingle_dot_helper_dot_v1_dot_helper__pb2.LimitTapResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -710,6 +781,33 @@ class HelperService:
             '/ingle.helper.v1.HelperService/Examine',
             ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineRequest.SerializeToString,
             ingle_dot_helper_dot_v1_dot_helper__pb2.ExamineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindOverlaps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.helper.v1.HelperService/FindOverlaps',
+            ingle_dot_helper_dot_v1_dot_helper__pb2.FindOverlapsRequest.SerializeToString,
+            ingle_dot_helper_dot_v1_dot_helper__pb2.FindOverlapsResponse.FromString,
             options,
             channel_credentials,
             insecure,

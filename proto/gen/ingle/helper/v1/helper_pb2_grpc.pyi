@@ -33,7 +33,9 @@ class HelperServiceStub:
     Every verb is idempotent. Errors are those of ingle.v1 (google.rpc.Status, ErrorInfo, domain "ingle"); their op_id
     and that of the audit line are the request's metadata `ingle-op-id`.
 
-    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it.
+    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it. Network 256 is
+    none: a tap in it leads nowhere, has no addresses, and is down. A VMM that makes or keeps a guest's memory needs one
+    that is like a VM's, and nothing may come of what its guest sends.
     """
 
     @_typing.overload
@@ -47,13 +49,19 @@ class HelperServiceStub:
     DeleteNetwork: _grpc.UnaryUnaryMultiCallable[_helper_pb2.DeleteNetworkRequest, _helper_pb2.DeleteNetworkResponse]
     """Refused while a tap is in it."""
     CreateTap: _grpc.UnaryUnaryMultiCallable[_helper_pb2.CreateTapRequest, _helper_pb2.CreateTapResponse]
-    """A tap that the API server's uid may open, in the slot's network, which must be there."""
+    """A tap that the API server's uid may open, in the slot's network, which must be there if it is one."""
     DeleteTap: _grpc.UnaryUnaryMultiCallable[_helper_pb2.DeleteTapRequest, _helper_pb2.DeleteTapResponse]
-    """Its NAT and published ports go with it. Whoever still holds it open loses it."""
+    """Its NAT, limit and published ports go with it. Whoever still holds it open loses it."""
     SetNat: _grpc.UnaryUnaryMultiCallable[_helper_pb2.SetNatRequest, _helper_pb2.SetNatResponse]
+    """Lets a tap's VM reach what is beyond its network, or no longer."""
+    LimitTap: _grpc.UnaryUnaryMultiCallable[_helper_pb2.LimitTapRequest, _helper_pb2.LimitTapResponse]
+    """Limits what a tap's VM sends in a second, and what it receives, or no longer."""
     PublishPort: _grpc.UnaryUnaryMultiCallable[_helper_pb2.PublishPortRequest, _helper_pb2.PublishPortResponse]
+    """Makes a port of the VM reachable at a port of the host."""
     UnpublishPort: _grpc.UnaryUnaryMultiCallable[_helper_pb2.UnpublishPortRequest, _helper_pb2.UnpublishPortResponse]
+    """Takes that back. One that is not published is no error."""
     ChownVmFile: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ChownVmFileRequest, _helper_pb2.ChownVmFileResponse]
+    """Gives a file of a VM's directory to one of the policy's uids."""
     CreateSnapshotDevice: _grpc.UnaryUnaryMultiCallable[_helper_pb2.CreateSnapshotDeviceRequest, _helper_pb2.CreateSnapshotDeviceResponse]
     """A writable snapshot of an image's root file system, kept in the VM's copy-on-write file."""
     RemoveSnapshotDevice: _grpc.UnaryUnaryMultiCallable[_helper_pb2.RemoveSnapshotDeviceRequest, _helper_pb2.RemoveSnapshotDeviceResponse]
@@ -64,6 +72,8 @@ class HelperServiceStub:
     """Several changes in one call, in their order: all of them, or none."""
     Examine: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ExamineRequest, _helper_pb2.ExamineResponse]
     """What there is room for, and what of others on this host is in the way. Changes nothing."""
+    FindOverlaps: _grpc.UnaryUnaryMultiCallable[_helper_pb2.FindOverlapsRequest, _helper_pb2.FindOverlapsResponse]
+    """What of this host overlaps addresses of the policy's pools. Takes a second, in which other calls go on."""
     List: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ListRequest, _helper_pb2.ListResponse]
     """Everything the helper has made, and whether it is really there."""
     Reconcile: _grpc.UnaryUnaryMultiCallable[_helper_pb2.ReconcileRequest, _helper_pb2.ReconcileResponse]
@@ -77,7 +87,9 @@ class HelperServiceAsyncStub(HelperServiceStub):
     Every verb is idempotent. Errors are those of ingle.v1 (google.rpc.Status, ErrorInfo, domain "ingle"); their op_id
     and that of the audit line are the request's metadata `ingle-op-id`.
 
-    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it.
+    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it. Network 256 is
+    none: a tap in it leads nowhere, has no addresses, and is down. A VMM that makes or keeps a guest's memory needs one
+    that is like a VM's, and nothing may come of what its guest sends.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -88,13 +100,19 @@ class HelperServiceAsyncStub(HelperServiceStub):
     DeleteNetwork: _aio.UnaryUnaryMultiCallable[_helper_pb2.DeleteNetworkRequest, _helper_pb2.DeleteNetworkResponse]  # type: ignore[assignment]
     """Refused while a tap is in it."""
     CreateTap: _aio.UnaryUnaryMultiCallable[_helper_pb2.CreateTapRequest, _helper_pb2.CreateTapResponse]  # type: ignore[assignment]
-    """A tap that the API server's uid may open, in the slot's network, which must be there."""
+    """A tap that the API server's uid may open, in the slot's network, which must be there if it is one."""
     DeleteTap: _aio.UnaryUnaryMultiCallable[_helper_pb2.DeleteTapRequest, _helper_pb2.DeleteTapResponse]  # type: ignore[assignment]
-    """Its NAT and published ports go with it. Whoever still holds it open loses it."""
+    """Its NAT, limit and published ports go with it. Whoever still holds it open loses it."""
     SetNat: _aio.UnaryUnaryMultiCallable[_helper_pb2.SetNatRequest, _helper_pb2.SetNatResponse]  # type: ignore[assignment]
+    """Lets a tap's VM reach what is beyond its network, or no longer."""
+    LimitTap: _aio.UnaryUnaryMultiCallable[_helper_pb2.LimitTapRequest, _helper_pb2.LimitTapResponse]  # type: ignore[assignment]
+    """Limits what a tap's VM sends in a second, and what it receives, or no longer."""
     PublishPort: _aio.UnaryUnaryMultiCallable[_helper_pb2.PublishPortRequest, _helper_pb2.PublishPortResponse]  # type: ignore[assignment]
+    """Makes a port of the VM reachable at a port of the host."""
     UnpublishPort: _aio.UnaryUnaryMultiCallable[_helper_pb2.UnpublishPortRequest, _helper_pb2.UnpublishPortResponse]  # type: ignore[assignment]
+    """Takes that back. One that is not published is no error."""
     ChownVmFile: _aio.UnaryUnaryMultiCallable[_helper_pb2.ChownVmFileRequest, _helper_pb2.ChownVmFileResponse]  # type: ignore[assignment]
+    """Gives a file of a VM's directory to one of the policy's uids."""
     CreateSnapshotDevice: _aio.UnaryUnaryMultiCallable[_helper_pb2.CreateSnapshotDeviceRequest, _helper_pb2.CreateSnapshotDeviceResponse]  # type: ignore[assignment]
     """A writable snapshot of an image's root file system, kept in the VM's copy-on-write file."""
     RemoveSnapshotDevice: _aio.UnaryUnaryMultiCallable[_helper_pb2.RemoveSnapshotDeviceRequest, _helper_pb2.RemoveSnapshotDeviceResponse]  # type: ignore[assignment]
@@ -105,6 +123,8 @@ class HelperServiceAsyncStub(HelperServiceStub):
     """Several changes in one call, in their order: all of them, or none."""
     Examine: _aio.UnaryUnaryMultiCallable[_helper_pb2.ExamineRequest, _helper_pb2.ExamineResponse]  # type: ignore[assignment]
     """What there is room for, and what of others on this host is in the way. Changes nothing."""
+    FindOverlaps: _aio.UnaryUnaryMultiCallable[_helper_pb2.FindOverlapsRequest, _helper_pb2.FindOverlapsResponse]  # type: ignore[assignment]
+    """What of this host overlaps addresses of the policy's pools. Takes a second, in which other calls go on."""
     List: _aio.UnaryUnaryMultiCallable[_helper_pb2.ListRequest, _helper_pb2.ListResponse]  # type: ignore[assignment]
     """Everything the helper has made, and whether it is really there."""
     Reconcile: _aio.UnaryUnaryMultiCallable[_helper_pb2.ReconcileRequest, _helper_pb2.ReconcileResponse]  # type: ignore[assignment]
@@ -117,7 +137,9 @@ class HelperServiceServicer(metaclass=_abc_1.ABCMeta):
     Every verb is idempotent. Errors are those of ingle.v1 (google.rpc.Status, ErrorInfo, domain "ingle"); their op_id
     and that of the audit line are the request's metadata `ingle-op-id`.
 
-    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it.
+    A slot is network * 256 + host, host 2 to 254: interface names, MAC and IP addresses all follow from it. Network 256 is
+    none: a tap in it leads nowhere, has no addresses, and is down. A VMM that makes or keeps a guest's memory needs one
+    that is like a VM's, and nothing may come of what its guest sends.
     """
 
     @_abc_1.abstractmethod
@@ -150,7 +172,7 @@ class HelperServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _helper_pb2.CreateTapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_helper_pb2.CreateTapResponse, _abc.Awaitable[_helper_pb2.CreateTapResponse]]:
-        """A tap that the API server's uid may open, in the slot's network, which must be there."""
+        """A tap that the API server's uid may open, in the slot's network, which must be there if it is one."""
 
     @_abc_1.abstractmethod
     def DeleteTap(
@@ -158,35 +180,47 @@ class HelperServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _helper_pb2.DeleteTapRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_helper_pb2.DeleteTapResponse, _abc.Awaitable[_helper_pb2.DeleteTapResponse]]:
-        """Its NAT and published ports go with it. Whoever still holds it open loses it."""
+        """Its NAT, limit and published ports go with it. Whoever still holds it open loses it."""
 
     @_abc_1.abstractmethod
     def SetNat(
         self,
         request: _helper_pb2.SetNatRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_helper_pb2.SetNatResponse, _abc.Awaitable[_helper_pb2.SetNatResponse]]: ...
+    ) -> _typing.Union[_helper_pb2.SetNatResponse, _abc.Awaitable[_helper_pb2.SetNatResponse]]:
+        """Lets a tap's VM reach what is beyond its network, or no longer."""
+
+    @_abc_1.abstractmethod
+    def LimitTap(
+        self,
+        request: _helper_pb2.LimitTapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_helper_pb2.LimitTapResponse, _abc.Awaitable[_helper_pb2.LimitTapResponse]]:
+        """Limits what a tap's VM sends in a second, and what it receives, or no longer."""
 
     @_abc_1.abstractmethod
     def PublishPort(
         self,
         request: _helper_pb2.PublishPortRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_helper_pb2.PublishPortResponse, _abc.Awaitable[_helper_pb2.PublishPortResponse]]: ...
+    ) -> _typing.Union[_helper_pb2.PublishPortResponse, _abc.Awaitable[_helper_pb2.PublishPortResponse]]:
+        """Makes a port of the VM reachable at a port of the host."""
 
     @_abc_1.abstractmethod
     def UnpublishPort(
         self,
         request: _helper_pb2.UnpublishPortRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_helper_pb2.UnpublishPortResponse, _abc.Awaitable[_helper_pb2.UnpublishPortResponse]]: ...
+    ) -> _typing.Union[_helper_pb2.UnpublishPortResponse, _abc.Awaitable[_helper_pb2.UnpublishPortResponse]]:
+        """Takes that back. One that is not published is no error."""
 
     @_abc_1.abstractmethod
     def ChownVmFile(
         self,
         request: _helper_pb2.ChownVmFileRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_helper_pb2.ChownVmFileResponse, _abc.Awaitable[_helper_pb2.ChownVmFileResponse]]: ...
+    ) -> _typing.Union[_helper_pb2.ChownVmFileResponse, _abc.Awaitable[_helper_pb2.ChownVmFileResponse]]:
+        """Gives a file of a VM's directory to one of the policy's uids."""
 
     @_abc_1.abstractmethod
     def CreateSnapshotDevice(
@@ -227,6 +261,14 @@ class HelperServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_helper_pb2.ExamineResponse, _abc.Awaitable[_helper_pb2.ExamineResponse]]:
         """What there is room for, and what of others on this host is in the way. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def FindOverlaps(
+        self,
+        request: _helper_pb2.FindOverlapsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_helper_pb2.FindOverlapsResponse, _abc.Awaitable[_helper_pb2.FindOverlapsResponse]]:
+        """What of this host overlaps addresses of the policy's pools. Takes a second, in which other calls go on."""
 
     @_abc_1.abstractmethod
     def List(

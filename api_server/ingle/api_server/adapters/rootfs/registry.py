@@ -1,0 +1,168 @@
+"""Images from registries: the program that brings them, which is believed no more than what it reads.
+
+`image_puller/internal/wire` has what it is asked and what it says.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ingle.api_server.host.child import limited
+from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.errors import (
+    BadFile,
+    HostProblem,
+    IngleError,
+    InvalidArgument,
+    NotFound,
+    Reason,
+    ToolFailed,
+)
+from ingle.api_server.model.image_config import Healthcheck, ImageConfig
+from ingle.api_server.model.image_reference import Login
+from ingle.api_server.ports.sources import Report
+from ingle.api_server.programs import go_architecture, image_puller
+
+MOST_BYTES = 256 << 30
+MOST_FILES = 1_000_000
+STALL_SECONDS = 60
+
+# Of its heap, so that with all else it stays below 100 MB whatever it brings.
+_ENVIRONMENT = {"GOMEMLIMIT": "64MiB", "GOMAXPROCS": "2"}
+_STATES = frozenset({"cached", "fetching", "unpacking", "ready"})
+_DONE = frozenset({"cached", "ready"})
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What came of it beside the archive: `config`, and a UUID that this very image has wherever it is brought."""
+
+    config: ImageConfig
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """`layers`: the directory of the cache. `mirrors`: by host, those that are asked before it."""
+
+    tools: Tools
+    layers: Path
+    mirrors: Mapping[str, Sequence[str]]
+
+    async def bring(self, reference: str, logins: Mapping[str, Login], archive: Path, report: Report) -> Brought:
+        """Write the new file `archive`, the tar archive of an image's root file system.
+
+        Raises NotFound, InvalidArgument, BadFile(IMAGE_INVALID), HostProblem, ToolFailed."""
+        heard = _Heard(reference, report)
+        order = {
+            "reference": reference,
+            "architecture": go_architecture(),
+            "logins": {host: asdict(login) for host, login in logins.items()},
+            "mirrors": {host: list(mirrors) for host, mirrors in self.mirrors.items()},
+            "cache": str(self.layers),
+            "archive": str(archive),
+            "most_bytes": MOST_BYTES,
+            "most_files": MOST_FILES,
+            "stall_seconds": STALL_SECONDS,
+        }
+        try:
+            await self.tools.run(
+                limited(str(image_puller())),
+                env=_ENVIRONMENT,
+                stdin=json.dumps(order).encode(),
+                on_output=heard.line,
+            )
+        except ToolFailed:
+            if heard.problem is None:
+                raise
+            raise heard.problem from None
+        if heard.brought is None:
+            raise ToolFailed(Reason.TOOL_FAILED, "the image puller ended without saying what it has brought")
+        return heard.brought
+
+
+class _Heard:
+    """Makes sense of the lines that it says."""
+
+    def __init__(self, reference: str, report: Report) -> None:
+        self.brought: Brought | None = None
+        self.problem: IngleError | None = None
+        self._reference = reference
+        self._report = report
+        self._layers: dict[int, tuple[str, int, int]] = {}
+
+    def line(self, line: str) -> None:
+        """One of them."""
+        said = json.loads(line)
+        if "layer" in said:
+            self._layer(said["layer"])
+        elif "note" in said:
+            self._report(str(said["note"]), None)
+        elif "problem" in said:
+            self.problem = _problem(said["problem"], self._reference)
+        elif "image" in said:
+            self.brought = _brought(said["image"])
+
+    def _layer(self, layer: Mapping[str, Any]) -> None:
+        number, count, state = layer["number"], layer["count"], layer["state"]
+        assert state in _STATES
+        self._layers[number] = (state, layer["bytes"], layer["size"])
+        here = sum(each in _DONE for each, _, _ in self._layers.values())
+        come = sum(come for _, come, _ in self._layers.values())
+        size = sum(size for _, _, size in self._layers.values())
+        # Those that nobody has heard of yet are as large as the others, for all that is known.
+        share = come / size * len(self._layers) / count if size else None
+        self._report(f"layer {number} of {count} is {state}, {here} are here", share)
+
+
+def _brought(image: Mapping[str, Any]) -> Brought:
+    said = image["config"]
+    health = said.get("healthcheck")
+    config = ImageConfig(
+        digest=image["digest"],
+        entrypoint=_texts(said["entrypoint"]),
+        command=_texts(said["command"]),
+        environment=_texts(said["environment"]),
+        user=said["user"],
+        directory=said["directory"],
+        exposed_ports=_texts(said["exposed_ports"]),
+        stop_signal=said["stop_signal"],
+        labels=MappingProxyType(said["labels"] or {}),
+        healthcheck=None if health is None else _healthcheck(health),
+    )
+    return Brought(config, str(uuid.uuid5(uuid.NAMESPACE_OID, image["config_digest"])))
+
+
+def _healthcheck(said: Mapping[str, Any]) -> Healthcheck:
+    return Healthcheck(
+        test=_texts(said["test"]),
+        interval=said["interval_milliseconds"],
+        timeout=said["timeout_milliseconds"],
+        start_period=said["start_period_milliseconds"],
+        retries=said["retries"],
+    )
+
+
+def _texts(said: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(said or ())
+
+
+def _problem(said: Mapping[str, str], reference: str) -> IngleError:
+    host, message = reference.partition("/")[0], said["message"]
+    known: Mapping[str, Callable[[], IngleError]] = {
+        "bad-reference": lambda: InvalidArgument(message, "ingle image pull HOST/REPOSITORY:TAG", field="name"),
+        "not-found": lambda: NotFound(Reason.IMAGE_NOT_FOUND, message, "ingle image catalog has ingle's own images"),
+        "denied": lambda: HostProblem(
+            Reason.REGISTRY_DENIED, message, f"docker login {host}, or podman login {host}, if there is such an image"
+        ),
+        "unreachable": lambda: HostProblem(Reason.REGISTRY_UNREACHABLE, message, "try again: what has come is kept"),
+        "busy": lambda: HostProblem(Reason.REGISTRY_UNREACHABLE, message, f"try later, or docker login {host}"),
+        "invalid": lambda: BadFile(Reason.IMAGE_INVALID, f"the image {reference} can't be used: {message}"),
+        "disk-full": lambda: HostProblem(Reason.DISK_FULL, message, "df -h"),
+    }
+    make = known.get(said["reason"])
+    return make() if make else ToolFailed(Reason.TOOL_FAILED, f"the image puller: {message}")

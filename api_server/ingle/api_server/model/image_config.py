@@ -1,0 +1,38 @@
+"""What an image from a registry says of how it is to be run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """Docker's: `test` begins with NONE, CMD or CMD-SHELL; 0: the image doesn't say. Times in milliseconds."""
+
+    test: tuple[str, ...]
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """As its maker wrote it, bounded in size only."""
+
+    digest: str
+    """Of the manifest: what a registry knows the image by."""
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    """NAME=VALUE each."""
+
+    user: str = ""
+    directory: str = ""
+    exposed_ports: tuple[str, ...] = ()
+    """PORT/PROTOCOL each."""
+
+    stop_signal: str = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    healthcheck: Healthcheck | None = None

@@ -1,0 +1,93 @@
+"""Images: what is true of them beside what is of all that is pulled or sent."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+
+from ingle.api_server.model.caller import Caller
+from ingle.api_server.model.errors import NotFound, Reason
+from ingle.api_server.model.image_config import ImageConfig
+from ingle.api_server.model.image_reference import DOCKER_HUB, ImageReference, Login, is_explicit
+from ingle.api_server.model.vm import Image
+from ingle.api_server.operations.catalog import Catalog, likely
+from ingle.api_server.operations.runner import Progress
+from ingle.api_server.ports.clock import Clock
+from ingle.api_server.ports.sources import ImageSource, Library, Upload
+from ingle.api_server.ports.store.items import ItemStore
+
+
+class Images(Catalog[Image, ImageConfig | None]):
+    """Root file systems: of the catalog, of registries, and those that callers send."""
+
+    noun = "image"
+    missing = Reason.IMAGE_NOT_FOUND
+
+    def __init__(
+        self,
+        items: ItemStore[Image],
+        library: Library,
+        source: ImageSource,
+        clock: Clock,
+        default: Callable[[], str],
+    ) -> None:
+        super().__init__(items, library, source, clock, default)
+        self._source = source
+
+    async def present(self, reference: str) -> Image | None:
+        try:
+            return await super().present(reference)
+        except NotFound as error:
+            if error.reason is self.missing and is_explicit(reference):
+                raise NotFound(
+                    self.missing, f"no image {reference!r} is here", f"ingle image pull {reference}"
+                ) from None
+            raise
+
+    def check_pullable(self, name: str) -> None:
+        """Raise NotFound for what is nearly a name of the catalog; InvalidArgument for no reference either."""
+        if name in self._known():
+            return
+        reference = self._reference(name)
+        if not is_explicit(name) and (close := likely(name, self._known())):
+            raise NotFound(
+                self.missing,
+                f"the catalog has no image {name!r}; did you mean {close}? To have it from a registry, say which",
+                f"ingle image pull {close}; ingle image pull {DOCKER_HUB}/library/{reference.name}",
+            )
+
+    async def fetch(
+        self, name: str, logins: Mapping[str, Login], progress: Progress, caller: Caller, *, refresh: bool = False
+    ) -> Image:
+        """Bring an image of the catalog or of a registry here, unless it is and `refresh` is not asked."""
+        if name in self._known():
+            return await self.pull(name, progress, caller, refresh=refresh)
+        reference = self._reference(name)
+        async with self._lock(reference.name):
+            if not refresh:
+                with suppress(NotFound):
+                    found = await self.get(reference.name)
+                    # Anybody may have given the name to something else, and said anything of where that came from.
+                    if found.config is not None and found.source == reference.whole:
+                        return found
+            await self._items.check_may_name(reference.name, caller)
+            progress.stage("pull-image", f"getting image {reference.whole}")
+            fetch = partial(self._source.fetch, reference.whole, logins)
+            return await self._add(reference.name, reference.whole, progress, caller, fetch)
+
+    def _known(self) -> list[str]:
+        return [entry.name for entry in self.catalog()]
+
+    def _reference(self, name: str) -> ImageReference:
+        return ImageReference.parse(name, self._known())
+
+    async def register(self, name: str, source: str, rootfs: Upload, progress: Progress, caller: Caller) -> Image:
+        """Take a tar archive or an ext4 image from who calls; `source` is what it is said to be."""
+        progress.stage("register-image", f"taking {source}")
+        return await self._add(name, source, progress, caller, partial(self._source.receive, rootfs))
+
+    def allocated_bytes(self, image: Image) -> int:
+        """What its file really takes; 0 when it is gone."""
+        return self._library.allocated_bytes(image.id)
+
+    def _item(self, item_id: str, name: str, facts: ImageConfig | None, size: int, source: str) -> Image:
+        return Image(item_id, (name,), size, self._clock.now(), source, config=facts)

@@ -1,0 +1,89 @@
+"""From what is wished for to what there is: image, kernel, and a place to run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ingle.api_server.model.caller import Caller
+from ingle.api_server.model.spec import (
+    LEAST_MEMORY,
+    CompleteSpec,
+    Defaults,
+    HostLimits,
+    VmSpec,
+    check_connection,
+    check_disk_holds,
+    check_memory_holds,
+    least_memory,
+)
+from ingle.api_server.model.vm import Image, Kernel, VmSettings
+from ingle.api_server.operations.catalog import Kernels
+from ingle.api_server.operations.images import Images
+from ingle.api_server.operations.placement import Choice, Placement
+from ingle.api_server.operations.runner import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A wish that nothing speaks against so far. Image and kernel are None where they have still to be pulled."""
+
+    spec: CompleteSpec
+    image: Image | None
+    kernel: Kernel | None
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All of it is here, and nothing is open."""
+
+    settings: VmSettings
+    image: Image
+    kernel: Kernel
+
+
+class Resolve:
+    """In two parts: what can be refused at once, and what may take time."""
+
+    def __init__(
+        self,
+        placement: Placement,
+        images: Images,
+        kernels: Kernels,
+        limits: HostLimits,
+        defaults: Callable[[], Defaults],
+    ) -> None:
+        self._placement = placement
+        self.images = images
+        self.kernels = kernels
+        self._limits = limits
+        self.defaults = defaults
+
+    async def look(self, wish: VmSpec) -> Wanted:
+        """Raises what a wish is refused with that can't be fulfilled here: InvalidArgument, NotFound, HostProblem."""
+        spec = wish.with_defaults(self.defaults())
+        kernel = await self.kernels.present(spec.kernel)
+        spec.check(self._limits, LEAST_MEMORY if kernel is None else least_memory(kernel))
+        choice = await self._placement.choose(spec)
+        check_connection(spec, choice.best.network)
+        image = await self.images.present(spec.image)
+        if image is not None:
+            check_disk_holds(spec.disk_bytes, image)
+        if kernel is not None:
+            check_memory_holds(spec.memory_bytes, kernel)
+        return Wanted(spec, image, kernel, choice)
+
+    async def get(self, wanted: Wanted, progress: Progress, caller: Caller) -> Resolved:
+        """Pulls what is missing, and finds out what runs it, which may take a guest. Raises the same."""
+        spec = wanted.spec
+        image = wanted.image or await self.images.pull(spec.image, progress, caller)
+        kernel = wanted.kernel or await self.kernels.pull(spec.kernel, progress, caller)
+        check_disk_holds(spec.disk_bytes, image)
+        check_memory_holds(spec.memory_bytes, kernel)
+        if not wanted.choice.settled:
+            progress.stage("placement", "finding out which engine runs it")
+        place = await self._placement.settle(wanted.choice, kernel)
+        check_connection(spec, place.network)
+        settings = spec.settings(
+            image, kernel, engine=place.engine, disk_backend=place.disk_backend, network=place.network
+        )
+        return Resolved(settings, image, kernel)

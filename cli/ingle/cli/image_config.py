@@ -1,0 +1,28 @@
+"""What an image from a registry says of how it is to be run, for people."""
+
+import shlex
+from collections.abc import Iterator
+
+from ingle.v1 import image_pb2
+
+
+def details(config: image_pb2.ImageConfig) -> Iterator[tuple[str, str]]:
+    """A line each of what is said; none for an image that is of no registry."""
+    lines = (
+        ("digest", config.digest),
+        ("entrypoint", shlex.join(config.entrypoint)),
+        ("command", shlex.join(config.command)),
+        ("environment", "\n".join(config.environment)),
+        ("user", config.user),
+        ("directory", config.working_directory),
+        ("ports", " ".join(config.exposed_ports)),
+        ("stop signal", config.stop_signal),
+        ("healthcheck", _healthcheck(config.healthcheck)),
+        ("labels", "\n".join(f"{name}={value}" for name, value in sorted(config.labels.items()))),
+    )
+    return (line for line in lines if line[1])
+
+
+def _healthcheck(check: image_pb2.Healthcheck) -> str:
+    kind, *command = check.test or [""]
+    return " ".join(command) if kind == "CMD-SHELL" else shlex.join(command) if kind == "CMD" else kind.lower()

@@ -1,0 +1,124 @@
+// Command ingle-image-puller brings an image from a registry: its layers into a cache, and all of them together into one
+// tar archive. What to pull comes on stdin, what happens is told on stdout; package wire has both.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"ingle.dev/image_puller/internal/blobs"
+	"ingle.dev/image_puller/internal/layers"
+	"ingle.dev/image_puller/internal/registry"
+	"ingle.dev/image_puller/internal/wire"
+)
+
+// version is set by the linker.
+var version = "unversioned"
+
+func main() {
+	showVersion := flag.Bool("version", false, "print the version")
+	flag.Parse()
+	if *showVersion {
+		fmt.Println(version)
+		return
+	}
+	syscall.Umask(0o077)
+	log.SetOutput(os.Stderr)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	teller := wire.NewTeller(os.Stdout)
+	if err := run(ctx, teller); err != nil {
+		var problem *wire.Problem
+		if !errors.As(err, &problem) {
+			problem = wire.Fail(wire.Internal, "%v", err)
+		}
+		teller.Tell(wire.Line{Problem: problem})
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, teller *wire.Teller) error {
+	order, err := wire.Read(os.Stdin)
+	if err != nil {
+		return err
+	}
+	image, err := registry.Find(ctx, order, func(note string) { teller.Tell(wire.Line{Note: note}) })
+	if err != nil {
+		return err
+	}
+	store, err := blobs.OpenStore(order.Cache)
+	if err != nil {
+		return blobs.Written(err)
+	}
+	puller := blobs.Puller{
+		Store: store, Source: image, Stall: time.Duration(order.StallSeconds) * time.Second, Most: order.MostBytes,
+		Tell: func(layer wire.Layer) { teller.Tell(wire.Line{Layer: &layer}) },
+	}
+	fetched, err := puller.Pull(ctx, image.Layers)
+	if err != nil {
+		return err
+	}
+	teller.Tell(wire.Line{Note: "putting the layers together"})
+	if err := flatten(ctx, order, store, image); err != nil {
+		_ = os.Remove(order.Archive)
+		return err
+	}
+	teller.Tell(wire.Line{Image: &wire.Image{
+		Digest: image.Digest.String(), ConfigDigest: image.ConfigDigest.String(), Config: image.Config, Fetched: fetched,
+	}})
+	return nil
+}
+
+func flatten(ctx context.Context, order wire.Order, store *blobs.Store, image *registry.Image) error {
+	spill, err := os.CreateTemp(store.Scratch(), "sparse-")
+	if err != nil {
+		return blobs.Written(err)
+	}
+	defer spill.Close()
+	if err := os.Remove(spill.Name()); err != nil {
+		return err
+	}
+	// Held open, so that a cache that is emptied meanwhile is no matter.
+	var opened []*os.File
+	defer func() {
+		for _, file := range opened {
+			file.Close()
+		}
+	}()
+	tree := layers.NewTree(layers.Limits{Names: order.MostFiles, Bytes: order.MostBytes}, spill)
+	for _, layer := range image.Layers {
+		file, err := os.Open(store.Layer(layer.DiffID))
+		if err != nil {
+			return err
+		}
+		opened = append(opened, file)
+		archive, err := layers.NewReader(file)
+		if err != nil {
+			return err
+		}
+		if err := tree.Apply(ctx, archive); err != nil {
+			return blobs.Written(err)
+		}
+	}
+	archive, err := os.OpenFile(order.Archive, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return blobs.Written(err)
+	}
+	defer archive.Close()
+	if err := blobs.Room(order.Archive, tree.Bytes()); err != nil {
+		return err
+	}
+	return blobs.Written(tree.WriteArchive(ctx, archive, func(source int) *os.File {
+		if source == layers.Spilled {
+			return spill
+		}
+		return opened[source]
+	}))
+}

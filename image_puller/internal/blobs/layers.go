@@ -1,0 +1,157 @@
+package blobs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"ingle.dev/image_puller/internal/wire"
+)
+
+// As many at once as docker fetches; a decompressor has so much memory that there are fewer of those.
+const (
+	atOnce       = 3
+	unpackAtOnce = 2
+	tellEvery    = 500 * time.Millisecond
+)
+
+// Wanted is a layer that shall be there.
+type Wanted struct {
+	Digest v1.Hash
+	Size   int64
+	DiffID v1.Hash
+}
+
+// Puller brings the layers of one image.
+type Puller struct {
+	Store  *Store
+	Source Source
+	Stall  time.Duration
+	Tell   func(wire.Layer)
+	Most   int64
+
+	held     atomic.Int64
+	fetched  atomic.Int64
+	unpacked chan struct{}
+}
+
+// Pull has all of them in the store, and answers how many bytes came from the registry.
+func (p *Puller) Pull(ctx context.Context, layers []Wanted) (int64, error) {
+	p.unpacked = make(chan struct{}, unpackAtOnce)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	var total int64
+	for number, layer := range layers {
+		if total += layer.Size; total > p.Most || total < 0 {
+			return 0, wire.Fail(wire.Invalid, "its layers have more than the %d bytes that are allowed", p.Most)
+		}
+		group.Go(func() error {
+			told := wire.Layer{Number: number + 1, Count: len(layers), Digest: layer.Digest.String(), Size: layer.Size}
+			return p.one(ctx, layer, told)
+		})
+	}
+	err := group.Wait()
+	return p.fetched.Load(), err
+}
+
+func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
+	if p.Store.use(layer.DiffID) {
+		return p.cached(layer, told)
+	}
+	lock, err := p.Store.lock(ctx, layer.DiffID)
+	if err != nil {
+		return p.Source.Problem(ctx, err)
+	}
+	defer lock.Close()
+	if p.Store.use(layer.DiffID) {
+		return p.cached(layer, told)
+	}
+	if err := p.fetch(ctx, layer, told); err != nil {
+		return err
+	}
+	return p.unpack(ctx, layer, told)
+}
+
+func (p *Puller) cached(layer Wanted, told wire.Layer) error {
+	facts, err := os.Stat(p.Store.Layer(layer.DiffID))
+	if err != nil {
+		return err
+	}
+	told.State, told.Bytes = wire.Cached, told.Size
+	p.Tell(told)
+	return p.hold(facts.Size())
+}
+
+// hold counts what all layers hold together.
+func (p *Puller) hold(size int64) error {
+	if p.held.Add(size) > p.Most {
+		return wire.Fail(wire.Invalid, "its layers unpack to more than the %d bytes that are allowed", p.Most)
+	}
+	return nil
+}
+
+func (p *Puller) fetch(ctx context.Context, layer Wanted, told wire.Layer) error {
+	var last sync.Once
+	var when time.Time
+	came, err := fetch(ctx, p.Source, layer.Digest, layer.Size, p.Store.fetching(layer.Digest), p.Stall, func(at int64) {
+		told.State, told.Bytes = wire.Fetching, at
+		if now := time.Now(); now.Sub(when) >= tellEvery {
+			when = now
+			p.Tell(told)
+		} else if at == layer.Size {
+			last.Do(func() { p.Tell(told) })
+		}
+	})
+	p.fetched.Add(came)
+	return err
+}
+
+func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer) error {
+	select {
+	case p.unpacked <- struct{}{}:
+		defer func() { <-p.unpacked }()
+	case <-ctx.Done():
+		return p.Source.Problem(ctx, ctx.Err())
+	}
+	told.State, told.Bytes = wire.Unpacking, layer.Size
+	p.Tell(told)
+	from, to := p.Store.fetching(layer.Digest), p.Store.unpacking(layer.DiffID)
+	size, err := unpack(ctx, from, to, layer.DiffID, p.Most)
+	if err != nil {
+		var problem *wire.Problem
+		if errors.As(err, &problem) && problem.Reason == wire.Invalid {
+			_ = os.Remove(from) // nothing better comes of it another time
+		}
+		if ctx.Err() != nil {
+			return p.Source.Problem(ctx, err)
+		}
+		return err
+	}
+	if err := publish(to, p.Store.Layer(layer.DiffID)); err != nil {
+		return err
+	}
+	_ = os.Remove(from)
+	told.State = wire.Ready
+	p.Tell(told)
+	return p.hold(size)
+}
+
+// publish has a whole file under its name, whatever happens then.
+func publish(from string, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return Written(err)
+	}
+	directory, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	defer directory.Close()
+	return Written(directory.Sync())
+}

@@ -1,0 +1,103 @@
+// Package blobs keeps layers: fetched, verified, and unpacked to plain tar archives by the hash of what they hold. Many
+// pulls may share one directory, and each may be killed at any instant.
+//
+//	fetching/DIGEST   a layer as the registry has it, as far as it has come
+//	layers/DIFFID     a whole layer, uncompressed
+//	layers/.DIFFID    one that is being unpacked
+//	locks/DIFFID      held by who makes it
+package blobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+
+	"ingle.dev/image_puller/internal/wire"
+)
+
+// leftFree is what a pull leaves to whoever else writes to the disk; the server leaves as much.
+const leftFree = 64 << 20
+
+// Store is such a directory.
+type Store struct{ root string }
+
+// OpenStore makes what is missing of it.
+func OpenStore(root string) (*Store, error) {
+	for _, name := range []string{"fetching", "layers", "locks"} {
+		if err := os.MkdirAll(filepath.Join(root, name), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return &Store{root}, nil
+}
+
+// Scratch is for files without a name.
+func (s *Store) Scratch() string { return filepath.Join(s.root, "layers") }
+
+// Layer is where a layer is, when it is there.
+func (s *Store) Layer(diffID v1.Hash) string { return filepath.Join(s.root, "layers", diffID.Hex) }
+
+func (s *Store) unpacking(diffID v1.Hash) string {
+	return filepath.Join(s.root, "layers", "."+diffID.Hex)
+}
+
+func (s *Store) fetching(digest v1.Hash) string {
+	return filepath.Join(s.root, "fetching", digest.Hex)
+}
+
+// use tells whether a layer is there, and when it was used last: what is not used is deleted first.
+func (s *Store) use(diffID v1.Hash) bool {
+	now := time.Now()
+	return os.Chtimes(s.Layer(diffID), now, now) == nil
+}
+
+// lock waits until nobody else makes that layer.
+func (s *Store) lock(ctx context.Context, diffID v1.Hash) (*os.File, error) {
+	const interval = 100 * time.Millisecond
+	file, err := os.OpenFile(filepath.Join(s.root, "locks", diffID.Hex), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			file.Close()
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, ctx.Err()
+		case <-time.After(interval):
+		}
+	}
+}
+
+// Room is a Problem unless a directory's file system takes so many bytes and has some left.
+func Room(directory string, size int64) error {
+	var facts unix.Statfs_t
+	if err := unix.Statfs(directory, &facts); err != nil {
+		return fmt.Errorf("%s: %w", directory, err)
+	}
+	if free := int64(facts.Bavail) * facts.Bsize; free < size+leftFree {
+		return wire.Fail(wire.DiskFull, "no space left at %s but the %d MiB that are kept for others", directory, leftFree>>20)
+	}
+	return nil
+}
+
+// Written makes a Problem of what a full disk says.
+func Written(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return wire.Fail(wire.DiskFull, "the disk is full: %v", err)
+	}
+	return err
+}

@@ -1,0 +1,31 @@
+"""What is said of a configuration that a server does not take."""
+
+import pytest
+
+from ingle.api_server import config
+from ingle.api_server.model.errors import InvalidArgument
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("memory_bytes", "1x", "such as 512M, 2G"),
+        ("disk_floor_bytes", "", "such as 512M, 2G"),
+        ("vcpus", "two", "a whole number is allowed"),
+        ("acceleration", "warp", "one of auto, kvm, tcg is allowed"),
+        ("disk_overcommit", "maybe", "one of allow, warn, refuse is allowed"),
+        ("disk_backend", "zfs", "one of qcow2, reflink"),
+    ],
+)
+def test_a_value_that_is_refused_is_told_with_what_is_allowed_and_how_to_get_rid_of_it(
+    name: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(InvalidArgument) as in_file:
+        config.load({"HOME": "/nowhere"}, text=f'{name} = "{value}"\n'.encode())
+    assert allowed in in_file.value.message
+    assert in_file.value.remedy == f"ingle config unset {name}"
+    variable = f"INGLE_{name.upper()}"
+    with pytest.raises(InvalidArgument) as in_environment:
+        config.load({"HOME": "/nowhere", variable: value}, text=b"")
+    assert allowed in in_environment.value.message
+    assert in_environment.value.remedy == f"unset {variable}"
