@@ -40,7 +40,8 @@ def restart_host(server: DoomedServer) -> None:
     if not server.dead:
         server.kill()
     for pid in server.vmm_processes():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(server.root / "run")
     (server.root / "run").mkdir(mode=0o700)
     server.env["BOOTED_AT"] = datetime.now(UTC).isoformat()

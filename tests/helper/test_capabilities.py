@@ -58,6 +58,7 @@ def test_every_verb_of_a_network_works_with_what_is_kept(own_helper: Helper) -> 
         pb.EnsureNetworkRequest(network=0),
         pb.CreateTapRequest(vm_id=vm(1), slot=2),
         pb.SetNatRequest(vm_id=vm(1), slot=2, enabled=True),
+        pb.LimitTapRequest(vm_id=vm(1), slot=2, bytes_per_second=1 << 20),
         pb.PublishPortRequest(port=port),
         owner,
         pb.ExamineRequest(),

@@ -109,6 +109,10 @@ class Fleet:
         """The VM's live VMM."""
         return self._vmms.get(vm_id)
 
+    def failure(self, vm_id: str, vmm: Vmm) -> str:
+        """Why that VMM of the VM's has ended, if nobody wanted it; known before the store knows."""
+        return "" if vm_id in self._stopped else vmm.failure
+
     def live_vmm(self, vm: Vm) -> Vmm:
         """The same, of a guest that runs or stands still. Raises Conflict(WRONG_STATE) when there is none."""
         if silence := self.silence(vm):
@@ -222,7 +226,7 @@ class Fleet:
         return (vm_id, None) in await self._vms.keepers()
 
     async def _record_end(self, vm_id: str, vmm: Vmm, cause: StopCause) -> None:
-        failure = "" if vm_id in self._stopped else vmm.failure
+        failure = self.failure(vm_id, vmm)
         log.warning("VMM ended", extra={"vm": vm_id, "failure": failure})
         vm = await self._vms.get(vm_id)
         if vm.state is VmState.STOPPING:  # whoever was about it has given up

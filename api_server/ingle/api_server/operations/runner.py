@@ -51,6 +51,10 @@ class Progress:
             log.warning("%s", text, extra={"target": self.operation.target_id})
             self._publish(replace(self.operation, warnings=(*self.operation.warnings, text)))
 
+    def found(self, target_id: str) -> None:
+        """What the operation is about has come to be only now."""
+        self._publish(replace(self.operation, target_id=target_id))
+
     def end(self, state: OperationState, failure: Failure | None) -> None:
         """Nothing follows."""
         self._publish(self.operation.ended(state, self._clock.now(), failure))

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from ingle.api_server.model.caller import Reference
@@ -132,6 +133,8 @@ class UseGuest:
                 now = await self._vms.get(vm.id)
         except NotFound:
             return GuestError(Reason.VM_ENDED, f"VM {vm.name!r} was deleted in the middle of it")
+        if now.state.reachable:  # its watcher comes next
+            now = replace(now, error=self._fleet.failure(vm.id, vmm))
         return _stopped(now)
 
 

@@ -130,6 +130,7 @@ class WarmStarts:
 
         async def work(progress: Progress) -> WarmMemory:
             resolved = await self._resolve.get(wanted, progress, caller)
+            progress.found(resolved.image.id)
             self.check(BootMode.WARM, resolved.settings)
             vm = Vm("", _NAME, self._clock.now(), resolved.settings, VmState.CREATING, owner=caller.uid)
             return await self._have(vm, resolved.image, resolved.kernel, progress, waited=True)

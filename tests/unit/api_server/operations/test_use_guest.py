@@ -26,6 +26,12 @@ async def test_who_was_in_a_vm_that_ended_is_told_so_whatever_the_call(tmp_path:
         assert told.value.reason is Reason.VM_ENDED
 
 
+async def test_why_a_vmm_has_died_is_told_before_it_is_recorded(tmp_path: Path) -> None:
+    async with world(tmp_path, VmState.RUNNING) as at:
+        with pytest.raises(GuestError, match="died in the middle of it: signal 9"):
+            await die_within(at)
+
+
 async def test_only_who_changes_nothing_may_shorten_an_id(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.RUNNING) as at:
         async with at.guests.look(mine(VM.id[:6])):
@@ -113,4 +119,11 @@ async def stop_within(at: World, enter: Enter) -> None:
     async with enter(at.guests):
         await at.store.vms.move(VM.id, VmState.STOPPING)
         await at.store.vms.move(VM.id, VmState.STOPPED)
+        raise UNREACHABLE
+
+
+async def die_within(at: World) -> None:
+    async with at.guests.use(mine(VM.id)):
+        at.vmm.failure = "signal 9"
+        at.vmm.gone.set()
         raise UNREACHABLE

@@ -1,16 +1,18 @@
 """Who has a memory made waits for its owner's others, and for nobody else's."""
 
 import asyncio
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from ingle.api_server.model.errors import Conflict, Reason
 from ingle.api_server.model.quota import Use
-from ingle.api_server.model.vm import Acceleration
+from ingle.api_server.model.vm import Acceleration, VmState
 from ingle.api_server.model.warm import Machine
 from ingle.api_server.operations.warm_starts import WarmStarts
-from unit.api_server.vmms import IMAGE, KERNEL, VM
+from unit.api_server.vmms import IMAGE, KERNEL, ME, VM, world
 
 
 class Making(WarmStarts):
@@ -47,6 +49,37 @@ async def test_nobody_waits_for_what_another_has_asked_for() -> None:
     making.done.set()
     await asyncio.gather(*tasks)
     assert making.under_way == [1000, 1001, 1000]
+
+
+async def test_what_was_pulled_for_one_is_what_its_making_is_about(tmp_path: Path) -> None:
+    class Pulling:
+        defaults = None
+
+        async def look(self, wish: object) -> object:
+            return SimpleNamespace(spec=VM.settings, image=None)
+
+        async def get(self, wanted: object, *_: object) -> object:
+            return SimpleNamespace(settings=VM.settings, image=IMAGE, kernel=KERNEL)
+
+    class Ready(Making):
+        def check(self, *_: object) -> None:
+            """Nothing speaks against it."""
+
+        async def _have(self, *_: object, **__: object) -> Any:
+            """It is there."""
+
+    async with world(tmp_path, VmState.RUNNING) as at:
+        making = Ready(SimpleNamespace(check_room=anything))
+        making._operations, making._clock = at.operations, at.clock
+        making._resolve, making._room = cast("Any", Pulling()), cast("Any", SimpleNamespace(check_start=lambda: None))
+        ongoing = await making.warm("op-1", ME, cast("Any", None))
+        await ongoing.result()
+        assert ongoing.operation.target_id == IMAGE.id
+        assert [each.target_id for each in await at.store.operations.latest()] == [IMAGE.id]
+
+
+async def anything(*_: object) -> None:
+    """It is allowed."""
 
 
 async def test_what_is_more_than_a_quota_is_not_made() -> None:
