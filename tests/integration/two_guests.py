@@ -2,7 +2,8 @@
 
     python -m integration.two_guests PREPARED
 
-An AssertionError unless the two reach each other by address and by name, with IPv4 and with IPv6, and not the third.
+An AssertionError unless the two reach each other by address and by name, with IPv4 and with IPv6, and not the third; also
+one that sleeps, by its name.
 """
 
 import json
@@ -53,6 +54,11 @@ def addresses(name: str) -> tuple[str, str]:
     return found["address"], found["address6"]
 
 
+def state(name: str) -> str:
+    """What the VM does."""
+    return ingle("vm", "show", name, "--format", "{{.state}}").strip()
+
+
 def main(prepared: Path) -> None:
     prepare(prepared)
     for service in (Service("/run/ingle-helper/helper.sock", HELPER), Service("/run/ingle/api.sock", SERVER)):
@@ -71,6 +77,12 @@ def main(prepared: Path) -> None:
         resolved = ingle("vm", "exec", "one", "--", "getent", "hosts", address)
         assert resolved.split() == [address, "two.vm"]
     ingle("vm", "exec", "one", "--", "getent", "hosts", "apart.vm", code=2)
+    for sleep in ("pause", "hibernate"):
+        ingle("vm", sleep, "two")
+        ingle("vm", "exec", "apart", "--", "getent", "hosts", "two.vm", code=2)
+        assert state("two") == f"{sleep}d"
+        assert ask("one", "two.vm") in {f"::ffff:{one[0]}", one[1]}
+        assert state("two") == "running"
 
 
 if __name__ == "__main__":

@@ -149,8 +149,7 @@ async def _names(config: Config, vms: VmStore) -> AsyncIterator[NameService]:
 
 
 def _host(vm: Vm | None) -> Host | None:
-    return (
-        None
-        if vm is None or vm.vmm is None
-        else Host(vm.name, vm.settings.network, vm.vmm.address, vm.settings.nat, vm.vmm.address6, vm.owner)
-    )
+    if vm is None:
+        return None
+    sleeper = vm.id if vm.asleep_since is not None else ""
+    return Host(vm.name, vm.settings.network, vm.address, vm.settings.nat, vm.address6, vm.owner, sleeper)

@@ -1,7 +1,7 @@
 """VMMs, engines and files that do what a test tells them to, in place of QEMU's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -265,6 +265,7 @@ class Names:
 
     def __init__(self) -> None:
         self.gateways: set[str] = set()
+        self.waken: Callable[[str], Awaitable[object]]
 
     async def serve(self, gateway: str) -> int:
         self.gateways.add(gateway)

@@ -137,7 +137,7 @@ class LocalActivationSockets:
         vm = await self.waken(vm_id)
         if vm is None or vm.vmm is None:
             return None
-        return (vm.vmm.address, port.vm_port) if vm.vmm.address else (port.address or _LOOPBACK, port.host_port)
+        return (vm.address, port.vm_port) if vm.address else (port.address or _LOOPBACK, port.host_port)
 
     async def _wake(self, vm_id: str) -> None:
         await self.waken(vm_id)

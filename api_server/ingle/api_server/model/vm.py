@@ -171,12 +171,6 @@ class LiveVmm:
     acceleration: Acceleration
     started_at: datetime
     boot_id: str = ""
-    address: str = ""
-    """The guest's in a network that it shares."""
-
-    address6: str = ""
-    """The same of IPv6."""
-
     warm_key: str = ""
     """Of the memory that its guest has begun with, see model.warm; empty of one that has booted."""
 
@@ -209,6 +203,12 @@ class Vm:
 
     slot: int | None = None
     """Its place in a shared network, see model.network; None in one of its own."""
+
+    address: str = ""
+    """Its guest's in a shared network, while that runs or is asleep."""
+
+    address6: str = ""
+    """The same of IPv6."""
 
     vmm: LiveVmm | None = None
     generation: int = 1

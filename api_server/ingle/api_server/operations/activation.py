@@ -1,4 +1,4 @@
-"""Published ports of VMs that are asleep wake them, whoever connects."""
+"""Published ports of VMs that are asleep wake them, whoever connects, and their names, whichever neighbour asks."""
 
 import asyncio
 import logging
@@ -9,6 +9,7 @@ from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.wake_vm import WakeVm
 from ingle.api_server.ports.activation import ActivationSockets
 from ingle.api_server.ports.clock import Clock
+from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.store.vms import VmStore
 
 log = logging.getLogger(__name__)
@@ -23,10 +24,19 @@ class Activation:
     """Ports of one that hibernates are this server's. Those of one that is paused are its VMM's still, which takes
     connections and lets them wait by itself: it is asked whether there are any, so nothing has to change hands."""
 
-    def __init__(self, vms: VmStore, fleet: Fleet, sockets: ActivationSockets, wake: WakeVm, clock: Clock) -> None:
+    def __init__(
+        self,
+        vms: VmStore,
+        fleet: Fleet,
+        sockets: ActivationSockets,
+        names: NameService,
+        wake: WakeVm,
+        clock: Clock,
+    ) -> None:
         self._vms = vms
         self._fleet = fleet
         self._sockets = sockets
+        self._names = names
         self._wake = wake
         self._clock = clock
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -35,7 +45,7 @@ class Activation:
 
     async def take_up(self) -> None:
         """From now on, of VMs that sleep already too."""
-        self._sockets.waken = self.awake
+        self._sockets.waken = self._names.waken = self.awake
         self._vms.watchers.append(self._look)
         for vm in await self._vms.all():
             self._look(vm.id)

@@ -244,9 +244,7 @@ class Recovery:
             if connected or not await self._network.problem():
                 await self._network.reconcile(connected)
             gateways = {
-                (vm.slot // SLOTS_PER_NETWORK, gateway_of(vm.vmm.address))
-                for vm in connected
-                if vm.vmm is not None and vm.slot is not None
+                (vm.slot // SLOTS_PER_NETWORK, gateway_of(vm.address)) for vm in connected if vm.slot is not None
             }
             for number, gateway in sorted(gateways):
                 await self._network.lead_dns(number, await self._names.serve(gateway))

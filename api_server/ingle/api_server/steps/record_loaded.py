@@ -19,4 +19,6 @@ class RecordLoaded:
 
     async def run(self, target: Start) -> None:
         live = target.recorded(self._clock.now())
-        target.vm = await self._vms.move(target.vm_id, VmState.PAUSED, vmm=live, op_id=target.op_id, completes=True)
+        target.vm = await self._vms.move(
+            target.vm_id, VmState.PAUSED, vmm=live, link=target.link, op_id=target.op_id, completes=True
+        )

@@ -18,4 +18,4 @@ class RecordRunning:
 
     async def run(self, target: Start) -> None:
         live = target.recorded(self._clock.now())
-        target.vm = await self._vms.move(target.vm_id, VmState.RUNNING, vmm=live, op_id=target.op_id)
+        target.vm = await self._vms.move(target.vm_id, VmState.RUNNING, vmm=live, link=target.link, op_id=target.op_id)

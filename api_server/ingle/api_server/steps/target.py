@@ -1,6 +1,6 @@
 """What the steps of a VM's pipelines work on."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -73,12 +73,8 @@ class Start(VmTarget):
     def recorded(self, now: datetime) -> LiveVmm:
         """What the store is to remember of that VMM, which is up since now."""
         vmm = self.live_vmm
-        live = LiveVmm(vmm.pid, vmm.start_time, self.acceleration, now, self.boot_id)
-        if self.link is not None:
-            live = replace(live, address=self.link.address, address6=self.link.address6)
-        if self.warm is not None:
-            live = replace(live, warm_key=self.warm.key)
-        return live
+        warm_key = self.warm.key if self.warm is not None else ""
+        return LiveVmm(vmm.pid, vmm.start_time, self.acceleration, now, self.boot_id, warm_key)
 
 
 @dataclass(slots=True, kw_only=True)

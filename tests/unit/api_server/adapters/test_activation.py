@@ -24,7 +24,7 @@ class Guest:
     def __init__(self) -> None:
         self.awake = asyncio.Event()
         self.can_wake = True
-        self.vmm = LiveVmm(1, 1, Acceleration.TCG, NOW, "boot")
+        self.vm = replace(VM, vmm=LiveVmm(1, 1, Acceleration.TCG, NOW, "boot"))
         self.woken = 0
         self.servers: list[asyncio.Server] = []
 
@@ -32,7 +32,7 @@ class Guest:
         assert vm_id == VM.id
         self.woken += 1
         await self.awake.wait()
-        return replace(VM, vmm=self.vmm) if self.can_wake else None
+        return self.vm if self.can_wake else None
 
     async def publish(self, port: PublishedPort) -> None:
         if port.protocol is Protocol.TCP:
@@ -222,7 +222,7 @@ async def test_in_a_shared_network_it_is_the_guests_address_that_who_waits_is_co
     sockets.retire(vm.id)
     await held.hold(vm, "127.0.0.1")
     guest.servers.append(await asyncio.start_server(guest._answer, "127.0.0.1", vm.settings.ports[0].vm_port))
-    guest.vmm = replace(guest.vmm, address="127.0.0.1")
+    guest.vm = replace(guest.vm, address="127.0.0.1")
     guest.awake.set()
     writer.write(b"early")
     writer.write_eof()

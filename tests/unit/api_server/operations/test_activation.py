@@ -35,9 +35,13 @@ async def at(tmp_path: Path) -> AsyncIterator[World]:
         yield at
 
 
+def activation_of(at: World, waking: Waking, clock: StillClock) -> Activation:
+    return Activation(at.store.vms, at.fleet, LocalActivationSockets(), at.names, cast("WakeVm", waking), clock)
+
+
 async def test_one_that_cannot_wake_is_tried_less_and_less_often_however_many_knock(at: World) -> None:
     waking, clock = Waking(), StillClock()
-    activation = Activation(at.store.vms, at.fleet, LocalActivationSockets(), cast("WakeVm", waking), clock)
+    activation = activation_of(at, waking, clock)
     waking.problem = HostProblem(Reason.DISK_FULL, "no room", "df -h")
     tried = []
     for _ in range(1000):
@@ -51,3 +55,12 @@ async def test_one_that_cannot_wake_is_tried_less_and_less_often_however_many_kn
     before = waking.tries
     assert await activation.awake(VM.id)
     assert waking.tries == before + 1, "it woke: nothing is held against it any more"
+
+
+async def test_a_neighbour_who_asks_for_its_name_wakes_one(at: World) -> None:
+    waking = Waking()
+    activation = activation_of(at, waking, StillClock())
+    await activation.take_up()
+    await at.names.waken(VM.id)
+    assert waking.tries == 1
+    await activation.close()

@@ -18,6 +18,7 @@ from ingle.api_server.model.rates import DiskRates
 from ingle.api_server.model.spec import VmChange
 from ingle.api_server.model.vm import Acceleration, LiveVmm, Vm, VmState
 from ingle.api_server.operations.update_vm import UpdateVm
+from ingle.api_server.ports.network import Link
 from unit.api_server.recovering import recovery
 from unit.api_server.vmms import NOW, VM, ScriptedVmm, Shelf, World, mine, world, world_again
 
@@ -60,8 +61,9 @@ async def two_vms(root: Path) -> AsyncIterator[World]:
         os.truncate(disk, VM.settings.disk_bytes)
         await at.store.vms.insert(SHARED, bytes(32))
         await at.store.vms.move(SHARED.id, VmState.STARTING)
-        live = LiveVmm(2**22 - 1, 1, Acceleration.TCG, NOW, address="10.0.0.2")
-        await at.store.vms.move(SHARED.id, VmState.RUNNING, vmm=live)
+        live = LiveVmm(2**22 - 1, 1, Acceleration.TCG, NOW)
+        link = Link("tap", "02:00:00:00:00:02", "10.0.0.2", 24, "10.0.0.1")
+        await at.store.vms.move(SHARED.id, VmState.RUNNING, vmm=live, link=link)
         yield at
 
 

@@ -11,6 +11,7 @@ import pytest
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
 from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, LiveVmm, VmState
+from ingle.api_server.ports.network import Link
 from ingle.api_server.steps.connect import Connect
 from ingle.api_server.steps.target import Start, VmTarget
 from unit.api_server.recovering import recovery
@@ -18,14 +19,15 @@ from unit.api_server.vmms import NOW, VM, ScriptedVmm, World, mine, world
 
 LIMITS = HostLimits(vcpus=8, memory_bytes=2**40)
 SHARED = replace(VM, id="ba9876543210", name="shared", settings=replace(VM.settings, network="backend", nat=False))
+LINK = Link("tap", "02:00:00:00:00:02", "10.0.0.2", 24, "10.0.0.1", "fd00::2")
 OP_ID = "op-0123456789ab"
 
 
 async def started(at: World) -> None:
     """SHARED runs, in a process that is not there."""
     await at.store.vms.move(SHARED.id, VmState.STARTING)
-    running = LiveVmm(2**22 - 1, 1, Acceleration.TCG, NOW, address="10.0.0.2", address6="fd00::2")
-    await at.store.vms.move(SHARED.id, VmState.RUNNING, vmm=running)
+    running = LiveVmm(2**22 - 1, 1, Acceleration.TCG, NOW)
+    await at.store.vms.move(SHARED.id, VmState.RUNNING, vmm=running, link=LINK)
 
 
 @asynccontextmanager

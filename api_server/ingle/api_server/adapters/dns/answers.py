@@ -21,7 +21,7 @@ _TTL_SECONDS = 5  # a VM may be stopped, and another get its address, at any tim
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A VM that runs in a shared network."""
+    """A VM that runs, or is asleep, in a shared network."""
 
     name: str
     network: str
@@ -32,6 +32,9 @@ class Host:
 
     owner: int = ROOT
     """A uid; the name is unique among its own, and so is the network's."""
+
+    sleeper: str = ""
+    """The VM's id, if it is asleep and is to be woken for a neighbour who asks for it; else empty."""
 
 
 class Directory:
@@ -80,9 +83,8 @@ class Answers:
         caller = None if from_host else self._directory.by_address(asker)
         if caller is None and not from_host:
             return wire.reply(question, code=wire.REFUSED)
-        depth = len(question.labels) - len(self._domain)
-        if depth >= 0 and question.labels[depth:] == self._domain:
-            return self._about_name(question, question.labels[:depth], caller)
+        if (labels := self._ours(question)) is not None:
+            return self._about_name(question, labels, caller)
         if (found := self._reverse(question, caller)) is not None:
             name = wire.name((found.name.encode(), *self._domain))
             return self._found(question, [Record(wire.PTR, name, _TTL_SECONDS)])
@@ -90,10 +92,27 @@ class Answers:
             return wire.reply(question, code=wire.REFUSED)
         raise Forward
 
-    def _about_name(self, question: Question, labels: Sequence[bytes], caller: Host | None) -> bytes:
+    def sleeper(self, question: Question, asker: str) -> str:
+        """The VM, by id, that is to be woken, since the question is for its address and the asker in its network; empty
+        when there is none. What asks on the host may be anybody's, and wakes nobody."""
+        caller = self._directory.by_address(asker)
+        labels = self._ours(question)
+        if question.error or caller is None or not labels or question.kind not in {wire.A, wire.AAAA, wire.ANY}:
+            return ""
+        found = self._named(labels, caller)
+        return "" if found is None else found.sleeper
+
+    def _ours(self, question: Question) -> Sequence[str] | None:
+        """What is before our domain in the name; None of a name that is not in it."""
+        depth = len(question.labels) - len(self._domain)
+        if depth < 0 or question.labels[depth:] != self._domain:
+            return None
+        return [label.decode("ascii", "replace") for label in question.labels[:depth]]
+
+    def _about_name(self, question: Question, labels: Sequence[str], caller: Host | None) -> bytes:
         if not labels:  # the domain itself is there, and has no addresses
             return self._found(question, [])
-        found = self._named([label.decode("ascii", "replace") for label in labels], caller)
+        found = self._named(labels, caller)
         if found is None:
             return wire.reply(question, (), [self._authority], code=wire.NXDOMAIN)
         addresses = [(wire.A, found.address), *([(wire.AAAA, found.address6)] if found.address6 else [])]

@@ -2,8 +2,8 @@
 
     python -m ingle.api_server.adapters.dns.responder DESCRIPTOR DOMAIN
 
-Through the descriptor the server tells it who there is, whom to ask and where to listen; nothing goes back. It ends
-with the server.
+Through the descriptor the server tells it who there is, whom to ask and where to listen; what goes back is the id of a
+VM that sleeps and that a neighbour has asked for. It ends with the server.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from ingle.api_server.adapters.dns import wire
@@ -32,12 +33,15 @@ _CONNECTIONS, _CONNECTIONS_EACH = 256, 16
 _IDLE_SECONDS = 10.0
 _LIFE_SECONDS = 60.0
 _MOST_COMPLAINTS = 20
+_KNOCK_SECONDS, _MOST_KNOCKS = 1.0, 4096
 
 
 class Responder:
     """Answers for `domain` wherever it is given a pair of sockets."""
 
-    def __init__(self, domain: str) -> None:
+    def __init__(self, domain: str, wake: Callable[[str], None] = lambda vm_id: None) -> None:
+        """`wake` is told of a VM that sleeps, by its id, when a neighbour asks for it: once a second for each who
+        does."""
         self.directory = Directory()
         self.upstream = Upstream()
         self._answers = Answers(domain, self.directory)
@@ -46,6 +50,8 @@ class Responder:
         self._under_way: set[asyncio.Task[None]] = set()
         self._closing: list[Callable[[], None]] = []
         self._complaints = 0
+        self._wake = wake
+        self._knocks: dict[tuple[str, str], float] = {}
 
     async def listen(self, datagrams: socket.socket, streams: socket.socket) -> None:
         """Answer there from now on."""
@@ -112,6 +118,7 @@ class Responder:
             question = wire.parse(message)
             try:
                 reply = self._answers.to(question, asker)
+                self._knock(question, asker)
             except Forward:
                 try:
                     return await self.upstream.ask(message, stream=stream)
@@ -126,6 +133,18 @@ class Responder:
                 log.exception("a question could not be answered")
             return None
         return reply if stream else wire.for_datagram(reply, question)
+
+    def _knock(self, question: wire.Question, asker: str) -> None:
+        """At a VM that sleeps, if the question is for one. The answer does not wait for it: whoever connects then finds
+        it awake, or tries until it is."""
+        if not (vm_id := self._answers.sleeper(question, asker)):
+            return
+        now = asyncio.get_running_loop().time()
+        if (asker, vm_id) not in self._knocks:
+            self._knocks = {each: until for each, until in self._knocks.items() if until > now}
+        if now >= self._knocks.get((asker, vm_id), now) and len(self._knocks) < _MOST_KNOCKS:
+            self._knocks[asker, vm_id] = now + _KNOCK_SECONDS
+            self._wake(vm_id)
 
 
 class _Questions(asyncio.DatagramProtocol):
@@ -147,7 +166,12 @@ class _Questions(asyncio.DatagramProtocol):
 
 async def respond(from_server: socket.socket, domain: str) -> None:
     """Do what the server says, until it is gone."""
-    responder = Responder(domain)
+
+    def wake(vm_id: str) -> None:
+        with suppress(OSError):  # a server that has not read the others does not need to be told more
+            from_server.send(vm_id.encode())
+
+    responder = Responder(domain, wake)
     loop = asyncio.get_running_loop()
     gone = loop.create_future()
     listening: set[asyncio.Task[None]] = set()

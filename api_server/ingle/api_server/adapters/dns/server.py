@@ -1,8 +1,8 @@
 """NameService: keeps the process that answers guests, and tells it what it needs to know.
 
-What a guest sends is never read here. The sockets are: they stay this process's while another takes over, so that
-nobody else gets the port meanwhile. It is one that needs no rights: the firewall leads port 53 of a gateway to it, and
-lets nobody else answer.
+What a guest sends is never read here. What that process says is: the id of a VM to be woken, and nothing else. The
+sockets are ours: they stay this process's while another takes over, so that nobody else gets the port meanwhile. It is
+one that needs no rights: the firewall leads port 53 of a gateway to it, and lets nobody else answer.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,8 @@ _LOOK_SECONDS = 2.0  # at resolv.conf, because networks change
 _HEARS_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 30.0
 _LONG_LIFE_SECONDS = 60.0
+_LONGEST_ID = 64
+_IDS_A_TURN = 16
 _ENVIRONMENT = ("LANG", "LC_ALL", "PATH", "PYTHONPATH", "TZ")
 
 
@@ -49,6 +51,8 @@ class DnsServer:
         self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._orders: asyncio.Queue[tuple[bytes, Sequence[socket.socket]]] = asyncio.Queue()
         self._keeper: asyncio.Task[None] | None = None
+        self._waking: dict[str, asyncio.Task[object]] = {}
+        self.waken: Callable[[str], Awaitable[object]] = _nobody
 
     def start(self) -> None:
         """There is somebody who answers, from now on."""
@@ -89,6 +93,9 @@ class DnsServer:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        for waking in self._waking.values():
+            waking.cancel()
+        await asyncio.gather(*self._waking.values(), return_exceptions=True)
         for sockets in self._sockets.values():
             for each in sockets:
                 each.close()
@@ -123,16 +130,42 @@ class DnsServer:
                     stdout=DEVNULL,
                     pass_fds=(its.fileno(),),
                 )
+            loop = asyncio.get_running_loop()
+            loop.add_reader(ours, self._hear, ours)
             telling = [asyncio.create_task(work) for work in (self._tell_all(ours, process), self._look(process))]
             try:
                 return await process.wait()
             finally:
+                loop.remove_reader(ours)
                 for task in telling:
                     task.cancel()
                 await asyncio.gather(*telling, return_exceptions=True)
                 with suppress(ProcessLookupError):
                     process.kill()
                 await asyncio.shield(process.wait())
+
+    def _hear(self, from_process: socket.socket) -> None:
+        """Whoever has taken that process over may say anything, and can wake VMs that sleep: each once at a time."""
+        for _ in range(_IDS_A_TURN):
+            try:
+                said = from_process.recv(_LONGEST_ID)
+            except OSError:
+                return
+            if not said:
+                asyncio.get_running_loop().remove_reader(from_process)
+                return
+            vm_id = said.decode("ascii", "replace")
+            host = self._hosts.get(vm_id)
+            if host is None or not host.sleeper or vm_id in self._waking:
+                continue
+            waking = asyncio.ensure_future(self.waken(vm_id))
+            self._waking[vm_id] = waking
+            waking.add_done_callback(lambda done, vm_id=vm_id: self._woken(vm_id, done))  # type: ignore[misc]
+
+    def _woken(self, vm_id: str, done: "asyncio.Task[object]") -> None:
+        del self._waking[vm_id]
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("a VM could not be woken for who asked for it: %s", error, extra={"vm": vm_id})
 
     async def _look(self, process: Process) -> None:
         """Have it ask the host's servers, whichever they are by now."""
@@ -159,6 +192,10 @@ class DnsServer:
         except (OSError, TimeoutError):
             if process.returncode is None:
                 process.kill()
+
+
+async def _nobody(_vm_id: str) -> None:
+    """Wakes nobody: nobody has said yet how that is done."""
 
 
 _LISTEN = b"{}"  # at the sockets that come with it

@@ -64,7 +64,7 @@ class HeldPorts:
             self.release(vm_id)
         for vm in vms:
             try:
-                await self.hold(vm, vm.vmm.address if vm.vmm is not None else "")
+                await self.hold(vm, vm.address)
             except Conflict as error:
                 log.error("VM %s: %s", vm.id, error.message)
 

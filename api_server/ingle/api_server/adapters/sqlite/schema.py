@@ -336,4 +336,15 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE images ADD COLUMN config TEXT NOT NULL DEFAULT '' CHECK (config = '' OR json_valid(config));
     """,
+    # Addresses are a VM's also while it has no VMM, and is asleep.
+    """
+    ALTER TABLE vms ADD COLUMN address TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vms ADD COLUMN address6 TEXT NOT NULL DEFAULT '';
+    UPDATE vms SET address = live.address, address6 = live.address6 FROM live_vmms AS live WHERE live.vm_id = vms.id;
+    DROP INDEX running_by_address;
+    DROP INDEX running_by_address6;
+    CREATE INDEX vms_by_address ON vms (id) WHERE address != '';
+    ALTER TABLE live_vmms DROP COLUMN address;
+    ALTER TABLE live_vmms DROP COLUMN address6;
+    """,
 )

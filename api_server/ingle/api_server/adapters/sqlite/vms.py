@@ -30,6 +30,7 @@ from ingle.api_server.model.vm import (
     check_move,
     outdates_memory,
 )
+from ingle.api_server.ports.network import Link
 
 
 class _Row(NamedTuple):
@@ -45,6 +46,8 @@ class _Row(NamedTuple):
     disk_generation: int
     error: str
     slot: int | None
+    address: str
+    address6: str
     generation: int
     owner: int
     snapshot_id: str | None
@@ -53,8 +56,6 @@ class _Row(NamedTuple):
     acceleration: str
     started_at: int
     boot_id: str
-    address: str
-    address6: str
     warm_key: str
 
 
@@ -148,6 +149,7 @@ class SqliteVms:
         state: VmState,
         *,
         vmm: LiveVmm | None = None,
+        link: Link | None = None,
         error: str = "",
         token: bytes | None = None,
         cause: StopCause | None = None,
@@ -162,6 +164,8 @@ class SqliteVms:
             vm = await _get(db, vm_id)
             check_move(vm.name, vm.state, state)
             columns = _columns_of_move(vm, state) | {"error": error} | ({"token": token} if token else {})
+            if link is not None:
+                columns |= {"address": link.address, "address6": link.address6}
             await update(db, "vms", vm_id, columns)
             if not state.alive:
                 await db.execute("DELETE FROM live_vmms WHERE vm_id = ?", (vm_id,))
@@ -332,6 +336,8 @@ def _vm_of(found: sqlite3.Row) -> Vm:
         disk_generation=row.disk_generation,
         error=row.error,
         slot=row.slot,
+        address=row.address,
+        address6=row.address6,
         generation=row.generation,
         owner=row.owner,
         snapshot_id=row.snapshot_id or "",
@@ -346,8 +352,6 @@ def _live_vmm_of(row: _Row, pid: int) -> LiveVmm:
         acceleration=Acceleration(row.acceleration),
         started_at=time_of(row.started_at),
         boot_id=row.boot_id,
-        address=row.address,
-        address6=row.address6,
         warm_key=row.warm_key,
     )
 
@@ -357,12 +361,13 @@ def _columns_of_move(vm: Vm, state: VmState) -> dict[str, Any]:
     now = micros(datetime.now(UTC))
     stays_asleep = state.asleep or (vm.state is VmState.HIBERNATED and state is VmState.STARTING)
     since = now if vm.asleep_since is None else micros(vm.asleep_since)
-    return {
+    columns = {
         "state": state.value,
         "state_since": now,
         "asleep_since": since if stays_asleep else None,
         "disk_generation": vm.disk_generation + outdates_memory(vm.state, state),
     }
+    return columns if state.alive or stays_asleep else columns | {"address": "", "address6": ""}
 
 
 def _live_columns(vm_id: str, vmm: LiveVmm) -> dict[str, Any]:
@@ -374,7 +379,5 @@ def _live_columns(vm_id: str, vmm: LiveVmm) -> dict[str, Any]:
         "acceleration": vmm.acceleration.value,
         "started_at": micros(vmm.started_at),
         "boot_id": vmm.boot_id,
-        "address": vmm.address,
-        "address6": vmm.address6,
         "warm_key": vmm.warm_key,
     }

@@ -7,6 +7,7 @@ from ingle.api_server.model.caller import Caller, Reference
 from ingle.api_server.model.event import StopCause
 from ingle.api_server.model.quota import Use
 from ingle.api_server.model.vm import Keeper, LiveVmm, Vm, VmSettings, VmState
+from ingle.api_server.ports.network import Link
 
 
 class VmStore(Protocol):
@@ -52,15 +53,16 @@ class VmStore(Protocol):
         state: VmState,
         *,
         vmm: LiveVmm | None = None,
+        link: Link | None = None,
         error: str = "",
         token: bytes | None = None,
         cause: StopCause | None = None,
         op_id: str = "",
         completes: bool = False,
     ) -> Vm:
-        """Change the state, by the state machine's rules (Conflict WRONG_STATE); running facts only with RUNNING, and
-        PAUSED of one that wakes. `token` replaces what its agent wants. `cause` is why it stops, when it does.
-        `completes`: with it the operation's journal of the VM is closed."""
+        """Change the state, by the state machine's rules (Conflict WRONG_STATE); running facts, and what connects it,
+        only with RUNNING, and PAUSED of one that wakes. `token` replaces what its agent wants. `cause` is why it stops,
+        when it does. `completes`: with it the operation's journal of the VM is closed."""
 
     async def note_sleep_error(self, vm_id: str, error: str, op_id: str = "") -> None:
         """What went wrong when it was to fall asleep or to wake: to be told of it until its state changes."""
@@ -100,7 +102,7 @@ class VmStore(Protocol):
         """Its place in a shared network, None also for a VM that is not there."""
 
     def connected(self, vm_id: str = "") -> list[Vm]:
-        """Those that run in a shared network: all, or the one with that id."""
+        """Those that run, or are asleep, in a shared network: all, or the one with that id."""
 
     async def token(self, vm_id: str) -> bytes:
         """The secret its agent wants, in this boot alone."""

@@ -66,8 +66,8 @@ def vm(value: Vm) -> vm_pb2.Vm:
         message.running_acceleration = ACCELERATIONS[value.vmm.acceleration]
         message.boot_id = value.vmm.boot_id
         message.boot_mode = _BOOT_MODES[value.vmm.boot_mode]
-        message.address = value.vmm.address
-        message.address6 = value.vmm.address6
+        message.address = value.address
+        message.address6 = value.address6
     return message
 
 

@@ -1,5 +1,7 @@
 """Who is told which name."""
 
+from dataclasses import replace
+
 import pytest
 from dnslib import QTYPE, RCODE, DNSRecord
 
@@ -132,3 +134,24 @@ def test_who_is_gone_is_known_no_more() -> None:
     for _ in range(2):
         directory.tell("an id", None)
         assert asked_of(answers, "new.vm").header.rcode == RCODE.REFUSED
+
+
+def test_a_neighbour_alone_wakes_one_that_is_asleep_and_by_asking_for_its_address() -> None:
+    directory = Directory()
+    for number, host in enumerate(HOSTS):
+        directory.tell(str(number), host)
+    directory.tell("1", replace(HOSTS[1], sleeper="1"))
+    answers = Answers("vm", directory)
+
+    def woken(name: str, kind: str = "A", asker: str = WEB) -> str:
+        return answers.sleeper(wire.parse(DNSRecord.question(name, kind).pack()), asker)
+
+    assert [woken("DB.vm", kind) for kind in ("A", "AAAA", "ANY")] == ["1"] * 3
+    assert data(asked_of(answers, "db.vm")) == [DB], "and is told it at once"
+    assert [woken("db.vm", kind) for kind in ("MX", "HTTPS", "PTR")] == [""] * 3
+    assert woken("3.0.213.10.in-addr.arpa", "PTR") == ""
+    for name in ("other.vm", "nobody.vm", "vm", "db", "db.0.vm", "debian.org"):
+        assert woken(name) == ""
+    for asker in (OTHER, HERS, HER_WEB, STRANGER):
+        assert woken("db.vm", asker=asker) == ""
+    assert woken("db.0.vm", asker=HOST) == woken("db.vm", asker=HOST) == ""

@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,12 @@ def responder_of(server_pid: int) -> int:
             if parent == server_pid and b"adapters.dns.responder" in (entry / "cmdline").read_bytes():
                 return int(entry.name)
     raise LookupError
+
+
+async def until(so: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not so():
+            await asyncio.sleep(0.01)
 
 
 async def until_gone(pid: int) -> None:
@@ -328,3 +335,62 @@ async def test_a_port_that_somebody_has_is_told_and_can_be_tried_again() -> None
         assert addresses(await by_datagram(port, QUESTION)) == [WEB.address]
     finally:
         await server.close()
+
+
+async def test_each_neighbour_knocks_once_a_second_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    found = Responder("vm", woken.append)
+    for number in range(2, 6):
+        sleeper = str(number) if number > 3 else ""
+        found.directory.tell(
+            str(number), Host(f"vm{number}", "default", f"10.213.0.{number}", nat=False, sleeper=sleeper)
+        )
+
+    async def ask(asker: int, about: int) -> None:
+        reply = await found._reply(DNSRecord.question(f"vm{about}.vm").pack(), f"10.213.0.{asker}", stream=False)
+        assert reply is not None
+        assert addresses(reply) == [f"10.213.0.{about}"]
+
+    for _ in range(10):
+        await ask(2, 4)
+    assert woken == ["4"]
+    await ask(2, 5)
+    await ask(3, 4)
+    assert woken == ["4", "5", "4"]
+    monkeypatch.setattr(responding, "_MOST_KNOCKS", 3)
+    await ask(3, 5)
+    assert len(woken) == 3, "so many are remembered, and no more"
+    await asyncio.sleep(1.1)
+    await ask(3, 5)
+    assert woken[3:] == ["5"]
+
+
+async def test_a_process_that_was_taken_over_wakes_those_that_sleep_and_can_do_nothing_else() -> None:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server = DnsServer("vm")
+    woken: list[str] = []
+
+    async def waken(vm_id: str) -> None:
+        woken.append(vm_id)
+        raise OSError("it can't be woken")
+
+    server.waken = waken
+    server.tell("1", WEB)
+    server.tell("2", replace(WEB, name="sleeping", sleeper="2"))
+    ours.setblocking(False)
+    with ours, its:
+        for said in (b"1", b"3", b"\xff" * 60, b"{}", b"2" * 65, b"2", b"2", b"../2", b"2\n"):
+            its.send(said)
+        server._hear(ours)
+        await until(lambda: not server._waking)
+        assert woken == ["2"]
+        for _ in range(100):
+            its.send(b"x")
+        its.send(b"2")
+        server._hear(ours)
+        assert woken == ["2"], "it is not listened to without end"
+        asyncio.get_running_loop().add_reader(ours, server._hear, ours)
+        await until(lambda: woken == ["2", "2"])
+        its.close()
+        await until(lambda: not asyncio.get_running_loop().remove_reader(ours))
+    await server.close()

@@ -56,10 +56,11 @@ async def test_a_database_of_the_version_before_is_taken_over_with_everything_in
         init=Init.AGENT,
         acceleration=Acceleration.TCG,
     )
-    live = LiveVmm(4242, 99, Acceleration.TCG, NOW, "b", "10.0.0.2", "fd00::2")
+    live = LiveVmm(4242, 99, Acceleration.TCG, NOW, "b")
     demo = Vm("0123456789ab", "demo", NOW, FULL, VmState.STOPPED, state_since=NOW)
     later = NOW + timedelta(seconds=1)
     shared = Vm("ba9876543210", "shared", later, bare, VmState.RUNNING, state_since=later, slot=2, vmm=live)
+    shared = replace(shared, address="10.0.0.2", address6="fd00::2")
     async with SqliteStore(path) as store:
         assert await store.vms.all() == [demo, shared]
         assert await store.vms.token(demo.id) == bytes(range(32))
