@@ -13,11 +13,16 @@ _PIECE = 1 << 20
 
 def image_upload(name: str, rootfs: Path | bytes) -> Iterator[image_pb2.RegisterImageRequest]:
     """A file as it is, a directory as an archive."""
-    yield image_pb2.RegisterImageRequest(start=image_pb2.RegisterImageStart(name=name, source="a test"))
     if isinstance(rootfs, Path):
         rootfs = archive_of({".": rootfs}) if rootfs.is_dir() else rootfs.read_bytes()
-    for at in range(0, len(rootfs), _PIECE):
-        yield image_pb2.RegisterImageRequest(data=rootfs[at : at + _PIECE])
+    yield from sent_image(image_pb2.RegisterImageStart(name=name, source="a test"), rootfs)
+
+
+def sent_image(start: image_pb2.RegisterImageStart, content: bytes) -> Iterator[image_pb2.RegisterImageRequest]:
+    """Content of any kind."""
+    yield image_pb2.RegisterImageRequest(start=start)
+    for at in range(0, len(content), _PIECE):
+        yield image_pb2.RegisterImageRequest(data=content[at : at + _PIECE])
     yield image_pb2.RegisterImageRequest(end=UploadEnd())
 
 

@@ -57,6 +57,7 @@ _WORDS = {
     "info": "vm show",
     "kernels": "kernel list",
     "launch": "vm run",
+    "load": "image load",
     "log": "vm logs",
     "freeze": "vm pause",
     "login": "vm shell",
@@ -76,7 +77,7 @@ _WORDS = {
 # What shows a thing, typed without one: how all is.
 _OF_ALL = {"info": "doctor", "status": "vm list"}
 # Of a file or directory, which those tools take as an argument, and whose name here only its owner knows.
-_REGISTERS = {"add", "build", "create", "import", "load", "register"}
+_REGISTERS = {"add", "build", "create", "import", "register"}
 _OF_VMS = {"container", "containers", "instance", "machine"}
 _OF_GROUPS = {
     "config list": "config show",

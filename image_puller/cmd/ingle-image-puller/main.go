@@ -1,5 +1,5 @@
-// Command ingle-image-puller brings an image from a registry: its layers into a cache, and all of them together into one
-// tar archive. What to pull comes on stdin, what happens is told on stdout; package wire has both.
+// Command ingle-image-puller brings an image from a registry, or from an archive that somebody has sent: its layers into a
+// cache, and all of them together into one tar archive. What to pull comes on stdin, what happens is told on stdout; package wire has both.
 package main
 
 import (
@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"ingle.dev/image_puller/internal/blobs"
+	"ingle.dev/image_puller/internal/images"
 	"ingle.dev/image_puller/internal/layers"
 	"ingle.dev/image_puller/internal/registry"
+	"ingle.dev/image_puller/internal/sent"
 	"ingle.dev/image_puller/internal/wire"
 )
 
@@ -49,18 +51,19 @@ func run(ctx context.Context, teller *wire.Teller) error {
 	if err != nil {
 		return err
 	}
-	image, err := registry.Find(ctx, order, func(note string) { teller.Tell(wire.Line{Note: note}) })
-	if err != nil {
-		return err
-	}
 	store, err := blobs.OpenStore(order.Cache)
 	if err != nil {
 		return blobs.Written(err)
 	}
 	puller := blobs.Puller{
-		Store: store, Source: image, Stall: time.Duration(order.StallSeconds) * time.Second, Most: order.MostBytes,
+		Store: store, Stall: time.Duration(order.StallSeconds) * time.Second, Most: order.MostBytes,
 		Tell: func(layer wire.Layer) { teller.Tell(wire.Line{Layer: &layer}) },
 	}
+	image, name, done, err := find(ctx, order, teller, &puller)
+	if err != nil {
+		return err
+	}
+	defer done()
 	fetched, err := puller.Pull(ctx, image.Layers)
 	if err != nil {
 		return err
@@ -71,20 +74,52 @@ func run(ctx context.Context, teller *wire.Teller) error {
 		return err
 	}
 	teller.Tell(wire.Line{Image: &wire.Image{
-		Digest: image.Digest.String(), ConfigDigest: image.ConfigDigest.String(), Config: image.Config, Fetched: fetched,
+		Digest: image.Digest.String(), ConfigDigest: image.ConfigDigest.String(), Config: image.Config, Name: name,
+		Fetched: fetched,
 	}})
 	return nil
 }
 
-func flatten(ctx context.Context, order wire.Order, store *blobs.Store, image *registry.Image) error {
-	spill, err := os.CreateTemp(store.Scratch(), "sparse-")
-	if err != nil {
-		return blobs.Written(err)
+// find has the image that is ordered, what an archive calls it, and tells the puller where its layers are.
+func find(
+	ctx context.Context, order wire.Order, teller *wire.Teller, puller *blobs.Puller,
+) (*images.Image, string, func(), error) {
+	if order.Sent == "" {
+		found, err := registry.Find(ctx, order, func(note string) { teller.Tell(wire.Line{Note: note}) })
+		if err != nil {
+			return nil, "", nil, err
+		}
+		puller.Source = found
+		return found.Image, "", func() {}, nil
 	}
-	defer spill.Close()
-	if err := os.Remove(spill.Name()); err != nil {
+	archive, err := os.Open(order.Sent)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	spill, err := puller.Store.Spill()
+	if err != nil {
+		archive.Close()
+		return nil, "", nil, err
+	}
+	done := func() {
+		archive.Close()
+		spill.Close()
+	}
+	found, err := sent.Find(ctx, archive, spill, order.Reference, order.Architecture)
+	if err != nil {
+		done()
+		return nil, "", nil, err
+	}
+	puller.Local = found
+	return found.Image, found.Name, done, nil
+}
+
+func flatten(ctx context.Context, order wire.Order, store *blobs.Store, image *images.Image) error {
+	spill, err := store.Spill()
+	if err != nil {
 		return err
 	}
+	defer spill.Close()
 	// Held open, so that a cache that is emptied meanwhile is no matter.
 	var opened []*os.File
 	defer func() {

@@ -31,6 +31,14 @@ type Source interface {
 	Problem(ctx context.Context, err error) *wire.Problem
 }
 
+// Local is where blobs are already.
+type Local interface {
+	// Section is a layer as it was made, perhaps compressed.
+	Section(layer Wanted) (*io.SectionReader, error)
+	// Problem tells what went wrong there.
+	Problem(ctx context.Context, err error) *wire.Problem
+}
+
 // fetch brings a blob into a file, goes on with what is there of it, and verifies it. It answers how much came.
 func fetch(
 	ctx context.Context, source Source, digest v1.Hash, size int64, path string, stall time.Duration, progress func(int64),

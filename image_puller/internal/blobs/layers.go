@@ -3,6 +3,7 @@ package blobs
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,7 +23,7 @@ const (
 	tellEvery    = 500 * time.Millisecond
 )
 
-// Wanted is a layer that shall be there.
+// Wanted is a layer that shall be there. Where a local source has no digest of it, that is zero.
 type Wanted struct {
 	Digest v1.Hash
 	Size   int64
@@ -33,6 +34,7 @@ type Wanted struct {
 type Puller struct {
 	Store  *Store
 	Source Source
+	Local  Local // in the place of Source
 	Stall  time.Duration
 	Tell   func(wire.Layer)
 	Most   int64
@@ -67,16 +69,42 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 	}
 	lock, err := p.Store.lock(ctx, layer.DiffID)
 	if err != nil {
-		return p.Source.Problem(ctx, err)
+		return p.problem(ctx, err)
 	}
 	defer lock.Close()
 	if p.Store.use(layer.DiffID) {
 		return p.cached(layer, told)
 	}
+	if p.Local != nil {
+		section, err := p.Local.Section(layer)
+		if err != nil {
+			return err
+		}
+		return p.unpack(ctx, layer, told, section)
+	}
 	if err := p.fetch(ctx, layer, told); err != nil {
 		return err
 	}
-	return p.unpack(ctx, layer, told)
+	from := p.Store.fetching(layer.Digest)
+	fetched, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer fetched.Close()
+	layer.Digest = v1.Hash{} // that is right
+	err = p.unpack(ctx, layer, told, io.NewSectionReader(fetched, 0, layer.Size))
+	var problem *wire.Problem
+	if err == nil || errors.As(err, &problem) && problem.Reason == wire.Invalid {
+		_ = os.Remove(from) // of what is invalid nothing better comes another time
+	}
+	return err
+}
+
+func (p *Puller) problem(ctx context.Context, err error) *wire.Problem {
+	if p.Local != nil {
+		return p.Local.Problem(ctx, err)
+	}
+	return p.Source.Problem(ctx, err)
 }
 
 func (p *Puller) cached(layer Wanted, told wire.Layer) error {
@@ -113,31 +141,26 @@ func (p *Puller) fetch(ctx context.Context, layer Wanted, told wire.Layer) error
 	return err
 }
 
-func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer) error {
+func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer, from *io.SectionReader) error {
 	select {
 	case p.unpacked <- struct{}{}:
 		defer func() { <-p.unpacked }()
 	case <-ctx.Done():
-		return p.Source.Problem(ctx, ctx.Err())
+		return p.problem(ctx, ctx.Err())
 	}
 	told.State, told.Bytes = wire.Unpacking, layer.Size
 	p.Tell(told)
-	from, to := p.Store.fetching(layer.Digest), p.Store.unpacking(layer.DiffID)
-	size, err := unpack(ctx, from, to, layer.DiffID, p.Most)
+	to := p.Store.unpacking(layer.DiffID)
+	size, err := unpack(ctx, from, to, layer, p.Most)
 	if err != nil {
-		var problem *wire.Problem
-		if errors.As(err, &problem) && problem.Reason == wire.Invalid {
-			_ = os.Remove(from) // nothing better comes of it another time
-		}
 		if ctx.Err() != nil {
-			return p.Source.Problem(ctx, err)
+			return p.problem(ctx, err)
 		}
 		return err
 	}
 	if err := publish(to, p.Store.Layer(layer.DiffID)); err != nil {
 		return err
 	}
-	_ = os.Remove(from)
 	told.State = wire.Ready
 	p.Tell(told)
 	return p.hold(size)

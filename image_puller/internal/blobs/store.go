@@ -37,8 +37,18 @@ func OpenStore(root string) (*Store, error) {
 	return &Store{root}, nil
 }
 
-// Scratch is for files without a name.
-func (s *Store) Scratch() string { return filepath.Join(s.root, "layers") }
+// Spill is a new file without a name.
+func (s *Store) Spill() (*os.File, error) {
+	file, err := os.CreateTemp(filepath.Join(s.root, "layers"), ".spill-")
+	if err != nil {
+		return nil, Written(err)
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
 
 // Layer is where a layer is, when it is there.
 func (s *Store) Layer(diffID v1.Hash) string { return filepath.Join(s.root, "layers", diffID.Hex) }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 
@@ -29,18 +30,15 @@ const (
 
 var zeros = make([]byte, block)
 
-// unpack makes a plain tar archive of what was fetched, and verifies it. Zeros become holes.
-func unpack(ctx context.Context, from string, to string, diffID v1.Hash, most int64) (int64, error) {
-	source, err := os.Open(from)
-	if err != nil {
-		return 0, err
+// unpack makes a plain tar archive of a layer, and verifies it; its digest, too, if it is told. Zeros become holes.
+func unpack(ctx context.Context, from *io.SectionReader, to string, layer Wanted, most int64) (int64, error) {
+	digest := sha256.New()
+	var read io.Reader = from
+	if layer.Digest != (v1.Hash{}) {
+		read = io.TeeReader(from, digest)
 	}
-	defer source.Close()
-	facts, err := source.Stat()
-	if err != nil {
-		return 0, err
-	}
-	plain, done, err := decompressed(bufio.NewReaderSize(source, block))
+	source := bufio.NewReaderSize(read, block)
+	plain, done, err := decompressed(source)
 	if err != nil {
 		return 0, err
 	}
@@ -50,11 +48,28 @@ func unpack(ctx context.Context, from string, to string, diffID v1.Hash, most in
 		return 0, Written(err)
 	}
 	defer target.Close()
-	size, err := write(ctx, plain, target, diffID, min(most, max(anyRatio, mostRatio*facts.Size())))
+	size, err := write(ctx, plain, target, layer.DiffID, min(most, max(anyRatio, mostRatio*from.Size())))
+	if err == nil {
+		err = check(source, digest, layer.Digest)
+	}
 	if err != nil {
 		_ = os.Remove(to)
 	}
 	return size, err
+}
+
+// check reads what is behind the end of what was compressed, which belongs to the blob as well.
+func check(rest io.Reader, digest hash.Hash, wanted v1.Hash) error {
+	if wanted == (v1.Hash{}) {
+		return nil
+	}
+	if _, err := io.Copy(io.Discard, rest); err != nil {
+		return err
+	}
+	if found := hex.EncodeToString(digest.Sum(nil)); found != wanted.Hex {
+		return wire.Fail(wire.Invalid, "there is something else in the place of %s", wanted)
+	}
+	return nil
 }
 
 func write(ctx context.Context, plain io.Reader, target *os.File, diffID v1.Hash, most int64) (int64, error) {

@@ -320,7 +320,7 @@ func (t *Tree) content(inode *Inode, header *tar.Header, reader io.Reader, archi
 	if t.bytes += header.Size; t.bytes > t.limits.Bytes || header.Size < 0 || t.bytes < 0 {
 		return invalid("its layers have more than the %d bytes that are allowed", t.limits.Bytes)
 	}
-	if isSparse(header) {
+	if IsSparse(header) {
 		return t.spread(inode, reader)
 	}
 	if header.Size == 0 {
@@ -332,7 +332,8 @@ func (t *Tree) content(inode *Inode, header *tar.Header, reader io.Reader, archi
 	return err
 }
 
-func isSparse(header *tar.Header) bool {
+// IsSparse tells whether an archive has a file in pieces.
+func IsSparse(header *tar.Header) bool {
 	if header.Typeflag == tar.TypeGNUSparse {
 		return true
 	}

@@ -15,23 +15,16 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"ingle.dev/image_puller/internal/blobs"
+	"ingle.dev/image_puller/internal/images"
 	"ingle.dev/image_puller/internal/wire"
 )
 
 const dockerHub = "docker.io"
 
-// Docker itself takes 127.
-const mostLayers = 500
-
 // Image is one that was found: what there is of it, and how to get its layers.
 type Image struct {
-	Digest       v1.Hash
-	ConfigDigest v1.Hash
-	Config       wire.Config
-	Layers       []blobs.Wanted
+	*images.Image
 
 	repository name.Repository
 	client     *http.Client
@@ -110,105 +103,35 @@ func find(ctx context.Context, order wire.Order, reference name.Reference) (*Ima
 	if err != nil {
 		return nil, err
 	}
-	manifest, digest, err := manifestOf(bounded, descriptor, order, repository, authorized)
+	image := &Image{repository: repository, client: &http.Client{Transport: authorized}}
+	manifest, digest, err := images.Resolve(
+		bounded, order.Reference, order.Architecture, descriptor.Descriptor, descriptor.Manifest,
+		func(ctx context.Context, wanted v1.Descriptor) ([]byte, error) {
+			found, err := remote.Get(
+				repository.Digest(wanted.Digest.String()), remote.WithTransport(authorized), remote.WithContext(ctx))
+			if err != nil {
+				return nil, err
+			}
+			return found.Manifest, nil
+		})
 	if err != nil {
 		return nil, err
 	}
-	return describe(bounded, manifest, digest, repository, &http.Client{Transport: authorized})
-}
-
-// manifestOf is of one image: that which an index has for this architecture.
-func manifestOf(
-	ctx context.Context, descriptor *remote.Descriptor, order wire.Order, repository name.Repository, authorized http.RoundTripper,
-) (*v1.Manifest, v1.Hash, error) {
-	const deepest = 3
-	for depth := 0; descriptor.MediaType.IsIndex(); depth++ {
-		index, err := v1.ParseIndexManifest(strings.NewReader(string(descriptor.Manifest)))
-		if err != nil || depth == deepest {
-			return nil, v1.Hash{}, wire.Fail(wire.Invalid, "%s: its index can't be read: %v", order.Reference, err)
-		}
-		chosen, err := choose(index, order)
-		if err != nil {
-			return nil, v1.Hash{}, err
-		}
-		descriptor, err = remote.Get(repository.Digest(chosen.String()), remote.WithTransport(authorized), remote.WithContext(ctx))
-		if err != nil {
-			return nil, v1.Hash{}, err
-		}
-	}
-	if !descriptor.MediaType.IsImage() {
-		return nil, v1.Hash{}, wire.Fail(wire.Invalid,
-			"%s is no image that can be read (media type %q); OCI images and those of docker's schema 2 can", order.Reference, descriptor.MediaType)
-	}
-	manifest, err := v1.ParseManifest(strings.NewReader(string(descriptor.Manifest)))
-	if err != nil {
-		return nil, v1.Hash{}, wire.Fail(wire.Invalid, "%s: its manifest can't be read: %v", order.Reference, err)
-	}
-	return manifest, descriptor.Digest, nil
-}
-
-func choose(index *v1.IndexManifest, order wire.Order) (v1.Hash, error) {
-	var there []string
-	for _, entry := range index.Manifests {
-		if entry.MediaType.IsIndex() && entry.Platform == nil {
-			return entry.Digest, nil
-		}
-		if entry.Platform == nil || !entry.MediaType.IsImage() && !entry.MediaType.IsIndex() {
-			continue
-		}
-		if entry.Platform.OS == "linux" && entry.Platform.Architecture == order.Architecture {
-			return entry.Digest, nil
-		}
-		if len(there) < 20 && entry.Platform.OS != "unknown" { // that is what signatures and the like are filed under
-			there = append(there, entry.Platform.String())
-		}
-	}
-	return v1.Hash{}, wire.Fail(wire.NotFound,
-		"%s has nothing for linux/%s; there is: %s", order.Reference, order.Architecture, strings.Join(there, ", "))
-}
-
-func describe(
-	ctx context.Context, manifest *v1.Manifest, digest v1.Hash, repository name.Repository, client *http.Client,
-) (*Image, error) {
-	if manifest.Config.MediaType != types.OCIConfigJSON && manifest.Config.MediaType != types.DockerConfigJSON {
-		return nil, wire.Fail(wire.Invalid, "it is no image of a root file system: its configuration is of type %q", manifest.Config.MediaType)
-	}
-	if len(manifest.Layers) == 0 || len(manifest.Layers) > mostLayers {
-		return nil, wire.Fail(wire.Invalid, "it has %d layers; 1 to %d are allowed", len(manifest.Layers), mostLayers)
-	}
-	image := &Image{Digest: digest, ConfigDigest: manifest.Config.Digest, repository: repository, client: client}
-	content, err := image.document(ctx, manifest.Config)
-	if err != nil {
-		return nil, err
-	}
-	config, diffIDs, err := configOf(content)
-	if err != nil {
-		return nil, err
-	}
-	if len(diffIDs) != len(manifest.Layers) {
-		return nil, wire.Fail(wire.Invalid, "its manifest has %d layers and its configuration %d", len(manifest.Layers), len(diffIDs))
-	}
-	image.Config = config
-	for number, layer := range manifest.Layers {
-		if layer.Size < 0 {
-			return nil, wire.Fail(wire.Invalid, "layer %s is said to have %d bytes", layer.Digest, layer.Size)
-		}
-		image.Layers = append(image.Layers, blobs.Wanted{Digest: layer.Digest, Size: layer.Size, DiffID: diffIDs[number]})
-	}
-	return image, nil
+	image.Image, err = images.Describe(bounded, manifest, digest, image.document)
+	return image, err
 }
 
 // document is a small blob, with the digest that it must have.
 func (i *Image) document(ctx context.Context, descriptor v1.Descriptor) ([]byte, error) {
-	if descriptor.Size > mostOfDocument {
-		return nil, wire.Fail(wire.Invalid, "%s has %d bytes; %d are allowed", descriptor.Digest, descriptor.Size, mostOfDocument)
+	if descriptor.Size > images.MostOfDocument {
+		return nil, wire.Fail(wire.Invalid, "%s has %d bytes; %d are allowed", descriptor.Digest, descriptor.Size, images.MostOfDocument)
 	}
 	body, _, err := i.Open(ctx, descriptor.Digest, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer body.Close()
-	content, err := io.ReadAll(io.LimitReader(body, mostOfDocument+1))
+	content, err := io.ReadAll(io.LimitReader(body, images.MostOfDocument+1))
 	if err != nil {
 		return nil, err
 	}

@@ -8,10 +8,9 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-)
 
-// A manifest or a configuration; registries themselves take no manifest of more.
-const mostOfDocument = 4 << 20
+	"ingle.dev/image_puller/internal/images"
+)
 
 // guarded is the only way to a registry. Whatever a reference, a redirection or a challenge leads to, it is HTTPS, or
 // stays on this machine's loopback when it began there; and what is no blob has a bound.
@@ -51,7 +50,7 @@ func (t *guarded) RoundTrip(request *http.Request) (*http.Response, error) {
 		response.Body = struct {
 			io.Reader
 			io.Closer
-		}{io.LimitReader(response.Body, mostOfDocument+1), response.Body}
+		}{io.LimitReader(response.Body, images.MostOfDocument+1), response.Body}
 	}
 	return response, err
 }

@@ -13,7 +13,10 @@ const longestOrder = 1 << 20
 
 // Order is what to pull. It comes on stdin, where nobody but the server and this process sees the logins.
 type Order struct {
-	// Reference is the image's: HOST/REPOSITORY:TAG or HOST/REPOSITORY@DIGEST.
+	// Sent is an archive with the image; empty: a registry has it.
+	Sent string `json:"sent"`
+	// Reference is the image's: HOST/REPOSITORY:TAG or HOST/REPOSITORY@DIGEST; or what an archive calls it, which may be
+	// empty where that has one.
 	Reference string `json:"reference"`
 	// Architecture is Go's name of the guest's: amd64 or arm64.
 	Architecture string `json:"architecture"`
@@ -91,6 +94,8 @@ type Image struct {
 	Digest       string `json:"digest"`
 	ConfigDigest string `json:"config_digest"`
 	Config       Config `json:"config"`
+	// Name is what an archive calls it.
+	Name string `json:"name"`
 	// Fetched is how many bytes came from a registry this time.
 	Fetched int64 `json:"fetched"`
 }

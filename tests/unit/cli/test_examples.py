@@ -76,9 +76,8 @@ def test_there_are_examples() -> None:
         *[
             "build .",
             "build -t mine .",
-            "load -i base.tar",
             "import base.tar",
-            "image load",
+            "load -i app.tar",
             "image build .",
             "image add x",
         ],

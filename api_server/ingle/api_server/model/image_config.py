@@ -21,7 +21,7 @@ class ImageConfig:
     """As its maker wrote it, bounded in size only."""
 
     digest: str
-    """Of the manifest: what a registry knows the image by."""
+    """Of the manifest: what a registry knows the image by. Where docker's archive has none, of its configuration."""
 
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()

@@ -87,8 +87,15 @@ class Catalog(ABC, Generic[Item, Facts]):
     async def check_sent(self, name: str, source: str, caller: Caller) -> None:
         """Raise InvalidArgument or Conflict(NOT_OWNER) when what is sent could not be added."""
         check_catalog_name(name, self.noun)
+        self._check_source(source)
+        await self._check_may_send(name, caller)
+
+    def _check_source(self, source: str) -> None:
         if len(source) > _LONGEST_SOURCE or not source.isprintable():
             raise InvalidArgument(f"source: at most {_LONGEST_SOURCE} printable characters are allowed", field="source")
+
+    async def _check_may_send(self, name: str, caller: Caller) -> None:
+        """Raise Conflict(NOT_OWNER) when the caller may not give that name to what only the caller knows."""
         await self._items.check_may_name(name, caller)
         if caller.admin:
             return
@@ -184,13 +191,19 @@ class Catalog(ABC, Generic[Item, Facts]):
     ) -> Item:
         async with self._library.workspace(progress.operation.id) as workspace:
             facts = await make(workspace, progress.report)
-            progress.stage(f"publish-{self.noun}", f"checking and publishing the {self.noun}")
-            sealed = await self._library.seal(workspace)
-            try:
-                return await completed(self._publish(workspace, sealed, name, facts, source, progress, caller))
-            except asyncio.CancelledError:
-                await uninterrupted(self._tell_what_stays(name, progress))
-                raise
+            return await self._keep(workspace, name, source, facts, progress, caller)
+
+    async def _keep(
+        self, workspace: Path, name: str, source: str, facts: Facts, progress: Progress, caller: Caller
+    ) -> Item:
+        """Publish what was made in a workspace."""
+        progress.stage(f"publish-{self.noun}", f"checking and publishing the {self.noun}")
+        sealed = await self._library.seal(workspace)
+        try:
+            return await completed(self._publish(workspace, sealed, name, facts, source, progress, caller))
+        except asyncio.CancelledError:
+            await uninterrupted(self._tell_what_stays(name, progress))
+            raise
 
     async def _tell_what_stays(self, name: str, progress: Progress) -> None:
         """Half a publication would be no good: a cancellation that comes in its middle comes too late for it."""

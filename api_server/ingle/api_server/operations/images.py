@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 
 from ingle.api_server.model.caller import Caller
-from ingle.api_server.model.errors import NotFound, Reason
+from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
 from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.image_reference import DOCKER_HUB, ImageReference, Login, is_explicit
 from ingle.api_server.model.vm import Image
@@ -14,6 +14,8 @@ from ingle.api_server.operations.runner import Progress
 from ingle.api_server.ports.clock import Clock
 from ingle.api_server.ports.sources import ImageSource, Library, Upload
 from ingle.api_server.ports.store.items import ItemStore
+
+_LONGEST_CALLED = 255
 
 
 class Images(Catalog[Image, ImageConfig | None]):
@@ -84,6 +86,45 @@ class Images(Catalog[Image, ImageConfig | None]):
         """Take a tar archive or an ext4 image from who calls; `source` is what it is said to be."""
         progress.stage("register-image", f"taking {source}")
         return await self._add(name, source, progress, caller, partial(self._source.receive, rootfs))
+
+    async def check_archive(self, name: str, called: str, source: str, caller: Caller) -> None:
+        """The same as `check_sent` for an archive of images, of which that which is `called` so is to be taken."""
+        if len(called) > _LONGEST_CALLED or not called.isprintable():
+            raise InvalidArgument(
+                f"archived_as: at most {_LONGEST_CALLED} printable characters are allowed", field="archived_as"
+            )
+        if name:
+            await self.check_sent(name, source, caller)
+        self._check_source(source)
+
+    async def load(
+        self, name: str, called: str, source: str, archive: Upload, progress: Progress, caller: Caller
+    ) -> Image:
+        """Take an archive of images from who calls, and of it the one that it calls so. An empty name is what the
+        archive says."""
+        progress.stage("register-image", f"taking {source}")
+        async with self._library.workspace(progress.operation.id) as workspace:
+            loaded = await self._source.load(archive, called, workspace, progress.report)
+            known = name or self._named(loaded.name)
+            # No reference has a space in it: nobody takes this for a registry's.
+            told = f"archive {source}"
+            await self._check_may_send(known, caller)
+            image = await self._keep(workspace, known, told, loaded.config, progress, caller)
+            progress.found(image.id)
+            return image
+
+    def _named(self, said: str) -> str:
+        """What an archive calls an image, as a pull of that would."""
+        # Most tools' layouts have a tag alone, of what they don't say.
+        whole = said if ":" in said or "/" in said else ""
+        with suppress(InvalidArgument):
+            if whole:
+                return self._reference(whole).name
+        raise InvalidArgument(
+            "the archive doesn't say what the image is called" + (f", but for {said[:100]!r}" if said else ""),
+            "ingle image pull --name NAME …",
+            field="name",
+        )
 
     def allocated_bytes(self, image: Image) -> int:
         """What its file really takes; 0 when it is gone."""

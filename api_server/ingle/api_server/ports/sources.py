@@ -40,6 +40,13 @@ class KernelFacts:
     modules: tuple[str, ...]
 
 
+class Loaded(NamedTuple):
+    """What an archive says of an image in it: `name` may be empty, and is whatever its maker wrote."""
+
+    name: str
+    config: ImageConfig
+
+
 class ImageSource(Protocol):
     """Makes root file systems. Everything is written below `into`, an empty directory of the caller's; the result is
     `into/rootfs.ext4`. Cancelling kills the tools and waits for them.
@@ -59,6 +66,12 @@ class ImageSource(Protocol):
 
     async def receive(self, rootfs: Upload, into: Path, report: Report) -> None:
         """Take a tar archive (any usual compression) or an ext4 image. Whoever sends it is not trusted."""
+
+    async def load(self, images: Upload, called: str, into: Path, report: Report) -> Loaded:
+        """Take an archive of images with their layers, an OCI layout or docker's, and of it the image that it calls
+        so; its only one if `called` is empty. Whoever sends it is not trusted.
+
+        Raises NotFound(IMAGE_NOT_FOUND) for one that is not in it, InvalidArgument where it has several."""
 
 
 class KernelSource(Protocol):

@@ -10,7 +10,7 @@ from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Image
 from ingle.api_server.model.warm import WarmMemory
 from ingle.api_server.operations.images import Images
-from ingle.api_server.operations.runner import Ongoing, Operations
+from ingle.api_server.operations.runner import Ongoing, Operations, Progress
 from ingle.api_server.operations.warm_starts import Listed, WarmStarts
 from ingle.api_server.rpc import convert, uploads, who
 from ingle.api_server.rpc.paging import Key, by_time, page
@@ -56,14 +56,19 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
     ) -> image_pb2.RegisterImageResponse:
         start = (await uploads.first(request_iterator)).start
         caller = who.caller(context)
-        await self._images.check_sent(start.name, start.source, caller)
-        rootfs = uploads.sparse_pieces(request_iterator)
+        sent = uploads.sparse_pieces(request_iterator)
+        if start.archive:
+            await self._images.check_archive(start.name, start.archived_as, start.source, caller)
+        else:
+            await self._images.check_sent(start.name, start.source, caller)
+
+        async def work(progress: Progress) -> Image:
+            if start.archive:
+                return await self._images.load(start.name, start.archived_as, start.source, sent, progress, caller)
+            return await self._images.register(start.name, start.source, sent, progress, caller)
+
         running = await self._operations.begin(
-            current_operation.get(),
-            caller.uid,
-            OperationKind.REGISTER_IMAGE,
-            lambda progress: self._images.register(start.name, start.source, rootfs, progress, caller),
-            start.name,
+            current_operation.get(), caller.uid, OperationKind.REGISTER_IMAGE, work, start.name
         )
         return image_pb2.RegisterImageResponse(image=self._convert(await running.result()))
 

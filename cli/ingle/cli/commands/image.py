@@ -19,6 +19,7 @@ from ingle.cli.commands.vm.vm_options import (
     Vcpus,
     VmOptions,
 )
+from ingle.cli.errors import failed
 from ingle.cli.kinds import Kind
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listing import Column, ListOptions
@@ -58,6 +59,8 @@ _images.add_commands(app, lists=False)
         "ingle image pull python:3.12                  # of a registry; docker.io unless said otherwise",
         "ingle image pull --refresh ghcr.io/org/app:v1",
         "ingle image pull docker://debian:bookworm     # docker.io's, not ingle's own",
+        "ingle image pull oci-archive:app.tar          # of a file; so docker-archive:FILE, oci:DIR",
+        "docker save app:v1 | ingle image pull -",
     )
 )
 def pull(
@@ -65,10 +68,14 @@ def pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="Of the catalog, see ingle image catalog; or [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] in a registry.",
+            help="Of the catalog, see ingle image catalog; [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST] in a registry; "
+            "or oci:DIR, oci-archive:FILE, docker-archive:FILE, each perhaps with :NAME, or - for stdin.",
             autocompletion=completion.pullable("image"),
         ),
     ],
+    called: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="What to call it, where it is none of a registry's.")
+    ] = "",
     refresh: Refresh = False,
     verbose: Verbose = False,
     json: AsJson = False,
@@ -76,9 +83,19 @@ def pull(
     """Bring an image of the catalog, or of a registry; nothing happens when it is here already.
 
     You are to the registry who you are to docker and podman: their configurations and credential helpers are read with
-    your rights."""
+    your rights. So are archives of images, which are sent to the server."""
     from ingle.cli import registry_logins  # noqa: PLC0415 - subprocess is slow
+    from ingle.cli.image_archives import ImageArchive  # noqa: PLC0415 - tarfile is slow
 
+    if (archive := ImageArchive.parse(name)) is not None:
+        with connect() as client, Stages(lines=verbose, steps=True) as stages:
+            image = archive.load(client, called, stages)
+        _images.tell(image, json=json)
+        return
+    if called:
+        raise failed(
+            "INVALID_ARGUMENT", "--name: an image of a registry is called what it is there", f"ingle image pull {name}"
+        )
     with connect() as client, Stages(lines=verbose, steps=True) as stages:
         entries = client.all(image_pb2.ListCatalogImagesRequest(), image_pb2.ListCatalogImagesResponse).images
         logins = []
@@ -91,6 +108,32 @@ def pull(
         )
         follow(client, begun.operation_id, stages)
         image = client.call(image_pb2.PullImageRequest(name=name), image_pb2.PullImageResponse).image  # it is here
+    _images.tell(image, json=json)
+
+
+@app.command(
+    epilog=examples(
+        "docker save app:v1 | ingle image load",
+        "ingle image load -i app.tar",
+        "ingle image load -i app.tar --name app:mine",
+    )
+)
+def load(
+    source: Annotated[str, typer.Option("--input", "-i", metavar="FILE", help="The archive; - is stdin.")] = "-",
+    called: Annotated[
+        str, typer.Option("--name", "-n", metavar="NAME", help="What to call it; what the archive says unless given.")
+    ] = "",
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Make an image of an archive that docker save, podman save or skopeo has written.
+
+    It is read with your rights, and sent to the server. Where it has several, ingle image pull oci-archive:FILE:NAME
+    takes one."""
+    from ingle.cli.image_archives import ImageArchive  # noqa: PLC0415 - tarfile is slow
+
+    with connect() as client, Stages(lines=verbose, steps=True) as stages:
+        image = ImageArchive(source).load(client, called, stages)
     _images.tell(image, json=json)
 
 

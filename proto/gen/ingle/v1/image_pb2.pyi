@@ -353,7 +353,7 @@ class Image(_message.Message):
 
     @_builtins.property
     def config(self) -> Global___ImageConfig:
-        """What one from a registry says of how it is to be run. Others have none."""
+        """What one from a registry, or from an archive of images, says of how it is to be run. Others have none."""
 
     def __init__(
         self,
@@ -413,7 +413,9 @@ class ImageConfig(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     HEALTHCHECK_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """Of the manifest, "sha256:" and 64 hex digits: what the registry knows it by."""
+    """Of the manifest, "sha256:" and 64 hex digits: what the registry knows it by. Of the configuration, where the image
+    came in an archive of docker's, which has no such manifest.
+    """
     user: _builtins.str
     """USER[:GROUP], each a name or a number; empty: root."""
     working_directory: _builtins.str
@@ -796,21 +798,29 @@ class RegisterImageStart(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
+    ARCHIVED_AS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """a-z, 0-9, '.', '_', '-' and '/', at most 128, then perhaps ":TAG" of at most 64. One that
-    exists points to the new image from now on.
+    exists points to the new image from now on. Empty with an archive: what that calls it, as PullImage would.
     """
     source: _builtins.str
     """What people read as its source, e.g. the name of a file; at most 1000 characters. Nothing is opened by it."""
+    archive: _builtins.bool
+    """What is sent is an archive of images with their layers; of one for many architectures the host's is taken."""
+    archived_as: _builtins.str
+    """Which image of the archive, as that calls it; may be empty where it has one. At most 255 characters."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         source: _builtins.str = ...,
+        archive: _builtins.bool = ...,
+        archived_as: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "archived_as", b"archived_as", "name", b"name", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,7 +124,8 @@ class ImageServiceServicer:
 
     def RegisterImage(self, request_iterator, context):
         """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
-        image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
+        save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

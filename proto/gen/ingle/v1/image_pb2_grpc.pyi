@@ -41,7 +41,8 @@ class ImageServiceStub:
     """The same, answered at once."""
     RegisterImage: _grpc.StreamUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]
     """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
-    image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
+    save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
     """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]
     """One of them."""
@@ -79,7 +80,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """The same, answered at once."""
     RegisterImage: _aio.StreamUnaryMultiCallable[_image_pb2.RegisterImageRequest, _image_pb2.RegisterImageResponse]  # type: ignore[assignment]
     """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
-    image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
+    save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]  # type: ignore[assignment]
     """One of them."""
@@ -138,7 +140,8 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.RegisterImageResponse, _abc.Awaitable[_image_pb2.RegisterImageResponse]]:
         """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
-        image as data, then end. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
+        save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
         """
 
     @_abc_1.abstractmethod

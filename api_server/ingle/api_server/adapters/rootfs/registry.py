@@ -1,4 +1,4 @@
-"""Images from registries: the program that brings them, which is believed no more than what it reads.
+"""Images from registries and from archives: the program that brings them, which is believed no more than what it reads.
 
 `image_puller/internal/wire` has what it is asked and what it says.
 """
@@ -39,10 +39,12 @@ _DONE = frozenset({"cached", "ready"})
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """What came of it beside the archive: `config`, and a UUID that this very image has wherever it is brought."""
+    """What came of it beside the archive: `config`, and a UUID that this very image has wherever it is brought. `name`:
+    what an archive calls it."""
 
     config: ImageConfig
     uuid: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,23 @@ class Registries:
         """Write the new file `archive`, the tar archive of an image's root file system.
 
         Raises NotFound, InvalidArgument, BadFile(IMAGE_INVALID), HostProblem, ToolFailed."""
-        heard = _Heard(reference, report)
-        order = {
+        wish = {
             "reference": reference,
-            "architecture": go_architecture(),
             "logins": {host: asdict(login) for host, login in logins.items()},
             "mirrors": {host: list(mirrors) for host, mirrors in self.mirrors.items()},
+        }
+        return await self._bring(wish, _Heard(f"the image {reference}", _of_registry(reference), report), archive)
+
+    async def unpack(self, sent: Path, called: str, archive: Path, report: Report) -> Brought:
+        """The same with the image that the archive `sent`, a plain tar, calls so; empty: its only one."""
+        return await self._bring(
+            {"sent": str(sent), "reference": called}, _Heard("the archive", _OF_ARCHIVE, report), archive
+        )
+
+    async def _bring(self, wish: Mapping[str, object], heard: "_Heard", archive: Path) -> Brought:
+        order = {
+            **wish,
+            "architecture": go_architecture(),
             "cache": str(self.layers),
             "archive": str(archive),
             "most_bytes": MOST_BYTES,
@@ -86,12 +99,13 @@ class Registries:
 
 
 class _Heard:
-    """Makes sense of the lines that it says."""
+    """Makes sense of the lines that it says, about `what`."""
 
-    def __init__(self, reference: str, report: Report) -> None:
+    def __init__(self, what: str, remedies: "_Remedies", report: Report) -> None:
         self.brought: Brought | None = None
         self.problem: IngleError | None = None
-        self._reference = reference
+        self._what = what
+        self._remedies = remedies
         self._report = report
         self._layers: dict[int, tuple[str, int, int]] = {}
 
@@ -103,7 +117,7 @@ class _Heard:
         elif "note" in said:
             self._report(str(said["note"]), None)
         elif "problem" in said:
-            self.problem = _problem(said["problem"], self._reference)
+            self.problem = _problem(said["problem"], self._what, self._remedies)
         elif "image" in said:
             self.brought = _brought(said["image"])
 
@@ -134,7 +148,7 @@ def _brought(image: Mapping[str, Any]) -> Brought:
         labels=MappingProxyType(said["labels"] or {}),
         healthcheck=None if health is None else _healthcheck(health),
     )
-    return Brought(config, str(uuid.uuid5(uuid.NAMESPACE_OID, image["config_digest"])))
+    return Brought(config, str(uuid.uuid5(uuid.NAMESPACE_OID, image["config_digest"])), image["name"])
 
 
 def _healthcheck(said: Mapping[str, Any]) -> Healthcheck:
@@ -151,17 +165,38 @@ def _texts(said: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(said or ())
 
 
-def _problem(said: Mapping[str, str], reference: str) -> IngleError:
-    host, message = reference.partition("/")[0], said["message"]
+@dataclass(frozen=True, slots=True)
+class _Remedies:
+    """What to type instead of what was."""
+
+    bad_reference: str
+    not_found: str
+    login: str
+
+
+def _of_registry(reference: str) -> _Remedies:
+    return _Remedies(
+        "ingle image pull HOST/REPOSITORY:TAG",
+        "ingle image catalog has ingle's own images",
+        reference.partition("/")[0],
+    )
+
+
+_WHICH = "ingle image pull oci-archive:FILE:NAME"
+_OF_ARCHIVE = _Remedies(_WHICH, _WHICH, "")
+
+
+def _problem(said: Mapping[str, str], what: str, remedies: _Remedies) -> IngleError:
+    message, host = said["message"], remedies.login
     known: Mapping[str, Callable[[], IngleError]] = {
-        "bad-reference": lambda: InvalidArgument(message, "ingle image pull HOST/REPOSITORY:TAG", field="name"),
-        "not-found": lambda: NotFound(Reason.IMAGE_NOT_FOUND, message, "ingle image catalog has ingle's own images"),
+        "bad-reference": lambda: InvalidArgument(message, remedies.bad_reference, field="name"),
+        "not-found": lambda: NotFound(Reason.IMAGE_NOT_FOUND, message, remedies.not_found),
         "denied": lambda: HostProblem(
             Reason.REGISTRY_DENIED, message, f"docker login {host}, or podman login {host}, if there is such an image"
         ),
         "unreachable": lambda: HostProblem(Reason.REGISTRY_UNREACHABLE, message, "try again: what has come is kept"),
         "busy": lambda: HostProblem(Reason.REGISTRY_UNREACHABLE, message, f"try later, or docker login {host}"),
-        "invalid": lambda: BadFile(Reason.IMAGE_INVALID, f"the image {reference} can't be used: {message}"),
+        "invalid": lambda: BadFile(Reason.IMAGE_INVALID, f"{what} can't be used: {message}"),
         "disk-full": lambda: HostProblem(Reason.DISK_FULL, message, "df -h"),
     }
     make = known.get(said["reason"])

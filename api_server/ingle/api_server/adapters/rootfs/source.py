@@ -18,7 +18,7 @@ from ingle.api_server.model.errors import NotFound, Reason
 from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.image_reference import Login
 from ingle.api_server.model.spec import MOST_DISK
-from ingle.api_server.ports.sources import CatalogEntry, Report, Upload
+from ingle.api_server.ports.sources import CatalogEntry, Loaded, Report, Upload
 
 R = TypeVar("R")
 
@@ -70,6 +70,24 @@ class RootFileSystems:
         await spool(rootfs, sent, MOST_DISK)
         await self.convert(sent, into, report)
 
+    async def load(self, images: Upload, called: str, into: Path, report: Report) -> Loaded:
+        assert self._registries is not None
+        report("receiving the archive", None)
+        scratch = _scratch(into)
+        sent, archive = scratch / "sent", scratch / "rootfs.tar"
+        await spool(images, sent, MOST_DISK)
+        if await in_thread(_is_compressed, sent):
+            report("decompressing", None)
+            plain = scratch / "plain"
+            await self._in_child(decompress, sent, plain)
+            sent.unlink()
+            sent = plain
+        brought = await self._registries.unpack(sent, called, archive, report)
+        sent.unlink()
+        await self._from_archive(archive, into, scratch, report, brought.uuid)
+        await remove_tree(self._tools, scratch)
+        return Loaded(brought.name, brought.config)
+
     async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
         """Take a file of our own."""
         scratch = _scratch(into)
@@ -118,6 +136,11 @@ class RootFileSystems:
 def _may_own() -> tuple[str, ...]:
     """What to put before a command that gives files to others."""
     return () if os.getuid() == 0 else ("fakeroot", "--")
+
+
+def _is_compressed(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return compression.compression_of(file.read(compression.MAGIC_LENGTH)) is not None
 
 
 def _kind(rootfs: Path) -> str:

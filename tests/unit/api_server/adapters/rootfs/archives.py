@@ -64,10 +64,11 @@ class Archive:
 
 async def receive(source: ImageSource, rootfs: Path, into: Path) -> None:
     """Send a file, or a directory as an archive."""
-    await source.receive(_pieces(archive_of({".": rootfs}) if rootfs.is_dir() else rootfs.read_bytes()), into, _ignore)
+    await source.receive(pieces(archive_of({".": rootfs}) if rootfs.is_dir() else rootfs.read_bytes()), into, _ignore)
 
 
-async def _pieces(content: bytes) -> AsyncIterator[Piece]:
+async def pieces(content: bytes) -> AsyncIterator[Piece]:
+    """As a caller sends them."""
     for at in range(0, len(content), 1 << 20):
         yield Piece(0, content[at : at + (1 << 20)])
 

@@ -1,4 +1,4 @@
-package registry
+package images
 
 import (
 	"encoding/json"
@@ -13,8 +13,8 @@ import (
 // What is kept of a configuration, in bytes of its JSON: it is in every answer that shows the image.
 const mostOfConfig = 128 << 10
 
-// configOf is what an image says of itself, and the hashes of its layers.
-func configOf(content []byte) (wire.Config, []v1.Hash, error) {
+// ConfigOf is what an image says of itself, and the hashes of its layers.
+func ConfigOf(content []byte) (wire.Config, []v1.Hash, error) {
 	var file v1.ConfigFile
 	if err := json.Unmarshal(content, &file); err != nil {
 		return wire.Config{}, nil, wire.Fail(wire.Invalid, "its configuration can't be read: %v", err)
