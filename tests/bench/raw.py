@@ -127,12 +127,14 @@ class RawGuest:
             root_device=command.ROOT_DEVICE,
             serial_port=command.SERIAL_PORT,
             ready_device=command.READY_DEVICE,
+            modules_device=command.MODULES_DEVICE,
         )
         await Initramfs(kernels, agent_binary(), directory / "cache").write(kernel, config, paths.initramfs)
         return LaunchPlan(
             vm=vm,
             paths=paths,
             vmlinux=kernels.path(kernel.id) / "vmlinux",
+            modules_disk=kernels.path(kernel.id) / "modules.squashfs" if kernel.disk_modules else None,
             root_disk=Disk(disk.disk_path(directory), disk.format),
             acceleration=self._acceleration,
             token=_TOKEN,

@@ -36,7 +36,7 @@ BEGIN_WARM = {"INGLE_WARM": "true", "INGLE_WARM_CACHE_BYTES": "0"}
 @pytest.fixture(scope="session")
 def prepared(pytestconfig: pytest.Config) -> Path:
     """A server's directories with the default kernel and image in them, and the KVM verdict known."""
-    needed = zlib.crc32(" ".join(modules.NEEDED).encode())  # a kernel from before has other modules
+    needed = zlib.crc32(" ".join((*modules.NEEDED, *modules.WELCOME)).encode())  # a kernel from before has others
     kept = Path(pytestconfig.getoption("prepared"), f"{needed:08x}")
     kept.mkdir(parents=True, exist_ok=True)
     with exclusively(kept / "lock"):

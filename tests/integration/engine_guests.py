@@ -170,8 +170,9 @@ class Guests:
         base = Disk(self._image, DiskFormat.RAW) if disk is None else Disk(disk, self._disk.format)
         await self._disk.create(base, directory, _DISK_BYTES)
         own = Disk(self._disk.disk_path(directory), self._disk.format)
-        vmlinux = self._kernels.path(self.kernel.id) / "vmlinux"
-        plan = LaunchPlan(vm, paths, vmlinux, own, self.kind.acceleration, TOKEN, link, memory)
+        kernel = self._kernels.path(self.kernel.id)
+        modules = kernel / "modules.squashfs" if self.kernel.disk_modules else None
+        plan = LaunchPlan(vm, paths, kernel / "vmlinux", own, self.kind.acceleration, TOKEN, link, memory, modules)
         if memory is None:
             await self._media.write(self.kernel, self.engine.boot_config(vm, TOKEN, link), paths.initramfs)
         return plan

@@ -13,9 +13,17 @@ from ingle.api_server.host.leftovers import kill_leftovers
 from ingle.api_server.host.tool import Tools
 
 MODULES = (
-    "virtio_ring virtio virtio_mmio virtio_blk failover net_failover virtio_net virtio_console "
+    "virtio_ring virtio virtio_mmio virtio_blk virtio_console squashfs "
     "vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport"
 ).split()
+LATER = "failover net_failover virtio_net virtio_balloon".split()
+WANTED = "wireguard nf_tables fuse overlay br_netfilter veth".split()
+
+
+def names_on(disk: Path) -> list[str]:
+    """Of the files on a squashfs."""
+    listed = subprocess.run(["unsquashfs", "-l", disk], check=True, capture_output=True, text=True).stdout
+    return [Path(line).name for line in listed.splitlines()]
 
 
 async def test_debians_kernel_comes_out_bootable_with_its_modules_in_load_order(tmp_path: Path) -> None:
@@ -29,12 +37,19 @@ async def test_debians_kernel_comes_out_bootable_with_its_modules_in_load_order(
     assert vmlinux.startswith(b"\x7fELF")
     assert f"Linux version {facts.release} ".encode() in vmlinux
     assert set(MODULES) <= set(facts.modules)
-    for needed, user in (("virtio_ring", "virtio_blk"), ("failover", "net_failover"), ("net_failover", "virtio_net")):
-        assert facts.modules.index(needed) < facts.modules.index(user)
+    assert not set(LATER) & set(facts.modules)
+    assert facts.modules.index("virtio_ring") < facts.modules.index("virtio_blk")
     assert facts.modules.index("vsock") < facts.modules.index("vmw_vsock_virtio_transport")
     saved = sorted(path.name for path in (into / "modules").iterdir())
     assert saved == [f"{number:02}-{name}.ko" for number, name in enumerate(facts.modules)]
-    assert sorted(path.name for path in into.iterdir()) == ["modules", "vmlinux"]
+    assert sorted(path.name for path in into.iterdir()) == ["modules", "modules.squashfs", "vmlinux"]
+    names = names_on(into / "modules.squashfs")
+    later = [name.removesuffix(".ko")[3:] for name in names if name[:2].isdigit()]
+    assert [name for name in later if name in LATER] == LATER
+    assert {f"{name}.ko" for name in WANTED} <= set(names)
+    assert facts.disk_modules == len([name for name in names if name.endswith(".ko") and not name[:2].isdigit()])
+    # A third of what it holds, at most.
+    assert (into / "modules.squashfs").stat().st_size < 40 << 20
     assert any(fraction == 1.0 for _, fraction in told)
     assert all(fraction is None or 0 <= fraction <= 1 for _, fraction in told)
 

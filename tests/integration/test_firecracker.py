@@ -86,8 +86,9 @@ class Host:
         vm = Vm(directory.name, "demo", datetime.now(UTC), replace(settings, **changes), VmState.STARTING)
         paths = VmPaths(state=directory, runtime=directory)
         await self._media.write(self._kernel, self.engine.boot_config(vm, TOKEN, None), paths.initramfs)
-        vmlinux = self._kernels.path(self._kernel.id) / "vmlinux"
-        return LaunchPlan(vm, paths, vmlinux, Disk(disk, DiskFormat.RAW), Acceleration.KVM, TOKEN)
+        kernel = self._kernels.path(self._kernel.id)
+        root, modules = Disk(disk, DiskFormat.RAW), kernel / "modules.squashfs"
+        return LaunchPlan(vm, paths, kernel / "vmlinux", root, Acceleration.KVM, TOKEN, modules_disk=modules)
 
 
 @pytest.fixture

@@ -5720,7 +5720,10 @@ type BootConfig struct {
 	ImageInit bool `protobuf:"varint,20,opt,name=image_init,json=imageInit,proto3" json:"image_init,omitempty"`
 	// What the guest is: neither clock nor SSH keys, which a running one can be told. Where to listen is a serial port, it
 	// has a token.
-	Identity      *GuestIdentity `protobuf:"bytes,22,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity *GuestIdentity `protobuf:"bytes,22,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Block device with a squashfs of the kernel's modules, e.g. /dev/vdb: what is in its directory `ingle` is loaded before
+	// the network is needed, and all of it is mounted on /lib/modules/RELEASE; empty: none.
+	ModulesDevice string `protobuf:"bytes,23,opt,name=modules_device,json=modulesDevice,proto3" json:"modules_device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5795,6 +5798,13 @@ func (x *BootConfig) GetIdentity() *GuestIdentity {
 		return x.Identity
 	}
 	return nil
+}
+
+func (x *BootConfig) GetModulesDevice() string {
+	if x != nil {
+		return x.ModulesDevice
+	}
+	return ""
 }
 
 // An interface and one of its addresses.
@@ -6298,7 +6308,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x10ListPortsRequest\"f\n" +
 	"\x11ListPortsResponse\x123\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1d.ingle.agent.v1.ListeningPortR\x05ports\x12\x1c\n" +
-	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xc1\x02\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"\xe8\x02\n" +
 	"\n" +
 	"BootConfig\x12\x1f\n" +
 	"\vroot_device\x18\x02 \x01(\tR\n" +
@@ -6308,7 +6318,8 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\tpower_off\x18\t \x01(\bR\bpowerOff\x12\x1d\n" +
 	"\n" +
 	"image_init\x18\x14 \x01(\bR\timageInit\x129\n" +
-	"\bidentity\x18\x16 \x01(\v2\x1d.ingle.agent.v1.GuestIdentityR\bidentityJ\x04\b\x01\x10\x02J\x04\b\x03\x10\x04J\x04\b\x05\x10\bJ\x04\b\x15\x10\x16R\bhostnameR\anetworkR\x05tokenR\x03envR\aentropyR\bnetwork6\"\x8f\x01\n" +
+	"\bidentity\x18\x16 \x01(\v2\x1d.ingle.agent.v1.GuestIdentityR\bidentity\x12%\n" +
+	"\x0emodules_device\x18\x17 \x01(\tR\rmodulesDeviceJ\x04\b\x01\x10\x02J\x04\b\x03\x10\x04J\x04\b\x05\x10\bJ\x04\b\x15\x10\x16R\bhostnameR\anetworkR\x05tokenR\x03envR\aentropyR\bnetwork6\"\x8f\x01\n" +
 	"\aNetwork\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x18\n" +

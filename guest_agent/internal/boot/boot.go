@@ -65,6 +65,9 @@ func run(version string) error {
 	if err := loadModules(moduleDirectory); err != nil {
 		return err
 	}
+	if err := loadModulesOf(config.ModulesDevice); err != nil {
+		return err
+	}
 	listener, err := connect(config)
 	if err != nil {
 		return err
@@ -191,6 +194,7 @@ func furnish(config *agentpb.BootConfig) error {
 	if err := makeTemporary(); err != nil {
 		return err
 	}
+	goWithout("its kernel's modules", showModules(config.ModulesDevice))
 	wanted := config.GetIdentity()
 	address := ""
 	var nameservers []string

@@ -38,7 +38,7 @@ func awaitDevice(device string) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("root device %s did not appear within %s", device, deviceTimeout)
+			return fmt.Errorf("the block device %s did not appear within %s", device, deviceTimeout)
 		}
 	}
 }

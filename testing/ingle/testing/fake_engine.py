@@ -154,7 +154,7 @@ class FakeEngine:
             raise HostProblem(Reason.PORT_REFUSED, f"engine {self.info.name} publishes no ports")
 
     def boot_config(self, vm: Vm, token: bytes, link: Link | None) -> BootConfig:
-        return boot.boot_config(vm, token, (), root_device="/dev/vda", ready_device="/dev/ttyS1")
+        return boot.boot_config(vm, token, (), root_device="/dev/vda", modules_device="", ready_device="/dev/ttyS1")
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
         _write_private(plan.paths.state / fake_vmm.TOKEN_FILE, plan.token)

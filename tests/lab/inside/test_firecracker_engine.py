@@ -65,11 +65,12 @@ def guests_of(dev: User, root: Path) -> Guests:
     """Of the kernel and image that a user's server has."""
     prepared = dev.state.parents[1]
     (kernel,), (image,) = ((dev.state / kind).glob("[0-9a-f]*") for kind in ("kernels", "images"))
+    shared = (kernel / "modules.squashfs").is_file()
     made = (datetime.now(UTC), "the lab's")
     return Guests(
         root,
         prepared,
-        Kernel(kernel.name, (), "", 0, (), *made),
+        Kernel(kernel.name, (), "", 0, (), *made, disk_modules=int(shared)),
         Image(image.name, (), 0, *made),
         MEMORY,
         FIRECRACKER,

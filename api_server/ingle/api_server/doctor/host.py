@@ -67,6 +67,7 @@ def _programs() -> tuple[str, ...]:
         "apt-get",
         "dpkg-deb",
         "depmod",
+        "mksquashfs",
         "mmdebstrap",
         "tar",
         "mke2fs",

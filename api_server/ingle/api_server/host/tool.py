@@ -34,6 +34,7 @@ PACKAGES: Mapping[str, str] = {
     "fakechroot": "fakechroot",
     "fakeroot": "fakeroot",
     "mke2fs": "e2fsprogs",
+    "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "newuidmap": "uidmap",
     "prlimit": "util-linux",

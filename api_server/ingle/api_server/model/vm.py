@@ -254,7 +254,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A guest kernel at kernels/<id>/: vmlinux, and modules/ in load order. `release` is what `uname -r` will print."""
+    """A guest kernel at kernels/<id>/: vmlinux, modules/ in load order, and modules.squashfs with all of them.
+    `release` is what `uname -r` will print."""
 
     id: str
     names: tuple[str, ...]
@@ -268,3 +269,6 @@ class Kernel:
 
     owners: tuple[int, ...] = ()
     """The uids of all who have it, as the store knows them: `owner`, and who has given it a name."""
+
+    disk_modules: int = 0
+    """How many modules are on the disk that its guests share. 0: there is no such disk, as before there were any."""

@@ -299,4 +299,13 @@ class Kernels(Catalog[Kernel, KernelFacts]):
         return await self._add(name, source, progress, caller, partial(self._source.receive, kernel))
 
     def _item(self, item_id: str, name: str, facts: KernelFacts, size: int, source: str) -> Kernel:
-        return Kernel(item_id, (name,), facts.release, size, facts.modules, self._clock.now(), source)
+        return Kernel(
+            item_id,
+            (name,),
+            facts.release,
+            size,
+            facts.modules,
+            self._clock.now(),
+            source,
+            disk_modules=facts.disk_modules,
+        )

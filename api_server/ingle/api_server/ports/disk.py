@@ -140,6 +140,8 @@ class BootConfig:
     ready_device: str = ""
     power_off: bool = False
     image_init: bool = False
+    modules_device: str = ""
+    """Where the disk with a kernel's modules would be: it is written down of a kernel that has one."""
 
 
 class BootMedia(Protocol):

@@ -84,6 +84,9 @@ class LaunchPlan:
     kernel would boot. No initramfs is read then. The files are only read, and must stay as they are for as long as the
     VMM lives: it may have them as its memory."""
 
+    modules_disk: Path | None = None
+    """Of the kernel, if it has one: a read-only squashfs that all guests with that kernel share."""
+
 
 @dataclass(frozen=True, slots=True)
 class VmmUsage:

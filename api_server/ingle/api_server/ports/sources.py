@@ -38,6 +38,9 @@ class KernelFacts:
 
     release: str
     modules: tuple[str, ...]
+    """Of the initramfs, in load order."""
+    disk_modules: int = 0
+    """How many are on the disk that all guests share; 0: there is no such disk."""
 
 
 class Loaded(NamedTuple):
@@ -75,7 +78,8 @@ class ImageSource(Protocol):
 
 
 class KernelSource(Protocol):
-    """Makes kernels: `into/vmlinux`, an uncompressed ELF, and `into/modules/NN-name.ko` in load order.
+    """Makes kernels: `into/vmlinux`, an uncompressed ELF; `into/modules/NN-name.ko` in load order; and, where the
+    kernel can read it, `into/modules.squashfs` with all of its modules.
 
     Raises BadFile(KERNEL_INVALID), HostProblem, ToolFailed."""
 

@@ -30,16 +30,17 @@ class Launch(Cold):
 
 def launch_plan(target: Start, kernels: Library) -> LaunchPlan:
     """What the VMM is started with."""
-    vm = target.vm
+    vm, kernel = target.vm, kernels.path(target.kernel.id)
     if target.publishes_later:
         vm = replace(vm, settings=replace(vm.settings, ports=()))
     return LaunchPlan(
         vm=vm,
         paths=target.paths,
-        vmlinux=kernels.path(target.kernel.id) / "vmlinux",
+        vmlinux=kernel / "vmlinux",
         root_disk=target.attached_disk,
         acceleration=target.acceleration,
         token=target.token,
         link=target.link,
+        modules_disk=kernel / "modules.squashfs" if target.kernel.disk_modules else None,
         memory=target.memory,
     )

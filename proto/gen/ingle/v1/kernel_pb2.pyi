@@ -33,6 +33,7 @@ class Kernel(_message.Message):
     MODULES_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    DISK_MODULES_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     OWNERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -40,11 +41,15 @@ class Kernel(_message.Message):
     release: _builtins.str
     """As in `uname -r`; empty when the file does not tell."""
     size_bytes: _builtins.int
-    """Of the vmlinux file and the modules."""
+    """Of the vmlinux file, and of the modules in the initramfs and on the disk."""
     modules: _builtins.int
-    """Modules that go into the initramfs; none when everything needed is built in."""
+    """Modules that go into the initramfs; none when everything needed there is built in."""
     source: _builtins.str
     """Where it came from: a name of the catalog, or what its caller said."""
+    disk_modules: _builtins.int
+    """Modules on a disk that all its guests share, read-only, and have at /lib/modules/RELEASE. 0: there is no such disk,
+    since the kernel came here before there were any, came without modules, or can't read squashfs.
+    """
     owner: _builtins.int
     """The uid on the host of who has made it, or of who has it when that user has deleted it. All may use it; who has given
     a name, and admins, may give that to another.
@@ -71,12 +76,13 @@ class Kernel(_message.Message):
         modules: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         source: _builtins.str = ...,
+        disk_modules: _builtins.int = ...,
         owner: _builtins.int = ...,
         owners: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "id", b"id", "modules", b"modules", "names", b"names", "owner", b"owner", "owners", b"owners", "release", b"release", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "disk_modules", b"disk_modules", "id", b"id", "modules", b"modules", "names", b"names", "owner", b"owner", "owners", b"owners", "release", b"release", "size_bytes", b"size_bytes", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

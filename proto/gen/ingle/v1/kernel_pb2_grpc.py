@@ -112,7 +112,7 @@ class KernelServiceServicer:
         archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
         Nothing comes of it without end. No path of the host: what is read is read by the caller.
         Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
-        those that they need.
+        those that they need. Its guests have all that is sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

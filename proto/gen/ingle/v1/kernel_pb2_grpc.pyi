@@ -44,7 +44,7 @@ class KernelServiceStub:
     archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
     Nothing comes of it without end. No path of the host: what is read is read by the caller.
     Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
-    those that they need.
+    those that they need. Its guests have all that is sent.
     """
     ListNeededModules: _grpc.UnaryUnaryMultiCallable[_kernel_pb2.ListNeededModulesRequest, _kernel_pb2.ListNeededModulesResponse]
     """What a guest loads before it has a root file system, where its kernel does not have it built in."""
@@ -75,7 +75,7 @@ class KernelServiceAsyncStub(KernelServiceStub):
     archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
     Nothing comes of it without end. No path of the host: what is read is read by the caller.
     Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
-    those that they need.
+    those that they need. Its guests have all that is sent.
     """
     ListNeededModules: _aio.UnaryUnaryMultiCallable[_kernel_pb2.ListNeededModulesRequest, _kernel_pb2.ListNeededModulesResponse]  # type: ignore[assignment]
     """What a guest loads before it has a root file system, where its kernel does not have it built in."""
@@ -127,7 +127,7 @@ class KernelServiceServicer(metaclass=_abc_1.ABCMeta):
         archive that holds the kernel as `kernel`, and what is in its lib/modules/RELEASE directory below `modules/`.
         Nothing comes of it without end. No path of the host: what is read is read by the caller.
         Of `modules/` nothing is needed but modules.dep, modules.builtin, and the modules that ListNeededModules names with
-        those that they need.
+        those that they need. Its guests have all that is sent.
         """
 
     @_abc_1.abstractmethod

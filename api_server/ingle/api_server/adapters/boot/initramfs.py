@@ -39,7 +39,7 @@ class Initramfs:
         with files.new_file(path, 0o600) as target, open(target, "wb", closefd=False) as file:
             with open(shared, "rb") as source:
                 files.append_file(source.fileno(), target)
-            file.write(cpio.archive(_own_entries(config)))
+            file.write(cpio.archive(_own_entries(kernel, config)))
 
     def _shared_archive(self, kernel: Kernel) -> Path:
         path = self._cache / f"{kernel.id}-{self._agent_digest()}.cpio"
@@ -68,14 +68,15 @@ def _shared_entries(agent: Path, modules: Path) -> Iterator[cpio.Entry]:
         yield cpio.file(f"ingle/modules/{module.name}", module.read_bytes())
 
 
-def _own_entries(config: BootConfig) -> Iterator[cpio.Entry]:
-    yield cpio.file("ingle/boot.binpb", _message(config).SerializeToString(deterministic=True), 0o600)
+def _own_entries(kernel: Kernel, config: BootConfig) -> Iterator[cpio.Entry]:
+    yield cpio.file("ingle/boot.binpb", _message(kernel, config).SerializeToString(deterministic=True), 0o600)
 
 
-def _message(config: BootConfig) -> agent_pb2.BootConfig:
+def _message(kernel: Kernel, config: BootConfig) -> agent_pb2.BootConfig:
     return agent_pb2.BootConfig(
         identity=identity_messages.identity(config.identity),
         root_device=config.root_device,
+        modules_device=config.modules_device if kernel.disk_modules else "",
         listen=agent_pb2.Listen(serial_port=config.serial_port, vsock_port=config.vsock_port),
         ready_device=config.ready_device,
         power_off=config.power_off,

@@ -62,6 +62,7 @@ class FirecrackerEngine:
             token,
             () if link is None else boot.shared_networks(link),
             root_device=machine.ROOT_DEVICE,
+            modules_device=machine.MODULES_DEVICE,
             ready_device="",
             vsock_port=machine.AGENT_PORT,
         )
@@ -83,9 +84,12 @@ class FirecrackerEngine:
         program = self._program.require()
         memory = None if plan.memory is None else await self._memory(plan.memory)
         paths = plan.paths
-        for left in (paths.control_socket, paths.agent_socket, paths.state / machine.DISK):
+        disks = {machine.DISK: plan.root_disk.path, machine.MODULES: plan.modules_disk}
+        for left in (paths.control_socket, paths.agent_socket, *(paths.state / name for name in disks)):
             left.unlink(missing_ok=True)  # it binds and links to nothing that is there
-        (paths.state / machine.DISK).symlink_to(plan.root_disk.path)
+        for name, disk in disks.items():
+            if disk is not None:
+                (paths.state / name).symlink_to(disk)
         argv = machine.command(program, plan.vm.id, paths.control_socket.name)
         cage = await self._cage.around(program, paths, view_of(plan, *_DEVICES))
         child = await launching.spawn(argv, plan.vm, paths, cage=cage, console_is_stdout=True)
@@ -117,7 +121,10 @@ class FirecrackerEngine:
         link = Link("", "", "", 0, "")  # all have the same card
         of_none = replace(vm, id="0" * len(vm.id))
         disk = Disk(nowhere, DiskFormat.RAW)
-        plan = LaunchPlan(of_none, VmPaths(nowhere, nowhere), nowhere, disk, acceleration, b"", link)
+        modules = nowhere if kernel.disk_modules else None
+        plan = LaunchPlan(
+            of_none, VmPaths(nowhere, nowhere), nowhere, disk, acceleration, b"", link, modules_disk=modules
+        )
         hardware = [f"{each.path} {json.dumps(each.body, sort_keys=True)}" for each in machine.hardware(plan)]
         return "\n".join((f"Firecracker {await self.version()}", f"kernel {kernel.id}", processor(), *hardware))
 

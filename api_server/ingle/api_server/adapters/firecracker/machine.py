@@ -1,7 +1,7 @@
 """What a Firecracker is told before it starts a guest: a pure function of the plan, so that a test can read it.
 
 Paths are relative to the VM's state directory, which is Firecracker's working directory. They are part of what it saves
-and then lead into the directory of whichever VM goes on: the disk is a link there, with the name that it has in all.
+and then lead into the directory of whichever VM goes on: disks are links there, with the names that they have in all.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from ingle.api_server.ports.engine import LaunchPlan
 AGENT_PORT = 1024  # of vsock
 ROOT_DEVICE = "/dev/vda"
 CONSOLE_DEVICE = "/dev/ttyS0"
-DISK = "root"
-"""The link to the root disk, and the drive's id."""
+MODULES_DEVICE = "/dev/vdb"
+DISK, MODULES = "root", "modules"
+"""Links to the root disk and to that of modules, and the drives' ids."""
 
 _DRIVE = f"/drives/{DISK}"
 
@@ -79,11 +80,13 @@ def hardware(plan: LaunchPlan) -> list[Setting]:
         "is_read_only": False,
         "cache_type": "Writeback",  # what a guest flushes is on the host's disk then
     }
+    modules = {"drive_id": MODULES, "path_on_host": MODULES, "is_root_device": False, "is_read_only": True}
     link = plan.link
     card = link and {"iface_id": INTERFACE, "host_dev_name": link.interface, "guest_mac": link.mac}
     return [
         size(plan),
         Setting(_DRIVE, drive),
+        *([] if plan.modules_disk is None else [Setting(f"/drives/{MODULES}", modules)]),
         *([Setting(f"/network-interfaces/{INTERFACE}", card)] if card else []),
         Setting("/vsock", {"guest_cid": _GUEST_CID, "uds_path": plan.paths.agent_socket.name}),
         Setting("/balloon", {"amount_mib": 0, "deflate_on_oom": True}),

@@ -7,12 +7,13 @@ import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from ingle.api_server.adapters.kernel.modules import is_module
 from ingle.api_server.host.files import new_file
 from ingle.api_server.model.errors import BadFile, Reason
 
 KERNEL, MODULES = "kernel", "modules"
 
-_INDEXES = {"modules.dep", "modules.builtin"}
+_INDEX = "modules."  # .dep, .builtin, .order …
 _MOST_MEMBERS = 100_000  # a distribution's kernel has some 5,000
 _LONGEST_NAME = 1024
 _DEEPEST = 32
@@ -27,7 +28,7 @@ def is_one(file: Path) -> bool:
 
 
 def unpack(archive: str, into: str) -> None:
-    """Write the kernel and those of its modules' files that matter to the new directory `into`. For in_child.
+    """Write the kernel and its modules to the new directory `into`. For in_child.
 
     Raises BadFile(KERNEL_INVALID), HostProblem(DISK_FULL)."""
     root = Path(into)
@@ -50,7 +51,7 @@ def unpack(archive: str, into: str) -> None:
 def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
     path = _checked(member.name)
     wanted = path == PurePosixPath(KERNEL) or (
-        path.parts[:1] == (MODULES,) and (path.name in _INDEXES or ".ko" in path.suffixes)
+        path.parts[:1] == (MODULES,) and (path.name.startswith(_INDEX) or is_module(path.name))
     )
     if not wanted or not (member.isreg() or member.islnk()):
         return

@@ -5,9 +5,10 @@ relative to the directory, and for modules.dep the files it needs.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypedDict
 
 from ingle.api_server.host import compression
 from ingle.api_server.host.files import disk_full_reported
@@ -16,9 +17,15 @@ from ingle.api_server.model.errors import BadFile, Reason
 NEEDED = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "ext4")
 """The devices of both engines, the agent's port among them, and the root file system."""
 
-WELCOME = ("vmw_vsock_virtio_transport", "crc32c_generic", "virtio_balloon", "virtio_rng")
+WELCOME = ("vmw_vsock_virtio_transport", "crc32c_generic", "squashfs", "virtio_balloon", "virtio_rng")
 """Loaded where there are any: vsock to the agent; the checksum of ext4, which asks for it by a name that no dependency
-tells; Firecracker's balloon, and its source of entropy."""
+tells; the file system of the disk with all modules; Firecracker's balloon, and its source of entropy."""
+
+DISK = "squashfs"
+"""What a kernel must know for that disk to be of any use."""
+
+LATER = ("virtio_net", "virtio_balloon", "virtio_rng")
+"""Of those, what is loaded from that disk, where there is one: so the initramfs does not grow by what reads it."""
 
 _LARGEST = 64 << 20
 _DEPENDENCIES = re.compile(r"^(\S+\.ko(?:\.\w+)?):(.*)$", re.MULTILINE)
@@ -34,16 +41,36 @@ class Tree:
     builtin: frozenset[str]
 
 
-def install(index: str, directory: str, release: str, into: str) -> list[str]:
-    """Save those that a guest needs of a lib/modules/RELEASE directory, and answer their names in load order; `index`
-    is its modules.dep. For in_child. Raises BadFile(KERNEL_INVALID), HostProblem(DISK_FULL)."""
+class Chosen(TypedDict):
+    """What a guest needs of a kernel's modules, by name and in load order."""
+
+    early: list[str]
+    """Of the initramfs."""
+    later: list[str]
+    """Of the disk with all modules."""
+    compression: str
+    """What that disk may be compressed by, as mksquashfs calls it; empty: the kernel can't read one."""
+
+
+def install(index: str, directory: str, release: str, early: str, later: str) -> Chosen:
+    """Save those that a guest needs of a lib/modules/RELEASE directory, in two others; `index` is its modules.dep.
+    Without `later` there is to be no disk. For in_child. Raises BadFile(KERNEL_INVALID), HostProblem(DISK_FULL)."""
     builtin = Path(directory, "modules.builtin")
     tree = read_tree(
         Path(index).read_text("utf-8", "replace"), builtin.read_text("utf-8", "replace") if builtin.exists() else ""
     )
-    names = load_order(tree)
-    save(Path(directory), tree, names, release, Path(into))
-    return names
+    order = load_order(tree)
+    compression = _compression(Path(directory), tree) if later else ""
+    at_first = set(load_order(tree, LATER)) if compression else set(order)
+    chosen = Chosen(
+        early=[name for name in order if name in at_first],
+        later=[name for name in order if name not in at_first],
+        compression=compression,
+    )
+    save(Path(directory), tree, chosen["early"], release, Path(early))
+    if compression:
+        save(Path(directory), tree, chosen["later"], release, Path(later))
+    return chosen
 
 
 def read_tree(dependencies: str, builtin: str) -> Tree:
@@ -64,8 +91,14 @@ def name_of(path: str) -> str:
     return PurePosixPath(path.strip()).name.partition(".")[0].replace("-", "_")
 
 
-def load_order(tree: Tree) -> list[str]:
-    """Names of the modules to load, each after all that it needs; what is built in is left out.
+def is_module(name: str) -> bool:
+    """Whether a file of that name is one, compressed or not."""
+    return ".ko" in PurePosixPath(name).suffixes
+
+
+def load_order(tree: Tree, without: Collection[str] = ()) -> list[str]:
+    """Names of the modules to load, each after all that it needs; what is built in is left out, and what nobody but
+    those `without` needs.
 
     Raises BadFile(KERNEL_INVALID) when a needed one is neither there nor built in, or when they need each other."""
     for name in NEEDED:
@@ -73,7 +106,7 @@ def load_order(tree: Tree) -> list[str]:
             raise _bad(f"the module {name} is neither among its modules nor built in")
     order: dict[str, None] = {}
     for name in (*NEEDED, *WELCOME):
-        if name in tree.paths:
+        if name in tree.paths and name not in without:
             _visit(tree, name, order, ())
     return list(order)
 
@@ -88,6 +121,13 @@ def _visit(tree: Tree, name: str, order: dict[str, None], trail: tuple[str, ...]
     for need in tree.needs[name]:
         _visit(tree, need, order, (*trail, name))
     order[name] = None
+
+
+def _compression(directory: Path, tree: Tree) -> str:
+    """Every squashfs knows zlib. Which others one knows that is built in, nothing tells for sure."""
+    if DISK not in tree.paths:
+        return "gzip" if DISK in tree.builtin else ""
+    return "zstd" if b"\0zstd\0" in _content(directory / tree.paths[DISK]) else "gzip"
 
 
 def save(directory: Path, tree: Tree, names: Sequence[str], release: str, into: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ingle.api_server.adapters.kernel import apt, bundle, elf, image, modules
+from ingle.api_server.adapters.kernel import apt, bundle, disk, elf, image, modules
 from ingle.api_server.host import files
 from ingle.api_server.host.child import TooMuch, in_child, limited
 from ingle.api_server.host.spool import spool
@@ -65,15 +65,16 @@ class KernelMaker:
         return facts
 
     async def convert(self, kernel: Path, modules: Path, into: Path, report: Report) -> KernelFacts:
-        """Take files of our own."""
+        """Take files of our own, for a machine with a /lib/modules of its own."""
         scratch = _scratch(into)
-        facts = await self._make(kernel, modules, into, scratch, report)
+        facts = await self._make(kernel, modules, into, scratch, report, shared=False)
         await in_thread(files.remove_tree, scratch)
         return facts
 
     async def _make(
-        self, kernel: Path, directory: Path | None, into: Path, scratch: Path, report: Report
+        self, kernel: Path, directory: Path | None, into: Path, scratch: Path, report: Report, *, shared: bool = True
     ) -> KernelFacts:
+        """`shared`: with a disk of all modules, if the kernel can read one."""
         report("extracting the kernel", None)
         vmlinux, target = into / "vmlinux", into / "modules"
         release = await in_child(self._tools, unpack, kernel, vmlinux)
@@ -84,8 +85,17 @@ class KernelMaker:
         index = directory / "modules.dep"
         if not index.exists():
             index = await self._depmod(directory, release, scratch)
-        names = await in_child(self._tools, modules.install, index, directory, release, target)
-        return KernelFacts(release, tuple(names))
+        later = scratch / "later"
+        places = (target, later if shared else "")
+        chosen = await in_child(self._tools, modules.install, index, directory, release, *places)
+        names = tuple(chosen["early"])
+        if not chosen["compression"]:
+            return KernelFacts(release, names)
+        report("packing all modules", None)
+        count = await disk.make(
+            self._tools, directory, later, release, chosen["compression"], scratch, into / disk.NAME
+        )
+        return KernelFacts(release, names, count)
 
     async def _depmod(self, directory: Path, release: str, scratch: Path) -> Path:
         """What would be in modules.dep, which packages leave to their installation; `directory` is left as it is."""

@@ -27,6 +27,8 @@ ROOT_DEVICE = "/dev/vda"
 ROOT_NODE = "root"
 """QEMU's name of its disk."""
 
+MODULES_DEVICE = "/dev/vdb"
+
 READY_DEVICE = "/dev/ttyS1"
 EMULATED_CPU = "max,erms=off,fsrm=off,la57=off"
 """All that QEMU emulates but what it does so slowly that a guest is better off without: `rep movsb` goes byte by byte,
@@ -126,16 +128,18 @@ def launch(
         *_network(plan, ipv6=ipv6),
         *_agent(plan.vm.id, agent_fd),
         *_disk(disk),
+        *_modules(plan.modules_disk),
     ]
 
 
-def hardware(vm: Vm, acceleration: Acceleration, *, on_vsock: bool) -> list[str]:
+def hardware(vm: Vm, acceleration: Acceleration, *, on_vsock: bool, modules_disk: bool) -> list[str]:
     """What the guest sees: a memory is good for the same only. Nothing of it is this VM's alone."""
     link = None if vm.settings.network == USER_NETWORK else Link("", "", "", 0, "")
     of_none = replace(vm, id="0" * len(vm.id))
     nowhere = Path()
     disk = Disk(nowhere, DiskFormat.RAW)
-    plan = LaunchPlan(of_none, VmPaths(nowhere, nowhere), nowhere, disk, acceleration, b"", link)
+    modules = nowhere if modules_disk else None
+    plan = LaunchPlan(of_none, VmPaths(nowhere, nowhere), nowhere, disk, acceleration, b"", link, modules_disk=modules)
     agent_fd = None if on_vsock else 0
     arguments = launch("", plan, control_fd=0, ready_fd=None, agent_fd=agent_fd, tsc_khz=0)
     return [f"{option} {value}" for option, value in pairwise(arguments) if option in _HARDWARE]
@@ -177,6 +181,19 @@ def _map(
 
 def _disk(backend: Mapping[str, object]) -> list[str]:
     return ["-blockdev", json.dumps(backend), "-device", "virtio-blk-device,drive=root"]
+
+
+def _modules(disk: Path | None) -> list[str]:
+    """Behind the root disk, which so has its name whether or not this one is there."""
+    if disk is None:
+        return []
+    backend = {
+        "driver": "raw",
+        "node-name": "modules",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(disk), "read-only": True},
+    }
+    return ["-blockdev", json.dumps(backend), "-device", "virtio-blk-device,drive=modules"]
 
 
 def _agent(vm_id: str, agent_fd: int | None) -> list[str]:

@@ -69,6 +69,7 @@ class QemuEngine:
             token,
             _user_networks(vm) if link is None else boot.shared_networks(link),
             root_device=command.ROOT_DEVICE,
+            modules_device=command.MODULES_DEVICE,
             ready_device=command.READY_DEVICE,
             serial_port="" if vsock else command.SERIAL_PORT,
             vsock_port=command.AGENT_PORT if vsock else 0,
@@ -131,7 +132,8 @@ class QemuEngine:
 
     async def memory_key(self, vm: Vm, kernel: Kernel, acceleration: Acceleration) -> str:
         cpu = processor() if acceleration is Acceleration.KVM else f"TSC {round(tsc_khz() / 1000)} MHz"
-        hardware = command.hardware(vm, acceleration, on_vsock=_on_vsock(vm))
+        modules = kernel.disk_modules > 0
+        hardware = command.hardware(vm, acceleration, on_vsock=_on_vsock(vm), modules_disk=modules)
         return "\n".join((await self._told_version(), f"kernel {kernel.id}", cpu, *hardware))
 
     async def adopt(self, vm: Vm, paths: VmPaths, live: LiveVmm, token: bytes) -> Vmm | None:

@@ -192,6 +192,7 @@ def _kernel_of(row: sqlite3.Row) -> Kernel:
         source=row["source"],
         owner=row["owner"],
         owners=_owners(row),
+        disk_modules=row["disk_modules"],
     )
 
 
@@ -204,6 +205,7 @@ def _kernel_columns(kernel: Kernel) -> Mapping[str, Any]:
         "created_at": micros(kernel.created_at),
         "source": kernel.source,
         "owner": kernel.owner,
+        "disk_modules": kernel.disk_modules,
     }
 
 

@@ -347,4 +347,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE live_vmms DROP COLUMN address;
     ALTER TABLE live_vmms DROP COLUMN address6;
     """,
+    # How many modules a kernel has on the disk that its guests share: none, of those from before.
+    """
+    ALTER TABLE kernels ADD COLUMN disk_modules INTEGER NOT NULL DEFAULT 0;
+    """,
 )

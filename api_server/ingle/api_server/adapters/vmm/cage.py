@@ -40,8 +40,9 @@ class View:
 def view_of(plan: LaunchPlan, *devices: str, writes: Iterable[Path] = ()) -> View:
     """What any VMM opens of what it is started with; `devices` are the engine's own."""
     disk, memory = plan.root_disk, plan.memory
+    modules = () if plan.modules_disk is None else (plan.modules_disk,)
     return View(
-        reads=(*disk.bases, *((plan.vmlinux, plan.paths.runtime) if memory is None else (memory,))),
+        reads=(*disk.bases, *modules, *((plan.vmlinux, plan.paths.runtime) if memory is None else (memory,))),
         writes=(*(() if disk.is_block else (disk.path,)), *writes),
         devices=(*map(Path, devices), *((disk.path,) if disk.is_block else ())),
         asks_nameservers=plan.link is None,

@@ -74,4 +74,5 @@ def kernel(value: Kernel) -> kernel_pb2.Kernel:
         source=value.source,
         owner=value.owner,
         owners=value.owners,
+        disk_modules=value.disk_modules,
     )

@@ -2855,6 +2855,7 @@ class BootConfig(_message.Message):
     POWER_OFF_FIELD_NUMBER: _builtins.int
     IMAGE_INIT_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    MODULES_DEVICE_FIELD_NUMBER: _builtins.int
     root_device: _builtins.str
     """Block device of the root file system, e.g. /dev/vda; empty: stay in the initramfs (a probe boot)."""
     ready_device: _builtins.str
@@ -2863,6 +2864,10 @@ class BootConfig(_message.Message):
     """Power off once booted: what a probe boot asks."""
     image_init: _builtins.bool
     """PID 1 becomes the image's own init, and the agent a process beside it."""
+    modules_device: _builtins.str
+    """Block device with a squashfs of the kernel's modules, e.g. /dev/vdb: what is in its directory `ingle` is loaded before
+    the network is needed, and all of it is mounted on /lib/modules/RELEASE; empty: none.
+    """
     @_builtins.property
     def listen(self) -> Global___Listen:
         """Where to listen."""
@@ -2882,10 +2887,11 @@ class BootConfig(_message.Message):
         power_off: _builtins.bool = ...,
         image_init: _builtins.bool = ...,
         identity: Global___GuestIdentity | None = ...,
+        modules_device: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "listen", b"listen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "image_init", b"image_init", "listen", b"listen", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "image_init", b"image_init", "listen", b"listen", "modules_device", b"modules_device", "power_off", b"power_off", "ready_device", b"ready_device", "root_device", b"root_device"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

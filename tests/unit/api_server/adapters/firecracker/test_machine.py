@@ -48,12 +48,14 @@ LIMITED = replace(
     CONNECTED,
     vm=replace(ALONE.vm, settings=replace(ALONE.vm.settings, disk_iops=500, disk_bytes_per_second=1 << 20)),
 )
+WITH_MODULES = replace(CONNECTED, modules_disk=Path("/kernels/k/modules.squashfs"))
 MEMORY = Memory(Path("/snapshots/s/memory"))
 ALL = {
     "alone": machine.settings(ALONE),
     "connected": machine.settings(CONNECTED),
     "with init": machine.settings(WITH_INIT),
     "limited": machine.settings(LIMITED),
+    "with modules": machine.settings(WITH_MODULES),
     "load alone": [machine.load(ALONE, MEMORY)],
     "load connected": [machine.load(CONNECTED, MEMORY)],
     "save": [machine.save(MEMORY)],
@@ -113,6 +115,15 @@ def test_a_guest_has_a_card_where_it_has_a_link_and_only_there() -> None:
     assert machine.load(CONNECTED, MEMORY).body["network_overrides"] == [
         {"iface_id": "eth0", "host_dev_name": "ingle-t1"}
     ]
+
+
+def test_modules_are_a_disk_behind_the_root_that_is_read_only_and_part_of_the_machine() -> None:
+    paths = [setting.path for setting in machine.hardware(WITH_MODULES) if setting.path.startswith("/drives/")]
+    assert paths == ["/drives/root", "/drives/modules"]
+    drive = bodies(WITH_MODULES)["/drives/modules"]
+    assert (drive["path_on_host"], drive["is_read_only"], drive["is_root_device"]) == ("modules", True, False)
+    assert machine.hardware(WITH_MODULES) != machine.hardware(CONNECTED)
+    assert "/drives/modules" not in bodies(CONNECTED)
 
 
 def test_a_loaded_guest_stands_still() -> None:

@@ -23,6 +23,7 @@ def test_fuzz_kernels(tmp_path: Path) -> None:
 
 def test_fuzz_modules(tmp_path: Path) -> None:
     directory, into, index = tmp_path / "modules", tmp_path / "into", tmp_path / "index"
+    later = tmp_path / "later"
     directory.mkdir()
     for name in modules.NEEDED:
         (directory / f"{name}.ko").write_bytes(f"\0vermagic={kernels.RELEASE} SMP\0".encode())
@@ -31,8 +32,9 @@ def test_fuzz_modules(tmp_path: Path) -> None:
         index.write_bytes(data)
         (directory / "modules.builtin").write_bytes(data[::2])
         with suppress(BadFile, RecursionError):
-            modules.install(str(index), str(directory), kernels.RELEASE, str(into))
+            modules.install(str(index), str(directory), kernels.RELEASE, str(into), str(later))
         remove_tree(into)
+        remove_tree(later)
 
 
 def test_fuzz_archives_of_kernels(tmp_path: Path) -> None:

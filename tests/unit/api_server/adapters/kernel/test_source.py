@@ -2,15 +2,17 @@
 
 import gzip
 import io
+import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from ingle.api_server.adapters.kernel import KernelMaker
-from ingle.api_server.host.tool import Tools
-from ingle.api_server.model.errors import BadFile, NotFound, Reason
+from ingle.api_server.host import tool
+from ingle.api_server.host.tool import Tools, require
+from ingle.api_server.model.errors import BadFile, HostProblem, NotFound, Reason
 from ingle.api_server.ports.sources import KernelFacts, KernelSource, Piece
 from unit.api_server.adapters.kernel import kernels
 from uploading import archive_of
@@ -69,6 +71,91 @@ async def test_a_kernel_with_its_modules(source: KernelSource, into: Path, tmp_p
     facts = await receive(source, archive, into)
     assert facts == KernelFacts(kernels.RELEASE, NAMES)
     assert contents(into) == [*(f"modules/{n:02}-{name}.ko" for n, name in enumerate(NAMES)), "vmlinux"]
+
+
+def module(name: str) -> bytes:
+    """Enough of one for ingle. The kernel's squashfs knows zstd."""
+    return f"\0vermagic={kernels.RELEASE} SMP\0zlib\0zstd\0 of {name}".encode()
+
+
+def told_of(disk: Path) -> str:
+    """What the tool says of it."""
+    return subprocess.run(["unsquashfs", "-s", disk], check=True, capture_output=True, text=True).stdout
+
+
+def listed(disk: Path) -> dict[str, str]:
+    """What is on a disk: modes and owners, by name."""
+    said = subprocess.run(["unsquashfs", "-lln", disk], check=True, capture_output=True, text=True).stdout
+    lines = [line.split() for line in said.splitlines() if "squashfs-root/" in line]
+    return {line[-1].removeprefix("squashfs-root/"): f"{line[0]} {line[1]}" for line in lines}
+
+
+async def packed(source: KernelSource, into: Path, names: Sequence[str], more: Mapping[str, bytes]) -> KernelFacts:
+    """A kernel with these modules, and files beside them."""
+    index = "".join(f"kernel/{name}.ko:\n" for name in names).encode()
+    files = {**{f"kernel/{name}.ko": module(name) for name in names}, "modules.dep": index, **more}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        add(tar, "kernel", kernels.VMLINUX)
+        for name, content in files.items():
+            add(tar, f"modules/{name}", content)
+        add(tar, "modules/build", kind=tarfile.SYMTYPE, link="/usr/src/linux")
+    return await receive(source, buffer.getvalue(), into)
+
+
+async def test_all_modules_of_a_kernel_that_can_read_them_are_one_disk(source: KernelSource, into: Path) -> None:
+    names = (*NAMES, "squashfs", "virtio_rng", "wireguard", "nft_nat")
+    facts = await packed(source, into, names, {"modules.order": b"kernel/ext4.ko\n", "README": b"of no use"})
+    assert facts.disk_modules == len(names)
+    assert set(facts.modules) == {*NAMES, "squashfs"} - {"virtio_net"}
+    assert contents(into)[-1] == "vmlinux"
+    disk = listed(into / "modules.squashfs")
+    files = {name for name, told in disk.items() if told.startswith("-")}
+    assert {f"kernel/{name}.ko" for name in names} <= files
+    assert {name for name in files if name.startswith("ingle/")} == {"ingle/00-virtio_net.ko", "ingle/01-virtio_rng.ko"}
+    assert {"modules.dep.bin", "modules.alias.bin", "modules.order"} <= files
+    assert not {"build", "README"} & set(disk)
+    assert set(disk.values()) == {"-rw-r--r-- 0/0", "drwxr-xr-x 0/0"}
+
+
+async def test_the_same_modules_make_the_same_disk(source: KernelSource, into: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
+    await packed(source, into, (*NAMES, "squashfs"), {})
+    await packed(source, again, (*NAMES, "squashfs"), {})
+    assert (into / "modules.squashfs").read_bytes() == (again / "modules.squashfs").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "compression"),
+    [({}, "zstd"), ({"kernel/squashfs.ko": module("squashfs").replace(b"zstd", b"none")}, "gzip")],
+)
+async def test_it_is_compressed_by_what_the_kernel_knows(
+    source: KernelSource, into: Path, change: Mapping[str, bytes], compression: str
+) -> None:
+    await packed(source, into, (*NAMES, "squashfs"), change)
+    assert f"Compression {compression}" in told_of(into / "modules.squashfs")
+
+
+async def test_a_kernel_with_squashfs_built_in_has_a_disk_and_one_without_has_none(
+    source: KernelSource, into: Path, tmp_path: Path
+) -> None:
+    assert (await packed(source, into, NAMES, {"modules.builtin": b"kernel/fs/squashfs.ko\n"})).disk_modules == 5
+    without = tmp_path / "without"
+    without.mkdir()
+    assert await packed(source, without, NAMES, {}) == KernelFacts(kernels.RELEASE, NAMES, 0)
+    assert not (without / "modules.squashfs").exists()
+
+
+async def test_no_disk_without_the_program_that_makes_it(
+    source: KernelSource, into: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for program in ("depmod", "prlimit", "setpriv", "sh"):
+        (tmp_path / program).symlink_to(require(program))
+    monkeypatch.setattr(tool, "search_path", lambda: str(tmp_path))
+    with pytest.raises(HostProblem, match="mksquashfs") as raised:
+        await packed(source, into, (*NAMES, "squashfs"), {})
+    assert raised.value.remedy == "sudo apt install squashfs-tools"
 
 
 async def refused(source: KernelSource, into: Path, sent: bytes) -> str:

@@ -105,6 +105,19 @@ def test_a_disk_is_opened_as_what_it_is_said_to_be_whatever_its_name(
     assert (disk["driver"], disk["file"]["driver"], disk["file"]["filename"]) == (told.value, driver, path)
 
 
+def test_modules_are_a_disk_behind_the_root_that_is_read_only() -> None:
+    arguments = argv(replace(PLAN, modules_disk=Path("/kernels/with,comma/modules.squashfs")))
+    assert [device for device in values(arguments, "-device") if "blk" in device] == [
+        "virtio-blk-device,drive=root",
+        "virtio-blk-device,drive=modules",
+    ]
+    disk = json.loads(values(arguments, "-blockdev")[1])
+    assert (disk["node-name"], disk["driver"]) == ("modules", "raw")
+    assert (disk["read-only"], disk["file"]["read-only"]) == (True, True)
+    assert disk["file"]["filename"] == "/kernels/with,comma/modules.squashfs"
+    assert not any("modules" in argument for argument in argv())
+
+
 def test_the_agent_is_behind_a_serial_port_or_on_vsock_never_both_and_on_no_network() -> None:
     at_port, on_vsock = argv(), argv(agent_fd=None)
     assert "socket,id=agent,fd=7,server=on,wait=off" in values(at_port, "-chardev")
@@ -167,10 +180,11 @@ def test_memory_that_is_shared_is_mapped_privately() -> None:
     ],
 )
 def test_hardware_is_what_a_guest_sees_of_it_and_no_vms_own(change: dict[str, Any], same: bool) -> None:
-    def hardware(vm: Vm, acceleration: Acceleration, *, on_vsock: bool = False) -> list[str]:
-        return command.hardware(vm, acceleration, on_vsock=on_vsock)
+    def hardware(vm: Vm, acceleration: Acceleration, *, on_vsock: bool = False, modules: bool = False) -> list[str]:
+        return command.hardware(vm, acceleration, on_vsock=on_vsock, modules_disk=modules)
 
     told = hardware(PLAN.vm, Acceleration.TCG)
     assert (hardware(replace(PLAN.vm, **change), Acceleration.TCG) == told) is same
     assert hardware(PLAN.vm, Acceleration.KVM) != told
     assert hardware(PLAN.vm, Acceleration.TCG, on_vsock=True) != told
+    assert hardware(PLAN.vm, Acceleration.TCG, modules=True) == [*told, "-device virtio-blk-device,drive=modules"]

@@ -13,7 +13,9 @@ IDS = [f"{number:012x}" for number in range(1000)]
 
 
 def identity(token: bytes) -> GuestIdentity:
-    return boot_config(VM, token, shared_networks(LINK), root_device="/dev/vda", ready_device="").identity
+    return boot_config(
+        VM, token, shared_networks(LINK), root_device="/dev/vda", modules_device="", ready_device=""
+    ).identity
 
 
 def test_a_boot_differs_from_the_next_one_in_token_and_entropy_alone() -> None:

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.adapters.vmm import FoundVmms, launching, vmms_below
-from ingle.api_server.adapters.vmm.cage import Cage, View
+from ingle.api_server.adapters.vmm.cage import Cage, View, view_of
 from ingle.api_server.adapters.vmm.found import process_name
 from ingle.api_server.host.bounded_log import read_end
 from ingle.api_server.host.files import remove_tree
 from ingle.api_server.host.process import Process, start_time_of
 from ingle.api_server.host.tool import Tools
-from ingle.api_server.ports.engine import VmPaths
+from ingle.api_server.model.vm import Acceleration
+from ingle.api_server.ports.disk import Disk, DiskFormat
+from ingle.api_server.ports.engine import LaunchPlan, VmPaths
 from unit.api_server.vmms import VM
 
 SHELL = "/bin/bash"  # which tells its version, as VMMs do
@@ -75,6 +77,37 @@ async def test_it_has_its_own_directory_and_what_it_needs(host: Host) -> None:
     assert "Read-only file system" in said
     assert (host.paths(VM.id).state / "disk.raw").read_text() == f"of {VM.id}more\n"
     assert (host.root / "image").read_text() == "shared"
+
+
+def plan_of(host: Host, memory: Path | None = None) -> LaunchPlan:
+    """Of a VM whose kernel has a disk with modules."""
+    kernel = host.root / "state" / "kernels" / "k"
+    disk = Disk(host.paths(VM.id).state / "disk.raw", DiskFormat.RAW)
+    return LaunchPlan(
+        VM,
+        host.paths(VM.id),
+        kernel / "vmlinux",
+        disk,
+        Acceleration.TCG,
+        b"",
+        memory=memory,
+        modules_disk=kernel / "modules.squashfs",
+    )
+
+
+@pytest.mark.parametrize("from_memory", [False, True])
+async def test_of_kernels_it_has_the_one_disk_with_modules_and_may_not_change_it(host: Host, from_memory: bool) -> None:
+    for name in ("k/vmlinux", "k/modules.squashfs", "other/modules.squashfs"):
+        path = host.root / "state" / "kernels" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content of {name}")
+    kernels = host.root / "state" / "kernels"
+    script = f"cd {kernels}; cat k/modules.squashfs; echo; echo > k/modules.squashfs; ls * ; exit 0"
+    view = view_of(plan_of(host, host.root / "none" if from_memory else None))
+    said = (await host.tried(script, view)).splitlines()
+    assert said[0] == "content of k/modules.squashfs"
+    assert "Read-only file system" in said[1]
+    assert said[2:] == (["modules.squashfs"] if from_memory else ["modules.squashfs", "vmlinux"])
 
 
 async def test_nothing_else_of_the_host_is_there(host: Host) -> None:
