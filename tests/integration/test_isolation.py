@@ -20,7 +20,7 @@ def seen(pid: int, script: str) -> str:
 
 
 def test_from_inside_a_vmm_nothing_of_another_vm_is_seen(prepared: Path) -> None:
-    with cloned_directory(prepared) as root, running_server(root, {"INGLE_ISOLATE": "true"}) as server:
+    with cloned_directory(prepared) as root, running_server(root) as server:
         state = root / "state" / "ingle"
         one, other = (created(server, name) for name in ("one", "other"))
         assert os.readlink(f"/proc/{one.pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
@@ -46,7 +46,7 @@ def test_without_namespaces_vms_run_and_the_doctor_says_so(prepared: Path, tmp_p
     refusing.chmod(0o755)
     with (
         cloned_directory(prepared) as root,
-        running_server(root, {"PATH": f"{tmp_path}:{os.environ['PATH']}", "INGLE_ISOLATE": "true"}) as server,
+        running_server(root, {"PATH": f"{tmp_path}:{os.environ['PATH']}"}) as server,
     ):
         vm = created(server, "seen")
         assert server.run(vm.id, "true")[0] == 0

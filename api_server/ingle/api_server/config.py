@@ -155,7 +155,7 @@ def load(env: Mapping[str, str], *, system: bool = False, text: bytes | None = N
 
     Raises InvalidArgument that says which file or variable is wrong, and how."""
     paths = Paths.of_system() if system else Paths.of(env)
-    defaults = Defaults()
+    defaults = Defaults(isolate=not system)  # deploy/ingle.service lets nobody make namespaces
     origins = {item.name: "built-in" for item in fields(Defaults)}
     values = dict(_file_values(paths.config, text))
     quotas = quotas_of(values.pop("quotas", {}), str(paths.config), _size)

@@ -29,3 +29,10 @@ def test_a_value_that_is_refused_is_told_with_what_is_allowed_and_how_to_get_rid
         config.load({"HOME": "/nowhere", variable: value}, text=b"")
     assert allowed in in_environment.value.message
     assert in_environment.value.remedy == f"unset {variable}"
+
+
+def test_vmms_of_a_user_are_isolated_where_units_forbid_namespaces_they_are_not() -> None:
+    assert config.load({"HOME": "/home/any"}, text=b"").defaults.isolate
+    assert not config.load({"INGLE_ISOLATE": "false", "HOME": "/home/any"}, text=b"").defaults.isolate
+    assert not config.load({}, system=True, text=b"").defaults.isolate
+    assert config.load({}, system=True, text=b"isolate = true").defaults.isolate

@@ -149,7 +149,7 @@ async def isolation_check(config: Config) -> Check:
         return Check(name, "pass", "VMMs have namespaces of their own, and see their own VM alone")
     detail = f"VMMs see what this user sees: {problem}"
     remedy = "" if tool.installed(PROGRAM) else tool.install_hint(PROGRAM)
-    return Check(name, "warn", detail, remedy or _ALLOW_NAMESPACES)
+    return Check(name, "warn", detail, remedy or f"{_ALLOW_NAMESPACES}; ingle server restart")
 
 
 async def _user_namespace(config: Config) -> Check:

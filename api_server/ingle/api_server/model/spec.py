@@ -98,7 +98,7 @@ class Defaults:
     warm_cache_bytes: int = 2 * GIB
     """What those may take together; with 0 none is made by itself."""
 
-    isolate: bool = False
+    isolate: bool = True
     """Whether each VMM has namespaces of its own, where the host lets it."""
 
     firecracker: str = "firecracker"

@@ -55,10 +55,10 @@ class Cage:
     def __init__(self, tools: Tools, *, wanted: bool = True) -> None:
         self._tools = tools
         self._wanted = wanted
-        self._works: set[tuple[object, ...]] = set()
+        self._tried: dict[tuple[object, ...], str] = {}
 
     async def problem(self, program: str) -> str:
-        """Why a program, by its path, can't be had in there; empty when it can. It is tried, once if it works."""
+        """Why a program, by its path, can't be had in there; empty when it can. It is tried once."""
         if not self._wanted:
             return "isolate = false"
         try:
@@ -66,13 +66,13 @@ class Cage:
         except HostProblem as problem:
             return problem.message
         which = (bubblewrap, os.stat(bubblewrap).st_mtime_ns, program, os.stat(program).st_mtime_ns)
-        if which not in self._works:
+        if which not in self._tried:
             try:
                 await self._tools.run([bubblewrap, *_NAMESPACES, *_system(program), "--", program, "--version"])
+                self._tried[which] = ""
             except ToolFailed as error:
-                return error.message
-            self._works.add(which)
-        return ""
+                self._tried[which] = error.message
+        return self._tried[which]
 
     async def around(self, program: str, paths: VmPaths, view: View) -> tuple[str, ...]:
         """What comes before a program, by its path, for `launching.spawn`; nothing where it is not to be had."""

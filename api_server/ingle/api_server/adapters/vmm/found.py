@@ -18,6 +18,9 @@ def process_name(vm_id: str) -> str:
     return f"ingle-{vm_id}"
 
 
+_KEEPER_SECONDS = 1.0
+"""How long it may take to end behind what it keeps, before it is ended as well."""
+
 _NAME = re.compile(process_name("([0-9a-f]{12})"))
 
 
@@ -55,16 +58,19 @@ def vmms_below(vms: Path) -> Mapping[str, int]:
 
 async def _killed(found: Sequence[Process], state: Path) -> bool:
     """End those that are of the VM with that directory. Whether there was one."""
-    ours = [each for each in found if _works_in(each.pid, state) or _makes_namespaces(each.pid, state)]
+    vmms = [each for each in found if _works_in(each.pid, state)]
+    keepers = [each for each in found if _makes_namespaces(each.pid, state)]
     try:
-        for each in ours:
+        for each in vmms or keepers:  # a keeper ends with its VMM, which nobody would reap otherwise
             each.signal(signal.SIGKILL)
-        for each in ours:
+        for each in vmms:
             await each.wait()
+        for each in keepers:
+            await each.wait(_KEEPER_SECONDS)
     finally:
         for each in found:
             each.close()
-    return bool(ours)
+    return bool(vmms or keepers)
 
 
 def _makes_namespaces(pid: int, state: Path) -> bool:
