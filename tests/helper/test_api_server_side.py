@@ -15,6 +15,7 @@ from ingle.api_server.adapters.vmm import boot
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.network import Protocol, PublishedPort
+from ingle.api_server.model.vm import VmState
 from ingle.helper.v1 import helper_pb2 as pb
 from unit.api_server.vmms import VM
 
@@ -67,6 +68,20 @@ async def test_connecting_makes_everything_a_start_takes_and_can_be_repeated(
         (tcp, 80, pb.PROTOCOL_TCP),
         (udp, 53, pb.PROTOCOL_UDP),
     }
+
+
+async def test_ports_of_one_that_is_asleep_lead_nowhere_until_it_is_awake(
+    helper: Helper, network: HelperNetwork
+) -> None:
+    ports = (PublishedPort(free_port(), 80), PublishedPort(free_port(socket.SOCK_DGRAM), 53, Protocol.UDP))
+    awake = replace(SHARED, settings=replace(SHARED.settings, ports=ports))
+    asleep = replace(awake, state=VmState.PAUSED, asleep_since=VM.created_at)
+    for led, wanted in ((2, awake), (0, asleep), (0, asleep), (2, awake), (2, awake)):
+        await network.connect(wanted)
+        assert len(listed(helper).ports) == led
+    for led, wanted in ((0, asleep), (2, awake)):
+        await network.reconcile([wanted])
+        assert len(listed(helper).ports) == led
 
 
 async def test_nat_is_changed_by_connecting_again(helper: Helper) -> None:

@@ -164,7 +164,7 @@ class Sleeping:
         self._operations = operations
         self._guests = guests
         store = cast("Any", guests)
-        self._rest, self._resume = Rest(store, dialler), Resume(store, dialler, world.clock)
+        self._rest, self._resume = Rest(store, dialler), Resume(store, world.network, dialler, world.clock)
         self._paths = world.paths
 
     async def hibernate(self, op_id: str, reference: Reference) -> Any:

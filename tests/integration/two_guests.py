@@ -2,18 +2,21 @@
 
     python -m integration.two_guests PREPARED
 
-An AssertionError unless the two reach each other by address and by name, with IPv4 and with IPv6, and not the third; also
-one that sleeps, by its name.
+An AssertionError unless the two reach each other by address and by name, with IPv4 and with IPv6, and not the third;
+also one that sleeps, by its name, and at its published port from the host.
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from integration.system_in_namespaces import HELPER, SERVER, Service, prepare
+
+GATEWAY, PORT = "10.213.0.1", 8080
 
 SERVE = """
 use IO::Socket::IP;
@@ -54,6 +57,12 @@ def addresses(name: str) -> tuple[str, str]:
     return found["address"], found["address6"]
 
 
+def served(host: str) -> str:
+    """What is served to this host at `two`'s published port."""
+    with socket.create_connection((host, PORT), 30) as connection:
+        return connection.makefile().read().strip()
+
+
 def state(name: str) -> str:
     """What the VM does."""
     return ingle("vm", "show", name, "--format", "{{.state}}").strip()
@@ -64,7 +73,7 @@ def main(prepared: Path) -> None:
     for service in (Service("/run/ingle-helper/helper.sock", HELPER), Service("/run/ingle/api.sock", SERVER)):
         service.wait_until_up()
     for name, network in (("one", "default"), ("two", "default"), ("apart", "backend")):
-        ingle("vm", "create", "--name", name, "--network", network)
+        ingle("vm", "create", "--name", name, "--network", network, *(("-p", f"{PORT}:80") if name == "two" else ()))
     one, two, apart = map(addresses, ("one", "two", "apart"))
     for name in ("two", "apart"):
         ingle("vm", "exec", name, "--", "perl", "-e", SERVE)
@@ -83,6 +92,11 @@ def main(prepared: Path) -> None:
         assert state("two") == f"{sleep}d"
         assert ask("one", "two.vm") in {f"::ffff:{one[0]}", one[1]}
         assert state("two") == "running"
+        for host in (GATEWAY, "127.0.0.1"):
+            ingle("vm", sleep, "two")
+            assert served(host)
+            assert state("two") == "running"
+    assert served(GATEWAY).startswith(f"::ffff:{GATEWAY}"), "and it is led there again, and not relayed"
 
 
 if __name__ == "__main__":

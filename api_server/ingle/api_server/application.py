@@ -291,7 +291,7 @@ async def application(
                 warm_starts,
                 idle,
                 AutoStart(ports.vms, fleet, start),
-                Activation(ports.vms, fleet, ports.activation, ports.names, wake, ports.clock),
+                Activation(ports.vms, fleet, ports.activation, wake, ports.clock, (ports.names, ports.network)),
                 register,
             )
         finally:

@@ -90,7 +90,15 @@ def sleep_of(
 ) -> SleepVm:
     """What puts VMs to sleep."""
     pipelines = SleepPipelines.of(
-        ports.vms, ports.kernels, ports.engines, ports.memories, ports.vmms, ports.dialler, release, ports.activation
+        ports.vms,
+        ports.kernels,
+        ports.engines,
+        ports.memories,
+        ports.vmms,
+        ports.network,
+        ports.dialler,
+        release,
+        ports.activation,
     )
     return SleepVm(operations, ports.vms, ports.journal, fleet, ports.files, room, guests, ports.engines, pipelines)
 
@@ -109,7 +117,7 @@ def wake_of(ports: Ports, operations: Operations, fleet: Fleet, room: DiskRoom, 
         ports.engines,
         room,
         ports.activation,
-        Resume(ports.vms, ports.dialler, ports.clock),
+        Resume(ports.vms, ports.network, ports.dialler, ports.clock),
         pipelines.wake,
     )
 

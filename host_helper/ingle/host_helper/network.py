@@ -42,7 +42,10 @@ class NetworkPart:
     def check(self, old: State, new: State) -> None:
         added = new.beyond(old)
         for resource in added:
-            if isinstance(resource, Published) and is_served(resource.protocol, resource.host_port, resource.address):
+            # The server holds ports that are led to VMs, also before they are.
+            if isinstance(resource, Published) and is_served(
+                resource.protocol, resource.host_port, resource.address, but=self._policy.uid
+            ):
                 name = f"{resource.host_port}/{resource.protocol.value}"
                 raise InUse(f"a program of the host serves port {name}", "take another port")
 

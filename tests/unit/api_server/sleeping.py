@@ -37,6 +37,7 @@ def sleeping(at: World, engines: Mapping[str, Any], dialler: Resting | None = No
         engines,
         LocalMemories(),
         engine,
+        at.network,
         dialler or Resting(),
         at.release,
         LocalActivationSockets(),
@@ -64,6 +65,6 @@ def waking(at: World, engines: Mapping[str, Any], launch: Sequence[Any] = ()) ->
         engines,
         at.room,
         LocalActivationSockets(),
-        Resume(vms, at.dialler, at.clock),
+        Resume(vms, at.network, at.dialler, at.clock),
         wake,
     )

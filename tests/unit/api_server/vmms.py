@@ -1,7 +1,7 @@
 """VMMs, engines and files that do what a test tells them to, in place of QEMU's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from ingle.api_server.operations.runner import Operations
 from ingle.api_server.operations.stop_vm import StopVm
 from ingle.api_server.operations.update_vm import UpdateVm
 from ingle.api_server.operations.use_guest import UseGuest
+from ingle.api_server.ports.activation import Waken, nobody
 from ingle.api_server.ports.disk import Disk, DiskBackend, DiskChanges, DiskFormat
 from ingle.api_server.ports.engine import VmmUsage, VmPaths
 from ingle.api_server.ports.guest import GuestDialler
@@ -165,6 +166,7 @@ class Wires:
         self.dns: dict[int, int] = {}
         self.nowhere: set[str] = set()
         self.failure: IngleError | None = None
+        self.waken: Waken = nobody
 
     async def problem(self) -> str:
         return "" if self.failure is None else self.failure.message
@@ -265,7 +267,7 @@ class Names:
 
     def __init__(self) -> None:
         self.gateways: set[str] = set()
-        self.waken: Callable[[str], Awaitable[object]]
+        self.waken: Waken = nobody
 
     async def serve(self, gateway: str) -> int:
         self.gateways.add(gateway)

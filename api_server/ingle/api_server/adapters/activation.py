@@ -5,34 +5,29 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from functools import partial
 
 from ingle.api_server.host import sockets
+from ingle.api_server.host.datagrams import Datagrams
 from ingle.api_server.host.relay import PLACES, PLACES_EACH, Relay
 from ingle.api_server.host.shares import Shares
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.activation import Waken, nobody
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.005, 5.0  # whoever is about to leave a port does so at once
-_DATAGRAM_BYTES = 1
-_DATAGRAMS = 64
 _LOOPBACK = "127.0.0.1"
-
-
-async def _nobody(_vm_id: str) -> Vm | None:
-    return None
 
 
 class LocalActivationSockets:
     """Implements ports.activation.ActivationSockets."""
 
     def __init__(self) -> None:
-        self.waken: Callable[[str], Awaitable[Vm | None]] = _nobody
+        self.waken: Waken = nobody
         self._places = Shares(PLACES, PLACES_EACH)
-        self._ports: dict[str, dict[PublishedPort, Relay | _Datagrams]] = {}
+        self._ports: dict[str, dict[PublishedPort, Relay | Datagrams]] = {}
         self._taking: dict[str, asyncio.Task[None]] = {}
         self._retired: set[Relay] = set()
 
@@ -87,7 +82,7 @@ class LocalActivationSockets:
             relay.close()
         self._retired.clear()
 
-    def _retire(self, holder: "Relay | _Datagrams") -> None:
+    def _retire(self, holder: "Relay | Datagrams") -> None:
         holder.retire()
         self._retired = {relay for relay in self._retired if not relay.idle}
         if isinstance(holder, Relay):
@@ -123,10 +118,10 @@ class LocalActivationSockets:
                 missing.append(port)
         return missing
 
-    def _holder(self, vm: Vm, port: PublishedPort, held: socket.socket) -> "Relay | _Datagrams":
-        holder: Relay | _Datagrams
+    def _holder(self, vm: Vm, port: PublishedPort, held: socket.socket) -> "Relay | Datagrams":
+        holder: Relay | Datagrams
         if port.protocol is Protocol.UDP:
-            holder = _Datagrams(held, partial(self._wake, vm.id))
+            holder = Datagrams(held, partial(self.waken, vm.id))
         else:
             holder = Relay(held, partial(self._ready, vm.id, port), self._places, vm.id)
         holder.start()
@@ -139,9 +134,6 @@ class LocalActivationSockets:
             return None
         return (vm.address, port.vm_port) if vm.address else (port.address or _LOOPBACK, port.host_port)
 
-    async def _wake(self, vm_id: str) -> None:
-        await self.waken(vm_id)
-
 
 def _bound(vm: Vm, port: PublishedPort) -> socket.socket:
     """Raises OSError."""
@@ -151,31 +143,3 @@ def _bound(vm: Vm, port: PublishedPort) -> socket.socket:
     if port.protocol is Protocol.UDP:
         return sockets.held(address, port.host_port, socket.SOCK_DGRAM, listens=False)
     return sockets.held(address, port.host_port, socket.SOCK_STREAM, listens=True)
-
-
-class _Datagrams:
-    """Of a UDP port: that one has come is all that is known of it."""
-
-    def __init__(self, held: socket.socket, wake: Callable[[], Awaitable[None]]) -> None:
-        self._held = held
-        self._wake = wake
-        self._waking: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self._held.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._held, self._come)
-
-    def _come(self) -> None:
-        with suppress(OSError):  # none is left
-            for _ in range(_DATAGRAMS):
-                self._held.recv(_DATAGRAM_BYTES)
-        if self._waking is None or self._waking.done():
-            self._waking = asyncio.ensure_future(self._wake())
-
-    def retire(self) -> None:
-        """Leave the port."""
-        if self._held.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._held)
-            self._held.close()
-
-    close = retire

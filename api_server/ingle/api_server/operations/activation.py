@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Collection
 
 from ingle.api_server.model.errors import IngleError
 from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.wake_vm import WakeVm
-from ingle.api_server.ports.activation import ActivationSockets
+from ingle.api_server.ports.activation import ActivationSockets, Door
 from ingle.api_server.ports.clock import Clock
-from ingle.api_server.ports.names import NameService
 from ingle.api_server.ports.store.vms import VmStore
 
 log = logging.getLogger(__name__)
@@ -21,22 +21,24 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 120.0
 
 
 class Activation:
-    """Ports of one that hibernates are this server's. Those of one that is paused are its VMM's still, which takes
-    connections and lets them wait by itself: it is asked whether there are any, so nothing has to change hands."""
+    """Ports of one that hibernates are this server's, and those of one that is paused in a shared network. Of one in a
+    network of its own they are its VMM's still, which takes connections and lets them wait by itself: it is asked
+    whether there are any, so nothing has to change hands."""
 
     def __init__(
         self,
         vms: VmStore,
         fleet: Fleet,
         sockets: ActivationSockets,
-        names: NameService,
         wake: WakeVm,
         clock: Clock,
+        doors: Collection[Door],
     ) -> None:
+        """`doors`: where somebody may come, beside `sockets`."""
         self._vms = vms
         self._fleet = fleet
         self._sockets = sockets
-        self._names = names
+        self._doors = (sockets, *doors)
         self._wake = wake
         self._clock = clock
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -45,7 +47,8 @@ class Activation:
 
     async def take_up(self) -> None:
         """From now on, of VMs that sleep already too."""
-        self._sockets.waken = self._names.waken = self.awake
+        for door in self._doors:
+            door.waken = self.awake
         self._vms.watchers.append(self._look)
         for vm in await self._vms.all():
             self._look(vm.id)
@@ -61,6 +64,8 @@ class Activation:
     async def awake(self, vm_id: str) -> Vm | None:
         """The VM, once it was woken for who knocks; None when it was not. One that can't be is not tried again and
         again, however many knock: they are refused for a while, and for twice as long each time."""
+        if (vm := self._vms.now(vm_id)) is None or vm.asleep_since is None:
+            return vm
         pause, until = self._pauses.get(vm_id, (0.0, 0.0))
         if self._clock.monotonic() < until:
             return None

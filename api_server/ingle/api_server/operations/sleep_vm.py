@@ -19,6 +19,7 @@ from ingle.api_server.ports.activation import ActivationSockets
 from ingle.api_server.ports.engine import Engine, Vmms, engine_of
 from ingle.api_server.ports.guest import GuestDialler
 from ingle.api_server.ports.memories import Memories
+from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store.items import ItemStore
 from ingle.api_server.ports.store.journal import Journal
 from ingle.api_server.ports.store.vms import VmStore
@@ -30,6 +31,7 @@ from ingle.api_server.steps.release import Release
 from ingle.api_server.steps.rest import Rest
 from ingle.api_server.steps.save_memory import SaveMemory
 from ingle.api_server.steps.target import Sleep
+from ingle.api_server.steps.withhold_ports import WithholdPorts
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,18 @@ class SleepPipelines:
         engines: Mapping[str, Engine],
         memories: Memories,
         vmms: Vmms,
+        network: HostNetwork,
         dialler: GuestDialler,
         release: Release,
         sockets: ActivationSockets,
     ) -> "SleepPipelines":
         """Over these ports."""
-        mark, pause = MarkPaused(vms), Pause(vms)
+        mark, withhold, pause = MarkPaused(vms), WithholdPorts(network), Pause(vms)
         save, hibernate = SaveMemory(vms, kernels, engines, memories), Hibernate(vms, vmms, release, sockets)
-        return SleepPipelines(pause=(mark, pause), hibernate=(mark, Rest(vms, dialler), pause, save, hibernate))
+        return SleepPipelines(
+            pause=(mark, withhold, pause),
+            hibernate=(mark, withhold, Rest(vms, dialler), pause, save, hibernate),
+        )
 
 
 class SleepVm:

@@ -1,19 +1,31 @@
-"""Published ports of VMs that hibernate: there is nobody else who could have them."""
+"""Where somebody may come who wants something of a VM that is asleep. Published ports of those that hibernate: there is
+nobody else who could have them."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ingle.api_server.model.network import PublishedPort
 from ingle.api_server.model.vm import Vm
 
+Waken: TypeAlias = Callable[[str], Awaitable[Vm | None]]
 
-class ActivationSockets(Protocol):
+
+class Door(Protocol):
+    """A place where that may be."""
+
+    waken: Waken
+    """Returns when a VM, by its id, is awake that was asleep: the VM; None when it is not. Set by who wakes."""
+
+
+async def nobody(_vm_id: str) -> Vm | None:
+    """Wakes none: what a door has until then."""
+    return None
+
+
+class ActivationSockets(Door, Protocol):
     """Who connects to one is kept waiting until `waken` has returned, and then connected to whoever has the port by
     then; a datagram only wakes. At an answer of None, and after two minutes, who waits is reset. How many may wait is
     bounded, by VM and in all: who is one too many is reset at once."""
-
-    waken: Callable[[str], Awaitable[Vm | None]]
-    """Returns when a VM, by its id, is awake that was asleep: the VM; None when it is not. Set by who wakes."""
 
     def listen(self, vm: Vm) -> None:
         """Have its ports. One that somebody else has is tried again until it is free; that is in the log. Done already

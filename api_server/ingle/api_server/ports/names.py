@@ -1,14 +1,12 @@
 """Telling VMs each other's names."""
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from ingle.api_server.ports.activation import Door
 
-class NameService(Protocol):
-    """Answers DNS for the VMs of shared networks, and for the host."""
 
-    waken: Callable[[str], Awaitable[object]]
-    """Called with the id of a VM that is asleep when a VM of its network asks for it. Set by who wakes."""
+class NameService(Door, Protocol):
+    """Answers DNS for VMs of shared networks, and for the host. Who asks for a neighbour that is asleep wakes it."""
 
     async def serve(self, gateway: str) -> int:
         """Answer at the network's gateway from now on; done already is fine. Answers at which port it is.

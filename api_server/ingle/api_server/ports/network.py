@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.activation import Door
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,19 @@ class Link:
     """Empty: what is on the network is all that IPv6 reaches."""
 
 
-class HostNetwork(Protocol):
+class HostNetwork(Door, Protocol):
     """Taps, NAT and published ports of VMs with a slot. Raises HostProblem(DEPENDENCY_MISSING) without a helper, and
-    IngleError with the helper's own reason."""
+    IngleError with the helper's own reason.
+
+    A published port of a VM that is asleep leads to nobody but this server: who connects waits until it is woken,
+    and is connected through this server; of UDP a datagram wakes, and is lost."""
 
     async def problem(self) -> str:
         """Why VMs can't share networks here; empty when they can."""
 
     async def connect(self, vm: Vm) -> Link:
-        """Make, or change, what connects `vm` until it is as the VM's network, NAT, limit and ports say."""
+        """Make, or change, what connects `vm` until it is as the VM's network, NAT, limit and ports say, and whether it
+        is asleep."""
 
     async def lead_dns(self, network: int, port: int) -> None:
         """What the VMs of a network ask their gateway is asked of the host's port."""

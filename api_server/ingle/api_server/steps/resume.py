@@ -4,9 +4,10 @@ import asyncio
 import logging
 
 from ingle.api_server.model.errors import IngleError
-from ingle.api_server.model.vm import VmState
+from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.ports.clock import Clock
 from ingle.api_server.ports.guest import GuestDialler
+from ingle.api_server.ports.network import HostNetwork
 from ingle.api_server.ports.store.vms import VmStore
 from ingle.api_server.steps import hooks
 from ingle.api_server.steps.target import Sleep
@@ -18,14 +19,15 @@ _PATIENCE_SECONDS = 30.0  # whoever wants to end the VM waits as long
 
 
 class Resume:
-    """That it runs goes to the store last. A guest that can't be told goes on all the same, as it was, and the VM tells
-    of it."""
+    """That it runs goes to the store when it does, and then its ports are led to it. A guest that can't be told goes on
+    all the same, as it was, and the VM tells of it; and one whose ports can't be led is reached through the server."""
 
     name = "resume"
     text = "letting the guest go on"
 
-    def __init__(self, vms: VmStore, dialler: GuestDialler, clock: Clock) -> None:
+    def __init__(self, vms: VmStore, network: HostNetwork, dialler: GuestDialler, clock: Clock) -> None:
         self._vms = vms
+        self._network = network
         self._dialler = dialler
         self._clock = clock
 
@@ -33,8 +35,19 @@ class Resume:
         await target.vmm.resume()
         problem = await self._told(target)
         target.vm = await self._vms.move(target.vm_id, VmState.RUNNING, op_id=target.op_id)
+        problem = await self._led(target.vm) or problem
         if problem:
             await self._vms.note_sleep_error(target.vm_id, problem, target.op_id)
+
+    async def _led(self, vm: Vm) -> str:
+        """Why its ports are not; empty when they are."""
+        if vm.slot is not None and vm.settings.ports:
+            try:
+                await self._network.connect(vm)
+            except IngleError as error:
+                log.error("ports of a VM that was resumed are not led to it: %s", error.message, extra={"vm": vm.id})
+                return f"it was resumed, and its ports are not led to it: {error.message}"
+        return ""
 
     async def _told(self, target: Sleep) -> str:
         """Why that was not possible; empty when it was."""

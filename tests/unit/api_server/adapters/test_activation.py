@@ -211,7 +211,7 @@ async def test_in_a_shared_network_it_is_the_guests_address_that_who_waits_is_co
 ) -> None:
     """Whoever connects the VM holds its ports by then."""
     vm = replace(vm, slot=2)
-    held = HeldPorts()
+    held = HeldPorts(guest.waken)
     await held.hold(vm, "127.0.0.1")
     sockets.listen(vm)
     assert not sockets.listening(vm.id)

@@ -31,12 +31,13 @@ class Waking:
 
 @pytest.fixture
 async def at(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path, VmState.STOPPED) as at:
+    async with world(tmp_path, VmState.PAUSED) as at:
         yield at
 
 
 def activation_of(at: World, waking: Waking, clock: StillClock) -> Activation:
-    return Activation(at.store.vms, at.fleet, LocalActivationSockets(), at.names, cast("WakeVm", waking), clock)
+    doors = (at.names, at.network)
+    return Activation(at.store.vms, at.fleet, LocalActivationSockets(), cast("WakeVm", waking), clock, doors)
 
 
 async def test_one_that_cannot_wake_is_tried_less_and_less_often_however_many_knock(at: World) -> None:

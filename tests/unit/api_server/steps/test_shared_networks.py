@@ -4,16 +4,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from ingle.api_server import pipeline
 from ingle.api_server.model.errors import HostProblem, InvalidArgument, Reason
+from ingle.api_server.model.network import PublishedPort
 from ingle.api_server.model.spec import HostLimits, VmChange, VmSpec
 from ingle.api_server.model.vm import Acceleration, Image, Kernel, LiveVmm, VmState
 from ingle.api_server.ports.network import Link
 from ingle.api_server.steps.connect import Connect
-from ingle.api_server.steps.target import Start, VmTarget
+from ingle.api_server.steps.mark_paused import MarkPaused
+from ingle.api_server.steps.resume import Resume
+from ingle.api_server.steps.target import Sleep, Start, VmTarget
+from ingle.api_server.steps.withhold_ports import WithholdPorts
 from unit.api_server.recovering import recovery
 from unit.api_server.vmms import NOW, VM, ScriptedVmm, World, mine, world
 
@@ -221,3 +226,39 @@ class Adopting:
 
     async def adopt(self, *_: object) -> ScriptedVmm:
         return ScriptedVmm()
+
+
+class Fails:
+    """A step that does."""
+
+    name = "fails"
+    text = "failing"
+
+    async def run(self, target: VmTarget) -> None:
+        raise HostProblem(Reason.DISK_FULL, "no room")
+
+
+async def test_ports_of_one_that_stands_still_are_the_servers_until_it_goes_on(tmp_path: Path) -> None:
+    async with shared_world(tmp_path) as at:
+        await started(at)
+        vm = await at.store.vms.get(SHARED.id)
+        vm = replace(vm, settings=replace(vm.settings, ports=(PublishedPort(8080, 80),)))
+        await at.store.vms.change(vm)
+        mark, withhold = MarkPaused(at.store.vms), WithholdPorts(at.network)
+        target = Sleep(OP_ID, vm.id, at.files.paths(vm.id), vm, cast("Any", at.vmm))
+        with pytest.raises(HostProblem):
+            await pipeline.run((mark, withhold, Fails()), target, at.store.journal, lambda *_: ())
+        assert (await at.store.vms.get(vm.id)).state is VmState.RUNNING
+        assert at.network.connected[2].asleep_since is None
+        target = Sleep(OP_ID, vm.id, at.files.paths(vm.id), vm, cast("Any", at.vmm))
+        await pipeline.run((mark, withhold), target, at.store.journal, lambda *_: ())
+        assert at.network.connected[2].asleep_since is not None
+        resume = Resume(at.store.vms, at.network, at.dialler, at.clock)
+        at.network.failure = HostProblem(Reason.DEPENDENCY_MISSING, "no helper")
+        await resume.run(target)
+        assert (target.vm.state, at.network.connected[2].asleep_since is None) == (VmState.RUNNING, False)
+        assert "its ports are not led to it: no helper" in (await at.store.vms.get(vm.id)).error
+        at.network.failure = None
+        await at.store.vms.move(vm.id, VmState.PAUSED)
+        await resume.run(target)
+        assert at.network.connected[2].asleep_since is None

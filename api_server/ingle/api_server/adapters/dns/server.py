@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,8 @@ from ingle.api_server.adapters.dns.answers import Host
 from ingle.api_server.adapters.dns.upstream import servers_of
 from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.network import DNS_PORT
+from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.activation import Waken, nobody
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,8 @@ class DnsServer:
         self._sockets: dict[str, tuple[socket.socket, socket.socket]] = {}
         self._orders: asyncio.Queue[tuple[bytes, Sequence[socket.socket]]] = asyncio.Queue()
         self._keeper: asyncio.Task[None] | None = None
-        self._waking: dict[str, asyncio.Task[object]] = {}
-        self.waken: Callable[[str], Awaitable[object]] = _nobody
+        self._waking: dict[str, asyncio.Future[Vm | None]] = {}
+        self.waken: Waken = nobody
 
     def start(self) -> None:
         """There is somebody who answers, from now on."""
@@ -162,7 +164,7 @@ class DnsServer:
             self._waking[vm_id] = waking
             waking.add_done_callback(lambda done, vm_id=vm_id: self._woken(vm_id, done))  # type: ignore[misc]
 
-    def _woken(self, vm_id: str, done: "asyncio.Task[object]") -> None:
+    def _woken(self, vm_id: str, done: "asyncio.Future[Vm | None]") -> None:
         del self._waking[vm_id]
         if not done.cancelled() and (error := done.exception()) is not None:
             log.error("a VM could not be woken for who asked for it: %s", error, extra={"vm": vm_id})
@@ -192,10 +194,6 @@ class DnsServer:
         except (OSError, TimeoutError):
             if process.returncode is None:
                 process.kill()
-
-
-async def _nobody(_vm_id: str) -> None:
-    """Wakes nobody: nobody has said yet how that is done."""
 
 
 _LISTEN = b"{}"  # at the sockets that come with it

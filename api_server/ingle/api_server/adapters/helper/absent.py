@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.activation import Waken
 from ingle.api_server.ports.devices import SnapshotDevice, WantedDevice
 from ingle.api_server.ports.network import Link
 
@@ -14,6 +15,8 @@ _INSTALL = "sudo ingle system install"
 
 class AbsentNetwork:
     """Connects nobody."""
+
+    waken: Waken
 
     async def problem(self) -> str:
         return _PROBLEM

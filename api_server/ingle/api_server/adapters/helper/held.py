@@ -1,22 +1,25 @@
 """Ports of the host that lead to VMs are held by bound sockets.
 
 The helper's rules would lead such a port away from a program that serves it later, and the program would never know. So
-it is told what it would be told by any other server there: the address is in use. The rules lead nothing from the
-host's loopback; what connects there over TCP is relayed.
+it is told what it would be told by any other server there: the address is in use. What the rules don't lead comes here:
+from the host's loopback, and all of a VM that is asleep, which is woken for it. Over TCP it is relayed.
 """
 
 import errno
 import logging
 import socket
 from collections.abc import Collection
+from functools import partial
 from ipaddress import ip_address
 
 from ingle.api_server.host import sockets
+from ingle.api_server.host.datagrams import Datagrams
 from ingle.api_server.host.relay import PLACES, PLACES_EACH, Relay
 from ingle.api_server.host.shares import Shares
 from ingle.api_server.model.errors import Conflict
 from ingle.api_server.model.network import Protocol, PublishedPort
 from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.activation import Waken
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +34,9 @@ def is_relayed(port: PublishedPort) -> bool:
 class HeldPorts:
     """Those of VMs in networks that they share."""
 
-    def __init__(self) -> None:
-        self._held: dict[str, dict[PublishedPort, socket.socket | Relay]] = {}
+    def __init__(self, waken: Waken) -> None:
+        self._waken = waken
+        self._held: dict[str, dict[PublishedPort, Datagrams | Relay]] = {}
         self._places = Shares(PLACES, PLACES_EACH)
 
     async def hold(self, vm: Vm, address: str) -> None:
@@ -68,16 +72,14 @@ class HeldPorts:
             except Conflict as error:
                 log.error("VM %s: %s", vm.id, error.message)
 
-    def _holder(self, vm_id: str, port: PublishedPort, address: str) -> socket.socket | Relay:
+    def _holder(self, vm_id: str, port: PublishedPort, address: str) -> Datagrams | Relay:
         """Raises OSError."""
-        relayed = port.protocol is Protocol.TCP and (not port.address or is_relayed(port))
-        held = sockets.held(port.address, port.host_port, _KINDS[port.protocol], listens=relayed)
-        if not relayed:
-            return held
+        tcp = port.protocol is Protocol.TCP
+        held = sockets.held(port.address, port.host_port, _KINDS[port.protocol], listens=tcp)
 
-        async def ready() -> tuple[str, int]:
-            return address, port.vm_port
+        async def ready() -> tuple[str, int] | None:
+            return None if await self._waken(vm_id) is None else (address, port.vm_port)
 
-        relay = Relay(held, ready, self._places, vm_id)
-        relay.start()
-        return relay
+        holder = Relay(held, ready, self._places, vm_id) if tcp else Datagrams(held, partial(self._waken, vm_id))
+        holder.start()
+        return holder

@@ -16,6 +16,7 @@ from ingle.api_server.model.network import (
     Protocol,
 )
 from ingle.api_server.model.vm import Vm
+from ingle.api_server.ports.activation import Waken, nobody
 from ingle.api_server.ports.network import Link
 from ingle.helper.v1 import helper_pb2 as pb
 
@@ -33,8 +34,12 @@ class HelperNetwork:
         self._helper = HelperClient(socket, "ingle-helper", patience)
         self._sysctls = sysctls
         self._dns_ports: dict[int, int] = {}
-        self._held = HeldPorts()
+        self._held = HeldPorts(self._waken)
+        self.waken: Waken = nobody
         self._nowhere: dict[str, int] = {}
+
+    async def _waken(self, vm_id: str) -> Vm | None:
+        return await self.waken(vm_id)
 
     async def problem(self) -> str:
         try:
@@ -51,7 +56,7 @@ class HelperNetwork:
                 pb.Change(create_tap=pb.CreateTapRequest(vm_id=vm.id, slot=slot)),
                 pb.Change(set_nat=pb.SetNatRequest(vm_id=vm.id, slot=slot, enabled=vm.settings.nat)),
                 pb.Change(limit_tap=pb.LimitTapRequest(vm_id=vm.id, slot=slot, bytes_per_second=rate)),
-                *(pb.Change(publish_port=pb.PublishPortRequest(port=port)) for port in _ports(vm)),
+                *(_led(port, vm) for port in _ports(vm)),
             ]
         )
         made = await self._helper.ask(lambda helper: helper.Apply, request)
@@ -117,7 +122,7 @@ class HelperNetwork:
                 )
                 for vm in vms
             ],
-            ports=[port for vm in vms for port in _ports(vm)],
+            ports=[port for vm in vms if vm.asleep_since is None for port in _ports(vm)],
         )
         await self._helper.ask(lambda helper: helper.Reconcile, wanted)
         self._dns_ports.clear()
@@ -128,6 +133,13 @@ class HelperNetwork:
 def _slot(vm: Vm) -> int:
     assert vm.slot is not None
     return vm.slot
+
+
+def _led(port: pb.PublishedPort, vm: Vm) -> pb.Change:
+    """To the VM, or while that is asleep to whoever has the port on this host, which is us."""
+    if vm.asleep_since is None:
+        return pb.Change(publish_port=pb.PublishPortRequest(port=port))
+    return pb.Change(unpublish_port=pb.UnpublishPortRequest(port=port))
 
 
 def _ports(vm: Vm) -> list[pb.PublishedPort]:

@@ -13,6 +13,7 @@ from ingle.api_server.adapters.helper.held import HeldPorts
 from ingle.api_server.host.sockets import check_port
 from ingle.api_server.model.errors import Conflict, HostProblem, InvalidArgument, Reason
 from ingle.api_server.model.network import MOST_PORTS, Protocol, PublishedPort, check_ports, published_address
+from ingle.api_server.model.vm import Vm
 from ingle.host_helper.requests import MOST_CHANGES
 from unit.api_server.vmms import VM
 
@@ -84,9 +85,14 @@ def test_an_address_that_is_not_the_hosts_is_told() -> None:
         check_port("192.0.2.1", free_port(), socket.SOCK_STREAM)
 
 
+async def awake(_vm_id: str) -> Vm | None:
+    """Who is awake is so at once."""
+    return VM
+
+
 @pytest.mark.parametrize("protocol", Protocol)
 async def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_use(protocol: Protocol) -> None:
-    held = HeldPorts()
+    held = HeldPorts(awake)
     port = free_port()
     vm = replace(VM, settings=replace(VM.settings, ports=(PublishedPort(port, 80, protocol),)))
     for _ in range(2):
@@ -98,7 +104,7 @@ async def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_us
                 late.bind((address, port))
             assert told.value.errno == errno.EADDRINUSE
     with pytest.raises(Conflict) as refused:
-        await HeldPorts().hold(vm, "127.0.0.9")
+        await HeldPorts(awake).hold(vm, "127.0.0.9")
     assert refused.value.reason is Reason.IN_USE
     assert str(port) in refused.value.remedy
     held.release(vm.id)
@@ -108,7 +114,7 @@ async def test_a_program_that_comes_later_is_told_that_a_published_port_is_in_us
 
 
 async def test_at_one_address_the_others_stay_free() -> None:
-    held = HeldPorts()
+    held = HeldPorts(awake)
     port = free_port()
     await held.hold(
         replace(VM, settings=replace(VM.settings, ports=(PublishedPort(port, 80, address="127.0.0.2"),))), "127.0.0.9"
@@ -149,7 +155,7 @@ async def said(address: str, port: int) -> bytes:
 async def test_the_hosts_loopback_leads_to_the_vm_until_it_is_gone_and_to_the_next_one(
     published: str, address: str
 ) -> None:
-    held = HeldPorts()
+    held = HeldPorts(awake)
     port = free_port()
     async with guest() as vm_port:
         vm = replace(VM, settings=replace(VM.settings, ports=(PublishedPort(port, vm_port, address=published),)))
@@ -166,9 +172,41 @@ async def test_the_hosts_loopback_leads_to_the_vm_until_it_is_gone_and_to_the_ne
 
 
 async def test_a_vm_that_does_not_listen_ends_the_connection() -> None:
-    held = HeldPorts()
+    held = HeldPorts(awake)
     port = free_port()
     await held.hold(replace(VM, settings=replace(VM.settings, ports=(PublishedPort(port, free_port()),))), "127.0.0.9")
     with suppress(OSError):
         assert await said("127.0.0.1", port) == b""
+    held.release(VM.id)
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1"])
+async def test_who_connects_waits_until_the_vm_is_awake_and_a_datagram_wakes_it(address: str) -> None:
+    woken: list[str] = []
+    found, waking = [VM, None], asyncio.Event()
+
+    async def waken(vm_id: str) -> Vm | None:
+        woken.append(vm_id)
+        await waking.wait()
+        return found[0]
+
+    held = HeldPorts(waken)
+    tcp, udp = free_port(), free_port()
+    async with guest() as vm_port:
+        ports = (PublishedPort(tcp, vm_port, address=address), PublishedPort(udp, 53, Protocol.UDP, address))
+        await held.hold(replace(VM, settings=replace(VM.settings, ports=ports)), "127.0.0.9")
+        saying = [asyncio.create_task(said("127.0.0.1", tcp)) for _ in range(3)]
+        while len(woken) < len(saying):
+            await asyncio.sleep(0.01)
+        assert not any(each.done() for each in saying)
+        waking.set()
+        assert await asyncio.gather(*saying) == [b"heard " + b"x" * 100_000] * 3
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"hello", ("127.0.0.1", udp))
+        while len(woken) == len(saying):
+            await asyncio.sleep(0.01)
+        assert set(woken) == {VM.id}
+        found.reverse()
+        with suppress(ConnectionResetError):
+            assert await said("127.0.0.1", tcp) == b""
     held.release(VM.id)
