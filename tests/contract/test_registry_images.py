@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from harness import Server, refused
-from ingle.v1 import image_pb2
+from ingle.testing import made_up
+from ingle.v1 import image_pb2, kernel_pb2, vm_pb2
 from oci_registry import PASSWORD, USER, Entry, Registry, layer, running_registry
+from uploading import kernel_upload
 
 TREE = layer(Entry("etc/hostname", b"of a registry"))
 
@@ -135,3 +137,32 @@ def test_a_name_of_the_catalog_is_ingles_own_and_nearly_one_is_asked_about(serve
 )
 def test_what_is_too_much_or_no_reference_is_refused(server: Server, wish: image_pb2.PullImageRequest) -> None:
     assert refused(server.images.PullImage, wish).reason == "INVALID_ARGUMENT"
+
+
+def test_an_image_boots_with_the_kernel_that_it_asks_for_unless_its_caller_says_another(
+    server: Server, tmp_path: Path
+) -> None:
+    with running_registry(tmp_path / "open") as registry:
+        for tag, wanted in (("there", "special:v1"), ("not-there", "specail:v1"), ("nonsense", "; rm -rf /")):
+            registry.push(f"kernels:{tag}", [TREE], {"Labels": {"dev.ingle.kernel": wanted}})
+            server.images.PullImage(image_pb2.PullImageRequest(name=f"{registry.host}/kernels:{tag}"))
+        server.kernels.ImportKernel(kernel_upload("special:v1", made_up.elf(text=made_up.VMLINUX[0x1000:] + b"other")))
+        server.kernels.ImportKernel(kernel_upload("plain", made_up.VMLINUX))
+
+        def create(tag: str, kernel: str = "") -> vm_pb2.Vm:
+            spec = vm_pb2.VmSpec(image=f"{registry.host}/kernels:{tag}", kernel=kernel)
+            return server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=spec, no_start=True)).vm
+
+        vms = [create("there"), create("there", "plain"), create("not-there", "plain")]
+        assert [vm.kernel_name for vm in vms] == ["special:v1", "plain", "plain"]
+        missing = refused(create, "not-there")
+        assert (missing.reason, missing.remedy) == ("KERNEL_NOT_FOUND", "--kernel debian, to boot it with that one")
+        assert "dev.ingle.kernel: no kernel 'specail:v1'" in missing.message
+        assert "did you mean special:v1?" in missing.message
+        assert refused(create, "nonsense").reason == "KERNEL_NOT_FOUND"
+        for vm in vms:
+            server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id))
+        for tag in ("there", "not-there", "nonsense"):
+            server.images.DeleteImage(image_pb2.DeleteImageRequest(image=f"{registry.host}/kernels:{tag}"))
+        for name in ("special:v1", "plain"):
+            server.kernels.DeleteKernel(kernel_pb2.DeleteKernelRequest(kernel=name))

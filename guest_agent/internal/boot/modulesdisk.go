@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,9 @@ const (
 	diskMount = "/ingle.disk"
 	// diskModules is what it has for us: uncompressed, and numbered in the order in which to load them.
 	diskModules = "ingle"
+	// nodeList names devices that are there before their modules are: who opens one has the kernel load it. As in
+	// "fuse fuse c10:229": the module, the file below /dev, and what it is.
+	nodeList = "modules.devname"
 	// modulesOf is where modprobe looks, below the kernel's release.
 	modulesOf = "/lib/modules"
 )
@@ -50,7 +54,10 @@ func showModules(device string) error {
 	if filled, err := isFilled(target); filled || err != nil {
 		return err
 	}
-	return mountModules(device, target)
+	if err := mountModules(device, target); err != nil {
+		return err
+	}
+	return makeNodes(filepath.Join(target, nodeList))
 }
 
 func mountModules(device, target string) error {
@@ -88,6 +95,57 @@ func isFilled(path string) (bool, error) {
 	} else {
 		return err == nil, nil
 	}
+}
+
+// openToAll are devices that any user may open, as udev's rules have it.
+var openToAll = map[string]bool{"fuse": true, "net/tun": true}
+
+// makeNodes makes the devices of a list, as kmod's static nodes.
+func makeNodes(list string) error {
+	content, err := os.ReadFile(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(content)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		var module, name string
+		var kind rune
+		var major, minor uint32
+		if _, err := fmt.Sscanf(line, "%s %s %c%d:%d", &module, &name, &kind, &major, &minor); err != nil {
+			return fmt.Errorf("%s: %q: %w", list, line, err)
+		}
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("%s: %q leads out of /dev", list, name)
+		}
+		if err := makeNode(filepath.Join("/dev", name), kind, unix.Mkdev(major, minor), openToAll[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func makeNode(path string, kind rune, number uint64, open bool) error {
+	mode := uint32(unix.S_IFCHR | 0o600)
+	if kind == 'b' {
+		mode = unix.S_IFBLK | 0o600
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mknod(path, mode, int(number)); err == unix.EEXIST { // its module is loaded, or built in
+		return nil
+	} else if err != nil {
+		return os.NewSyscallError("mknod "+path, err)
+	}
+	if open {
+		return os.Chmod(path, 0o666)
+	}
+	return nil
 }
 
 func kernelRelease() (string, error) {

@@ -16,6 +16,10 @@ class Healthcheck:
     retries: int = 0
 
 
+KERNEL_LABEL = "dev.ingle.kernel"
+"""The label by which an image says which kernel it is to boot with, unless its caller says another."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
     """As its maker wrote it, bounded in size only."""
@@ -36,3 +40,8 @@ class ImageConfig:
     stop_signal: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     healthcheck: Healthcheck | None = None
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel that its maker wants; empty: the maker doesn't say."""
+        return self.labels.get(KERNEL_LABEL, "")

@@ -347,10 +347,10 @@ def check_disk_holds(disk_bytes: int, image: Image) -> None:
 
 
 def least_memory(kernel: Kernel) -> int:
-    """What a guest with `kernel` boots in. All of it is in memory, with its modules; beside it the initramfs, twice
+    """What a guest with `kernel` boots in. All of it is in memory, with some modules; beside it the initramfs, twice
     while that is unpacked, and what the kernel needs to work. Debian's of 51 MiB panics in 72 MiB and boots in 80, with
     one processor as with two: the least has something left over."""
-    return max(LEAST_MEMORY, -(-(kernel.size_bytes + _BESIDE_KERNEL) // (16 * MIB)) * 16 * MIB)
+    return max(LEAST_MEMORY, -(-(kernel.loaded_bytes + _BESIDE_KERNEL) // (16 * MIB)) * 16 * MIB)
 
 
 def check_memory_holds(memory_bytes: int, kernel: Kernel, remedy: str = "--memory") -> None:

@@ -272,3 +272,11 @@ class Kernel:
 
     disk_modules: int = 0
     """How many modules are on the disk that its guests share. 0: there is no such disk, as before there were any."""
+
+    disk_bytes: int = 0
+    """Of `size_bytes`, how much that disk has."""
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What a guest that boots has of it in its memory."""
+        return self.size_bytes - self.disk_bytes

@@ -308,4 +308,5 @@ class Kernels(Catalog[Kernel, KernelFacts]):
             self._clock.now(),
             source,
             disk_modules=facts.disk_modules,
+            disk_bytes=facts.disk_bytes,
         )

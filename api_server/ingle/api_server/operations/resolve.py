@@ -1,15 +1,18 @@
 """From what is wished for to what there is: image, kernel, and a place to run."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingle.api_server.model.caller import Caller
+from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
+from ingle.api_server.model.image_config import KERNEL_LABEL
 from ingle.api_server.model.spec import (
     LEAST_MEMORY,
     CompleteSpec,
     Defaults,
     HostLimits,
     VmSpec,
+    check_catalog_name,
     check_connection,
     check_disk_holds,
     check_memory_holds,
@@ -61,6 +64,8 @@ class Resolve:
     async def look(self, wish: VmSpec) -> Wanted:
         """Raises what a wish is refused with that can't be fulfilled here: InvalidArgument, NotFound, HostProblem."""
         spec = wish.with_defaults(self.defaults())
+        if not wish.kernel:
+            spec = await self._with_kernel_of_image(spec)
         kernel = await self.kernels.present(spec.kernel)
         spec.check(self._limits, LEAST_MEMORY if kernel is None else least_memory(kernel))
         choice = await self._placement.choose(spec)
@@ -87,3 +92,21 @@ class Resolve:
             image, kernel, engine=place.engine, disk_backend=place.disk_backend, network=place.network
         )
         return Resolved(settings, image, kernel)
+
+    async def _with_kernel_of_image(self, spec: CompleteSpec) -> CompleteSpec:
+        """With the kernel that the image's maker wants, if it is here and says so."""
+        image = await self.images.present(spec.image)
+        config = None if image is None else image.config
+        if config is None or not config.kernel:
+            return spec
+        name = config.kernel
+        try:
+            check_catalog_name(name, "kernel")
+            await self.kernels.present(name)
+        except (InvalidArgument, NotFound) as error:
+            raise NotFound(
+                Reason.KERNEL_NOT_FOUND,
+                f"image {spec.image} asks for a kernel by its label {KERNEL_LABEL}: {error.message}",
+                f"--kernel {spec.kernel}, to boot it with that one",
+            ) from error
+        return replace(spec, kernel=name)

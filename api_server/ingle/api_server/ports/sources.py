@@ -41,6 +41,8 @@ class KernelFacts:
     """Of the initramfs, in load order."""
     disk_modules: int = 0
     """How many are on the disk that all guests share; 0: there is no such disk."""
+    disk_bytes: int = 0
+    """How long that is."""
 
 
 class Loaded(NamedTuple):

@@ -57,7 +57,6 @@ _kernels.add_commands(app)
     epilog=examples(
         "ingle kernel import --name mine ./vmlinux",
         "ingle kernel import -n mine --modules /lib/modules/6.1.0-40-amd64 /boot/vmlinuz-6.1.0-40-amd64",
-        "tar -c kernel modules | ingle kernel import -n mine -",
     ),
 )
 def import_kernel(

@@ -114,6 +114,8 @@ def test_the_least_memory_is_what_the_kernel_boots_in() -> None:
     check_memory_holds(96 * MIB, kernel)
     with pytest.raises(InvalidArgument, match="192 MiB"):
         check_memory_holds(96 * MIB, replace(kernel, size_bytes=150 * MIB))
+    # A disk is no part of what is in its memory.
+    check_memory_holds(96 * MIB, replace(kernel, size_bytes=150 * MIB, disk_bytes=100 * MIB))
 
 
 def test_zero_is_a_value_and_never_means_the_default() -> None:

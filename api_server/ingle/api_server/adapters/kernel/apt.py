@@ -1,4 +1,4 @@
-"""Debian's cloud kernel, through the host's own apt: its mirrors, proxies and signatures."""
+"""Debian's kernels, through the host's own apt: its mirrors, proxies and signatures."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,6 @@ from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
 from ingle.api_server.ports.sources import Report
 
-META_PACKAGE = "linux-image-cloud-amd64"
-
 # As in "Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)".
 _DEPENDS = re.compile(r"^Depends:.*?\b(linux-image-[0-9][a-z0-9.+-]*)", re.MULTILINE)
 
@@ -16,11 +14,11 @@ _DEPENDS = re.compile(r"^Depends:.*?\b(linux-image-[0-9][a-z0-9.+-]*)", re.MULTI
 _STATUS = re.compile(r"dlstatus:[^:]*:([0-9.]+):")
 
 
-async def download_kernel(tools: Tools, into: Path, report: Report) -> Path:
-    """Download the package that the meta package stands for, and unpack it; answers the unpacked tree.
+async def download_kernel(tools: Tools, meta_package: str, into: Path, report: Report) -> Path:
+    """Download the package that a meta package stands for, and unpack it; answers the unpacked tree.
 
     Works for any user. Raises HostProblem when apt has no package lists, ToolFailed."""
-    package = await _kernel_package(tools)
+    package = await _kernel_package(tools, meta_package)
     report(f"downloading {package}", None)
 
     def on_line(line: str) -> None:
@@ -42,18 +40,18 @@ async def download_kernel(tools: Tools, into: Path, report: Report) -> Path:
     return tree
 
 
-async def _kernel_package(tools: Tools) -> str:
+async def _kernel_package(tools: Tools, meta_package: str) -> str:
     try:
-        shown = await tools.run(["apt-cache", "show", "--no-all-versions", META_PACKAGE])
+        shown = await tools.run(["apt-cache", "show", "--no-all-versions", meta_package])
     except ToolFailed as error:
         raise HostProblem(
             Reason.DEPENDENCY_MISSING,
-            f"apt knows no package {META_PACKAGE}: its package lists are missing or not those of Debian",
+            f"apt knows no package {meta_package}: its package lists are missing or not those of Debian",
             "sudo apt-get update",
         ) from error
     match = _DEPENDS.search(shown.decode())
     if match is None:
-        raise ToolFailed(Reason.TOOL_FAILED, f"the package {META_PACKAGE} depends on no kernel", "sudo apt-get update")
+        raise ToolFailed(Reason.TOOL_FAILED, f"the package {meta_package} depends on no kernel", "sudo apt-get update")
     return match[1]
 
 

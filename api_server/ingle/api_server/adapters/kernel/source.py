@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ingle.api_server.adapters.kernel import apt, bundle, disk, elf, image, modules
+from ingle.api_server.adapters.kernel import apt, bundle, catalog, disk, elf, image, modules
 from ingle.api_server.host import files
 from ingle.api_server.host.child import TooMuch, in_child, limited
 from ingle.api_server.host.spool import spool
@@ -10,8 +10,6 @@ from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model.errors import BadFile, NotFound, Reason
 from ingle.api_server.ports.sources import CatalogEntry, KernelFacts, Report, Upload
-
-_DEBIAN = CatalogEntry("debian", "Debian's cloud kernel for the host's release, through the host's apt")
 
 # Nobody knows how much a tool says of what a caller sent; 512 MiB are enough of it.
 _INTO_FILE = 'ulimit -f 1048576; file=$1; shift; exec "$@" >"$file"'
@@ -26,20 +24,21 @@ class KernelMaker:
         self._tools = tools
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
-        return (_DEBIAN,)
+        return tuple(kernel.entry for kernel in catalog.kernels().values())
 
     def needed_modules(self) -> tuple[str, ...]:
         return (*modules.NEEDED, *modules.WELCOME)
 
     async def pull(self, name: str, into: Path, report: Report) -> KernelFacts:
-        if name != _DEBIAN.name:
+        known = catalog.kernels()
+        if name not in known:
             raise NotFound(
                 Reason.KERNEL_NOT_FOUND,
-                f"the catalog has no kernel {name!r}; it has: {_DEBIAN.name}",
-                f"ingle kernel pull {_DEBIAN.name}",
+                f"the catalog has no kernel {name!r}; it has: {', '.join(known)}",
+                "ingle kernel catalog",
             )
         scratch = _scratch(into)
-        tree = await apt.download_kernel(self._tools, scratch, report)
+        tree = await apt.download_kernel(self._tools, known[name].package, scratch, report)
         (kernel,) = tree.glob("boot/vmlinuz-*")
         # In lib up to bookworm, in usr/lib since.
         (tree_of_modules,) = [*tree.glob("lib/modules/*"), *tree.glob("usr/lib/modules/*")]
@@ -92,10 +91,9 @@ class KernelMaker:
         if not chosen["compression"]:
             return KernelFacts(release, names)
         report("packing all modules", None)
-        count = await disk.make(
-            self._tools, directory, later, release, chosen["compression"], scratch, into / disk.NAME
-        )
-        return KernelFacts(release, names, count)
+        path = into / disk.NAME
+        count = await disk.make(self._tools, directory, later, release, chosen["compression"], scratch, path)
+        return KernelFacts(release, names, count, path.stat().st_size)
 
     async def _depmod(self, directory: Path, release: str, scratch: Path) -> Path:
         """What would be in modules.dep, which packages leave to their installation; `directory` is left as it is."""

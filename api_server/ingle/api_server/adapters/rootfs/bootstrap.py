@@ -10,7 +10,7 @@ from ingle.api_server.host import rootlike
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.ports.sources import CatalogEntry, Report
 
-_PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "less", "nano", "procps")
+_PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "kmod", "less", "nano", "procps")
 _SYSTEMD = (*_PACKAGES, "dbus", "systemd-sysv")
 
 

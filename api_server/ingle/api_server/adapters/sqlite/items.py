@@ -193,6 +193,7 @@ def _kernel_of(row: sqlite3.Row) -> Kernel:
         owner=row["owner"],
         owners=_owners(row),
         disk_modules=row["disk_modules"],
+        disk_bytes=row["disk_bytes"],
     )
 
 
@@ -206,6 +207,7 @@ def _kernel_columns(kernel: Kernel) -> Mapping[str, Any]:
         "source": kernel.source,
         "owner": kernel.owner,
         "disk_modules": kernel.disk_modules,
+        "disk_bytes": kernel.disk_bytes,
     }
 
 

@@ -351,4 +351,8 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE kernels ADD COLUMN disk_modules INTEGER NOT NULL DEFAULT 0;
     """,
+    # And how long that disk is.
+    """
+    ALTER TABLE kernels ADD COLUMN disk_bytes INTEGER NOT NULL DEFAULT 0;
+    """,
 )

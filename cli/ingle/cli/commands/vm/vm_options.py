@@ -73,7 +73,7 @@ Kernel = Annotated[
     typer.Option(
         "--kernel",
         metavar="KERNEL",
-        help="Name or id; debian unless configured.",
+        help="Name or id; debian unless configured, or the image asks for another.",
         autocompletion=completion.kernel_names,
     ),
 ]

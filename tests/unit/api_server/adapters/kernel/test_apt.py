@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ingle.api_server.adapters.kernel import KernelMaker
-from ingle.api_server.adapters.kernel.apt import META_PACKAGE
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.errors import HostProblem, Reason, ToolFailed
 from ingle.api_server.ports.sources import KernelFacts
 from unit.api_server.adapters.kernel import kernels
 
+META_PACKAGE = "linux-image-cloud-amd64"
 PACKAGE = f"linux-image-{kernels.RELEASE}"
 NAMES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console")
 

@@ -106,7 +106,7 @@ async def packed(source: KernelSource, into: Path, names: Sequence[str], more: M
 async def test_all_modules_of_a_kernel_that_can_read_them_are_one_disk(source: KernelSource, into: Path) -> None:
     names = (*NAMES, "squashfs", "virtio_rng", "wireguard", "nft_nat")
     facts = await packed(source, into, names, {"modules.order": b"kernel/ext4.ko\n", "README": b"of no use"})
-    assert facts.disk_modules == len(names)
+    assert (facts.disk_modules, facts.disk_bytes) == (len(names), (into / "modules.squashfs").stat().st_size)
     assert set(facts.modules) == {*NAMES, "squashfs"} - {"virtio_net"}
     assert contents(into)[-1] == "vmlinux"
     disk = listed(into / "modules.squashfs")
@@ -246,7 +246,8 @@ async def test_an_archive_without_a_kernel_is_refused(source: KernelSource, into
 
 
 async def test_a_name_the_catalog_lacks_is_told_with_those_it_has(source: KernelSource, into: Path) -> None:
-    with pytest.raises(NotFound, match="it has: debian") as raised:
+    with pytest.raises(NotFound, match="it has: debian, debian-generic") as raised:
         await source.pull("plan9", into, no_report)
     assert raised.value.reason is Reason.KERNEL_NOT_FOUND
-    assert [entry.name for entry in source.catalog()] == ["debian"]
+    assert [entry.name for entry in source.catalog()] == ["debian", "debian-generic"]
+    assert all("the index that Debian signs" in entry.description for entry in source.catalog())
