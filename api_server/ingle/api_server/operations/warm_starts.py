@@ -1,7 +1,7 @@
 """Memories of guests that have booted and run nothing: made, found again, and thrown away.
 
 The first VM on a machine boots, and so does, behind its back, a guest on such a machine that nobody gets to use. Later
-ones begin with that one's memory. One is made at a time, with what others leave of the processors.
+ones begin with that one's memory. One is made at a time, owners take turns, with what others leave of the processors.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from ingle.api_server.operations.disk_room import DiskRoom
 from ingle.api_server.operations.placement import Placement
 from ingle.api_server.operations.resolve import Resolve
 from ingle.api_server.operations.runner import Ongoing, Operations, Progress
+from ingle.api_server.operations.turns import Turns
 from ingle.api_server.pipeline import Step
 from ingle.api_server.ports.clock import Clock
 from ingle.api_server.ports.disk import BootMedia, DiskBackend
@@ -99,7 +100,7 @@ class WarmStarts:
         self._settings = resolve.defaults
         self._asked: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         """By owner: nobody waits for what another has asked for."""
-        self._behind = asyncio.Lock()
+        self._behind = Turns()
         self._begun: set[str] = set()
         self._unfit: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -247,7 +248,7 @@ class WarmStarts:
         self, machine: Machine, image: Image, kernel: Kernel, progress: Progress, *, waited: bool
     ) -> WarmMemory:
         """Who waits for one does not wait for what is made behind somebody's back."""
-        async with self._asked[machine.owner] if waited else self._behind:
+        async with self._asked[machine.owner] if waited else self._behind.of(machine.owner):
             memory = await self._find(machine, progress)  # somebody else has made it meanwhile
             return memory or await self._make(machine, image, kernel, progress, waited=waited)
 

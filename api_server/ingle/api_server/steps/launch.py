@@ -20,7 +20,7 @@ class Launch(Cold):
         self._kernels = kernels
 
     async def run(self, target: Start) -> None:
-        target.vmm = await engine_of(target.vm, self._engines).launch(launch_plan(target, self._kernels))
+        target.vmm = await engine_of(target.vm, self._engines).launch(_launch_plan(target, self._kernels))
 
     async def undo(self, target: VmTarget) -> None:
         await self._vmms.kill_all(target.paths)
@@ -28,7 +28,7 @@ class Launch(Cold):
             await target.vmm.close()
 
 
-def launch_plan(target: Start, kernels: Library) -> LaunchPlan:
+def _launch_plan(target: Start, kernels: Library) -> LaunchPlan:
     """What the VMM is started with."""
     vm, kernel = target.vm, kernels.path(target.kernel.id)
     if target.publishes_later:

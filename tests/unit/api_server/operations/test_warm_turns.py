@@ -34,10 +34,10 @@ class Making(WarmStarts):
         await self.done.wait()
 
 
-def begun(making: WarmStarts, owner: int) -> "asyncio.Task[object]":
+def begun(making: WarmStarts, owner: int, *, waited: bool = True) -> "asyncio.Task[object]":
     machine = Machine.of(VM, Acceleration.TCG, "", "")
     machine = Machine(**{name: getattr(machine, name) for name in Machine.__slots__} | {"owner": owner})
-    return asyncio.create_task(making._make_once(machine, IMAGE, KERNEL, cast("Any", None), waited=True))
+    return asyncio.create_task(making._make_once(machine, IMAGE, KERNEL, cast("Any", None), waited=waited))
 
 
 async def test_nobody_waits_for_what_another_has_asked_for() -> None:
@@ -49,6 +49,17 @@ async def test_nobody_waits_for_what_another_has_asked_for() -> None:
     making.done.set()
     await asyncio.gather(*tasks)
     assert making.under_way == [1000, 1001, 1000]
+
+
+async def test_what_is_made_by_itself_is_one_at_a_time_and_owners_take_turns() -> None:
+    making = Making()
+    tasks = [begun(making, owner, waited=False) for owner in (1000, 1000, 1000, 1001)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert making.under_way == [1000]
+    making.done.set()
+    await asyncio.gather(*tasks)
+    assert making.under_way == [1000, 1001, 1000, 1000]
 
 
 async def test_what_was_pulled_for_one_is_what_its_making_is_about(tmp_path: Path) -> None:
