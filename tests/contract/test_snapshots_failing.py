@@ -12,9 +12,11 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from contract.test_engines import create, delete
+from contract.test_sleep import PAUSED, RUNNING, hibernate, pause
 from contract.test_snapshots import disk, ingle, marker, remove, taken, write
 from harness import Server, no_process_left, nothing_left, refused, server_directory
 from ingle.testing import made_up
+from ingle.testing.fake_vmm import RAM_FILE
 from ingle.v1 import vm_pb2
 from small_disk import fill, make_room, small_disk
 from uploading import image_upload, kernel_upload
@@ -128,3 +130,39 @@ def test_a_vm_that_finds_no_room_to_be_put_back_is_what_it_was(*, runs: bool) ->
         held = marker(disk(server, web.id))
         remove(server, "before")
         assert (now.pid, now.state, now.snapshot_id, held) == (was.pid, was.state, "", b"now")
+
+
+@pytest.mark.parametrize("before", ["running", "paused", "hibernated", "stopped"])
+def test_a_vm_whose_guest_stays_who_it_was_in_the_snapshot_is_what_it_was(before: str) -> None:
+    with server_directory() as root, failing_server(root, "stubborn") as server:
+        web = create(server, "web", "red", memory_bytes=2**28)
+        taken(server, "web", "before")
+        write(server, web.id, b"now")
+        ram = server.state / "vms" / web.id / RAM_FILE
+        server.vms.StopVm(vm_pb2.StopVmRequest(vm="web"))
+        server.vms.UpdateVm(_more_memory())
+        if before != "stopped":
+            server.vms.StartVm(vm_pb2.StartVmRequest(vm="web"))
+            ram.write_bytes(b"of now")
+        if before in {"paused", "hibernated"}:
+            {"paused": pause, "hibernated": hibernate}[before](server, web)
+        was = server.vms.GetVm(vm_pb2.GetVmRequest(vm="web")).vm
+        refusal = refused(server.vms.RestoreVm, vm_pb2.RestoreVmRequest(vm="web", snapshot="before"))
+        assert (refusal.reason, "it stays who it is" in refusal.message) == ("GUEST_UNREACHABLE", True)
+        now = server.vms.GetVm(vm_pb2.GetVmRequest(vm="web")).vm
+        assert marker(disk(server, web.id)) == b"now"
+        assert (now.memory_bytes, now.snapshot_id) == (was.memory_bytes, "")
+        assert now.state == {PAUSED: RUNNING}.get(was.state, was.state)
+        assert not list((server.state / "vms" / web.id).glob("*disk*-*"))
+        assert server.snapshot_list()[0].used_by == []
+        server.vms.StartVm(vm_pb2.StartVmRequest(vm="web"))
+        assert server.run("web", "echo", "alive") == (0, b"alive\n", b"")
+        if before == "hibernated":
+            assert ram.read_bytes() == b"of now", "it has woken"
+        remove(server, "before")
+
+
+def _more_memory() -> vm_pb2.UpdateVmRequest:
+    request = vm_pb2.UpdateVmRequest(vm="web", spec=vm_pb2.VmSpec(memory_bytes=2**28 + 2**24))
+    request.update_mask.paths.append("memory_bytes")
+    return request

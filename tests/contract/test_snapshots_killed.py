@@ -5,8 +5,9 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import grpc
@@ -90,6 +91,7 @@ def died(server: Server, kind: str, at: str, call: Callable[[], object]) -> bool
 
 def nothing_half_made(server: Server) -> None:
     """What is listed is there and whole; nothing else is there."""
+    settled(server)
     vms, snapshots = server.list(), server.snapshot_list()
     assert {snapshot.state for snapshot in snapshots} == {snapshot_pb2.SNAPSHOT_STATE_READY}
     assert sorted(path.name for path in (server.state / "snapshots").iterdir()) == sorted(each.id for each in snapshots)
@@ -101,6 +103,23 @@ def nothing_half_made(server: Server) -> None:
     with sqlite3.connect(f"file:{server.state / 'ingle.db'}?mode=ro", uri=True) as db:
         assert db.execute("SELECT * FROM journal").fetchall() == []
         assert db.execute("SELECT id FROM operations WHERE state = 'RUNNING'").fetchall() == []
+
+
+def settled(server: Server) -> None:
+    """Wait until the next server has started again what has run."""
+    deadline = time.monotonic() + 30
+    with closing(sqlite3.connect(f"file:{server.state / 'ingle.db'}?mode=ro", uri=True)) as db:
+        while db.execute(
+            "SELECT op_id FROM journal UNION SELECT id FROM operations WHERE state = 'RUNNING'"
+        ).fetchall():
+            assert time.monotonic() < deadline, server.said()
+            time.sleep(0.01)
+
+
+def last_restore(server: Server) -> operation_pb2.Operation | None:
+    """The newest restore; None when it was never heard of."""
+    found = server.operations.ListOperations(operation_pb2.ListOperationsRequest(page_size=3)).operations
+    return next((each for each in found if each.kind == operation_pb2.OPERATION_KIND_RESTORE_VM), None)
 
 
 def last(server: Server) -> operation_pb2.Operation:
@@ -174,7 +193,8 @@ def test_forks_are_whole_or_were_never_there(server: Server, step: int) -> None:
 def test_a_vm_is_put_back_or_is_what_it_was(server: Server, step: int) -> None:
     (web,) = server.list()
     (before,) = server.snapshot_list()
-    at = 0
+    at, was = 0, web.snapshot_id
+    outcomes: set[bytes] = set()
 
     def restore() -> None:
         server.vms.RestoreVm(vm_pb2.RestoreVmRequest(vm="web", snapshot="before"))
@@ -183,16 +203,49 @@ def test_a_vm_is_put_back_or_is_what_it_was(server: Server, step: int) -> None:
         at += step
         nothing_half_made(server)
         now = server.vms.GetVm(vm_pb2.GetVmRequest(vm="web")).vm
+        assert now.state == vm_pb2.VM_STATE_RUNNING
         found = marker(disk(server, web.id))
-        assert found in (b"before", b"after")
-        assert found == b"after" or now.snapshot_id == before.id
-        told = last(server)
-        if told.kind == operation_pb2.OPERATION_KIND_RESTORE_VM:  # killed before that, it was never heard of
-            assert "left the VM as it was, or put its disk back" in told.error.message
-        if now.state != vm_pb2.VM_STATE_RUNNING:
-            server.vms.StartVm(vm_pb2.StartVmRequest(vm="web"))
+        assert (found, now.snapshot_id) in {(b"before", before.id), (b"after", was)}
+        outcomes.add(found)
+        told = last_restore(server)
+        if told is not None and told.state != SUCCEEDED:
+            assert "left the VM as it was, or put it back" in told.error.message
+            assert found == b"after"
         write(server, web.id, b"after")
+        was = now.snapshot_id
     assert at > 12
+    assert outcomes == {b"before", b"after"}
+    assert marker(disk(server, web.id)) == b"before"
+    write(server, web.id, b"after")
+
+
+def test_one_that_hibernates_is_put_back_or_does_so_again(server: Server, step: int) -> None:
+    (web,) = server.list()
+    ram = server.state / "vms" / web.id / RAM_FILE
+    ram.write_bytes(b"of after")
+    at = 0
+    states = set()
+
+    def restore() -> None:
+        server.vms.RestoreVm(vm_pb2.RestoreVmRequest(vm="web", snapshot="before"))
+
+    while True:
+        server.vms.HibernateVm(vm_pb2.HibernateVmRequest(vm="web"))
+        if not died(server, "RESTORE_VM", str(at), restore):
+            break
+        at += step
+        settled(server)
+        now = server.vms.GetVm(vm_pb2.GetVmRequest(vm="web")).vm
+        found = marker(disk(server, web.id))
+        assert (now.state, found) in {(vm_pb2.VM_STATE_HIBERNATED, b"after"), (vm_pb2.VM_STATE_RUNNING, b"before")}
+        states.add(now.state)
+        server.vms.StartVm(vm_pb2.StartVmRequest(vm="web"))
+        nothing_half_made(server)
+        if found == b"after":
+            assert ram.read_bytes() == b"of after"
+        write(server, web.id, b"after")
+        ram.write_bytes(b"of after")
+    assert (at > 12, states) == (True, {vm_pb2.VM_STATE_HIBERNATED, vm_pb2.VM_STATE_RUNNING})
     assert marker(disk(server, web.id)) == b"before"
     write(server, web.id, b"after")
 

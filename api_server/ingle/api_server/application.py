@@ -57,8 +57,8 @@ from ingle.api_server.rpc.standard import Health, add_health, add_reflection
 from ingle.api_server.rpc.system import ServerFacts, SystemServicer
 from ingle.api_server.rpc.vm import VmServicer
 from ingle.api_server.settings import LiveSettings
+from ingle.api_server.steps.begin_restored import BeginRestored
 from ingle.api_server.steps.delete import Delete
-from ingle.api_server.steps.end_vmm import EndVmm
 from ingle.api_server.steps.new_disk import NewDisk
 from ingle.api_server.steps.reboot import Reboot
 from ingle.api_server.steps.release import Release
@@ -177,12 +177,13 @@ async def application(
             journal=ports.journal,
             fleet=fleet,
             files=ports.files,
+            memories=ports.memories,
             images=ports.image_library,
             start=start,
             steps=(
                 NewDisk(ports.files, ports.backends),
-                EndVmm(stop_vm.end_now),
-                SwapDisk(ports.vms, ports.snapshots, ports.files),
+                SwapDisk(ports.vms, ports.snapshots, ports.files, stop_vm.end_now),
+                BeginRestored(),
             ),
         )
         recovery = Recovery(

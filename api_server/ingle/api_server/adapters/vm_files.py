@@ -15,6 +15,7 @@ from ingle.api_server.ports.vm_files import LogWish, Said
 
 _POLL_SECONDS = 0.1
 _NEW_DISK = "disk-of-"
+_FORMER_DISK = "former-disk"
 
 
 class LocalVmFiles:
@@ -40,17 +41,21 @@ class LocalVmFiles:
             directory.mkdir(mode=0o700)
         return directory
 
-    def new_disks(self, paths: VmPaths) -> list[str]:
-        return [path.name.removeprefix(_NEW_DISK) for path in paths.state.glob(f"{_NEW_DISK}*")]
-
     async def swap_disk(self, paths: VmPaths, snapshot_id: str) -> None:
         directory = paths.state / f"{_NEW_DISK}{snapshot_id}"
         with disk_full_reported(paths.state):
-            await in_thread(_move_up, directory)
+            await in_thread(_exchange, directory, paths.state / _FORMER_DISK)
+
+    async def put_disk_back(self, paths: VmPaths) -> None:
+        with disk_full_reported(paths.state):
+            await in_thread(_move_up, paths.state / _FORMER_DISK)
+
+    async def drop_former_disk(self, paths: VmPaths) -> None:
+        await in_thread(remove_tree, paths.state / _FORMER_DISK)
 
     async def drop_new_disks(self, paths: VmPaths) -> None:
-        for snapshot_id in self.new_disks(paths):
-            await in_thread(remove_tree, paths.state / f"{_NEW_DISK}{snapshot_id}")
+        for directory in paths.state.glob(f"{_NEW_DISK}*"):
+            await in_thread(remove_tree, directory)
 
     def create_runtime(self, paths: VmPaths) -> None:
         remove_tree(paths.runtime)
@@ -116,6 +121,19 @@ class LocalVmFiles:
                         break
                     else:
                         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _exchange(directory: Path, former: Path) -> None:
+    """As _move_up; what had those names goes to `former`."""
+    sync_tree(directory)
+    former.mkdir(mode=0o700)
+    for path in directory.iterdir():
+        place = directory.parent / path.name
+        place.rename(former / path.name)
+        path.rename(place)
+    sync_directory(former)
+    sync_directory(directory.parent)
+    directory.rmdir()
 
 
 def _move_up(directory: Path) -> None:

@@ -17,6 +17,7 @@ class Reboots:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._op_ids: dict[str, str] = {}
+        self._over: set[tuple[str, str]] = set()
         self._times: dict[str, list[float]] = {}
 
     async def add(self, vm_id: str) -> None:
@@ -28,8 +29,14 @@ class Reboots:
 
     def discard(self, vm_id: str) -> None:
         """Somebody else has the word on it: it is started or stopped. What is journalled is ended by who was to start
-        it."""
-        self._op_ids.pop(vm_id, None)
+        it; what an earlier server has journalled, by `tidy`."""
+        if op_id := self._op_ids.pop(vm_id, None):
+            self._over.add((vm_id, op_id))
+
+    async def tidy(self) -> None:
+        """Have nothing in the journal of those that are not to be started any more."""
+        for vm_id, op_id in list(self._over):
+            await self.end(vm_id, op_id)
 
     def known(self) -> list[str]:
         """All."""
@@ -42,6 +49,7 @@ class Reboots:
     async def end(self, vm_id: str, op_id: str) -> None:
         """It was started again, or is not to be."""
         await self._journal.forget(JournalEntry(op_id, Resource(ResourceKind.VM, vm_id), Reboot.name))
+        self._over.discard((vm_id, op_id))
         if self._op_ids.get(vm_id) == op_id:
             del self._op_ids[vm_id]
 

@@ -51,7 +51,7 @@ _ONE_WAY = {
     OperationKind.HIBERNATE_VM: "left the VM running, paused or hibernated",
     OperationKind.WAKE_VM: "left the VM hibernated, paused or running",
     OperationKind.DELETE_VM: "left the VM as it was, or deleted it",
-    OperationKind.RESTORE_VM: "left the VM as it was, or put its disk back",
+    OperationKind.RESTORE_VM: "left the VM as it was, or put it back",
     OperationKind.DELETE_SNAPSHOT: "left it as it was, or deleted it",
     OperationKind.FLATTEN_SNAPSHOT: "left it as it was, or made a whole of it",
     OperationKind.DELETE_IMAGE: "left it as it was, or deleted it",
@@ -59,7 +59,7 @@ _ONE_WAY = {
 }
 """What is not undone."""
 
-_MORE = frozenset({OperationKind.FORK_VM, OperationKind.RESTORE_VM})
+_MORE = frozenset({OperationKind.FORK_VM})
 """What is not all done when the VM that it names is complete."""
 
 
@@ -122,6 +122,7 @@ class Recovery:
                 await self._settle(vm)
             except Exception:  # one VM must not keep the others, and the server, from coming up
                 log.exception("VM %s could not be recovered", vm.id)
+        await self._fleet.reboots.tidy()
         # One that was being made may keep a guest from going on, whose VMM is this server's by now.
         await self._undo_open_operations(ResourceKind.SNAPSHOT)
         await self._drop_unused_snapshots()
@@ -177,6 +178,8 @@ class Recovery:
     async def _settle(self, vm: Vm) -> None:
         if vm.asleep_since is None or vm.state is VmState.PAUSED:  # half of what was to be saved, or what was used up
             await self._memories.remove(self._files.paths(vm.id))
+        if await self._vms.changed(vm.id) is None:  # else it is to be put back, which was not possible
+            await self._files.drop_former_disk(self._files.paths(vm.id))
         match vm.state:
             case VmState.RUNNING | VmState.PAUSED:
                 await self._adopt(vm)

@@ -1,12 +1,14 @@
 """Put a VM back to a snapshot of it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ingle.api_server import pipeline
 from ingle.api_server.model.caller import Reference
-from ingle.api_server.model.errors import InvalidArgument, Reason
+from ingle.api_server.model.errors import IngleError, InvalidArgument
 from ingle.api_server.model.operation import Failure, OperationKind
 from ingle.api_server.model.quota import Use
 from ingle.api_server.model.snapshot import Snapshot, restored
@@ -16,6 +18,7 @@ from ingle.api_server.operations.runner import Ongoing, Operations, Progress
 from ingle.api_server.operations.snapshots import Snapshots
 from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.pipeline import Step
+from ingle.api_server.ports.memories import Memories
 from ingle.api_server.ports.sources import Library
 from ingle.api_server.ports.store.journal import Journal
 from ingle.api_server.ports.store.snapshots import SnapshotStore
@@ -25,7 +28,9 @@ from ingle.api_server.steps.target import Restoring
 
 
 class RestoreVm:
-    """Its disk becomes what the snapshot has; then its guest goes on from the snapshot's memory, or boots."""
+    """Its disk becomes what the snapshot has; then its guest goes on from the snapshot's memory, or boots. When that
+    fails, or is cancelled, or the server is killed before, the VM is what it was: one that ran boots from the disk that
+    it had, one that has hibernated does so again."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class RestoreVm:
         journal: Journal,
         fleet: Fleet,
         files: VmFiles,
+        memories: Memories,
         images: Library,
         start: StartVm,
         steps: Sequence[Step[Restoring]],
@@ -48,6 +54,7 @@ class RestoreVm:
         self._journal = journal
         self._fleet = fleet
         self._files = files
+        self._memories = memories
         self._images = images
         self._start = start
         self.steps: tuple[Step[Any], ...] = tuple(steps)
@@ -90,19 +97,55 @@ class RestoreVm:
                 image=self._images.path(snapshot.settings.image_id) / "rootfs.ext4",
                 disk_bytes=snapshot.settings.disk_bytes,
             )
-            await pipeline.run(self.steps, target, self._journal, progress.stage)
-            progress.if_cancelled = Failure(
-                Reason.OPERATION_CANCELLED,
-                f"cancelled; the disk of VM {vm.name!r} was put back by then, and its guest is not started",
-                f"ingle vm start {vm.name}",
-            )
-            put_back = await self._vms.get(vm_id)
             if _is_started(vm, goes_on=usable.guest is not None):
-                put_back = await self._start.start_held(vm_id, progress, usable.guest)
+                target.begin = partial(self._start.start_held, vm_id, progress, usable.guest)
+            await self._put_back(vm, target, progress)
+            await pipeline.uninterrupted(self._tidy(target))
         await self._snapshots.drop_unused(progress.operation.id)
-        return put_back
+        return await self._vms.get(vm_id)
+
+    async def _put_back(self, vm: Vm, target: Restoring, progress: Progress) -> None:
+        """The journal says of one that runs that it is to boot: whatever becomes of this, it runs afterwards."""
+        reboots, boot = self._fleet.reboots, None
+        if vm.state.alive:
+            await reboots.add(vm.id)
+            boot = reboots.op_id(vm.id)
+        try:
+            await pipeline.run(self.steps, target, self._journal, progress.stage)
+        except BaseException as error:
+            if boot is None or (self._operations.closing and _is_cancellation(error)):  # the next server boots it
+                raise
+            await pipeline.uninterrupted(self._boot_again(vm, boot, progress, error))
+            raise
+        if boot is not None:
+            await pipeline.uninterrupted(reboots.end(vm.id, boot))
+
+    async def _boot_again(self, vm: Vm, boot: str, progress: Progress, error: BaseException) -> None:
+        try:
+            await self._start.start_held(vm.id, progress)
+        except Exception as again:
+            told = f"{_told(error)}; and VM {vm.name!r}, as it was, can't be started: {_told(again)}"
+            raise IngleError(
+                Failure.of(pipeline.root_cause(error)).reason, told, f"ingle vm start {vm.name}"
+            ) from error
+        finally:
+            await self._fleet.reboots.end(vm.id, boot)
+
+    async def _tidy(self, target: Restoring) -> None:
+        """There is no way back any more. What a server that is killed here leaves, the next one removes."""
+        await self._files.drop_former_disk(target.paths)
+        await self._memories.remove(target.paths)
+        await self._vms.tell_restored(target.vm_id, target.op_id)
 
 
 def _is_started(vm: Vm, *, goes_on: bool) -> bool:
     """Whether it runs when it was put back; `goes_on`: its guest does, from the snapshot's memory."""
     return goes_on or vm.state.up or vm.state is VmState.HIBERNATED
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return isinstance(pipeline.root_cause(error), asyncio.CancelledError)
+
+
+def _told(error: BaseException) -> str:
+    return Failure.of(pipeline.root_cause(error)).message

@@ -75,10 +75,11 @@ class StopVm:
         return await self._operations.begin(op_id, reference.caller.uid, OperationKind.KILL_VM, work, vm.id)
 
     async def end_now(self, vm_id: str, op_id: str) -> Vm:
-        """Have no guest of the VM's, without asking it. The caller holds the VM's lock."""
+        """Have no guest of the VM's, without asking it; what was saved of the memory of one that hibernates lies there
+        still. The caller holds the VM's lock."""
         vm = await self._vms.get(vm_id)
         if vm.state is VmState.HIBERNATED:
-            return await self._discard_memory(vm, StopCause.KILLED, op_id)
+            return await self._vms.move(vm.id, VmState.STOPPED, cause=StopCause.KILLED, op_id=op_id)
         if vm.state.alive:
             vmm = self._fleet.live_vmm(vm)
             return await uninterrupted(self._end(vm_id, vmm, signal.SIGKILL, StopCause.KILLED, op_id))

@@ -44,11 +44,14 @@ class VmFiles(Protocol):
     async def begin_disk(self, paths: VmPaths, snapshot_id: str) -> Path:
         """An empty directory for a disk made of that snapshot, which is to take the place of the VM's."""
 
-    def new_disks(self, paths: VmPaths) -> list[str]:
-        """Ids of the snapshots of those that were begun, and neither took the place nor were dropped: one at most."""
-
     async def swap_disk(self, paths: VmPaths, snapshot_id: str) -> None:
-        """It takes the place of the VM's disk, durably. Again is fine. Raises HostProblem(DISK_FULL)."""
+        """It takes the place of the VM's disk, durably, which is kept. Raises HostProblem(DISK_FULL)."""
+
+    async def put_disk_back(self, paths: VmPaths) -> None:
+        """The disk that was kept takes its place again, durably, if there is one. Raises HostProblem(DISK_FULL)."""
+
+    async def drop_former_disk(self, paths: VmPaths) -> None:
+        """Delete the disk that was kept."""
 
     async def drop_new_disks(self, paths: VmPaths) -> None:
         """Delete what has not taken the place."""

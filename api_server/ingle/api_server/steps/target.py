@@ -1,5 +1,6 @@
 """What the steps of a VM's pipelines work on."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -165,5 +166,5 @@ class Restoring(VmTarget):
     disk_bytes: int
     """As large as it was."""
 
-    swapped: bool = False
-    """Whether there is no way back."""
+    begin: Callable[[], Awaitable[object]] | None = None
+    """What starts it afterwards; None: nobody wants that."""

@@ -355,4 +355,17 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE kernels ADD COLUMN disk_bytes INTEGER NOT NULL DEFAULT 0;
     """,
+    # A VM that is put back to a snapshot may be again what it was: on which it has rested, and that it has hibernated.
+    """
+    ALTER TABLE former ADD COLUMN snapshot_id TEXT REFERENCES snapshots (id);
+    ALTER TABLE former ADD COLUMN state TEXT NOT NULL DEFAULT '';
+    ALTER TABLE former ADD COLUMN state_since INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE former ADD COLUMN asleep_since INTEGER;
+    ALTER TABLE former ADD COLUMN disk_generation INTEGER NOT NULL DEFAULT 1;
+    ALTER TABLE former ADD COLUMN address TEXT NOT NULL DEFAULT '';
+    ALTER TABLE former ADD COLUMN address6 TEXT NOT NULL DEFAULT '';
+    ALTER TABLE former ADD COLUMN token BLOB NOT NULL DEFAULT x'';
+    UPDATE former SET snapshot_id = vms.snapshot_id FROM vms WHERE id = vm_id;
+    CREATE INDEX former_by_snapshot ON former (snapshot_id) WHERE snapshot_id IS NOT NULL;
+    """,
 )

@@ -30,6 +30,7 @@ _SELECT = """
     ) AS depth, (
         SELECT json_group_array(name) FROM (
             SELECT name FROM vms WHERE vms.snapshot_id = snapshots.id
+            UNION SELECT vms.name FROM former JOIN vms ON id = vm_id WHERE former.snapshot_id = snapshots.id
             UNION ALL SELECT other.id FROM snapshots AS other WHERE other.parent_id = snapshots.id
         )
     ) AS used_by FROM snapshots

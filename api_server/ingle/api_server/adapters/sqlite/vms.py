@@ -182,9 +182,10 @@ class SqliteVms:
             await update(db, "vms", vm_id, {"error": error})
             await self._events.tell(db, [of_vm(EventKind.VM_SLEEP_FAILED, await _get(db, vm_id), op_id, message=error)])
 
-    async def rest_on(self, vm_id: str, snapshot_id: str, settings: VmSettings, op_id: str = "") -> None:
+    async def rest_on(self, vm_id: str, snapshot_id: str, settings: VmSettings) -> None:
         async with self._change(vm_id) as db, self.within_quota(db, (await self.get(vm_id)).owner):
             before = await _get(db, vm_id)
+            await former.remember(db, vm_id)
             columns: dict[str, Any] = {"snapshot_id": snapshot_id}
             if settings != before.settings:
                 columns |= {"settings": encoded(settings), "generation": before.generation + 1}
@@ -192,8 +193,11 @@ class SqliteVms:
                 await update(db, "vms", vm_id, columns)
             except sqlite3.IntegrityError as error:
                 raise _why_not(error, replace(before, snapshot_id=snapshot_id)) from None
+
+    async def tell_restored(self, vm_id: str, op_id: str = "") -> None:
+        async with self._database.transaction() as db:
             vm = await _get(db, vm_id)
-            await self._events.tell(db, [of_vm(EventKind.VM_RESTORED, vm, op_id, snapshot=snapshot_id)])
+            await self._events.tell(db, [of_vm(EventKind.VM_RESTORED, vm, op_id, snapshot=vm.snapshot_id)])
 
     async def tell_stall(self, vm_id: str, *, stalled: bool) -> None:
         kinds = (EventKind.VM_DISK_ROOM, EventKind.VM_DISK_FULL)

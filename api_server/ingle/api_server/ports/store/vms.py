@@ -67,9 +67,13 @@ class VmStore(Protocol):
     async def note_sleep_error(self, vm_id: str, error: str, op_id: str = "") -> None:
         """What went wrong when it was to fall asleep or to wake: to be told of it until its state changes."""
 
-    async def rest_on(self, vm_id: str, snapshot_id: str, settings: VmSettings, op_id: str = "") -> None:
-        """It was put back: its disk is to be that of a snapshot of it, which can't be deleted from now on, and these
-        are its settings. Raises Conflict(QUOTA_EXCEEDED), and NotFound when the snapshot went away."""
+    async def rest_on(self, vm_id: str, snapshot_id: str, settings: VmSettings) -> None:
+        """It is put back: its disk is to be that of a snapshot of it, which can't be deleted from now on, and these are
+        its settings. What it was is remembered, as by `change`, and that it hibernates. Raises
+        Conflict(QUOTA_EXCEEDED), and NotFound when the snapshot went away."""
+
+    async def tell_restored(self, vm_id: str, op_id: str = "") -> None:
+        """Have the events say that it was put back."""
 
     async def tell_stall(self, vm_id: str, *, stalled: bool) -> None:
         """Have the events say that it stands still on a full disk, or goes on; unless that is what they said last."""
