@@ -28,7 +28,7 @@ SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 @pytest.fixture
 def step(pytestconfig: pytest.Config) -> int:
     """From one transaction to the next that is tried."""
-    return 1 if pytestconfig.getoption("slow") else 3
+    return 1 if pytestconfig.getoption("slow") else 7
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from harness import Server, no_process_left, nothing_left, refused, server_directory
 from ingle.testing import made_up
 from ingle.v1 import image_pb2, kernel_pb2, operation_pb2, system_pb2, vm_pb2
+from slow import mostly_slow
 from uploading import image_upload, kernel_upload
 
 _SECONDS = 30.0
@@ -200,7 +201,7 @@ def test_a_server_that_is_switched_off_makes_none_and_begins_with_none(server: S
     assert len(memories(server)) == 1
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6])
+@pytest.mark.parametrize("seconds", mostly_slow([0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6], 0.1, 0.2, 0.4))
 def test_a_server_that_is_killed_amid_making_one_leaves_nothing_of_it(server: Server, seconds: float) -> None:
     server.images.BeginWarmImage(image_pb2.BeginWarmImageRequest(spec=spec()))
     time.sleep(seconds)

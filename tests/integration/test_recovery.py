@@ -16,6 +16,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from harness import NewServer, Server, cloned_directory, nothing_left, refused, running_server
 from ingle.v1 import guest_pb2, operation_pb2, system_pb2, vm_pb2
+from slow import mostly_slow
 
 KILLING = str(Path(__file__).with_name("killing_server.py"))
 
@@ -24,7 +25,7 @@ KILLING = str(Path(__file__).with_name("killing_server.py"))
 CREATE_STEPS = 14
 
 
-@pytest.mark.parametrize("before", range(CREATE_STEPS + 1))
+@pytest.mark.parametrize("before", mostly_slow(range(CREATE_STEPS + 1), 0, 5, 9, 12))
 def test_killed_before_any_step_of_a_create_nothing_is_left_and_the_name_is_free(prepared: Path, before: int) -> None:
     with cloned_directory(prepared) as root:
         doomed = Server(root, {"KILL_BEFORE": str(before)})
@@ -47,7 +48,7 @@ def test_killed_before_any_step_of_a_create_nothing_is_left_and_the_name_is_free
 
 
 # start: claim, acceleration, runtime directory, network, attach, initramfs, launch, boot, agent, identity, record
-@pytest.mark.parametrize("before", [0, 1, 6, 7, 10])
+@pytest.mark.parametrize("before", mostly_slow([0, 1, 6, 7, 10], 1, 7))
 def test_killed_before_a_step_of_a_start_the_vm_is_stopped_and_starts_again(prepared: Path, before: int) -> None:
     with cloned_directory(prepared) as root:
         with running_server(root) as server:
@@ -66,7 +67,7 @@ def test_killed_before_a_step_of_a_start_the_vm_is_stopped_and_starts_again(prep
             assert server.vms.StartVm(vm_pb2.StartVmRequest(vm="kept")).vm.state == vm_pb2.VM_STATE_RUNNING
 
 
-@pytest.mark.parametrize("tenth", range(10))
+@pytest.mark.parametrize("tenth", mostly_slow(range(10), 3, 8))
 def test_killed_at_ten_instants_of_a_create_nothing_is_left(prepared: Path, tenth: int) -> None:
     """By the clock this time: inside steps as well as between them."""
     with cloned_directory(prepared) as root:
@@ -91,7 +92,7 @@ def _create_in_vain(server: Server) -> None:
 
 
 # change settings, grow disk
-@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("before", mostly_slow(range(3), 1))
 def test_killed_before_any_step_of_a_change_it_is_whole_and_the_vm_starts(prepared: Path, before: int) -> None:
     with cloned_directory(prepared) as root:
         with running_server(root) as server:

@@ -14,6 +14,7 @@ import pytest
 from free_ports import free_port
 from harness import NewServer, Server, refused
 from ingle.v1 import guest_pb2, vm_pb2
+from slow import mostly_slow
 
 PAUSED, HIBERNATED, RUNNING = vm_pb2.VM_STATE_PAUSED, vm_pb2.VM_STATE_HIBERNATED, vm_pb2.VM_STATE_RUNNING
 
@@ -172,7 +173,7 @@ def test_what_was_on_disk_is_there_when_the_memory_is_thrown_away(server: Server
 
 
 @pytest.mark.parametrize("verb", ["HibernateVm", "WakeVm"])
-@pytest.mark.parametrize("after", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("after", mostly_slow([0.0, 0.1, 0.25, 0.5], 0.1))
 def test_a_server_that_is_killed_while_a_guest_falls_asleep_or_wakes_loses_nothing(
     server: Server, vm: vm_pb2.Vm, verb: str, after: float
 ) -> None:

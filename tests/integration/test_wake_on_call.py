@@ -13,6 +13,7 @@ import pytest
 from free_ports import free_port
 from harness import NewServer, Server, refused
 from ingle.v1 import event_pb2, protocol_pb2, vm_pb2
+from slow import mostly_slow
 
 PAUSED, HIBERNATED, RUNNING = vm_pb2.VM_STATE_PAUSED, vm_pb2.VM_STATE_HIBERNATED, vm_pb2.VM_STATE_RUNNING
 
@@ -113,7 +114,7 @@ def test_a_client_waits_and_is_answered_and_its_half_closed_connection_carries_a
         assert say(ports[0], b"again\n") == b"heard again\n"  # by its VMM alone
 
 
-@pytest.mark.parametrize("how", ["pause", "hibernate"])
+@pytest.mark.parametrize("how", mostly_slow(["pause", "hibernate"], "hibernate"))
 def test_curl_is_answered(server: Server, vm: vm_pb2.Vm, ports: tuple[int, int], how: str) -> None:
     sleep(server, vm, how)
     said = subprocess.run(
@@ -133,7 +134,7 @@ def test_twelve_at_once_wake_it_once(server: Server, vm: vm_pb2.Vm, ports: tuple
     assert len(vmms(server, vm)) == 1
 
 
-@pytest.mark.parametrize("how", ["pause", "hibernate"])
+@pytest.mark.parametrize("how", mostly_slow(["pause", "hibernate"], "hibernate"))
 def test_a_client_that_vanishes_wakes_it_and_leaves_nothing(
     server: Server, vm: vm_pb2.Vm, ports: tuple[int, int], how: str
 ) -> None:
@@ -169,7 +170,7 @@ def test_a_paused_guest_that_nobody_calls_stays_so(server: Server, vm: vm_pb2.Vm
     assert now(server, vm).state == PAUSED
 
 
-@pytest.mark.parametrize("how", ["pause", "hibernate"])
+@pytest.mark.parametrize("how", mostly_slow(["pause", "hibernate"], "hibernate"))
 def test_a_server_that_comes_back_listens_again(
     server: Server, vm: vm_pb2.Vm, ports: tuple[int, int], how: str
 ) -> None:
@@ -180,7 +181,7 @@ def test_a_server_that_comes_back_listens_again(
     assert say(ports[0], b"hello\n") == b"heard hello\n"
 
 
-@pytest.mark.parametrize("after", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("after", mostly_slow([0.02, 0.1, 0.3], 0.1))
 def test_a_server_that_is_killed_amid_the_wake_wakes_it_for_the_next_one(
     server: Server, vm: vm_pb2.Vm, ports: tuple[int, int], after: float
 ) -> None:

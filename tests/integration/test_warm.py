@@ -13,8 +13,10 @@ import pytest
 from harness import NewServer, Server, nothing_left, warm_cache
 from ingle.api_server.host.files import content_digest
 from ingle.v1 import image_pb2, operation_pb2, vm_pb2
+from slow import mostly_slow
 
 _FORKS = 8
+STAGES = ("agent", "save-pristine", "share-pristine", "publish-pristine")
 _CLOCK_SECONDS = 0.05
 
 
@@ -163,7 +165,7 @@ def damaged(path: Path, damage: Callable[[bytearray], None]) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["memory/ram", "memory/state", "disk"])
+@pytest.mark.parametrize("name", mostly_slow(["memory/ram", "memory/state", "disk"], "memory/ram"))
 def test_a_damaged_memory_is_not_begun_with_and_told(new_server: NewServer, name: str) -> None:
     server = new_server()
     (entry,) = (path for path in warm_cache(server.root).iterdir() if len(path.name) == 64)
@@ -211,7 +213,9 @@ def test_a_vm_lives_on_when_the_cache_is_deleted_under_it(new_server: NewServer)
     assert create(server).boot_mode == vm_pb2.BOOT_MODE_COLD
 
 
-@pytest.mark.parametrize("stage", ["agent", "save-pristine", "share-pristine", "publish-pristine"])
+@pytest.mark.parametrize(
+    "stage", mostly_slow(["agent", "save-pristine", "share-pristine", "publish-pristine"], "share-pristine")
+)
 def test_a_server_that_is_killed_amid_making_one_leaves_nothing_of_it(new_server: NewServer, stage: str) -> None:
     server = new_server({"INGLE_WARM_CACHE_BYTES": "1G"})
     spec = vm_pb2.VmSpec(memory_bytes=2**28)
