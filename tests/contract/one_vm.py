@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from ingle.api_server.model.caller import Caller, Reference
 from ingle.api_server.model.errors import NotFound, Reason
 from ingle.api_server.model.guest import AgentEndpoint, UnixAddress
 from ingle.api_server.model.vm import VmState
+from ingle.api_server.model.workload import Workload
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.rpc import interceptors, who
 from ingle.api_server.rpc.guest import GuestServicer
@@ -34,6 +36,7 @@ class OneVm:
 
     id = name = "web"
     state = VmState.RUNNING
+    settings = SimpleNamespace(workload=Workload())
 
     def __init__(self, agent_socket: str, names: Collection[str] = ()) -> None:
         self.agent = AgentEndpoint(UnixAddress(agent_socket))

@@ -35,6 +35,7 @@ from ingle.api_server.operations.runner import Operations, Progress
 from ingle.api_server.operations.snapshots import SnapshotWish
 from ingle.api_server.operations.stop_vm import StopVm
 from ingle.api_server.operations.use_guest import UseGuest
+from ingle.api_server.operations.watch_health import WatchHealth
 from ingle.api_server.plugged import MakeEngines
 from ingle.api_server.ports.store.journal import JournalEntry
 from ingle.api_server.rpc.guest import GuestServicer
@@ -258,7 +259,9 @@ async def application(config: Config, stop: Callable[[], None], _: MakeEngines) 
         inspect = InspectVm(store, fleet, use, at.files, at.backends, at.clock)
         sleeping = cast("Any", Sleeping(at.operations, guests, at, dialler))
         nothings = (nothing, nothing, nothing, nothing)
-        vms = VmServicer(store, start, stopping, restarting, sleeping, sleeping, *nothings[:2], inspect, *nothings)
+        health = WatchHealth(store, use, nothing, at.clock)
+        doing = (start, stopping, restarting, sleeping, sleeping)
+        vms = VmServicer(store, *doing, *nothings[:2], inspect, health, *nothings)
 
         def register(to: grpc.aio.Server) -> Health:
             vm_pb2_grpc.add_VmServiceServicer_to_server(vms, to)

@@ -46,6 +46,7 @@ from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.operations.warm_starts import WarmStarts
 from ingle.api_server.operations.watch_events import WatchEvents, server_started
+from ingle.api_server.operations.watch_health import WatchHealth
 from ingle.api_server.plugged import MakeEngines, open_ports
 from ingle.api_server.rpc.event import EventServicer
 from ingle.api_server.rpc.guest import GuestServicer
@@ -147,10 +148,11 @@ async def application(
             wake=wake,
         )
         fleet.boot_again = start.boot_again
-        fleet.watch = KeepTime(ports.vms, guests, ports.clock).keep
+        health = WatchHealth(ports.vms, guests, ports.events, ports.clock)
+        fleet.watches = (KeepTime(ports.vms, guests, ports.clock).keep, health.keep)
         delete = DeleteVm(operations, ports.vms, ports.journal, fleet, ports.files, delete_step)
         delete.vm_gone = snapshots.drop_unused
-        idle = IdleVms(ports.vms, fleet, guests, sleep, delete, ports.clock)
+        idle = IdleVms(ports.vms, fleet, guests, sleep, delete, ports.clock, health.cpu_seconds)
         keepers = Keepers(ports.vms, ports.processes, delete)
         stop_vm, between_boots, update = changes_of(ports, operations, fleet, release, guests, start, room, limits)
         fork = ForkVm(
@@ -245,6 +247,7 @@ async def application(
             delete,
             update,
             inspect,
+            health,
             keepers,
             Repeats(operations, ports.requests),
             fork,

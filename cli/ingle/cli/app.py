@@ -13,7 +13,10 @@ _COMMANDS = "ingle.cli.commands"
 
 class _Root(Group):
     targets = {  # noqa: RUF012 - a ClassVar of the base
-        "run": Target(f"{_COMMANDS}.vm.run", "Run a command in a new VM; without one, on a terminal, a shell."),
+        "run": Target(
+            f"{_COMMANDS}.vm.run",
+            "Run a command in a new VM; without one, what its image is to run or, on a terminal, a shell.",
+        ),
         "exec": Target(f"{_COMMANDS}.vm.exec", "Run a command in a running VM."),
         "shell": Target(f"{_COMMANDS}.vm.shell", "Open the login shell of a VM, or come back to it."),
         "ps": Target(f"{_COMMANDS}.vm.inspect:list", "All of your VMs, oldest first."),

@@ -18,8 +18,10 @@ _OPTIONS = {
     "--disk": "it is --disk-size",
     "--port": "it is --publish",
     "--expose": "it is --publish",
+    "-P": "it is --publish with each port: `ingle image show` tells which an image has",
+    "--publish-all": "it is --publish with each port: `ingle image show` tells which an image has",
+    "--pull": "what is not here is pulled; `ingle image pull --refresh` brings what the name is by now",
     "--hostname": "a VM's --name is also its hostname",
-    "--entrypoint": "put -- and the command behind the options",
     "--privileged": _ROOT,
     "--cap-add": _ROOT,
     "--interactive": "it is --stdin",
@@ -105,7 +107,13 @@ _SENTENCES = {
 }
 
 _SHARE = re.compile(r"[^:]*:/(?!/).*")
-_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9_][\w.-]*", re.ASCII)
+_TAG, _DIGEST = r":[A-Za-z0-9_][\w.-]*", r"@sha256:[0-9a-f]{64}"
+_HOST = r"(?:localhost|[a-z0-9-]+(?:\.[a-z0-9-]+)+(?=[:/])|[a-z0-9.-]+(?=:))(?::[0-9]{1,5})?/"
+_REPOSITORY = r"[a-z0-9][a-z0-9._/-]*"
+_IMAGE = re.compile(
+    rf"(?:docker://)?(?:{_REPOSITORY}(?:{_TAG}|(?:{_TAG})?{_DIGEST})|{_HOST}{_REPOSITORY}(?:{_TAG})?(?:{_DIGEST})?)",
+    re.ASCII,
+)
 _DISTRIBUTIONS = {
     "almalinux",
     "alpine",

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
+from ingle.cli.workload import asked
 from ingle.v1 import image_pb2
 
 
@@ -17,12 +18,7 @@ def details(config: image_pb2.ImageConfig) -> Iterator[tuple[str, str]]:
         ("directory", config.working_directory),
         ("ports", " ".join(config.exposed_ports)),
         ("stop signal", config.stop_signal),
-        ("healthcheck", _healthcheck(config.healthcheck)),
+        ("healthcheck", asked(config.healthcheck)),
         ("labels", "\n".join(f"{name}={value}" for name, value in sorted(config.labels.items()))),
     )
     return (line for line in lines if line[1])
-
-
-def _healthcheck(check: image_pb2.Healthcheck) -> str:
-    kind, *command = check.test or [""]
-    return " ".join(command) if kind == "CMD-SHELL" else shlex.join(command) if kind == "CMD" else kind.lower()

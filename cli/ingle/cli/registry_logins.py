@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ingle.cli.errors import failed
-from ingle.v1 import image_pb2
+from ingle.v1 import registry_pb2
 
 DOCKER_HUB = "docker.io"
 
@@ -28,7 +28,7 @@ def host_of(reference: str) -> str:
     return host if slash and (any(sign in host for sign in ".:") or host == "localhost") else DOCKER_HUB
 
 
-def login_at(host: str, env: Mapping[str, str]) -> image_pb2.RegistryLogin | None:
+def login_at(host: str, env: Mapping[str, str]) -> registry_pb2.RegistryLogin | None:
     """The first that is found, podman's files before docker's. Raises CliError for files that can't be read."""
     for path in _files(env):
         login = _login_in(path, host)
@@ -47,7 +47,7 @@ def _files(env: Mapping[str, str]) -> Iterator[Path]:
     yield Path(env.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
 
 
-def _login_in(path: Path, host: str) -> image_pb2.RegistryLogin | None:
+def _login_in(path: Path, host: str) -> registry_pb2.RegistryLogin | None:
     try:
         with open(path, "rb") as file:
             said = json.loads(file.read(_LONGEST))
@@ -67,17 +67,17 @@ def _login_in(path: Path, host: str) -> image_pb2.RegistryLogin | None:
     return None
 
 
-def _decoded(login: Any, host: str, path: Path) -> image_pb2.RegistryLogin | None:
+def _decoded(login: Any, host: str, path: Path) -> registry_pb2.RegistryLogin | None:
     try:
         if token := login.get("identitytoken"):
-            return image_pb2.RegistryLogin(host=host, identity_token=token)
+            return registry_pb2.RegistryLogin(host=host, identity_token=token)
         username, colon, password = base64.b64decode(login.get("auth") or "").decode().partition(":")
     except (AttributeError, TypeError, binascii.Error, UnicodeDecodeError):
         raise failed(UNREADABLE, f"{path}: its login at {host} can't be read", f"docker login {host}") from None
-    return image_pb2.RegistryLogin(host=host, username=username, password=password) if colon else None
+    return registry_pb2.RegistryLogin(host=host, username=username, password=password) if colon else None
 
 
-def _asked(helper: str, name: str, host: str) -> image_pb2.RegistryLogin | None:
+def _asked(helper: str, name: str, host: str) -> registry_pb2.RegistryLogin | None:
     """What docker-credential-HELPER has; see docker-credential-helpers."""
     program = f"docker-credential-{os.path.basename(helper)}"
     try:
@@ -91,5 +91,5 @@ def _asked(helper: str, name: str, host: str) -> image_pb2.RegistryLogin | None:
         return None
     username, secret = str(said.get("Username", "")), str(said.get("Secret", ""))
     if username == _INSTEAD:
-        return image_pb2.RegistryLogin(host=host, identity_token=secret)
-    return image_pb2.RegistryLogin(host=host, username=username, password=secret)
+        return registry_pb2.RegistryLogin(host=host, identity_token=secret)
+    return registry_pb2.RegistryLogin(host=host, username=username, password=secret)

@@ -64,6 +64,11 @@ def may_be_an_image(ctx: typer.Context) -> bool:
     return _BARE in ctx.meta and not ctx.params.get("image")
 
 
+def came_after_dashes(ctx: typer.Context) -> bool:
+    """Whether `--` is before the guest command, so that whatever it begins with is meant."""
+    return _BARE not in ctx.meta
+
+
 class NoSuchCommand(UsageError):
     """`remedy`: what was meant, if that is known."""
 

@@ -1570,8 +1570,12 @@ type ExecRequest struct {
 	WaitOutput bool `protobuf:"varint,70,opt,name=wait_output,json=waitOutput,proto3" json:"wait_output,omitempty"`
 	// Of a detached command: to /dev/console.
 	OutputToConsole bool `protobuf:"varint,140,opt,name=output_to_console,json=outputToConsole,proto3" json:"output_to_console,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// It is nothing that a client does: ActivityResponse doesn't know of it.
+	Unnoticed bool `protobuf:"varint,195,opt,name=unnoticed,proto3" json:"unnoticed,omitempty"`
+	// What its process group gets when the guest is asked to power off, 1 to 64; 0: SIGTERM, as all others.
+	StopSignal    uint32 `protobuf:"varint,196,opt,name=stop_signal,json=stopSignal,proto3" json:"stop_signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecRequest) Reset() {
@@ -1679,6 +1683,20 @@ func (x *ExecRequest) GetOutputToConsole() bool {
 		return x.OutputToConsole
 	}
 	return false
+}
+
+func (x *ExecRequest) GetUnnoticed() bool {
+	if x != nil {
+		return x.Unnoticed
+	}
+	return false
+}
+
+func (x *ExecRequest) GetStopSignal() uint32 {
+	if x != nil {
+		return x.StopSignal
+	}
+	return 0
 }
 
 // See getrlimit(2).
@@ -1893,9 +1911,11 @@ type ExecExited struct {
 	// The timeout ended it.
 	TimedOut bool `protobuf:"varint,3,opt,name=timed_out,json=timedOut,proto3" json:"timed_out,omitempty"`
 	// A process that outlived the command still has its output open: what that says comes no more.
-	OutputCut     bool `protobuf:"varint,70,opt,name=output_cut,json=outputCut,proto3" json:"output_cut,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	OutputCut bool `protobuf:"varint,70,opt,name=output_cut,json=outputCut,proto3" json:"output_cut,omitempty"`
+	// What it took of the processors, with those of its children that it has waited for.
+	CpuMilliseconds uint64 `protobuf:"varint,195,opt,name=cpu_milliseconds,json=cpuMilliseconds,proto3" json:"cpu_milliseconds,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ExecExited) Reset() {
@@ -1954,6 +1974,13 @@ func (x *ExecExited) GetOutputCut() bool {
 		return x.OutputCut
 	}
 	return false
+}
+
+func (x *ExecExited) GetCpuMilliseconds() uint64 {
+	if x != nil {
+		return x.CpuMilliseconds
+	}
+	return 0
 }
 
 // 1 to 65535 each.
@@ -6019,7 +6046,7 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\vPingRequest\"X\n" +
 	"\fPingResponse\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12/\n" +
-	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\xdd\x03\n" +
+	"\x13uptime_milliseconds\x18\x02 \x01(\x04R\x12uptimeMilliseconds\"\x9e\x04\n" +
 	"\vExecRequest\x12\x12\n" +
 	"\x04argv\x18\x01 \x03(\tR\x04argv\x126\n" +
 	"\x03env\x18\x02 \x03(\v2$.ingle.agent.v1.ExecRequest.EnvEntryR\x03env\x12+\n" +
@@ -6032,7 +6059,10 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06limits\x18\t \x03(\v2\x1d.ingle.agent.v1.ResourceLimitR\x06limits\x12\x1f\n" +
 	"\vwait_output\x18F \x01(\bR\n" +
 	"waitOutput\x12+\n" +
-	"\x11output_to_console\x18\x8c\x01 \x01(\bR\x0foutputToConsole\x1a6\n" +
+	"\x11output_to_console\x18\x8c\x01 \x01(\bR\x0foutputToConsole\x12\x1d\n" +
+	"\tunnoticed\x18\xc3\x01 \x01(\bR\tunnoticed\x12 \n" +
+	"\vstop_signal\x18\xc4\x01 \x01(\rR\n" +
+	"stopSignal\x1a6\n" +
 	"\bEnvEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\b\n" +
@@ -6048,14 +6078,15 @@ const file_ingle_agent_v1_agent_proto_rawDesc = "" +
 	"\x06signal\x18\x01 \x01(\rR\x06signal\"\"\n" +
 	"\n" +
 	"ExecWindow\x12\x14\n" +
-	"\x05bytes\x18\x01 \x01(\rR\x05bytes\"}\n" +
+	"\x05bytes\x18\x01 \x01(\rR\x05bytes\"\xa9\x01\n" +
 	"\n" +
 	"ExecExited\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\rR\bexitCode\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\rR\x06signal\x12\x1b\n" +
 	"\ttimed_out\x18\x03 \x01(\bR\btimedOut\x12\x1d\n" +
 	"\n" +
-	"output_cut\x18F \x01(\bR\toutputCut\"<\n" +
+	"output_cut\x18F \x01(\bR\toutputCut\x12*\n" +
+	"\x10cpu_milliseconds\x18\xc3\x01 \x01(\x04R\x0fcpuMilliseconds\"<\n" +
 	"\fTerminalSize\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\rR\x04rows\x12\x18\n" +
 	"\acolumns\x18\x02 \x01(\rR\acolumns\"\xca\x03\n" +

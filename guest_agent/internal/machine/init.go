@@ -20,6 +20,7 @@ const systemdReboot = syscall.Signal(34 + 5)
 func AskInit(reaper *reap.Reaper) {
 	// Our own processes first. To init they are strangers, for which it may wait long: an interactive shell ignores
 	// SIGTERM, and systemd waits ninety seconds.
+	reaper.StopFirst(termGrace)
 	reaper.SignalAll(unix.SIGHUP)
 	reaper.SignalAll(unix.SIGTERM)
 	if !reaper.WaitNone(termGrace) {

@@ -11,17 +11,23 @@ import (
 )
 
 const (
-	// termGrace is how long processes may take to end after SIGTERM.
+	// termGrace is how long processes may take to end after SIGTERM, and before it those that want another signal.
 	termGrace = 3 * time.Second
 	// killGrace is how long the kernel may take to end killed ones; those in uninterruptible sleep may never.
 	killGrace = time.Second
 )
 
 // PowerOff ends a machine whose PID 1 this is: processes first, then file systems, then the power.
-func PowerOff(reaper *reap.Reaper) { end(reaper.WaitNone, Halt) }
+func PowerOff(reaper *reap.Reaper) {
+	reaper.StopFirst(termGrace)
+	end(reaper.WaitNone, Halt)
+}
 
 // Restart does the same to boot again.
-func Restart(reaper *reap.Reaper) { end(reaper.WaitNone, restart) }
+func Restart(reaper *reap.Reaper) {
+	reaper.StopFirst(termGrace)
+	end(reaper.WaitNone, restart)
+}
 
 // end is told how to wait until no process is left but this one and PID 1, and what comes last.
 func end(waitNone func(patience time.Duration) bool, last func()) {

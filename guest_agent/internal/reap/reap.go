@@ -44,6 +44,8 @@ type Child struct {
 	reaper    *Reaper
 	done      chan struct{}
 	status    syscall.WaitStatus
+	usage     syscall.Rusage
+	stop      syscall.Signal // what it gets before all others get SIGTERM, when everything ends; 0: none
 	condemned bool
 	afterExit func()
 	// Killing it means all of its session, not its process group alone: a shell puts each job in a group of its own.
@@ -159,6 +161,28 @@ func (r *Reaper) SignalAll(number syscall.Signal) {
 	}
 }
 
+// StopFirst sends each child that wants a signal of its own that signal, and waits for their ends, but so long at most: it
+// is for them to tell their own processes. See StopWith.
+func (r *Reaper) StopFirst(patience time.Duration) {
+	var told []*Child
+	r.mutex.Lock()
+	for pid, child := range r.children {
+		if child.stop != 0 && unix.Kill(pid, child.stop) == nil {
+			_ = unix.Kill(pid, unix.SIGCONT)
+			told = append(told, child)
+		}
+	}
+	r.mutex.Unlock()
+	late := time.After(patience)
+	for _, child := range told {
+		select {
+		case <-child.done:
+		case <-late:
+			return
+		}
+	}
+}
+
 // WaitNone waits until this process has no child left, neither its own nor an adopted one, and says whether that came
 // true within the time.
 func (r *Reaper) WaitNone(timeout time.Duration) bool {
@@ -176,6 +200,19 @@ func (c *Child) Done() <-chan struct{} { return c.done }
 
 // Status tells how the child ended. It may be asked once Done is closed.
 func (c *Child) Status() syscall.WaitStatus { return c.status }
+
+// CPUTime is what the child, and those of its children that it has waited for, took of the processors. It may be asked once
+// Done is closed.
+func (c *Child) CPUTime() time.Duration {
+	return time.Duration(c.usage.Utime.Nano() + c.usage.Stime.Nano())
+}
+
+// StopWith says which signal the child is to get, before SIGTERM, when everything ends.
+func (c *Child) StopWith(number syscall.Signal) {
+	c.reaper.mutex.Lock()
+	defer c.reaper.mutex.Unlock()
+	c.stop = number
+}
 
 // AfterExit has f called in a goroutine of its own once the child was reaped, at once if that is past. There can be one f.
 func (c *Child) AfterExit(f func()) {
@@ -248,7 +285,7 @@ func (r *Reaper) take(pid int) {
 	r.forks.Lock()
 	defer r.forks.Unlock()
 	if !r.takeChild(pid) {
-		_, _ = wait(pid, unix.WNOHANG) // nobody's child any more if it couldn't exec
+		_, _ = wait(pid, unix.WNOHANG, nil) // nobody's child any more if it couldn't exec
 	}
 }
 
@@ -263,7 +300,7 @@ func (r *Reaper) takeChild(pid int) bool {
 	if child.condemned {
 		child.signalAll(unix.SIGKILL) // what is left
 	}
-	child.status, _ = wait(pid, 0)
+	child.status, _ = wait(pid, 0, &child.usage)
 	delete(r.children, pid)
 	close(child.done)
 	if child.afterExit != nil {
@@ -272,9 +309,9 @@ func (r *Reaper) takeChild(pid int) bool {
 	return true
 }
 
-func wait(pid, options int) (status syscall.WaitStatus, err error) {
+func wait(pid, options int, usage *syscall.Rusage) (status syscall.WaitStatus, err error) {
 	for {
-		_, err := syscall.Wait4(pid, &status, options, nil)
+		_, err := syscall.Wait4(pid, &status, options, usage)
 		if err != unix.EINTR {
 			return status, err
 		}

@@ -2,6 +2,7 @@ package reap
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -220,5 +221,43 @@ func TestAnOrphanThatComesWhileThereIsNoChildIsReaped(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "an orphan is reaped", func() bool { return gone(pid) })
+	}
+}
+
+func TestWhatWantsASignalOfItsOwnGetsItFirst(t *testing.T) {
+	directory := t.TempDir()
+	said := filepath.Join(directory, "said")
+	begin := func(name, script string) *Child {
+		ready := filepath.Join(directory, name)
+		child := start(t, script+"; touch "+ready+"; while :; do sleep 0.01; done")
+		eventually(t, name+" is ready", func() bool { _, err := os.Stat(ready); return err == nil })
+		return child
+	}
+	wish := begin("wish", "trap 'echo quit >"+said+"; exit 7' QUIT; trap '' TERM")
+	wish.StopWith(unix.SIGQUIT)
+	deaf := begin("deaf", "trap '' QUIT")
+	deaf.StopWith(unix.SIGQUIT)
+	other := begin("other", ":")
+	reaper.StopFirst(200 * time.Millisecond)
+	eventually(t, "it heard", func() bool { return gone(wish.Pid) })
+	if text, err := os.ReadFile(said); err != nil || string(text) != "quit\n" {
+		t.Errorf("it said %q, %v", text, err)
+	}
+	if status := ended(wish); status.ExitStatus() != 7 {
+		t.Errorf("it ended with %v", status)
+	}
+	for _, child := range []*Child{deaf, other} {
+		if !child.Condemn() {
+			t.Error("one that had no such wish, or did not hear, has ended")
+		}
+		ended(child)
+	}
+}
+
+func TestTheProcessorTimeOfAChildIsKnownWithThatOfItsOwn(t *testing.T) {
+	child := start(t, "sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done'")
+	ended(child)
+	if used := child.CPUTime(); used <= 0 || used > time.Minute {
+		t.Errorf("it took %s", used)
 	}
 }

@@ -53,14 +53,18 @@ func (c *connection) exec(request *agentpb.ExecRequest) error {
 		Umask:     request.Umask,
 		Limits:    request.Limits,
 	}
+	if request.StopSignal > 64 {
+		return badRequest("stop signal %d: 1 to 64 is allowed", request.StopSignal)
+	}
 	timeout := time.Duration(min(request.TimeoutMilliseconds, longestTimeout)) * time.Millisecond
 	if request.Detach {
-		return c.detach(spec, timeout)
+		return c.detach(spec, request, timeout)
 	}
 	started, err := command.Start(c.server.Reaper, spec)
 	if err != nil {
 		return err
 	}
+	started.StopWith(syscall.Signal(request.StopSignal))
 	e := &execution{
 		connection: c, command: started, stdin: newStdinQueue(started.Stdin), waitOutput: request.WaitOutput,
 	}
@@ -68,21 +72,26 @@ func (c *connection) exec(request *agentpb.ExecRequest) error {
 }
 
 // detach starts a command that only its timeout ends, whatever becomes of the caller.
-func (c *connection) detach(spec command.Spec, timeout time.Duration) error {
+func (c *connection) detach(spec command.Spec, request *agentpb.ExecRequest, timeout time.Duration) error {
 	child, err := command.StartDetached(c.server.Reaper, spec)
 	if err != nil {
 		return err
 	}
+	child.StopWith(syscall.Signal(request.StopSignal))
 	stop := func() bool { return true }
 	if timeout > 0 {
 		stop = time.AfterFunc(timeout, func() { child.Condemn() }).Stop
 	}
-	c.server.activity.execs.Add(1)
-	child.AfterExit(func() {
-		stop()
-		c.server.activity.execs.Add(-1)
-		c.server.activity.touch()
-	})
+	if request.Unnoticed {
+		child.AfterExit(func() { stop() })
+	} else {
+		c.server.activity.execs.Add(1)
+		child.AfterExit(func() {
+			stop()
+			c.server.activity.execs.Add(-1)
+			c.server.activity.touch()
+		})
+	}
 	return c.send(frame.Started, &agentpb.ExecStarted{Pid: uint32(child.Pid)})
 }
 
@@ -126,6 +135,7 @@ func (e *execution) run(timeout time.Duration) error {
 	default:
 		message := exited(e.command.Status(), e.timedOut.Load())
 		message.OutputCut = stdoutCut || stderrCut
+		message.CpuMilliseconds = uint64(e.command.CPUTime().Milliseconds())
 		_ = e.send(frame.Exited, message)
 		e.finish()
 		<-left

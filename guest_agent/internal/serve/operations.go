@@ -12,6 +12,9 @@ import (
 func (c *connection) operate(request *agentpb.Request) error {
 	switch operation := request.Operation.(type) {
 	case *agentpb.Request_Exec:
+		if operation.Exec.GetUnnoticed() {
+			return c.exec(operation.Exec)
+		}
 		return c.during(&c.server.activity.execs, func() error { return c.exec(operation.Exec) })
 	case *agentpb.Request_Ping:
 		return c.ping()

@@ -158,7 +158,7 @@ class FakeEngine:
 
     async def launch(self, plan: LaunchPlan) -> Vmm:
         _write_private(plan.paths.state / fake_vmm.TOKEN_FILE, plan.token)
-        variables = "".join(f"{name}={value}\0" for name, value in plan.vm.settings.env.items())
+        variables = "".join(f"{name}={value}\0" for name, value in plan.vm.settings.environment.items())
         _write_private(plan.paths.state / fake_vmm.ENV_FILE, variables.encode(errors="surrogateescape"))
         with launching.listening(plan.paths.control_socket) as control:
             # -P: what lies beside it is no module of its own.

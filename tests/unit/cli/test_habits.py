@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingle.cli.habits import command_meant, extra_argument_meant, no_command, option_meant, replacement
+from ingle.cli.habits import command_meant, extra_argument_meant, is_image, no_command, option_meant, replacement
 
 _HERE = ["run", "exec", "shell", "ps", "vm", "image", "kernel", "server", "version", "delete", "prune", "stop", "kill"]
 _OF_VMS = ["show", "rename", "inspect", "stop", "start", "rm", "cp", "logs", "list"]
@@ -64,6 +64,7 @@ def test_an_image_where_a_command_belongs_is_given_as_an_option() -> None:
     said = no_command("ingle run", ["--rm", "-m", "1G"], ["ubuntu:24.04", "sh", "-c", "make all"])
     assert "ingle run --rm -m 1G --image ubuntu:24.04 -- sh -c 'make all'" in said
     assert "ingle run --image ubuntu " in no_command("ingle run", [], ["ubuntu"])
+    assert "ingle run --image localhost:5000/x:1 -- sh" in no_command("ingle run", [], ["localhost:5000/x:1", "sh"])
     assert "ingle run --image mine " in no_command("ingle run", [], ["mine"], {"mine"})
 
 
@@ -113,3 +114,21 @@ def test_a_word_of_other_tools_about_snapshots_has_one_line_that_runs(group: str
 
 def test_who_wants_to_put_a_vm_back_is_not_led_to_make_a_snapshot() -> None:
     assert "create" not in command_meant("snapshot", ["restore", "web", "before"], _OF_SNAPSHOTS, [])
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *["python:3.12", "alpine", "ghcr.io/org/app", "localhost/x", "registry:5000/x", "org/app:v1"],
+        *[f"app@sha256:{'0' * 64}", "docker://debian:bookworm", "quay.io:443/org/app:v1@sha256:" + "f" * 64],
+    ],
+)
+def test_what_looks_like_an_image(word: str) -> None:
+    assert is_image(word)
+
+
+@pytest.mark.parametrize(
+    "word", ["sh", "./run.sh", "/bin/sh", "bin/app", "python3.11", "a b", "localhost", "../x", "-x"]
+)
+def test_what_does_not(word: str) -> None:
+    assert not is_image(word)

@@ -32,6 +32,7 @@ class EventKind(Enum):
     VM_WOKEN = 23
     VM_SLEEP_FAILED = 24
     VM_RESTORED = 26
+    VM_HEALTH = 27
     IMAGE_ADDED = 30
     IMAGE_PULLED = 31
     IMAGE_REMOVED = 32

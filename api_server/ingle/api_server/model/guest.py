@@ -70,7 +70,9 @@ class ExecSpec:
     """One command. Empty `user` is root, empty `working_directory` the user's home, `timeout_seconds` None is none,
     `umask` None the agent's. With `detach` it runs on without its caller, from /dev/null to /dev/null, or the console
     with `output_to_console`. `wait_output`: its output ends when nobody has it open any more, however long the command
-    is gone."""
+    is gone. `with_entrypoint`: `argv` follows the entrypoint of the VM's image; see model.workload, which completes it.
+    `unnoticed`: it is nothing that a client does in the guest. `stop_signal` is what its process group gets when the
+    guest powers off, 0: SIGTERM."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +85,9 @@ class ExecSpec:
     limits: tuple[ResourceLimit, ...] = ()
     wait_output: bool = False
     output_to_console: bool = False
+    with_entrypoint: bool = False
+    unnoticed: bool = False
+    stop_signal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +114,13 @@ class Stderr:
 @dataclass(frozen=True, slots=True)
 class Exited:
     """The last event: 0 to 255, 128 + signal when a signal ended the command. `output_cut`: a process that outlived it
-    still has its output open."""
+    still has its output open. `cpu_seconds`: what it has taken of the guest's processors."""
 
     exit_code: int
     signal: int = 0
     timed_out: bool = False
     output_cut: bool = False
+    cpu_seconds: float = 0.0
 
 
 ExecEvent = Started | Stdout | Stderr | Exited
@@ -184,7 +190,8 @@ class TerminalSize:
 
 @dataclass(frozen=True, slots=True)
 class SessionProgram:
-    """What runs in a session. Empty `argv` is the user's login shell, `size` None 24 rows of 80 columns.
+    """What runs in a session. Empty `argv` is the user's login shell, `size` None 24 rows of 80 columns;
+    `with_entrypoint` as of ExecSpec.
 
     The session is ended when nobody was attached and nothing was said for `idle_timeout_seconds` (None: never), and
     with `end_with_viewer` as soon as its viewer has left."""
@@ -198,6 +205,7 @@ class SessionProgram:
     end_with_viewer: bool = False
     umask: int | None = None
     limits: tuple[ResourceLimit, ...] = ()
+    with_entrypoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import astuple, dataclass, field
+from types import MappingProxyType
 
 from ingle.api_server.model.errors import InvalidArgument
 
@@ -10,7 +11,7 @@ DOCKER_HUB = "docker.io"
 
 _SCHEME = "docker://"
 _OFFICIAL = "library/"
-_LATEST = "latest"
+LATEST = "latest"
 _LONGEST = 255
 _MOST_LOGINS, _LONGEST_LOGIN = 20, 4096
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
@@ -46,7 +47,7 @@ class ImageReference:
             host, repository = None, f"{host}/{repository}"
         if host is None or host == DOCKER_HUB:
             host, repository = DOCKER_HUB, repository if "/" in repository else f"{_OFFICIAL}{repository}"
-        version = f"@{match['digest']}" if match["digest"] else f":{match['tag'] or _LATEST}"
+        version = f"@{match['digest']}" if match["digest"] else f":{match['tag'] or LATEST}"
         whole = f"{host}/{repository}{version}"
         short = whole.removeprefix(f"{DOCKER_HUB}/").removeprefix(_OFFICIAL) if host == DOCKER_HUB else whole
         return ImageReference(whole, whole if short in reserved else short)
@@ -59,6 +60,9 @@ class Login:
     username: str
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+
+
+NO_LOGINS: Mapping[str, Login] = MappingProxyType({})
 
 
 def check_logins(logins: Mapping[str, Login]) -> None:

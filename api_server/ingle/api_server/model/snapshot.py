@@ -132,6 +132,8 @@ def restored(now: VmSettings, then: VmSettings) -> VmSettings:
         memory_bytes=then.memory_bytes,
         disk_bytes=then.disk_bytes,
         env=then.env,
+        workload=then.workload,
+        healthcheck=then.healthcheck,
         ssh_keys=then.ssh_keys,
     )
 

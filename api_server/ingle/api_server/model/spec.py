@@ -6,9 +6,12 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 
 from ingle.api_server.model.auto_start import NOT_STARTED, check_auto_start
+from ingle.api_server.model.environment import check_env, check_env_size
 from ingle.api_server.model.errors import InvalidArgument
+from ingle.api_server.model.healthcheck import check_healthcheck, settled
 from ingle.api_server.model.idleness import NEVER, check_after
 from ingle.api_server.model.ids import NAME_RULE, RESERVED_NAMES, is_dns_label, is_vm_id, looks_like_catalog_id
+from ingle.api_server.model.image_config import Healthcheck
 from ingle.api_server.model.labels import check_labels
 from ingle.api_server.model.network import (
     USER_NETWORK,
@@ -21,6 +24,7 @@ from ingle.api_server.model.network import (
 from ingle.api_server.model.rates import RULES, UNLIMITED, check_rate
 from ingle.api_server.model.ssh_keys import check_ssh_keys
 from ingle.api_server.model.vm import Acceleration, BootMode, Image, Init, Kernel, Vm, VmSettings
+from ingle.api_server.model.workload import Workload
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -33,9 +37,6 @@ ANY_ENGINE = "auto"
 """The wish for the best one that works."""
 
 DISK_BACKENDS = ("qcow2", "reflink", "dm-snapshot", "copy")
-
-MOST_ENV_BYTES = 64 * 1024
-"""Of the names and values that a VM keeps, together."""
 
 _DEFAULTED = frozenset(
     (
@@ -52,7 +53,6 @@ _DEFAULTED = frozenset(
     )
 )
 _SHOWN_ID = 12
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IMAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._/-]{0,127}(:[A-Za-z0-9._-]{1,64})?")
 
 
@@ -138,6 +138,7 @@ class VmSpec:
     disk_bytes_per_second: int | None = None
     net_bytes_per_second: int | None = None
     auto_start: int | None = None
+    healthcheck: Healthcheck | None = None
 
     def check(self, limits: HostLimits, least_memory: int = LEAST_MEMORY) -> None:
         """Raise InvalidArgument unless a host with `limits` could run it; its kernel, where that is known, boots in
@@ -174,6 +175,8 @@ class VmSpec:
         for name in RULES:
             check_rate(getattr(self, name), name)
         check_auto_start(self.auto_start)
+        if self.healthcheck is not None:
+            check_healthcheck(self.healthcheck)
         if self.disk_backend and self.disk_backend not in DISK_BACKENDS:
             raise InvalidArgument(
                 f"disk backend {self.disk_backend!r}: one of {', '.join(DISK_BACKENDS)} is allowed",
@@ -229,6 +232,8 @@ class CompleteSpec(VmSpec):
             disk_bytes_per_second=self.disk_bytes_per_second,
             net_bytes_per_second=self.net_bytes_per_second,
             auto_start=self.auto_start or NOT_STARTED,
+            workload=Workload.of(image.config),
+            healthcheck=settled(self.healthcheck, None if image.config is None else image.config.healthcheck),
         )
 
 
@@ -304,30 +309,6 @@ def check_catalog_name(name: str, what: str) -> None:
         )
 
 
-def check_env(env: Mapping[str, str]) -> None:
-    """Raise InvalidArgument unless every variable could be set by a shell."""
-    for name, value in env.items():
-        if not _ENV_NAME.fullmatch(name):
-            raise InvalidArgument(
-                f"environment variable {name[:100]!r}: letters, digits and '_' are allowed",
-                "-e NAME=value",
-                field="env",
-            )
-        if "\0" in value:
-            raise InvalidArgument(f"environment variable {name}: a value can't hold a NUL byte", field="env")
-
-
-def check_env_size(env: Mapping[str, str]) -> None:
-    """Raise InvalidArgument for more than a VM keeps, and every list of VMs tells."""
-    size = sum(len(name.encode()) + len(value.encode(errors="replace")) for name, value in env.items())
-    if size > MOST_ENV_BYTES:
-        raise InvalidArgument(
-            f"{size_text(size)} of environment: {size_text(MOST_ENV_BYTES)} is allowed",
-            "give a file to the guest: ingle vm cp --help",
-            field="env",
-        )
-
-
 def check_connection(spec: VmSpec, network: str) -> None:
     """Raise InvalidArgument for what a VM in `network` (empty: wherever it comes to be) can't have."""
     check_ports(spec.ports, network)
@@ -386,7 +367,7 @@ def _closest(wish: int, least: int, most: int) -> int:
 
 
 def _name(reference: str, item: Image | Kernel) -> str:
-    """What people read: who gave an id gets a name, where there is one."""
-    if reference != item.id:
+    """What people read: who gave an id, or another name that a registry has for it, gets the name that it has here."""
+    if reference in item.names:
         return reference
     return item.names[0] if item.names else item.id[:_SHOWN_ID]

@@ -8,10 +8,12 @@ from enum import Enum
 from ingle.api_server.model.auto_start import NOT_STARTED
 from ingle.api_server.model.caller import ROOT, Caller, called
 from ingle.api_server.model.errors import Conflict, Reason
+from ingle.api_server.model.healthcheck import NO_HEALTHCHECK
 from ingle.api_server.model.idleness import NEVER
-from ingle.api_server.model.image_config import ImageConfig
+from ingle.api_server.model.image_config import Healthcheck, ImageConfig
 from ingle.api_server.model.network import USER_NETWORK, PublishedPort
 from ingle.api_server.model.rates import UNLIMITED, DiskRates
+from ingle.api_server.model.workload import Workload
 
 
 class VmState(Enum):
@@ -154,6 +156,17 @@ class VmSettings:
 
     auto_start: int = NOT_STARTED
     """Its turn among those that are started when the host has, and nobody else does; see model.auto_start."""
+
+    workload: Workload = field(default_factory=Workload)
+    """What its image said of how it is to be run, when it was made."""
+
+    healthcheck: Healthcheck = NO_HEALTHCHECK
+    """With nothing left open."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What every command in its guest gets."""
+        return {**self.workload.environment, **self.env}
 
     @property
     def disk_rates(self) -> DiskRates:

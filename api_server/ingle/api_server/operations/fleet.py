@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from weakref import WeakValueDictionary
 
 from ingle.api_server.model.errors import Conflict, HostProblem, IngleError, Reason, ToolFailed
@@ -54,7 +54,7 @@ class Fleet:
         self._watchers: set[asyncio.Task[None]] = set()
         self.boot_again: Callable[[str], Awaitable[object]] | None = None
         """What begins to start a VM, by its id, whose guest has rebooted."""
-        self.watch: Callable[[str, Vmm], Coroutine[None, None, None]] | None = None
+        self.watches: Sequence[Callable[[str, Vmm], Coroutine[None, None, None]]] = ()
         """What else to do for each VM, by its id, as long as its VMM lives."""
 
     def lock(self, vm_id: str) -> asyncio.Lock:
@@ -65,9 +65,7 @@ class Fleet:
         """`vmm` runs `vm`, and is watched from now on."""
         self.reboots.discard(vm.id)
         self._vmms[vm.id] = vmm
-        for watch in (self._watch, self._tend, self.watch):
-            if watch is None:
-                continue
+        for watch in (self._watch, self._tend, *self.watches):
             watcher = asyncio.create_task(watch(vm.id, vmm), name=f"watch-{vm.id}")
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)

@@ -7,7 +7,7 @@ sleeps is not asked.
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from ingle.api_server.model.errors import IngleError
@@ -45,14 +45,23 @@ class IdleVms:
     """Looks at VMs whose owners wish something of the kind, and at no others."""
 
     def __init__(
-        self, vms: VmStore, fleet: Fleet, guests: UseGuest, sleep: SleepVm, delete: DeleteVm, clock: Clock
+        self,
+        vms: VmStore,
+        fleet: Fleet,
+        guests: UseGuest,
+        sleep: SleepVm,
+        delete: DeleteVm,
+        clock: Clock,
+        of_no_use: Callable[[str], float] = lambda vm_id: 0.0,
     ) -> None:
+        """`of_no_use`: what a VM's guest has taken of processors for what is no use of it, in seconds."""
         self._vms = vms
         self._fleet = fleet
         self._guests = guests
         self._sleep = sleep
         self._delete = delete
         self._clock = clock
+        self._of_no_use = of_no_use
         self._seen: dict[str, _Seen] = {}
         self._failed: set[str] = set()
         """Those with which it could not be done: that is not tried again before somebody has used them."""
@@ -122,7 +131,7 @@ class IdleVms:
 
     def _looked(self, vm: Vm, vmm: Vmm, now: float) -> _Seen:
         """What is known of it, with what its VMM has used since. One that is seen first has just been used."""
-        cpu_seconds = vmm.usage().cpu_seconds
+        cpu_seconds = vmm.usage().cpu_seconds - self._of_no_use(vm.id)
         seen = self._seen.get(vm.id)
         if seen is None or seen.pid != vmm.pid:
             seen = self._seen[vm.id] = _Seen(vmm.pid, now, now, cpu_seconds)

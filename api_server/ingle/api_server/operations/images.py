@@ -7,7 +7,7 @@ from functools import partial
 from ingle.api_server.model.caller import Caller
 from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
 from ingle.api_server.model.image_config import ImageConfig
-from ingle.api_server.model.image_reference import DOCKER_HUB, ImageReference, Login, is_explicit
+from ingle.api_server.model.image_reference import DOCKER_HUB, LATEST, ImageReference, Login, is_explicit
 from ingle.api_server.model.vm import Image
 from ingle.api_server.operations.catalog import Catalog, likely
 from ingle.api_server.operations.runner import Progress
@@ -36,14 +36,32 @@ class Images(Catalog[Image, ImageConfig | None]):
         self._source = source
 
     async def present(self, reference: str) -> Image | None:
+        """The one here with that id or name, whoever gave it; None for a name of the catalog, then for what a registry
+        has. Raises NotFound for what is nearly a name that ingle's own have, or those that were sent."""
         try:
             return await super().present(reference)
         except NotFound as error:
-            if error.reason is self.missing and is_explicit(reference):
-                raise NotFound(
-                    self.missing, f"no image {reference!r} is here", f"ingle image pull {reference}"
-                ) from None
-            raise
+            if error.reason is not self.missing:
+                raise
+            return await self._of_registry(reference, error)
+
+    async def _of_registry(self, text: str, unknown: NotFound) -> Image | None:
+        try:
+            reference = self._reference(text)
+        except InvalidArgument:
+            raise unknown from None
+        if reference.name == f"{text}:{LATEST}":  # as docker takes a name without a tag
+            with suppress(NotFound):
+                return await self.get(reference.name)
+        sent = [name for image in await self.all() if image.config is None for name in image.names]
+        if not is_explicit(text) and (close := likely(text, [*self._known(), *sent])):
+            raise NotFound(
+                self.missing,
+                f"no image {text!r}, neither here nor in the catalog; did you mean {close}? To have it from a "
+                f"registry, say which",
+                f"--image {close}; --image {DOCKER_HUB}/library/{reference.name}",
+            ) from None
+        return await self._fetched(reference)
 
     def check_pullable(self, name: str) -> None:
         """Raise NotFound for what is nearly a name of the catalog; InvalidArgument for no reference either."""
@@ -65,16 +83,21 @@ class Images(Catalog[Image, ImageConfig | None]):
             return await self.pull(name, progress, caller, refresh=refresh)
         reference = self._reference(name)
         async with self._lock(reference.name):
-            if not refresh:
-                with suppress(NotFound):
-                    found = await self.get(reference.name)
-                    # Anybody may have given the name to something else, and said anything of where that came from.
-                    if found.config is not None and found.source == reference.whole:
-                        return found
+            if not refresh and (found := await self._fetched(reference)) is not None:
+                return found
             await self._items.check_may_name(reference.name, caller)
             progress.stage("pull-image", f"getting image {reference.whole}")
             fetch = partial(self._source.fetch, reference.whole, logins)
             return await self._add(reference.name, reference.whole, progress, caller, fetch)
+
+    async def _fetched(self, reference: ImageReference) -> Image | None:
+        """What that registry had, where it is here."""
+        with suppress(NotFound):
+            found = await self.get(reference.name)
+            # Anybody may have given the name to something else, and said anything of where that came from.
+            if found.config is not None and found.source == reference.whole:
+                return found
+        return None
 
     def _known(self) -> list[str]:
         return [entry.name for entry in self.catalog()]

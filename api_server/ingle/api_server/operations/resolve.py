@@ -1,11 +1,12 @@
 """From what is wished for to what there is: image, kernel, and a place to run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ingle.api_server.model.caller import Caller
 from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
 from ingle.api_server.model.image_config import KERNEL_LABEL
+from ingle.api_server.model.image_reference import NO_LOGINS, Login
 from ingle.api_server.model.spec import (
     LEAST_MEMORY,
     CompleteSpec,
@@ -33,6 +34,8 @@ class Wanted:
     image: Image | None
     kernel: Kernel | None
     choice: Choice
+    any_kernel: bool = False
+    """Nobody has wished for a kernel: the image's maker may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,9 @@ class Resolve:
     async def look(self, wish: VmSpec) -> Wanted:
         """Raises what a wish is refused with that can't be fulfilled here: InvalidArgument, NotFound, HostProblem."""
         spec = wish.with_defaults(self.defaults())
-        if not wish.kernel:
-            spec = await self._with_kernel_of_image(spec)
+        any_kernel = not wish.kernel
+        if any_kernel:
+            spec = await self._with_kernel_of(await self.images.present(spec.image), spec)
         kernel = await self.kernels.present(spec.kernel)
         spec.check(self._limits, LEAST_MEMORY if kernel is None else least_memory(kernel))
         choice = await self._placement.choose(spec)
@@ -75,13 +79,21 @@ class Resolve:
             check_disk_holds(spec.disk_bytes, image)
         if kernel is not None:
             check_memory_holds(spec.memory_bytes, kernel)
-        return Wanted(spec, image, kernel, choice)
+        return Wanted(spec, image, kernel, choice, any_kernel)
 
-    async def get(self, wanted: Wanted, progress: Progress, caller: Caller) -> Resolved:
-        """Pulls what is missing, and finds out what runs it, which may take a guest. Raises the same."""
+    async def get(
+        self, wanted: Wanted, progress: Progress, caller: Caller, logins: Mapping[str, Login] = NO_LOGINS
+    ) -> Resolved:
+        """Pulls what is missing, as who the caller is to registries, and finds out what runs it, which may take a
+        guest. Raises the same, and what a pull does."""
         spec = wanted.spec
-        image = wanted.image or await self.images.pull(spec.image, progress, caller)
-        kernel = wanted.kernel or await self.kernels.pull(spec.kernel, progress, caller)
+        image, kernel = wanted.image, wanted.kernel
+        if image is None:
+            image = await self.images.fetch(spec.image, logins, progress, caller)
+            if wanted.any_kernel:
+                spec = await self._with_kernel_of(image, spec)
+                kernel = await self.kernels.present(spec.kernel)
+        kernel = kernel or await self.kernels.pull(spec.kernel, progress, caller)
         check_disk_holds(spec.disk_bytes, image)
         check_memory_holds(spec.memory_bytes, kernel)
         if not wanted.choice.settled:
@@ -93,9 +105,8 @@ class Resolve:
         )
         return Resolved(settings, image, kernel)
 
-    async def _with_kernel_of_image(self, spec: CompleteSpec) -> CompleteSpec:
-        """With the kernel that the image's maker wants, if it is here and says so."""
-        image = await self.images.present(spec.image)
+    async def _with_kernel_of(self, image: Image | None, spec: CompleteSpec) -> CompleteSpec:
+        """With the kernel that the image's maker wants, if the image is here and says so."""
         config = None if image is None else image.config
         if config is None or not config.kernel:
             return spec

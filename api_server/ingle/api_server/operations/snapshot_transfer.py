@@ -7,12 +7,14 @@ from dataclasses import replace
 from ingle.api_server import pipeline
 from ingle.api_server.model.caller import Caller, Reference
 from ingle.api_server.model.errors import HostProblem, NotFound, Reason
+from ingle.api_server.model.healthcheck import settled
 from ingle.api_server.model.ids import new_vm_id, new_vm_name
 from ingle.api_server.model.labels import check_labels
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.snapshot import Snapshot, check_snapshot_name
 from ingle.api_server.model.spec import HostLimits, VmSpec
 from ingle.api_server.model.vm import Vm
+from ingle.api_server.model.workload import Workload
 from ingle.api_server.operations.catalog import Kernels
 from ingle.api_server.operations.disk_room import DiskRoom
 from ingle.api_server.operations.images import Images
@@ -91,6 +93,7 @@ class SnapshotTransfer:
                     name=name or archived.snapshot.name or new_vm_name(),
                 )
                 vm = await self._checked(snapshot)
+                snapshot = await self._as_its_image_says(snapshot)
                 kernel = await self._kernels.get(vm.settings.kernel_id)
                 size = vm.settings.disk_bytes + (vm.settings.memory_bytes if snapshot.memory else 0)
                 target = Importing(
@@ -100,6 +103,18 @@ class SnapshotTransfer:
                 return target.snapshot
 
         return await self._operations.begin(op_id, caller.uid, OperationKind.IMPORT_SNAPSHOT, work, snapshot_id)
+
+    async def _as_its_image_says(self, snapshot: Snapshot) -> Snapshot:
+        """What an image says of how it is to be run comes from the one that is here, not from who sends a snapshot."""
+        config = (await self._images.get(snapshot.settings.image_id)).config
+        return replace(
+            snapshot,
+            settings=replace(
+                snapshot.settings,
+                workload=Workload.of(config),
+                healthcheck=settled(None, None if config is None else config.healthcheck),
+            ),
+        )
 
     async def _checked(self, snapshot: Snapshot) -> Vm:
         """A VM that it could be of. Raises InvalidArgument, NotFound, HostProblem for what is of no use here."""

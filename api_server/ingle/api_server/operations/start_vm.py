@@ -10,6 +10,7 @@ from ingle.api_server import pipeline
 from ingle.api_server.model.caller import Caller, Reference
 from ingle.api_server.model.errors import Conflict, NotFound, Reason
 from ingle.api_server.model.ids import new_op_id, new_vm_id, new_vm_name
+from ingle.api_server.model.image_reference import NO_LOGINS, Login
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.quota import Use
 from ingle.api_server.model.spec import CompleteSpec, VmSpec, check_memory_holds
@@ -153,10 +154,18 @@ class StartVm:
         self._wake = wake
 
     async def create(
-        self, op_id: str, caller: Caller, wish: VmSpec, *, start: bool, keeper: Keeper | None = None
+        self,
+        op_id: str,
+        caller: Caller,
+        wish: VmSpec,
+        *,
+        start: bool,
+        keeper: Keeper | None = None,
+        logins: Mapping[str, Login] = NO_LOGINS,
     ) -> Ongoing[Vm]:
-        """Begin to create a VM, the caller's; it lives for `keeper` if there is one. Everything that can be refused
-        is refused here, before anything changes."""
+        """Begin to create a VM, the caller's; it lives for `keeper` if there is one. `logins`: who the caller is to
+        registries, for an image that is not here. Everything that can be refused is refused here, before anything
+        changes."""
         wanted = await self._resolve.look(wish)
         spec, place = wanted.spec, wanted.choice.best
         await self._check_name_free(Reference(caller, spec.name))
@@ -167,7 +176,7 @@ class StartVm:
             await self._room_for(place.disk_backend, wanted.image, spec)
 
         async def work(progress: Progress) -> Vm:
-            resolved = await self._resolve.get(wanted, progress, caller)
+            resolved = await self._resolve.get(wanted, progress, caller, logins)
             settings, image, kernel = resolved.settings, resolved.image, resolved.kernel
             progress.warn(await self._room_for(settings.disk_backend, image, spec))
             self._warm_starts.check(spec.boot_mode, settings)

@@ -17,7 +17,7 @@ from ingle.api_server.ports.guest import Conversation, GuestChannel, GuestDialle
 from ingle.api_server.ports.store.vms import VmStore
 
 _E = TypeVar("_E")
-Begin: TypeAlias = Callable[[GuestChannel], AbstractAsyncContextManager[Conversation[_E]]]
+Begin: TypeAlias = Callable[[GuestChannel, Vm], AbstractAsyncContextManager[Conversation[_E]]]
 
 _END_SECONDS = 2.0  # from an agent that hangs up to the end of its VMM, when the guest powers off by itself
 
@@ -37,6 +37,10 @@ class UseGuest:
         self._inside: Counter[str] = Counter()
         self._used: set[str] = set()
         self._closed: set[str] = set()
+
+    async def exact(self, reference: Reference) -> Vm:
+        """That VM of the caller's, for `inside`."""
+        return await self._vms.exact(reference)
 
     @asynccontextmanager
     async def use(self, reference: Reference) -> AsyncIterator[GuestChannel]:
@@ -94,7 +98,7 @@ class UseGuest:
         """What the guest says, in a conversation that `begin` begins, while what the caller says is carried there. A
         caller whose words can't be taken is left, which ends the conversation, and told the reason."""
         vm = await self._vms.exact(reference)
-        async with self.inside(vm) as channel, begin(channel) as conversation:
+        async with self.inside(vm) as channel, begin(channel, vm) as conversation:
             carrying = asyncio.create_task(_carry(said, conversation))
             try:
                 async for event in conversation.events():

@@ -58,6 +58,7 @@ _OF_FIELDS: Mapping[str, Bound] = {
     "ingle.v1.ListVmsRequest.labels": _LABEL_FILTERS,
     "ingle.v1.ListSnapshotsRequest.labels": _LABEL_FILTERS,
     "ingle.v1.WatchEventsRequest.labels": _LABEL_FILTERS,
+    "ingle.v1.Healthcheck.test": Bound(16 * _KIB, count=1024, total=16 * _KIB),
     "ingle.v1.VmSpec.ssh_keys": Bound(16 * _KIB, count=1000),
     "ingle.v1.GetSettingsRequest.environment": Bound(64 * _KIB, count=1000, total=64 * _KIB),
 }

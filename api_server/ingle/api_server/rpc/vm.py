@@ -24,6 +24,7 @@ from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.operations.stop_vm import StopVm
 from ingle.api_server.operations.update_vm import UpdateVm
 from ingle.api_server.operations.wake_vm import WakeVm
+from ingle.api_server.operations.watch_health import WatchHealth
 from ingle.api_server.ports.store.requests import Asked, RequestKey
 from ingle.api_server.ports.store.vms import VmStore
 from ingle.api_server.rpc import convert, who
@@ -59,6 +60,7 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         delete: DeleteVm,
         update: UpdateVm,
         inspect: InspectVm,
+        health: WatchHealth,
         keepers: Keepers,
         repeats: Repeats,
         fork: ForkVm,
@@ -73,6 +75,7 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         self._delete = delete
         self._update = update
         self._inspect = inspect
+        self._health = health
         self._keepers = keepers
         self._repeats = repeats
         self._fork = fork
@@ -201,6 +204,8 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
     def _told(self, vm: Vm) -> vm_pb2.Vm:
         message = convert.vm(vm)
         message.problem = self._inspect.stalled(vm)
+        if (health := self._health.of(vm)) is not None:
+            message.health.CopyFrom(convert.vm_health(health))
         return message
 
     async def _begin_fork(self, request: vm_pb2.ForkVmRequest | vm_pb2.BeginForkVmRequest, context: Context) -> Forking:
@@ -226,9 +231,11 @@ class VmServicer(vm_pb2_grpc.VmServiceServicer):
         self, request: vm_pb2.CreateVmRequest | vm_pb2.BeginCreateVmRequest, context: Context
     ) -> Ongoing[Vm]:
         keeper = _keeper(context) if request.ephemeral else None
-        spec = convert.vm_spec(request.spec)
+        spec, logins = convert.vm_spec(request.spec), convert.logins(request.logins)
         op_id, caller = current_operation.get(), who.caller(context)
-        running = await self._start.create(op_id, caller, spec, start=not request.no_start, keeper=keeper)
+        running = await self._start.create(
+            op_id, caller, spec, start=not request.no_start, keeper=keeper, logins=logins
+        )
         if keeper is not None:
             self._keepers.watch(running, keeper)
         return running

@@ -25,6 +25,7 @@ from ingle.cli.lazy import examples, new_app
 from ingle.cli.listing import Column, ListOptions
 from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
 from ingle.cli.progress import follow
+from ingle.cli.pulling import here, pulled
 from ingle.cli.quantities import format_size
 from ingle.cli.spread import spread
 from ingle.cli.stages import Stages
@@ -84,7 +85,6 @@ def pull(
 
     You are to the registry who you are to docker and podman: their configurations and credential helpers are read with
     your rights. So are archives of images, which are sent to the server."""
-    from ingle.cli import registry_logins  # noqa: PLC0415 - subprocess is slow
     from ingle.cli.image_archives import ImageArchive  # noqa: PLC0415 - tarfile is slow
 
     if (archive := ImageArchive.parse(name)) is not None:
@@ -97,17 +97,7 @@ def pull(
             "INVALID_ARGUMENT", "--name: an image of a registry is called what it is there", f"ingle image pull {name}"
         )
     with connect() as client, Stages(lines=verbose, steps=True) as stages:
-        entries = client.all(image_pb2.ListCatalogImagesRequest(), image_pb2.ListCatalogImagesResponse).images
-        logins = []
-        if name not in [entry.name for entry in entries]:
-            login = registry_logins.login_at(registry_logins.host_of(name), os.environ)
-            logins = [] if login is None else [login]
-        begun = client.call(
-            image_pb2.BeginPullImageRequest(name=name, refresh=refresh, logins=logins),
-            image_pb2.BeginPullImageResponse,
-        )
-        follow(client, begun.operation_id, stages)
-        image = client.call(image_pb2.PullImageRequest(name=name), image_pb2.PullImageResponse).image  # it is here
+        image = pulled(client, name, stages, refresh=refresh)
     _images.tell(image, json=json)
 
 
@@ -230,6 +220,8 @@ def warm(
         network=network,
     )
     with connect() as client, Stages(lines=verbose, steps=True) as stages:
+        if image and here(client, image) is None:
+            pulled(client, image, stages)
         begun = client.call(image_pb2.BeginWarmImageRequest(spec=options.spec()), image_pb2.BeginWarmImageResponse)
         follow(client, begun.operation_id, stages)
         request = image_pb2.WarmImageRequest(spec=options.spec())

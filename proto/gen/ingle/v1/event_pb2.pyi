@@ -60,6 +60,10 @@ class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.V
     """What was saved of its memory is loaded, and of no further use; it is resumed next. Attributes: acceleration."""
     EVENT_KIND_VM_SLEEP_FAILED: _EventKind.ValueType  # 24
     """Something went wrong when it was to stand still, or to go on; `message` says what."""
+    EVENT_KIND_VM_HEALTH: _EventKind.ValueType  # 27
+    """Its healthcheck comes to something else; a server that begins tells it once more. Attributes: health, which is healthy or unhealthy. `message` has what the check
+    said last, of one that is unhealthy.
+    """
     EVENT_KIND_VM_RESTORED: _EventKind.ValueType  # 26
     """It was put back to a snapshot of it. Attributes: snapshot, which has the snapshot's id."""
     EVENT_KIND_IMAGE_ADDED: _EventKind.ValueType  # 30
@@ -120,6 +124,10 @@ EVENT_KIND_VM_WOKEN: EventKind.ValueType  # 23
 """What was saved of its memory is loaded, and of no further use; it is resumed next. Attributes: acceleration."""
 EVENT_KIND_VM_SLEEP_FAILED: EventKind.ValueType  # 24
 """Something went wrong when it was to stand still, or to go on; `message` says what."""
+EVENT_KIND_VM_HEALTH: EventKind.ValueType  # 27
+"""Its healthcheck comes to something else; a server that begins tells it once more. Attributes: health, which is healthy or unhealthy. `message` has what the check
+said last, of one that is unhealthy.
+"""
 EVENT_KIND_VM_RESTORED: EventKind.ValueType  # 26
 """It was put back to a snapshot of it. Attributes: snapshot, which has the snapshot's id."""
 EVENT_KIND_IMAGE_ADDED: EventKind.ValueType  # 30

@@ -229,13 +229,14 @@ class ExecStart(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     WAIT_OUTPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_TO_CONSOLE_FIELD_NUMBER: _builtins.int
+    WITH_ENTRYPOINT_FIELD_NUMBER: _builtins.int
     vm: _builtins.str
     """Id or name."""
     working_directory: _builtins.str
-    """Empty: the user's home directory."""
+    """Empty: what the VM's workload says, else the user's home directory."""
     user: _builtins.str
-    """"USER" or "USER:GROUP", names or numbers; empty: root. Without a group, all the groups of the user; with one, that
-    group alone.
+    """"USER" or "USER:GROUP", names or numbers; empty: what the VM's workload says, else root. Without a group, all the groups
+    of the user; with one, that group alone.
     """
     open_stdin: _builtins.bool
     """The command reads the stdin_data messages, up to stdin_eof; otherwise it sees the end of input at once."""
@@ -254,13 +255,17 @@ class ExecStart(_message.Message):
     """
     output_to_console: _builtins.bool
     """What a detached command says goes to the guest's console, whose log is StreamVmLogs."""
+    with_entrypoint: _builtins.bool
+    """Run it as `docker run` runs an image: argv comes behind the entrypoint of the VM's workload, in the place of its
+    command; without argv that does.
+    """
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Not a shell line: argv[0] is looked up in the guest's PATH."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Goes over the VM's own env. Names: letters, digits and '_'; values hold no NUL."""
+        """Goes over the VM's own env, and that over its image's. Names: letters, digits and '_'; values hold no NUL."""
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
@@ -288,10 +293,11 @@ class ExecStart(_message.Message):
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
         wait_output: _builtins.bool = ...,
         output_to_console: _builtins.bool = ...,
+        with_entrypoint: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "timeout", b"timeout", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "open_stdin", b"open_stdin", "output_to_console", b"output_to_console", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "delete_vm", b"delete_vm", "detach", b"detach", "env", b"env", "limits", b"limits", "open_stdin", b"open_stdin", "output_to_console", b"output_to_console", "timeout", b"timeout", "umask", b"umask", "user", b"user", "vm", b"vm", "wait_output", b"wait_output", "with_entrypoint", b"with_entrypoint", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
@@ -599,14 +605,17 @@ class SessionProgram(_message.Message):
     END_WITH_VIEWER_FIELD_NUMBER: _builtins.int
     UMASK_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    WITH_ENTRYPOINT_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
-    """Empty: the user's home directory."""
+    """As of ExecStart."""
     user: _builtins.str
     """As of ExecStart, also umask and limits."""
     end_with_viewer: _builtins.bool
     """End the session as soon as its caller has left and nobody else took over."""
     umask: _builtins.int
     """As of ExecStart."""
+    with_entrypoint: _builtins.bool
+    """As of ExecStart; where the workload has neither entrypoint nor command, and argv is empty, it is the login shell."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: the user's login shell, or /bin/sh where that is missing."""
@@ -639,10 +648,11 @@ class SessionProgram(_message.Message):
         end_with_viewer: _builtins.bool = ...,
         umask: _builtins.int | None = ...,
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
+        with_entrypoint: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "idle_timeout", b"idle_timeout", "size", b"size", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout", b"idle_timeout", "limits", b"limits", "size", b"size", "umask", b"umask", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "end_with_viewer", b"end_with_viewer", "env", b"env", "idle_timeout", b"idle_timeout", "limits", b"limits", "size", b"size", "umask", b"umask", "user", b"user", "with_entrypoint", b"with_entrypoint", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from ingle.v1 import healthcheck_pb2 as ingle_dot_v1_dot_healthcheck__pb2
+from ingle.v1 import registry_pb2 as ingle_dot_v1_dot_registry__pb2
 from ingle.v1 import upload_pb2 as ingle_dot_v1_dot_upload__pb2
 from ingle.v1 import vm_pb2 as ingle_dot_v1_dot_vm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/image.proto\x12\x08ingle.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15ingle/v1/upload.proto\x1a\x11ingle/v1/vm.proto\"\x8c\x03\n\nWarmMemory\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x11\n\tkernel_id\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12,\n\x0c\x61\x63\x63\x65leration\x18\x05 \x01(\x0e\x32\x16.ingle.v1.Acceleration\x12\r\n\x05vcpus\x18\x06 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x14\n\x0c\x64isk_backend\x18\t \x01(\t\x12\x1c\n\x04init\x18\n \x01(\x0e\x32\x0e.ingle.v1.Init\x12\x17\n\x0f\x61llocated_bytes\x18\x0b \x01(\x04\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07used_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03vms\x18\x0e \x01(\r\x12\x0e\n\x06usable\x18\x0f \x01(\x08\x12\x0e\n\x05owner\x18\xb4\x01 \x01(\r\"2\n\x10WarmImageRequest\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.ingle.v1.VmSpec\"9\n\x11WarmImageResponse\x12$\n\x06memory\x18\x01 \x01(\x0b\x32\x14.ingle.v1.WarmMemory\"7\n\x15\x42\x65ginWarmImageRequest\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.ingle.v1.VmSpec\".\n\x16\x42\x65ginWarmImageResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"T\n\x17ListWarmMemoriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\tall_users\x18\xb4\x01 \x01(\x08\"[\n\x18ListWarmMemoriesResponse\x12&\n\x08memories\x18\x01 \x03(\x0b\x32\x14.ingle.v1.WarmMemory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x18PruneWarmMemoriesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"C\n\x19PruneWarmMemoriesResponse\x12&\n\x08memories\x18\x01 \x03(\x0b\x32\x14.ingle.v1.WarmMemory\"\xd8\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x04\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x0e\n\x05owner\x18\xb4\x01 \x01(\r\x12\x0f\n\x06owners\x18\xb5\x01 \x03(\r\x12&\n\x06\x63onfig\x18\xbe\x01 \x01(\x0b\x32\x15.ingle.v1.ImageConfig\"\xba\x02\n\x0bImageConfig\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nentrypoint\x18\x02 \x03(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x03(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x19\n\x11working_directory\x18\x06 \x01(\t\x12\x15\n\rexposed_ports\x18\x07 \x03(\t\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x31\n\x06labels\x18\t \x03(\x0b\x32!.ingle.v1.ImageConfig.LabelsEntry\x12*\n\x0bhealthcheck\x18\n \x01(\x0b\x32\x15.ingle.v1.Healthcheck\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\x0bHealthcheck\x12\x0c\n\x04test\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstart_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07retries\x18\x05 \x01(\r\"B\n\x0c\x43\x61talogImage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x01(\x08\"A\n\x18ListCatalogImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x19ListCatalogImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.ingle.v1.CatalogImage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Y\n\rRegistryLogin\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12\x10\n\x08password\x18\x03 \x01(\t\x12\x16\n\x0eidentity_token\x18\x04 \x01(\t\"Z\n\x10PullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\x12\'\n\x06logins\x18\x03 \x03(\x0b\x32\x17.ingle.v1.RegistryLogin\"3\n\x11PullImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\"_\n\x15\x42\x65ginPullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\x12\'\n\x06logins\x18\x03 \x03(\x0b\x32\x17.ingle.v1.RegistryLogin\".\n\x16\x42\x65ginPullImageResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\xaa\x01\n\x14RegisterImageRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.ingle.v1.RegisterImageStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12$\n\x04hole\x18\x03 \x01(\x0b\x32\x14.ingle.v1.UploadHoleH\x00\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x13.ingle.v1.UploadEndH\x00\x42\t\n\x07message\"X\n\x12RegisterImageStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07\x61rchive\x18\x03 \x01(\x08\x12\x13\n\x0b\x61rchived_as\x18\x04 \x01(\t\"7\n\x15RegisterImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\" \n\x0fGetImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"2\n\x10GetImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x12\x44\x65leteImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"$\n\x13\x44\x65leteImageResponse\x12\r\n\x05stays\x18\x01 \x01(\x08\"2\n\x12PruneImagesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"6\n\x13PruneImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image2\xd3\x07\n\x0cImageService\x12\\\n\x11ListCatalogImages\x12\".ingle.v1.ListCatalogImagesRequest\x1a#.ingle.v1.ListCatalogImagesResponse\x12\x44\n\tPullImage\x12\x1a.ingle.v1.PullImageRequest\x1a\x1b.ingle.v1.PullImageResponse\x12S\n\x0e\x42\x65ginPullImage\x12\x1f.ingle.v1.BeginPullImageRequest\x1a .ingle.v1.BeginPullImageResponse\x12R\n\rRegisterImage\x12\x1e.ingle.v1.RegisterImageRequest\x1a\x1f.ingle.v1.RegisterImageResponse(\x01\x12\x41\n\x08GetImage\x12\x19.ingle.v1.GetImageRequest\x1a\x1a.ingle.v1.GetImageResponse\x12G\n\nListImages\x12\x1b.ingle.v1.ListImagesRequest\x1a\x1c.ingle.v1.ListImagesResponse\x12J\n\x0b\x44\x65leteImage\x12\x1c.ingle.v1.DeleteImageRequest\x1a\x1d.ingle.v1.DeleteImageResponse\x12J\n\x0bPruneImages\x12\x1c.ingle.v1.PruneImagesRequest\x1a\x1d.ingle.v1.PruneImagesResponse\x12\x44\n\tWarmImage\x12\x1a.ingle.v1.WarmImageRequest\x1a\x1b.ingle.v1.WarmImageResponse\x12S\n\x0e\x42\x65ginWarmImage\x12\x1f.ingle.v1.BeginWarmImageRequest\x1a .ingle.v1.BeginWarmImageResponse\x12Y\n\x10ListWarmMemories\x12!.ingle.v1.ListWarmMemoriesRequest\x1a\".ingle.v1.ListWarmMemoriesResponse\x12\\\n\x11PruneWarmMemories\x12\".ingle.v1.PruneWarmMemoriesRequest\x1a#.ingle.v1.PruneWarmMemoriesResponseBC\n\x0c\x64\x65v.ingle.v1B\nImageProtoP\x01Z\x1aingle.dev/ingle/v1;inglev1\xaa\x02\x08Ingle.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ingle/v1/image.proto\x12\x08ingle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1aingle/v1/healthcheck.proto\x1a\x17ingle/v1/registry.proto\x1a\x15ingle/v1/upload.proto\x1a\x11ingle/v1/vm.proto\"\x8c\x03\n\nWarmMemory\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12\x11\n\tkernel_id\x18\x03 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x04 \x01(\t\x12,\n\x0c\x61\x63\x63\x65leration\x18\x05 \x01(\x0e\x32\x16.ingle.v1.Acceleration\x12\r\n\x05vcpus\x18\x06 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x14\n\x0c\x64isk_backend\x18\t \x01(\t\x12\x1c\n\x04init\x18\n \x01(\x0e\x32\x0e.ingle.v1.Init\x12\x17\n\x0f\x61llocated_bytes\x18\x0b \x01(\x04\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07used_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03vms\x18\x0e \x01(\r\x12\x0e\n\x06usable\x18\x0f \x01(\x08\x12\x0e\n\x05owner\x18\xb4\x01 \x01(\r\"2\n\x10WarmImageRequest\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.ingle.v1.VmSpec\"9\n\x11WarmImageResponse\x12$\n\x06memory\x18\x01 \x01(\x0b\x32\x14.ingle.v1.WarmMemory\"7\n\x15\x42\x65ginWarmImageRequest\x12\x1e\n\x04spec\x18\x01 \x01(\x0b\x32\x10.ingle.v1.VmSpec\".\n\x16\x42\x65ginWarmImageResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"T\n\x17ListWarmMemoriesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\tall_users\x18\xb4\x01 \x01(\x08\"[\n\x18ListWarmMemoriesResponse\x12&\n\x08memories\x18\x01 \x03(\x0b\x32\x14.ingle.v1.WarmMemory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x18PruneWarmMemoriesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"C\n\x19PruneWarmMemoriesResponse\x12&\n\x08memories\x18\x01 \x03(\x0b\x32\x14.ingle.v1.WarmMemory\"\xd8\x01\n\x05Image\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x17\n\x0f\x61llocated_bytes\x18\x04 \x01(\x04\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x06 \x01(\t\x12\x0e\n\x05owner\x18\xb4\x01 \x01(\r\x12\x0f\n\x06owners\x18\xb5\x01 \x03(\r\x12&\n\x06\x63onfig\x18\xbe\x01 \x01(\x0b\x32\x15.ingle.v1.ImageConfig\"\xba\x02\n\x0bImageConfig\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nentrypoint\x18\x02 \x03(\t\x12\x0f\n\x07\x63ommand\x18\x03 \x03(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x03(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x19\n\x11working_directory\x18\x06 \x01(\t\x12\x15\n\rexposed_ports\x18\x07 \x03(\t\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x31\n\x06labels\x18\t \x03(\x0b\x32!.ingle.v1.ImageConfig.LabelsEntry\x12*\n\x0bhealthcheck\x18\n \x01(\x0b\x32\x15.ingle.v1.Healthcheck\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"B\n\x0c\x43\x61talogImage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x01(\x08\"A\n\x18ListCatalogImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x19ListCatalogImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.ingle.v1.CatalogImage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Z\n\x10PullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\x12\'\n\x06logins\x18\x03 \x03(\x0b\x32\x17.ingle.v1.RegistryLogin\"3\n\x11PullImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\"_\n\x15\x42\x65ginPullImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07refresh\x18\x02 \x01(\x08\x12\'\n\x06logins\x18\x03 \x03(\x0b\x32\x17.ingle.v1.RegistryLogin\".\n\x16\x42\x65ginPullImageResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\xaa\x01\n\x14RegisterImageRequest\x12-\n\x05start\x18\x01 \x01(\x0b\x32\x1c.ingle.v1.RegisterImageStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12$\n\x04hole\x18\x03 \x01(\x0b\x32\x14.ingle.v1.UploadHoleH\x00\x12\"\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x13.ingle.v1.UploadEndH\x00\x42\t\n\x07message\"X\n\x12RegisterImageStart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0f\n\x07\x61rchive\x18\x03 \x01(\x08\x12\x13\n\x0b\x61rchived_as\x18\x04 \x01(\t\"7\n\x15RegisterImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\" \n\x0fGetImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"2\n\x10GetImageResponse\x12\x1e\n\x05image\x18\x01 \x01(\x0b\x32\x0f.ingle.v1.Image\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x12\x44\x65leteImageRequest\x12\r\n\x05image\x18\x01 \x01(\t\"$\n\x13\x44\x65leteImageResponse\x12\r\n\x05stays\x18\x01 \x01(\x08\"2\n\x12PruneImagesRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\x12\x0b\n\x03\x61ll\x18\x02 \x01(\x08\"6\n\x13PruneImagesResponse\x12\x1f\n\x06images\x18\x01 \x03(\x0b\x32\x0f.ingle.v1.Image2\xd3\x07\n\x0cImageService\x12\\\n\x11ListCatalogImages\x12\".ingle.v1.ListCatalogImagesRequest\x1a#.ingle.v1.ListCatalogImagesResponse\x12\x44\n\tPullImage\x12\x1a.ingle.v1.PullImageRequest\x1a\x1b.ingle.v1.PullImageResponse\x12S\n\x0e\x42\x65ginPullImage\x12\x1f.ingle.v1.BeginPullImageRequest\x1a .ingle.v1.BeginPullImageResponse\x12R\n\rRegisterImage\x12\x1e.ingle.v1.RegisterImageRequest\x1a\x1f.ingle.v1.RegisterImageResponse(\x01\x12\x41\n\x08GetImage\x12\x19.ingle.v1.GetImageRequest\x1a\x1a.ingle.v1.GetImageResponse\x12G\n\nListImages\x12\x1b.ingle.v1.ListImagesRequest\x1a\x1c.ingle.v1.ListImagesResponse\x12J\n\x0b\x44\x65leteImage\x12\x1c.ingle.v1.DeleteImageRequest\x1a\x1d.ingle.v1.DeleteImageResponse\x12J\n\x0bPruneImages\x12\x1c.ingle.v1.PruneImagesRequest\x1a\x1d.ingle.v1.PruneImagesResponse\x12\x44\n\tWarmImage\x12\x1a.ingle.v1.WarmImageRequest\x1a\x1b.ingle.v1.WarmImageResponse\x12S\n\x0e\x42\x65ginWarmImage\x12\x1f.ingle.v1.BeginWarmImageRequest\x1a .ingle.v1.BeginWarmImageResponse\x12Y\n\x10ListWarmMemories\x12!.ingle.v1.ListWarmMemoriesRequest\x1a\".ingle.v1.ListWarmMemoriesResponse\x12\\\n\x11PruneWarmMemories\x12\".ingle.v1.PruneWarmMemoriesRequest\x1a#.ingle.v1.PruneWarmMemoriesResponseBC\n\x0c\x64\x65v.ingle.v1B\nImageProtoP\x01Z\x1aingle.dev/ingle/v1;inglev1\xaa\x02\x08Ingle.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,70 +39,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\014dev.ingle.v1B\nImageProtoP\001Z\032ingle.dev/ingle/v1;inglev1\252\002\010Ingle.V1'
   _globals['_IMAGECONFIG_LABELSENTRY']._loaded_options = None
   _globals['_IMAGECONFIG_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_WARMMEMORY']._serialized_start=142
-  _globals['_WARMMEMORY']._serialized_end=538
-  _globals['_WARMIMAGEREQUEST']._serialized_start=540
-  _globals['_WARMIMAGEREQUEST']._serialized_end=590
-  _globals['_WARMIMAGERESPONSE']._serialized_start=592
-  _globals['_WARMIMAGERESPONSE']._serialized_end=649
-  _globals['_BEGINWARMIMAGEREQUEST']._serialized_start=651
-  _globals['_BEGINWARMIMAGEREQUEST']._serialized_end=706
-  _globals['_BEGINWARMIMAGERESPONSE']._serialized_start=708
-  _globals['_BEGINWARMIMAGERESPONSE']._serialized_end=754
-  _globals['_LISTWARMMEMORIESREQUEST']._serialized_start=756
-  _globals['_LISTWARMMEMORIESREQUEST']._serialized_end=840
-  _globals['_LISTWARMMEMORIESRESPONSE']._serialized_start=842
-  _globals['_LISTWARMMEMORIESRESPONSE']._serialized_end=933
-  _globals['_PRUNEWARMMEMORIESREQUEST']._serialized_start=935
-  _globals['_PRUNEWARMMEMORIESREQUEST']._serialized_end=991
-  _globals['_PRUNEWARMMEMORIESRESPONSE']._serialized_start=993
-  _globals['_PRUNEWARMMEMORIESRESPONSE']._serialized_end=1060
-  _globals['_IMAGE']._serialized_start=1063
-  _globals['_IMAGE']._serialized_end=1279
-  _globals['_IMAGECONFIG']._serialized_start=1282
-  _globals['_IMAGECONFIG']._serialized_end=1596
-  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_start=1551
-  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_end=1596
-  _globals['_HEALTHCHECK']._serialized_start=1599
-  _globals['_HEALTHCHECK']._serialized_end=1781
-  _globals['_CATALOGIMAGE']._serialized_start=1783
-  _globals['_CATALOGIMAGE']._serialized_end=1849
-  _globals['_LISTCATALOGIMAGESREQUEST']._serialized_start=1851
-  _globals['_LISTCATALOGIMAGESREQUEST']._serialized_end=1916
-  _globals['_LISTCATALOGIMAGESRESPONSE']._serialized_start=1918
-  _globals['_LISTCATALOGIMAGESRESPONSE']._serialized_end=2010
-  _globals['_REGISTRYLOGIN']._serialized_start=2012
-  _globals['_REGISTRYLOGIN']._serialized_end=2101
-  _globals['_PULLIMAGEREQUEST']._serialized_start=2103
-  _globals['_PULLIMAGEREQUEST']._serialized_end=2193
-  _globals['_PULLIMAGERESPONSE']._serialized_start=2195
-  _globals['_PULLIMAGERESPONSE']._serialized_end=2246
-  _globals['_BEGINPULLIMAGEREQUEST']._serialized_start=2248
-  _globals['_BEGINPULLIMAGEREQUEST']._serialized_end=2343
-  _globals['_BEGINPULLIMAGERESPONSE']._serialized_start=2345
-  _globals['_BEGINPULLIMAGERESPONSE']._serialized_end=2391
-  _globals['_REGISTERIMAGEREQUEST']._serialized_start=2394
-  _globals['_REGISTERIMAGEREQUEST']._serialized_end=2564
-  _globals['_REGISTERIMAGESTART']._serialized_start=2566
-  _globals['_REGISTERIMAGESTART']._serialized_end=2654
-  _globals['_REGISTERIMAGERESPONSE']._serialized_start=2656
-  _globals['_REGISTERIMAGERESPONSE']._serialized_end=2711
-  _globals['_GETIMAGEREQUEST']._serialized_start=2713
-  _globals['_GETIMAGEREQUEST']._serialized_end=2745
-  _globals['_GETIMAGERESPONSE']._serialized_start=2747
-  _globals['_GETIMAGERESPONSE']._serialized_end=2797
-  _globals['_LISTIMAGESREQUEST']._serialized_start=2799
-  _globals['_LISTIMAGESREQUEST']._serialized_end=2857
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=2859
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=2937
-  _globals['_DELETEIMAGEREQUEST']._serialized_start=2939
-  _globals['_DELETEIMAGEREQUEST']._serialized_end=2974
-  _globals['_DELETEIMAGERESPONSE']._serialized_start=2976
-  _globals['_DELETEIMAGERESPONSE']._serialized_end=3012
-  _globals['_PRUNEIMAGESREQUEST']._serialized_start=3014
-  _globals['_PRUNEIMAGESREQUEST']._serialized_end=3064
-  _globals['_PRUNEIMAGESRESPONSE']._serialized_start=3066
-  _globals['_PRUNEIMAGESRESPONSE']._serialized_end=3120
-  _globals['_IMAGESERVICE']._serialized_start=3123
-  _globals['_IMAGESERVICE']._serialized_end=4102
+  _globals['_WARMMEMORY']._serialized_start=163
+  _globals['_WARMMEMORY']._serialized_end=559
+  _globals['_WARMIMAGEREQUEST']._serialized_start=561
+  _globals['_WARMIMAGEREQUEST']._serialized_end=611
+  _globals['_WARMIMAGERESPONSE']._serialized_start=613
+  _globals['_WARMIMAGERESPONSE']._serialized_end=670
+  _globals['_BEGINWARMIMAGEREQUEST']._serialized_start=672
+  _globals['_BEGINWARMIMAGEREQUEST']._serialized_end=727
+  _globals['_BEGINWARMIMAGERESPONSE']._serialized_start=729
+  _globals['_BEGINWARMIMAGERESPONSE']._serialized_end=775
+  _globals['_LISTWARMMEMORIESREQUEST']._serialized_start=777
+  _globals['_LISTWARMMEMORIESREQUEST']._serialized_end=861
+  _globals['_LISTWARMMEMORIESRESPONSE']._serialized_start=863
+  _globals['_LISTWARMMEMORIESRESPONSE']._serialized_end=954
+  _globals['_PRUNEWARMMEMORIESREQUEST']._serialized_start=956
+  _globals['_PRUNEWARMMEMORIESREQUEST']._serialized_end=1012
+  _globals['_PRUNEWARMMEMORIESRESPONSE']._serialized_start=1014
+  _globals['_PRUNEWARMMEMORIESRESPONSE']._serialized_end=1081
+  _globals['_IMAGE']._serialized_start=1084
+  _globals['_IMAGE']._serialized_end=1300
+  _globals['_IMAGECONFIG']._serialized_start=1303
+  _globals['_IMAGECONFIG']._serialized_end=1617
+  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_start=1572
+  _globals['_IMAGECONFIG_LABELSENTRY']._serialized_end=1617
+  _globals['_CATALOGIMAGE']._serialized_start=1619
+  _globals['_CATALOGIMAGE']._serialized_end=1685
+  _globals['_LISTCATALOGIMAGESREQUEST']._serialized_start=1687
+  _globals['_LISTCATALOGIMAGESREQUEST']._serialized_end=1752
+  _globals['_LISTCATALOGIMAGESRESPONSE']._serialized_start=1754
+  _globals['_LISTCATALOGIMAGESRESPONSE']._serialized_end=1846
+  _globals['_PULLIMAGEREQUEST']._serialized_start=1848
+  _globals['_PULLIMAGEREQUEST']._serialized_end=1938
+  _globals['_PULLIMAGERESPONSE']._serialized_start=1940
+  _globals['_PULLIMAGERESPONSE']._serialized_end=1991
+  _globals['_BEGINPULLIMAGEREQUEST']._serialized_start=1993
+  _globals['_BEGINPULLIMAGEREQUEST']._serialized_end=2088
+  _globals['_BEGINPULLIMAGERESPONSE']._serialized_start=2090
+  _globals['_BEGINPULLIMAGERESPONSE']._serialized_end=2136
+  _globals['_REGISTERIMAGEREQUEST']._serialized_start=2139
+  _globals['_REGISTERIMAGEREQUEST']._serialized_end=2309
+  _globals['_REGISTERIMAGESTART']._serialized_start=2311
+  _globals['_REGISTERIMAGESTART']._serialized_end=2399
+  _globals['_REGISTERIMAGERESPONSE']._serialized_start=2401
+  _globals['_REGISTERIMAGERESPONSE']._serialized_end=2456
+  _globals['_GETIMAGEREQUEST']._serialized_start=2458
+  _globals['_GETIMAGEREQUEST']._serialized_end=2490
+  _globals['_GETIMAGERESPONSE']._serialized_start=2492
+  _globals['_GETIMAGERESPONSE']._serialized_end=2542
+  _globals['_LISTIMAGESREQUEST']._serialized_start=2544
+  _globals['_LISTIMAGESREQUEST']._serialized_end=2602
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=2604
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=2682
+  _globals['_DELETEIMAGEREQUEST']._serialized_start=2684
+  _globals['_DELETEIMAGEREQUEST']._serialized_end=2719
+  _globals['_DELETEIMAGERESPONSE']._serialized_start=2721
+  _globals['_DELETEIMAGERESPONSE']._serialized_end=2757
+  _globals['_PRUNEIMAGESREQUEST']._serialized_start=2759
+  _globals['_PRUNEIMAGESREQUEST']._serialized_end=2809
+  _globals['_PRUNEIMAGESRESPONSE']._serialized_start=2811
+  _globals['_PRUNEIMAGESRESPONSE']._serialized_end=2865
+  _globals['_IMAGESERVICE']._serialized_start=2868
+  _globals['_IMAGESERVICE']._serialized_end=3847
 # @@protoc_insertion_point(module_scope)

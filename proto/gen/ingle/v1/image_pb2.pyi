@@ -5,10 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
-from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from ingle.v1 import healthcheck_pb2 as _healthcheck_pb2
+from ingle.v1 import registry_pb2 as _registry_pb2
 from ingle.v1 import upload_pb2 as _upload_pb2
 from ingle.v1 import vm_pb2 as _vm_pb2
 import builtins as _builtins
@@ -443,7 +444,7 @@ class ImageConfig(_message.Message):
         """As its maker gave them."""
 
     @_builtins.property
-    def healthcheck(self) -> Global___Healthcheck:
+    def healthcheck(self) -> _healthcheck_pb2.Healthcheck:
         """Not set: the image has none."""
 
     def __init__(
@@ -458,7 +459,7 @@ class ImageConfig(_message.Message):
         exposed_ports: _abc.Iterable[_builtins.str] | None = ...,
         stop_signal: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        healthcheck: Global___Healthcheck | None = ...,
+        healthcheck: _healthcheck_pb2.Healthcheck | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -467,52 +468,6 @@ class ImageConfig(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImageConfig: _TypeAlias = ImageConfig  # noqa: Y015
-
-@_typing.final
-class Healthcheck(_message.Message):
-    """How an image wants to be asked whether it is well."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TEST_FIELD_NUMBER: _builtins.int
-    INTERVAL_FIELD_NUMBER: _builtins.int
-    TIMEOUT_FIELD_NUMBER: _builtins.int
-    START_PERIOD_FIELD_NUMBER: _builtins.int
-    RETRIES_FIELD_NUMBER: _builtins.int
-    retries: _builtins.int
-    """Failures in a row that make it unwell; 0: the image doesn't say."""
-    @_builtins.property
-    def test(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """NONE; CMD and a command; or CMD-SHELL and a line for /bin/sh."""
-
-    @_builtins.property
-    def interval(self) -> _duration_pb2.Duration:
-        """Between two; not set: the image doesn't say, as below."""
-
-    @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration:
-        """For one."""
-
-    @_builtins.property
-    def start_period(self) -> _duration_pb2.Duration:
-        """From the start on, in which failures don't count."""
-
-    def __init__(
-        self,
-        *,
-        test: _abc.Iterable[_builtins.str] | None = ...,
-        interval: _duration_pb2.Duration | None = ...,
-        timeout: _duration_pb2.Duration | None = ...,
-        start_period: _duration_pb2.Duration | None = ...,
-        retries: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "start_period", b"start_period", "timeout", b"timeout"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "retries", b"retries", "start_period", b"start_period", "test", b"test", "timeout", b"timeout"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Healthcheck: _TypeAlias = Healthcheck  # noqa: Y015
 
 @_typing.final
 class CatalogImage(_message.Message):
@@ -599,40 +554,6 @@ class ListCatalogImagesResponse(_message.Message):
 Global___ListCatalogImagesResponse: _TypeAlias = ListCatalogImagesResponse  # noqa: Y015
 
 @_typing.final
-class RegistryLogin(_message.Message):
-    """Who somebody is to a registry. At most 4 KiB each, and 20 of them in a request."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HOST_FIELD_NUMBER: _builtins.int
-    USERNAME_FIELD_NUMBER: _builtins.int
-    PASSWORD_FIELD_NUMBER: _builtins.int
-    IDENTITY_TOKEN_FIELD_NUMBER: _builtins.int
-    host: _builtins.str
-    """HOST[:PORT] of the registry; docker.io for Docker's."""
-    username: _builtins.str
-    """With the password."""
-    password: _builtins.str
-    """Or a token in its place."""
-    identity_token: _builtins.str
-    """Instead of both: a refresh token, which the registry's token service exchanges."""
-    def __init__(
-        self,
-        *,
-        host: _builtins.str = ...,
-        username: _builtins.str = ...,
-        password: _builtins.str = ...,
-        identity_token: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "identity_token", b"identity_token", "password", b"password", "username", b"username"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RegistryLogin: _TypeAlias = RegistryLogin  # noqa: Y015
-
-@_typing.final
 class PullImageRequest(_message.Message):
     """What PullImage is asked."""
 
@@ -649,7 +570,7 @@ class PullImageRequest(_message.Message):
     refresh: _builtins.bool
     """Make it anew even when the name exists."""
     @_builtins.property
-    def logins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryLogin]:
+    def logins(self) -> _containers.RepeatedCompositeFieldContainer[_registry_pb2.RegistryLogin]:
         """Who the caller is to registries. They are kept no longer than the pull."""
 
     def __init__(
@@ -657,7 +578,7 @@ class PullImageRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         refresh: _builtins.bool = ...,
-        logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
+        logins: _abc.Iterable[_registry_pb2.RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -708,7 +629,7 @@ class BeginPullImageRequest(_message.Message):
     refresh: _builtins.bool
     """Make it anew even when the name exists."""
     @_builtins.property
-    def logins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryLogin]:
+    def logins(self) -> _containers.RepeatedCompositeFieldContainer[_registry_pb2.RegistryLogin]:
         """Who the caller is to registries. They are kept no longer than the pull."""
 
     def __init__(
@@ -716,7 +637,7 @@ class BeginPullImageRequest(_message.Message):
         *,
         name: _builtins.str = ...,
         refresh: _builtins.bool = ...,
-        logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
+        logins: _abc.Iterable[_registry_pb2.RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -11,7 +11,9 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from ingle.v1 import healthcheck_pb2 as _healthcheck_pb2
 from ingle.v1 import protocol_pb2 as _protocol_pb2
+from ingle.v1 import registry_pb2 as _registry_pb2
 from ingle.v1 import signal_pb2 as _signal_pb2
 import builtins as _builtins
 import sys
@@ -269,6 +271,9 @@ class Vm(_message.Message):
     SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
     AUTO_START_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    HEALTHCHECK_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """12 hex digits."""
     name: _builtins.str
@@ -343,7 +348,7 @@ class Vm(_message.Message):
     """
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Given to every command run in the guest."""
+        """Given to every command run in the guest, over what `workload` has."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -382,6 +387,18 @@ class Vm(_message.Message):
     @_builtins.property
     def asleep_since(self) -> _timestamp_pb2.Timestamp:
         """Since when its guest stands still; set while it is PAUSED or HIBERNATED."""
+
+    @_builtins.property
+    def workload(self) -> Global___Workload:
+        """What its image says of how it is to be run; not set when that says nothing."""
+
+    @_builtins.property
+    def healthcheck(self) -> _healthcheck_pb2.Healthcheck:
+        """How it is asked whether it is well; not set: not at all."""
+
+    @_builtins.property
+    def health(self) -> _healthcheck_pb2.VmHealth:
+        """What that has come to; not set while it does not run, and without one. In answers of GetVm and ListVms."""
 
     def __init__(
         self,
@@ -429,14 +446,93 @@ class Vm(_message.Message):
         snapshot_id: _builtins.str = ...,
         auto_start: _builtins.int = ...,
         problem: _builtins.str = ...,
+        workload: Global___Workload | None = ...,
+        healthcheck: _healthcheck_pb2.Healthcheck | None = ...,
+        health: _healthcheck_pb2.VmHealth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["asleep_since", b"asleep_since", "created_at", b"created_at", "delete_after", b"delete_after", "hibernate_after", b"hibernate_after", "pause_after", b"pause_after", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asleep_since", b"asleep_since", "created_at", b"created_at", "delete_after", b"delete_after", "health", b"health", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "pause_after", b"pause_after", "started_at", b"started_at", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "asleep_since", b"asleep_since", "auto_start", b"auto_start", "boot_id", b"boot_id", "boot_mode", b"boot_mode", "created_at", b"created_at", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "error", b"error", "generation", b"generation", "hibernate_after", b"hibernate_after", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "keep_awake", b"keep_awake", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "owner", b"owner", "pause_after", b"pause_after", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "sleep_error", b"sleep_error", "snapshot_id", b"snapshot_id", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "asleep_since", b"asleep_since", "auto_start", b"auto_start", "boot_id", b"boot_id", "boot_mode", b"boot_mode", "created_at", b"created_at", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "error", b"error", "generation", b"generation", "health", b"health", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "keep_awake", b"keep_awake", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "owner", b"owner", "pause_after", b"pause_after", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "sleep_error", b"sleep_error", "snapshot_id", b"snapshot_id", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Vm: _TypeAlias = Vm  # noqa: Y015
+
+@_typing.final
+class Workload(_message.Message):
+    """What an image says of how it is to be run, as docker takes it. Commands and terminals of the VM get environment, user and
+    working directory from here where they don't say otherwise.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvironmentEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ENTRYPOINT_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
+    EXPOSED_PORTS_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    """USER[:GROUP], each a name or a number; empty: root."""
+    working_directory: _builtins.str
+    """Absolute."""
+    stop_signal: _builtins.str
+    """Such as SIGQUIT: what a command that was run with the entrypoint gets in the place of SIGTERM when the guest powers off."""
+    @_builtins.property
+    def entrypoint(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The program and its first arguments; see ExecStart.with_entrypoint."""
+
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What follows it where nothing else is said."""
+
+    @_builtins.property
+    def environment(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Below the VM's own env."""
+
+    @_builtins.property
+    def exposed_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """PORT/PROTOCOL each, such as 80/tcp: where it serves. None of them is published by that."""
+
+    def __init__(
+        self,
+        *,
+        entrypoint: _abc.Iterable[_builtins.str] | None = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        environment: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        user: _builtins.str = ...,
+        working_directory: _builtins.str = ...,
+        stop_signal: _builtins.str = ...,
+        exposed_ports: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "entrypoint", b"entrypoint", "environment", b"environment", "exposed_ports", b"exposed_ports", "stop_signal", b"stop_signal", "user", b"user", "working_directory", b"working_directory"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Workload: _TypeAlias = Workload  # noqa: Y015
 
 @_typing.final
 class PublishedPort(_message.Message):
@@ -545,10 +641,13 @@ class VmSpec(_message.Message):
     NET_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     AUTO_START_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    HEALTHCHECK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A DNS label; a name is made up when empty."""
     image: _builtins.str
-    """Id or name; one of the catalog is pulled if it is not here. Empty: the server's default."""
+    """Id or name of one that is here; else a name of the catalog; else a reference to an image in a registry, as of
+    PullImageRequest: what is not here is pulled, and kept. Empty: the server's default.
+    """
     kernel: _builtins.str
     """Id or name. Empty: the server's default, which is pulled if it is not here."""
     vcpus: _builtins.int
@@ -631,6 +730,10 @@ class VmSpec(_message.Message):
         printable characters.
         """
 
+    @_builtins.property
+    def healthcheck(self) -> _healthcheck_pb2.Healthcheck:
+        """How it is asked whether it is well. What is not set in here is as the image says; not set: all of it is."""
+
     def __init__(
         self,
         *,
@@ -659,10 +762,11 @@ class VmSpec(_message.Message):
         net_bytes_per_second: _builtins.int | None = ...,
         auto_start: _builtins.int | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        healthcheck: _healthcheck_pb2.Healthcheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "auto_start", b"auto_start", "delete_after", b"delete_after", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "hibernate_after", b"hibernate_after", "keep_awake", b"keep_awake", "memory_bytes", b"memory_bytes", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "pause_after", b"pause_after", "vcpus", b"vcpus"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "auto_start", b"auto_start", "delete_after", b"delete_after", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "keep_awake", b"keep_awake", "memory_bytes", b"memory_bytes", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "pause_after", b"pause_after", "vcpus", b"vcpus"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "auto_start", b"auto_start", "boot_mode", b"boot_mode", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "hibernate_after", b"hibernate_after", "image", b"image", "init", b"init", "keep_awake", b"keep_awake", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "pause_after", b"pause_after", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "auto_start", b"auto_start", "boot_mode", b"boot_mode", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "image", b"image", "init", b"init", "keep_awake", b"keep_awake", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "pause_after", b"pause_after", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_start: _TypeAlias = _typing.Literal["auto_start"]  # noqa: Y015
     _WhichOneofArgType__auto_start: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start"]  # noqa: Y015
@@ -713,6 +817,7 @@ class CreateVmRequest(_message.Message):
     NO_START_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LOGINS_FIELD_NUMBER: _builtins.int
     no_start: _builtins.bool
     """Only make it: it is STOPPED then."""
     ephemeral: _builtins.bool
@@ -727,6 +832,10 @@ class CreateVmRequest(_message.Message):
     def spec(self) -> Global___VmSpec:
         """What it shall be."""
 
+    @_builtins.property
+    def logins(self) -> _containers.RepeatedCompositeFieldContainer[_registry_pb2.RegistryLogin]:
+        """Who the caller is to registries, for an image that is to be pulled. They are kept no longer than that takes."""
+
     def __init__(
         self,
         *,
@@ -734,10 +843,11 @@ class CreateVmRequest(_message.Message):
         no_start: _builtins.bool = ...,
         ephemeral: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        logins: _abc.Iterable[_registry_pb2.RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "logins", b"logins", "no_start", b"no_start", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -777,6 +887,7 @@ class BeginCreateVmRequest(_message.Message):
     NO_START_FIELD_NUMBER: _builtins.int
     EPHEMERAL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LOGINS_FIELD_NUMBER: _builtins.int
     no_start: _builtins.bool
     """Only make it: it is STOPPED then."""
     ephemeral: _builtins.bool
@@ -787,6 +898,10 @@ class BeginCreateVmRequest(_message.Message):
     def spec(self) -> Global___VmSpec:
         """What it shall be."""
 
+    @_builtins.property
+    def logins(self) -> _containers.RepeatedCompositeFieldContainer[_registry_pb2.RegistryLogin]:
+        """As in CreateVmRequest."""
+
     def __init__(
         self,
         *,
@@ -794,10 +909,11 @@ class BeginCreateVmRequest(_message.Message):
         no_start: _builtins.bool = ...,
         ephemeral: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        logins: _abc.Iterable[_registry_pb2.RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "no_start", b"no_start", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ephemeral", b"ephemeral", "logins", b"logins", "no_start", b"no_start", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

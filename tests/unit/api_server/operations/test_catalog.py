@@ -184,6 +184,27 @@ async def test_a_slip_of_the_finger_is_told_with_the_name_that_was_meant(tmp_pat
         await operations.close()
 
 
+async def test_a_name_that_nobody_has_is_a_registrys_unless_it_is_nearly_one_that_somebody_has(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "ingle.db") as store:
+        library = DirectoryLibrary(tmp_path / "images", Tools(tmp_path))
+        images = Images(store.images, library, cast("Any", KeepsBytes()), StillClock(), default=str)
+        operations = Operations(store.operations, StillClock())
+        work = partial(images.register, "small:latest", "a test", upload("content"), caller=ME)
+        small = await (await operations.begin("op-1", ROOT, OperationKind.REGISTER_IMAGE, work)).result()
+        assert await images.present("name-1") is None
+        assert await images.present("small") == await images.present(small.id) == small
+        with pytest.raises(NotFound, match=r"did you mean small:latest\?.*say which"):
+            await images.present("smal:latest")
+        for name in ("python:3.12", "docker://small", "docker.io/library/small", "localhost:5000/smal:latest"):
+            assert await images.present(name) is None
+        work = partial(images.fetch, "python:3.12", {}, caller=ME)
+        python = await (await operations.begin("op-2", ROOT, OperationKind.PULL_IMAGE, work)).result()
+        for name in ("python:3.12", "docker://python:3.12", "docker.io/python:3.12", "docker.io/library/python:3.12"):
+            assert await images.present(name) == python
+        assert await images.present("python:3.13") is None
+        await operations.close()
+
+
 async def test_a_name_that_somebody_gave_to_something_else_is_no_image_of_a_registry(tmp_path: Path) -> None:
     """Whatever that somebody says of where it is from."""
     async with SqliteStore(tmp_path / "ingle.db") as store:

@@ -320,7 +320,7 @@ async def test_a_running_guest_is_told_the_time_again_and_again(
 
     async with world(tmp_path, VmState.STOPPED) as at:
         monkeypatch.setattr(Dialler, "channel", lambda *_: Guest())
-        at.fleet.watch = KeepTime(at.store.vms, at.guests, at.clock).keep
+        at.fleet.watches = (KeepTime(at.store.vms, at.guests, at.clock).keep,)
         await at.store.vms.move(VM.id, VmState.STARTING)
         vm = await at.store.vms.move(VM.id, VmState.RUNNING)
         at.fleet.attach(vm, cast("Vmm", LivingVmm()))

@@ -149,6 +149,15 @@ async def test_a_byte_that_has_just_passed_counts_whoever_was_there(tmp_path: Pa
         assert await after(at, policies, 10**4) is VmState.RUNNING
 
 
+async def test_what_its_healthchecks_take_of_the_processor_is_no_use_of_a_vm(tmp_path: Path) -> None:
+    async with idle(tmp_path, pause_after=60) as (at, policies, _guests):
+        taken = {VM.id: 0.0}
+        vars(policies)["_of_no_use"] = taken.__getitem__
+        at.vmm.cpu_seconds += 0.5 * 60
+        taken[VM.id] += 0.45 * 60
+        assert await after(at, policies, 60) is VmState.PAUSED
+
+
 async def test_a_session_that_nobody_looks_at_keeps_nobody_awake(tmp_path: Path) -> None:
     async with idle(tmp_path, pause_after=60) as (at, policies, guests):
         assert guests.told.sessions == 1

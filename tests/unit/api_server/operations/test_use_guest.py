@@ -9,7 +9,7 @@ import pytest
 
 from ingle.api_server.model.errors import Conflict, GuestError, IngleError, InvalidArgument, NotFound, Reason
 from ingle.api_server.model.guest import ExecEvent, Exited, Input, Said, Started
-from ingle.api_server.model.vm import VmState
+from ingle.api_server.model.vm import Vm, VmState
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.ports.guest import Conversation, GuestChannel
 from unit.api_server.vmms import VM, World, mine, world
@@ -72,9 +72,9 @@ class Talk:
 
 def begin(
     talk: Conversation[ExecEvent],
-) -> Callable[[GuestChannel], AbstractAsyncContextManager[Conversation[ExecEvent]]]:
+) -> Callable[[GuestChannel, Vm], AbstractAsyncContextManager[Conversation[ExecEvent]]]:
     @asynccontextmanager
-    async def begun(channel: GuestChannel) -> AsyncIterator[Conversation[ExecEvent]]:
+    async def begun(channel: GuestChannel, vm: Vm) -> AsyncIterator[Conversation[ExecEvent]]:
         yield talk
 
     return begun

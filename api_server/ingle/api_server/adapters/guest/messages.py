@@ -129,6 +129,8 @@ def exec_request(spec: ExecSpec) -> agent_pb2.Request:
             limits=resource_limits(spec.limits),
             wait_output=spec.wait_output,
             output_to_console=spec.output_to_console,
+            unnoticed=spec.unnoticed,
+            stop_signal=spec.stop_signal,
         )
     )
 
@@ -174,7 +176,8 @@ def exited(payload: bytes) -> Exited:
     message = parse(agent_pb2.ExecExited, payload)
     if message.exit_code > 255 or message.signal > 64:
         raise nonsense(f"exit code {message.exit_code}, signal {message.signal}")
-    return Exited(message.exit_code, message.signal, message.timed_out, message.output_cut)
+    cpu_seconds = age(message.cpu_milliseconds, "processor time")
+    return Exited(message.exit_code, message.signal, message.timed_out, message.output_cut, cpu_seconds)
 
 
 def stats(message: agent_pb2.StatsResponse) -> GuestStats:

@@ -5,7 +5,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -148,6 +148,8 @@ def _brought(image: Mapping[str, Any]) -> Brought:
         labels=MappingProxyType(said["labels"] or {}),
         healthcheck=None if health is None else _healthcheck(health),
     )
+    if any("\0" in text for text in _all_texts(config)):
+        raise BadFile(Reason.IMAGE_INVALID, "the image's configuration can't be used: it holds a NUL byte")
     return Brought(config, str(uuid.uuid5(uuid.NAMESPACE_OID, image["config_digest"])), image["name"])
 
 
@@ -159,6 +161,13 @@ def _healthcheck(said: Mapping[str, Any]) -> Healthcheck:
         start_period=said["start_period_milliseconds"],
         retries=said["retries"],
     )
+
+
+def _all_texts(config: ImageConfig) -> Iterator[str]:
+    """What a guest, its commands or its kernel may be given of it."""
+    yield from (config.user, config.directory, config.stop_signal)
+    yield from (*config.entrypoint, *config.command, *config.environment)
+    yield from () if config.healthcheck is None else config.healthcheck.test
 
 
 def _texts(said: Sequence[str] | None) -> tuple[str, ...]:

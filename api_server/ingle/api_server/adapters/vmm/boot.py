@@ -33,7 +33,7 @@ def boot_config(
             machine_id=machine_id(vm.id),
             networks=networks,
             entropy=os.urandom(64),
-            env=vm.settings.env,
+            env=vm.settings.environment,
         ),
         root_device=root_device,
         modules_device=modules_device,

@@ -3,6 +3,7 @@
 from ingle.api_server.rpc.convert.commands import exec_event, exec_spec, resource_limits, signal_number, umask
 from ingle.api_server.rpc.convert.disks import disk_usage
 from ingle.api_server.rpc.convert.events import watch_answer, watch_wish
+from ingle.api_server.rpc.convert.healthchecks import vm_health
 from ingle.api_server.rpc.convert.items import image, kernel, logins
 from ingle.api_server.rpc.convert.logs import log_wish, said
 from ingle.api_server.rpc.convert.operations import operation
@@ -36,6 +37,7 @@ __all__ = [
     "vm",
     "vm_change",
     "vm_filter",
+    "vm_health",
     "vm_spec",
     "wanted_labels",
     "warm_memory",

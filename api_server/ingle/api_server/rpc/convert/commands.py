@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable
 from typing import cast
 
+from ingle.api_server.model.environment import check_env
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import (
     ExecEvent,
@@ -14,14 +15,13 @@ from ingle.api_server.model.guest import (
     Stdout,
 )
 from ingle.api_server.model.limits import Limited, ResourceLimit, check_limits, check_umask
-from ingle.api_server.model.spec import check_env
 from ingle.api_server.rpc.convert.times import seconds_of
 from ingle.v1 import guest_pb2, signal_pb2
 
 
 def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
     """A command. Raises InvalidArgument for one that nobody could run."""
-    if not message.argv or not message.argv[0]:
+    if not (message.argv or message.with_entrypoint) or (message.argv and not message.argv[0]):
         raise InvalidArgument(
             "argv is empty: name a command to run", f"ingle vm exec {shlex.quote(message.vm)} -- uname -a", field="argv"
         )
@@ -46,6 +46,7 @@ def exec_spec(message: guest_pb2.ExecStart) -> ExecSpec:
         umask=umask(message),
         limits=resource_limits(message.limits),
         wait_output=message.wait_output,
+        with_entrypoint=message.with_entrypoint,
     )
 
 
@@ -73,7 +74,7 @@ def exec_event(event: ExecEvent) -> guest_pb2.ExecResponse:
             return guest_pb2.ExecResponse(stderr_data=data)
         case Started(pid):
             return guest_pb2.ExecResponse(started=guest_pb2.ExecStarted(pid=pid))
-        case Exited(exit_code, signal, timed_out, output_cut):
+        case Exited(exit_code, signal, timed_out, output_cut, _):
             exited = guest_pb2.ExecExited(
                 exit_code=exit_code, signal=signal_number(signal), timed_out=timed_out, output_cut=output_cut
             )

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.duration_pb2 import Duration
-
-from ingle.api_server.model.image_config import Healthcheck, ImageConfig
+from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.image_reference import Login, check_logins
 from ingle.api_server.model.vm import Image, Kernel
-from ingle.api_server.rpc.convert.times import duration, timestamp
-from ingle.v1 import image_pb2, kernel_pb2
+from ingle.api_server.rpc.convert.healthchecks import healthcheck
+from ingle.api_server.rpc.convert.times import timestamp
+from ingle.v1 import image_pb2, kernel_pb2, registry_pb2
 
 
 def image(value: Image, allocated_bytes: int) -> image_pb2.Image:
@@ -26,7 +25,7 @@ def image(value: Image, allocated_bytes: int) -> image_pb2.Image:
     )
 
 
-def logins(said: Iterable[image_pb2.RegistryLogin]) -> Mapping[str, Login]:
+def logins(said: Iterable[registry_pb2.RegistryLogin]) -> Mapping[str, Login]:
     """By host. Raises InvalidArgument."""
     found = {each.host: Login(each.username, each.password, each.identity_token) for each in said}
     check_logins(found)
@@ -44,22 +43,8 @@ def _config(value: ImageConfig) -> image_pb2.ImageConfig:
         exposed_ports=value.exposed_ports,
         stop_signal=value.stop_signal,
         labels=value.labels,
-        healthcheck=None if value.healthcheck is None else _healthcheck(value.healthcheck),
+        healthcheck=None if value.healthcheck is None else healthcheck(value.healthcheck),
     )
-
-
-def _healthcheck(value: Healthcheck) -> image_pb2.Healthcheck:
-    return image_pb2.Healthcheck(
-        test=value.test,
-        interval=_milliseconds(value.interval),
-        timeout=_milliseconds(value.timeout),
-        start_period=_milliseconds(value.start_period),
-        retries=value.retries,
-    )
-
-
-def _milliseconds(value: int) -> Duration | None:
-    return duration(value / 1000) if value else None
 
 
 def kernel(value: Kernel) -> kernel_pb2.Kernel:

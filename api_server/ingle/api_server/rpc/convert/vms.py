@@ -9,6 +9,8 @@ from ingle.api_server.model.network import Protocol, PublishedPort, published_ad
 from ingle.api_server.model.spec import VmChange, VmSpec
 from ingle.api_server.model.vm import Acceleration, BootMode, Init, Vm, VmSettings, VmState
 from ingle.api_server.model.vm_filter import VmFilter
+from ingle.api_server.model.workload import Workload
+from ingle.api_server.rpc.convert.healthchecks import healthcheck, wished_healthcheck
 from ingle.api_server.rpc.convert.times import timestamp
 from ingle.v1 import protocol_pb2, vm_pb2
 
@@ -34,6 +36,7 @@ PROTOCOLS: Mapping[Protocol, protocol_pb2.Protocol.ValueType] = {
 _PROTOCOLS_BACK = {protocol_pb2.PROTOCOL_UNSPECIFIED: Protocol.TCP} | {
     number: item for item, number in PROTOCOLS.items()
 }
+_NO_WORKLOAD = Workload()
 _MOST_KNOWN = 2048
 _known_settings: dict[int, tuple[VmSettings, vm_pb2.Vm]] = {}  # by identity, which holds as long as they are kept here
 _UPDATABLE = (
@@ -103,6 +106,8 @@ def _settings(settings: VmSettings) -> vm_pb2.Vm:
         disk_bytes_per_second=settings.disk_bytes_per_second,
         net_bytes_per_second=settings.net_bytes_per_second,
         auto_start=settings.auto_start,
+        workload=None if settings.workload == _NO_WORKLOAD else _workload(settings.workload),
+        healthcheck=healthcheck(settings.healthcheck) if settings.healthcheck.test else None,
     )
     if len(_known_settings) >= _MOST_KNOWN:
         _known_settings.clear()
@@ -138,6 +143,7 @@ def vm_spec(message: vm_pb2.VmSpec) -> VmSpec:
         disk_bytes_per_second=message.disk_bytes_per_second if message.HasField("disk_bytes_per_second") else None,
         net_bytes_per_second=message.net_bytes_per_second if message.HasField("net_bytes_per_second") else None,
         auto_start=message.auto_start if message.HasField("auto_start") else None,
+        healthcheck=wished_healthcheck(message.healthcheck) if message.HasField("healthcheck") else None,
     )
 
 
@@ -178,6 +184,18 @@ def vm_change(request: vm_pb2.UpdateVmRequest) -> VmChange:
     return VmChange(
         expected_generation=request.expected_generation if request.HasField("expected_generation") else None,
         **{path: getattr(spec, path) for path in paths},
+    )
+
+
+def _workload(value: Workload) -> vm_pb2.Workload:
+    return vm_pb2.Workload(
+        entrypoint=value.entrypoint,
+        command=value.command,
+        environment=value.environment,
+        user=value.user,
+        working_directory=value.directory,
+        stop_signal=value.stop_signal,
+        exposed_ports=value.exposed_ports,
     )
 
 

@@ -9,8 +9,8 @@ import grpc
 from ingle.api_server.host.context import current_operation
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import Input, InputEnd, Said, Signal
+from ingle.api_server.operations import guest_commands
 from ingle.api_server.operations.delete_vm import DeleteVm
-from ingle.api_server.operations.run_command import run_command
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.rpc import convert, who
 from ingle.api_server.rpc.guest.conversation import answers, not_allowed, opening
@@ -38,7 +38,7 @@ class CommandMethods(guest_pb2_grpc.GuestServiceServicer):
         async with self._with_its_vm(start, context):
             spec = convert.exec_spec(start)
             said = _said(request_iterator, stdin=spec.stdin)
-            events = self._guests.converse(who.reference(context, start.vm), lambda channel: channel.exec(spec), said)
+            events = guest_commands.converse(self._guests, who.reference(context, start.vm), spec, said)
             async for answer in answers(events, convert.exec_event):
                 yield answer
 
@@ -56,7 +56,7 @@ class CommandMethods(guest_pb2_grpc.GuestServiceServicer):
         stdin = request.stdin_data
         async with self._with_its_vm(start, context):
             vm = who.reference(context, start.vm)
-            result = await run_command(self._guests, vm, convert.exec_spec(start), stdin, most_bytes)
+            result = await guest_commands.run(self._guests, vm, convert.exec_spec(start), stdin, most_bytes)
         return guest_pb2.RunResponse(
             exited=convert.exec_event(result.exited).exited,
             stdout_data=result.stdout,

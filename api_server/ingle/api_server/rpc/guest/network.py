@@ -41,7 +41,7 @@ class NetworkMethods(guest_pb2_grpc.GuestServiceServicer):
     async def Forward(self, request_iterator: Requests, context: Context) -> AsyncIterator[guest_pb2.ForwardResponse]:
         start = (await opening(request_iterator, "a forward")).start
         spec, vm = _spec(start), who.reference(context, start.vm)
-        events = self._guests.converse(vm, lambda channel: channel.forward(spec), _said(request_iterator))
+        events = self._guests.converse(vm, lambda channel, _: channel.forward(spec), _said(request_iterator))
         async for answer in answers(events, _event):
             yield answer
 

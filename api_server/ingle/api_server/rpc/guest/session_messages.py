@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from ingle.api_server.model.environment import check_env
 from ingle.api_server.model.errors import InvalidArgument
 from ingle.api_server.model.guest import (
     Attached,
@@ -15,7 +16,6 @@ from ingle.api_server.model.guest import (
     SessionProgram,
     TerminalSize,
 )
-from ingle.api_server.model.spec import check_env
 from ingle.api_server.rpc.convert import duration, resource_limits, seconds_of, signal_number, timestamp, umask
 from ingle.v1 import guest_pb2
 
@@ -50,6 +50,7 @@ def session_program(message: guest_pb2.SessionProgram) -> SessionProgram:
         end_with_viewer=message.end_with_viewer,
         umask=umask(message),
         limits=resource_limits(message.limits),
+        with_entrypoint=message.with_entrypoint,
     )
 
 

@@ -6,6 +6,7 @@ from typing import TypeAlias
 import grpc
 
 from ingle.api_server.model.guest import Input, Said
+from ingle.api_server.operations import guest_commands
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.rpc import who
 from ingle.api_server.rpc.guest import session_messages as convert
@@ -26,8 +27,8 @@ class SessionMethods(guest_pb2_grpc.GuestServiceServicer):
         self, request: guest_pb2.CreateSessionRequest, context: Context
     ) -> guest_pb2.CreateSessionResponse:
         program = convert.session_program(request.program)
-        async with self._guests.use(who.reference(context, request.vm)) as channel:
-            session = await channel.create_session(request.session_id, program)
+        vm = who.reference(context, request.vm)
+        session = await guest_commands.create_session(self._guests, vm, request.session_id, program)
         return guest_pb2.CreateSessionResponse(session=convert.session(session))
 
     async def AttachSession(
@@ -36,7 +37,7 @@ class SessionMethods(guest_pb2_grpc.GuestServiceServicer):
         start = (await opening(request_iterator, "an attachment")).start
         spec = convert.attach_spec(start)
         said, vm = _said(request_iterator), who.reference(context, start.vm)
-        events = self._guests.converse(vm, lambda channel: channel.attach_session(spec), said)
+        events = guest_commands.attach(self._guests, vm, spec, said)
         async for answer in answers(events, convert.session_event):
             yield answer
 

@@ -7,7 +7,10 @@ _HERE = "ingle.cli.commands.vm"
 
 class _Vm(Group):
     targets = {  # noqa: RUF012 - a ClassVar of the base
-        "run": Target(f"{_HERE}.run", "Run a command in a new VM; without one, on a terminal, a shell."),
+        "run": Target(
+            f"{_HERE}.run",
+            "Run a command in a new VM; without one, what its image is to run or, on a terminal, a shell.",
+        ),
         "exec": Target(f"{_HERE}.exec", "Run a command in a running VM."),
         "shell": Target(f"{_HERE}.shell", "Open the login shell of a VM, or come back to it."),
         "session": Target(f"{_HERE}.session", "Terminals in VMs, which outlive whoever looks at them."),

@@ -11,6 +11,7 @@ from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, Verbose
 from ingle.cli.output import print_json, say, tell
 from ingle.cli.progress import Interrupted, follow
+from ingle.cli.pulling import here, logins_for
 from ingle.cli.spread import spread
 from ingle.cli.stages import Stages, Stopwatch
 from ingle.v1 import image_pb2, vm_pb2
@@ -24,6 +25,8 @@ def create_vm(
     """Create it, showing the stages; answers its id. An ephemeral one lives no longer than this process. Raises
     Interrupted and CliError as `follow` does."""
     request = vm_pb2.BeginCreateVmRequest(spec=spec, no_start=no_start, ephemeral=ephemeral)
+    if spec.image and here(client, spec.image) is None:
+        request.logins.extend(logins_for(client, spec.image))
     begun = client.call(request, vm_pb2.BeginCreateVmResponse)
     return follow(client, begun.operation_id, stages).target_id
 
@@ -48,6 +51,8 @@ def delete_vm(client: Client, vm_id: str) -> None:
     epilog=examples(
         "ingle vm create --name web --memory 1G",
         "ingle vm create --no-start --image debian:trixie --disk-size 20G",
+        "ingle vm create --image python:3.12            # of a registry; docker.io unless said otherwise",
+        "ingle vm create --health-cmd 'wget -q -O /dev/null localhost' --health-interval 10s",
         "ingle vm create --publish 8080:80 --publish 5353:53/udp",
         "ingle vm create --env TZ=UTC --env HOME --env-file app.env -v",
         "ingle vm create --image my-systemd --init image --ssh-key ~/.ssh/id_ed25519.pub",

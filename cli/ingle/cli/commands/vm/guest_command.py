@@ -21,12 +21,15 @@ User = Annotated[
         "--user",
         "-u",
         metavar="USER[:GROUP]",
-        help="Names or numbers in the guest; root unless given, and all its groups.",
+        help="Names or numbers in the guest, with all its groups; the image's, or root, unless given.",
         autocompletion=completion.guest_users,
     ),
 ]
 Workdir = Annotated[
-    str, typer.Option("--workdir", "-w", metavar="DIR", help="Directory in the guest; the user's home unless given.")
+    str,
+    typer.Option(
+        "--workdir", "-w", metavar="DIR", help="Directory in the guest; the image's, or the user's home, unless given."
+    ),
 ]
 Timeout = Annotated[
     timedelta | None,

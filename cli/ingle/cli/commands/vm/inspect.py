@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
+from ingle.cli import workload
 from ingle.cli.client import Client, connect, duration
 from ingle.cli.errors import EXIT_FAILED
 from ingle.cli.jsonable import Json, Shape, enum_name, shape_of, to_json
@@ -27,12 +28,13 @@ from ingle.cli.output import fields, print_json, say
 from ingle.cli.owners import another, called, user_name
 from ingle.cli.quantities import format_age, format_seconds, format_size
 from ingle.cli.spread import spread
-from ingle.v1 import vm_pb2
+from ingle.v1 import healthcheck_pb2, vm_pb2
 from ingle.v1.protocol_pb2 import PROTOCOL_UDP
 
 app = new_app()
 
 _STATES = vm_pb2.VmState.DESCRIPTOR
+_HEALTH = healthcheck_pb2.HealthStatus.DESCRIPTOR
 _BOOT_MODES = vm_pb2.BootMode.DESCRIPTOR
 _ACCELERATIONS = vm_pb2.Acceleration.DESCRIPTOR
 _PATIENCE = timedelta(seconds=1)
@@ -42,12 +44,19 @@ def _state(vm: vm_pb2.Vm) -> str:
     return enum_name(_STATES, vm.state)
 
 
+def _health_of(vm: vm_pb2.Vm, before: str = "") -> str:
+    """What its healthcheck has come to; empty of one that is not asked."""
+    if vm.health.status == healthcheck_pb2.HEALTH_STATUS_STARTING:
+        return f"{before}not healthy yet"
+    return f"{before}{enum_name(_HEALTH, vm.health.status)}" if vm.health.status else ""
+
+
 VMS = Listing(
     message=vm_pb2.Vm,
     columns=(
         Column("NAME", lambda vm: vm.name),
         Column("ID", lambda vm: vm.id),
-        Column("STATE", lambda vm: _state(vm) + (", stands still" if vm.problem else "")),
+        Column("STATE", lambda vm: _state(vm) + (", stands still" if vm.problem else _health_of(vm, ", "))),
         Column("IMAGE", lambda vm: vm.image_name),
         Column("VCPUS", lambda vm: str(vm.vcpus)),
         Column("MEMORY", lambda vm: format_size(vm.memory_bytes)),
@@ -161,6 +170,7 @@ def _tell(found: vm_pb2.Vm, health: vm_pb2.GetVmHealthResponse) -> None:
                 ("owner", another(found.owner)),
                 ("state", enum_name(_STATES, found.state)),
                 ("asleep", f"since {found.asleep_since.ToDatetime(UTC):%F %T} UTC" if asleep else ""),
+                ("health", _health_text(found)),
                 ("error", found.error or found.sleep_error),
                 ("problem", health.problem or found.problem),
                 ("image", f"{found.image_name}  {found.image_id[:12]}"),
@@ -181,6 +191,8 @@ def _tell(found: vm_pb2.Vm, health: vm_pb2.GetVmHealthResponse) -> None:
                 ("address", " ".join(filter(None, (found.address, found.address6)))),
                 ("ports", " ".join(_published(port) for port in found.ports)),
                 ("env", " ".join(f"{key}={found.env[key]}" for key in sorted(found.env))),
+                *workload.details(found.workload),
+                ("healthcheck", workload.asked(found.healthcheck)),
                 ("created", f"{found.created_at.ToDatetime(UTC):%F %T} UTC"),
                 ("started", f"{found.started_at.ToDatetime(UTC):%F %T} UTC" if running else ""),
                 ("pid", str(found.pid) if running else ""),
@@ -190,6 +202,17 @@ def _tell(found: vm_pb2.Vm, health: vm_pb2.GetVmHealthResponse) -> None:
             )
         )
     )
+
+
+def _health_text(vm: vm_pb2.Vm) -> str:
+    health, told = vm.health, [_health_of(vm)]
+    if health.failures:
+        told.append(f"{health.failures} failed in a row")
+    if health.HasField("checked_at"):
+        told.append(f"asked {format_age(health.checked_at.ToDatetime(UTC))} ago")
+    if not health.output:
+        return ", ".join(filter(None, told))
+    return ", ".join(filter(None, told)) + "\n" + health.output
 
 
 def _limits_text(vm: vm_pb2.Vm) -> str:

@@ -6,6 +6,7 @@ from ingle.cli.client import Client
 from ingle.cli.commands.vm.create import get_vm
 from ingle.cli.commands.vm.new_vm import delete_by_another_server, tell_kept
 from ingle.cli.errors import CliError, Failure
+from ingle.cli.workload import runs_by_itself
 from ingle.v1.guest_pb2 import AttachSessionStart, ExecStart, SessionProgram
 
 
@@ -13,9 +14,10 @@ def in_new_vm(client: Client, start: ExecStart) -> int:
     """A command, or the shell that `ingle vm shell` comes back to where the VM stays. Answers the exit code."""
     if start.delete_vm:
         return _with_its_vm(client, start)
-    name = get_vm(client, start.vm).name
+    vm = get_vm(client, start.vm)
+    name = vm.name
     try:
-        if start.argv:
+        if start.argv or runs_by_itself(vm.workload):
             return in_vm(client, start)
         session_id = f"init-{start.user}" if start.user else "init"
         attachment = AttachSessionStart(vm=start.vm, session_id=session_id, create=_program(start))
@@ -53,4 +55,5 @@ def _program(start: ExecStart) -> SessionProgram:
         user=start.user,
         umask=start.umask if start.HasField("umask") else None,
         limits=start.limits,
+        with_entrypoint=start.with_entrypoint,
     )

@@ -16,6 +16,7 @@ from ingle.cli.options import (
     EnvironmentFiles,
     Publish,
     Size,
+    Span,
     as_option,
     parse_count_or_none,
     parse_published,
@@ -23,7 +24,7 @@ from ingle.cli.options import (
     read_public_keys,
 )
 from ingle.cli.quantities import parse_duration_or_never, parse_size_or_none, parse_turn
-from ingle.v1 import vm_pb2
+from ingle.v1 import healthcheck_pb2, vm_pb2
 
 
 class Acceleration(StrEnum):
@@ -64,7 +65,7 @@ Image = Annotated[
     typer.Option(
         "--image",
         metavar="IMAGE",
-        help="Name or id; debian:bookworm unless configured.",
+        help="Name, id, or [HOST/]REPOSITORY[:TAG] in a registry, which is pulled; debian:bookworm unless configured.",
         autocompletion=completion.image_names,
     ),
 ]
@@ -208,6 +209,29 @@ AutoStart = Annotated[
 ]
 
 
+HealthCmd = Annotated[
+    str,
+    typer.Option("--health-cmd", metavar="LINE", help="Ask whether it is well: a line for /bin/sh, 0 is yes."),
+]
+HealthInterval = Annotated[
+    timedelta | None,
+    typer.Option("--health-interval", metavar="DURATION", parser=Span, help="Between two; 30s unless the image says."),
+]
+HealthTimeout = Annotated[
+    timedelta | None,
+    typer.Option("--health-timeout", metavar="DURATION", parser=Span, help="Of one; 30s unless the image says."),
+]
+HealthStartPeriod = Annotated[
+    timedelta | None,
+    typer.Option("--health-start-period", metavar="DURATION", parser=Span, help="In which failures don't count."),
+]
+HealthRetries = Annotated[
+    int | None,
+    typer.Option("--health-retries", metavar="N", parser=Count, help="Failures in a row: 3 unless the image says."),
+]
+NoHealthcheck = Annotated[bool, typer.Option("--no-healthcheck", help="Don't ask, whatever the image says.")]
+
+
 ChangedLabels = Annotated[
     list[str], typer.Option("--label", "-l", metavar="KEY[=VALUE]|KEY-", help="Write it on the VM, or take it away.")
 ]
@@ -259,6 +283,12 @@ class VmOptions:
     disk_bandwidth: DiskBandwidth = None
     net_bandwidth: NetBandwidth = None
     auto_start: AutoStart = None
+    health_cmd: HealthCmd = ""
+    health_interval: HealthInterval = None
+    health_timeout: HealthTimeout = None
+    health_start_period: HealthStartPeriod = None
+    health_retries: HealthRetries = None
+    no_healthcheck: NoHealthcheck = False
 
     def spec(self) -> vm_pb2.VmSpec:
         """As the contract has them; what was not given stays unset and becomes the server's default."""
@@ -288,4 +318,22 @@ class VmOptions:
             disk_bytes_per_second=self.disk_bandwidth,
             net_bytes_per_second=self.net_bandwidth,
             auto_start=self.auto_start,
+            healthcheck=self._healthcheck(),
+        )
+
+    def _healthcheck(self) -> healthcheck_pb2.Healthcheck | None:
+        times = (self.health_interval, self.health_timeout, self.health_start_period, self.health_retries)
+        given = bool(self.health_cmd) or any(value is not None for value in times)
+        if self.no_healthcheck:
+            if given:
+                raise typer.BadParameter("it goes without the other --health options", param_hint="'--no-healthcheck'")
+            return healthcheck_pb2.Healthcheck(test=["NONE"])
+        if not given:
+            return None
+        return healthcheck_pb2.Healthcheck(
+            test=["CMD-SHELL", self.health_cmd] if self.health_cmd else [],
+            interval=duration(self.health_interval),
+            timeout=duration(self.health_timeout),
+            start_period=duration(self.health_start_period),
+            retries=self.health_retries or 0,
         )

@@ -13,11 +13,12 @@ from ingle.cli.lazy import examples, new_app
 from ingle.cli.options import AsJson, Span, VmReferences, as_option
 from ingle.cli.output import print_json_line, say
 from ingle.cli.stages import Stages
-from ingle.v1 import vm_pb2
+from ingle.v1 import healthcheck_pb2, vm_pb2
 
 app = new_app()
 
 _HEALTHY, _GONE = "healthy", "gone"
+_HEALTH = healthcheck_pb2.HealthStatus.DESCRIPTOR
 _STATES = vm_pb2.VmState.DESCRIPTOR
 _STATE_NAMES = [enum_name(_STATES, number) for number in vm_pb2.VmState.values() if number]
 _WISHES = [*_STATE_NAMES, _HEALTHY, _GONE]
@@ -47,7 +48,8 @@ def wait(
             "--for",
             metavar="WHAT",
             parser=as_option(_parse_wish),
-            help=f"A state ({', '.join(_STATE_NAMES)}), healthy (its agent answers) or gone (deleted).",
+            help=f"A state ({', '.join(_STATE_NAMES)}), healthy (its healthcheck says so, or, "
+            "without one, its agent answers) or gone (deleted).",
             autocompletion=lambda incomplete: [name for name in _WISHES if name.startswith(incomplete)],
         ),
     ],
@@ -115,7 +117,13 @@ class _Waiting:
         if self._wish in {_HEALTHY, "running"} and vm.state == vm_pb2.VM_STATE_ERROR:
             self._never(reference, "WRONG_STATE", f"it is in error: {vm.error}", f"ingle vm start {vm.name}")
             return True
-        return self._wish == _HEALTHY and vm.state == vm_pb2.VM_STATE_RUNNING and self._answers(reference, vm_id)
+        if self._wish != _HEALTHY or vm.state != vm_pb2.VM_STATE_RUNNING:
+            return False
+        if vm.HasField("health"):
+            status = vm.health.status
+            self.last_seen[reference] += f", {enum_name(_HEALTH, status)}: {vm.health.output}".rstrip(": ")
+            return status == healthcheck_pb2.HEALTH_STATUS_HEALTHY
+        return self._answers(reference, vm_id)
 
     def _answers(self, reference: str, vm_id: str) -> bool:
         request = vm_pb2.GetVmHealthRequest(vm=vm_id, patience=duration(_PATIENCE))

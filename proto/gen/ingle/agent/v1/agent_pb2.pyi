@@ -792,6 +792,8 @@ class ExecRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     WAIT_OUTPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_TO_CONSOLE_FIELD_NUMBER: _builtins.int
+    UNNOTICED_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
     working_directory: _builtins.str
     """Absolute; empty: the user's home, or / where that is missing."""
     user: _builtins.str
@@ -812,6 +814,10 @@ class ExecRequest(_message.Message):
     """
     output_to_console: _builtins.bool
     """Of a detached command: to /dev/console."""
+    unnoticed: _builtins.bool
+    """It is nothing that a client does: ActivityResponse doesn't know of it."""
+    stop_signal: _builtins.int
+    """What its process group gets when the guest is asked to power off, 1 to 64; 0: SIGTERM, as all others."""
     @_builtins.property
     def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """argv[0] is looked up in the PATH of the command's own environment."""
@@ -838,10 +844,12 @@ class ExecRequest(_message.Message):
         limits: _abc.Iterable[Global___ResourceLimit] | None = ...,
         wait_output: _builtins.bool = ...,
         output_to_console: _builtins.bool = ...,
+        unnoticed: _builtins.bool = ...,
+        stop_signal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "umask", b"umask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "output_to_console", b"output_to_console", "stdin", b"stdin", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "user", b"user", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_umask", b"_umask", "argv", b"argv", "detach", b"detach", "env", b"env", "limits", b"limits", "output_to_console", b"output_to_console", "stdin", b"stdin", "stop_signal", b"stop_signal", "timeout_milliseconds", b"timeout_milliseconds", "umask", b"umask", "unnoticed", b"unnoticed", "user", b"user", "wait_output", b"wait_output", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__umask: _TypeAlias = _typing.Literal["umask"]  # noqa: Y015
     _WhichOneofArgType__umask: _TypeAlias = _typing.Literal["_umask", b"_umask"]  # noqa: Y015
@@ -955,6 +963,7 @@ class ExecExited(_message.Message):
     SIGNAL_FIELD_NUMBER: _builtins.int
     TIMED_OUT_FIELD_NUMBER: _builtins.int
     OUTPUT_CUT_FIELD_NUMBER: _builtins.int
+    CPU_MILLISECONDS_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """0 to 255; 128 + signal when a signal ended it."""
     signal: _builtins.int
@@ -963,6 +972,8 @@ class ExecExited(_message.Message):
     """The timeout ended it."""
     output_cut: _builtins.bool
     """A process that outlived the command still has its output open: what that says comes no more."""
+    cpu_milliseconds: _builtins.int
+    """What it took of the processors, with those of its children that it has waited for."""
     def __init__(
         self,
         *,
@@ -970,10 +981,11 @@ class ExecExited(_message.Message):
         signal: _builtins.int = ...,
         timed_out: _builtins.bool = ...,
         output_cut: _builtins.bool = ...,
+        cpu_milliseconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "output_cut", b"output_cut", "signal", b"signal", "timed_out", b"timed_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_milliseconds", b"cpu_milliseconds", "exit_code", b"exit_code", "output_cut", b"output_cut", "signal", b"signal", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

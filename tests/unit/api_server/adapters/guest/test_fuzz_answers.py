@@ -19,6 +19,7 @@ from ingle.api_server.model.errors import IngleError
 from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.inspect_vm import InspectVm
 from ingle.api_server.operations.use_guest import UseGuest
+from ingle.api_server.operations.watch_health import WatchHealth
 from ingle.api_server.rpc.guest import GuestServicer
 from ingle.api_server.rpc.vm import VmServicer
 from unit.api_server.calling import ADMITTED
@@ -124,11 +125,10 @@ async def _converse(directory: Path) -> None:
     guests.fleet = fleet = Fleet(store, store, files, absent)
     use = UseGuest(store, fleet, Dialler(PATIENCE))
     inspect = InspectVm(store, fleet, use, files, {VM.settings.disk_backend: Shelf()}, StillClock())
+    health = WatchHealth(store, use, absent, StillClock())
     servicers = {
         "GuestService": GuestServicer(use, absent),
-        "VmService": VmServicer(
-            store, absent, absent, absent, absent, absent, absent, absent, inspect, absent, absent, absent, absent
-        ),
+        "VmService": VmServicer(store, *(absent,) * 7, inspect, health, *(absent,) * 4),
     }
     by_steps = {"StartVm", "StopVm", "RestartVm", "HibernateVm", "ResumeVm", "CreateSnapshot"}
     names = sorted(name for name in CASES if name.partition(".")[-1] not in by_steps)
