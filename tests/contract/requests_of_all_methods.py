@@ -89,6 +89,8 @@ OF_A_VM: Mapping[str, Ask] = {
     "CopyOut": _one(guest.CopyOutRequest, path="/nowhere"),
     "Forward": lambda said: [guest.ForwardRequest(start=guest.ForwardStart(vm=said, unix_path="/nowhere"))],
     "ListPorts": _one(guest.ListPortsRequest),
+    "SaveImage": _one(image.SaveImageRequest, "vm", name="saved"),
+    "BeginSaveImage": _one(image.BeginSaveImageRequest, "vm", name="saved"),
 }
 OF_AN_OPERATION: Mapping[str, Ask] = {
     "GetOperation": _one(operation.GetOperationRequest, "operation_id"),
@@ -109,7 +111,16 @@ LISTS: Mapping[str, Any] = {
     "ListSnapshots": snapshot.ListSnapshotsRequest,
 }
 FOR_ALL = {
-    *("ListCatalogImages", "PullImage", "BeginPullImage", "RegisterImage", "GetImage", "ListImages", "PruneImages"),
+    *(
+        "ListCatalogImages",
+        "PullImage",
+        "BeginPullImage",
+        "RegisterImage",
+        "GetImage",
+        "ListImages",
+        "PruneImages",
+        "ExportImage",
+    ),
     *("ListCatalogKernels", "PullKernel", "BeginPullKernel", "ImportKernel", "ListNeededModules", "GetKernel"),
     *("ListKernels", "PruneKernels", "DeleteImage", "DeleteKernel"),  # what is not the caller's is refused: see below
     *(

@@ -42,6 +42,7 @@ from ingle.api_server.operations.repeats import Repeats
 from ingle.api_server.operations.resolve import Resolve
 from ingle.api_server.operations.restore_vm import RestoreVm
 from ingle.api_server.operations.runner import Operations
+from ingle.api_server.operations.save_image import SaveImage
 from ingle.api_server.operations.start_vm import StartVm
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.operations.warm_starts import WarmStarts
@@ -264,7 +265,12 @@ async def application(
                 partial(guest_pb2_grpc.add_GuestServiceServicer_to_server, GuestServicer(guests, delete)),
                 partial(
                     image_pb2_grpc.add_ImageServiceServicer_to_server,
-                    ImageServicer(operations, images, warm_starts),
+                    ImageServicer(
+                        operations,
+                        images,
+                        SaveImage(operations, ports.vms, snapshots, images, ports.backends),
+                        warm_starts,
+                    ),
                 ),
                 partial(kernel_pb2_grpc.add_KernelServiceServicer_to_server, KernelServicer(operations, kernels)),
                 partial(

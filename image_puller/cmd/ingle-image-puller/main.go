@@ -1,5 +1,6 @@
 // Command ingle-image-puller brings an image from a registry, or from an archive that somebody has sent: its layers into a
-// cache, and all of them together into one tar archive. What to pull comes on stdin, what happens is told on stdout; package wire has both.
+// cache, and all of them together into one tar archive. With the argument "export" it writes such an archive of an image
+// that is here. What to do comes on stdin, what happens is told on stdout; package wire has both.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"ingle.dev/image_puller/internal/blobs"
+	"ingle.dev/image_puller/internal/export"
 	"ingle.dev/image_puller/internal/images"
 	"ingle.dev/image_puller/internal/layers"
 	"ingle.dev/image_puller/internal/registry"
@@ -36,7 +38,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	teller := wire.NewTeller(os.Stdout)
-	if err := run(ctx, teller); err != nil {
+	work := run
+	if flag.Arg(0) == "export" {
+		work = exported
+	}
+	if err := work(ctx, teller); err != nil {
 		var problem *wire.Problem
 		if !errors.As(err, &problem) {
 			problem = wire.Fail(wire.Internal, "%v", err)
@@ -44,6 +50,14 @@ func main() {
 		teller.Tell(wire.Line{Problem: problem})
 		os.Exit(1)
 	}
+}
+
+func exported(ctx context.Context, _ *wire.Teller) error {
+	order, err := wire.ReadExport(os.Stdin)
+	if err != nil {
+		return err
+	}
+	return export.Write(ctx, order)
 }
 
 func run(ctx context.Context, teller *wire.Teller) error {

@@ -17,10 +17,11 @@ const (
 	opaque   = ".wh..wh..opq"
 	others   = ".wh..wh." // AUFS's own files
 
-	xattrPrefix     = "SCHILY.xattr."
-	longestXattr    = 255
-	mostXattrs      = 64 << 20 // bytes of names and values in all
-	mostXattrsInOne = 64 << 10
+	xattrPrefix  = "SCHILY.xattr."
+	longestXattr = 255
+	// MostXattrs is how many bytes names and values of extended attributes may have, all or one file's.
+	MostXattrs      = 64 << 20 // bytes of names and values in all
+	MostXattrsInOne = 64 << 10
 
 	sparsePrefix = "GNU.sparse."
 	sparseBlock  = 4096
@@ -57,6 +58,9 @@ const Spilled = -1
 func NewTree(limits Limits, spill *os.File) *Tree {
 	return &Tree{Root: newDirectory(0), limits: limits, spill: spill, layer: -1}
 }
+
+// TreeOf is what is below a directory already.
+func TreeOf(root *Inode) *Tree { return &Tree{Root: root} }
 
 // Bytes is how much all files have that any layer has.
 func (t *Tree) Bytes() int64 { return t.bytes }
@@ -279,7 +283,7 @@ func (t *Tree) describe(inode *Inode, header *tar.Header) error {
 	}
 	inode.UID, inode.GID = uint32(header.Uid), uint32(header.Gid)
 	inode.Mode = uint16(header.Mode & 0o7777)
-	inode.Changed = timeOf(header.ModTime)
+	inode.Changed = TimeOf(header.ModTime)
 	inode.Xattrs = nil
 	size := 0
 	for key, value := range header.PAXRecords {
@@ -291,7 +295,7 @@ func (t *Tree) describe(inode *Inode, header *tar.Header) error {
 			return invalid("layer %d has %.200q with an extended attribute that no file can have", t.layer+1, header.Name)
 		}
 		size += len(name) + len(value)
-		if t.xattrs += len(name) + len(value); t.xattrs > mostXattrs || size > mostXattrsInOne {
+		if t.xattrs += len(name) + len(value); t.xattrs > MostXattrs || size > MostXattrsInOne {
 			return invalid("layer %d has %.200q with too many extended attributes", t.layer+1, header.Name)
 		}
 		if inode.Xattrs == nil {
@@ -302,8 +306,8 @@ func (t *Tree) describe(inode *Inode, header *tar.Header) error {
 	return nil
 }
 
-// timeOf is within what ext4 has.
-func timeOf(said time.Time) time.Time {
+// TimeOf is within what ext4 has.
+func TimeOf(said time.Time) time.Time {
 	const latest = 1 << 33
 	if said.Unix() < 0 {
 		return time.Unix(0, 0)

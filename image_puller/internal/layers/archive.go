@@ -15,7 +15,7 @@ import (
 )
 
 // WriteArchive writes all of a tree as one tar archive, directories before what is in them, in the order of names.
-func (t *Tree) WriteArchive(ctx context.Context, to *os.File, sources func(int) *os.File) error {
+func (t *Tree) WriteArchive(ctx context.Context, to io.Writer, sources func(int) *os.File) error {
 	buffered := bufio.NewWriterSize(to, 1<<20)
 	writer := archiveWriter{ctx, tar.NewWriter(buffered), sources, map[*Inode]string{}}
 	if err := writer.directory("./", t.Root); err != nil {

@@ -36,6 +36,45 @@ type Order struct {
 	StallSeconds int `json:"stall_seconds"`
 }
 
+// Export is what to write: an image here as an archive.
+type Export struct {
+	// Image is the ext4 file.
+	Image string `json:"image"`
+	// Archive is the new file.
+	Archive string `json:"archive"`
+	// Name is the image's, in full; empty: it has none.
+	Name string `json:"name"`
+	// Architecture is Go's name of the image's.
+	Architecture string `json:"architecture"`
+	// CreatedSeconds since 1970 is when it was made.
+	CreatedSeconds int64  `json:"created_seconds"`
+	Config         Config `json:"config"`
+	// MostBytes and MostFiles are how much may be in it.
+	MostBytes int64 `json:"most_bytes"`
+	MostFiles int   `json:"most_files"`
+}
+
+// ReadExport takes that.
+func ReadExport(from io.Reader) (Export, error) {
+	var order Export
+	if err := read(from, &order); err != nil {
+		return Export{}, err
+	}
+	if order.MostBytes <= 0 || order.MostFiles <= 0 || order.Image == "" || order.Archive == "" {
+		return Export{}, errors.New("the order on stdin lacks a bound or a path")
+	}
+	return order, nil
+}
+
+func read(from io.Reader, order any) error {
+	decoder := json.NewDecoder(io.LimitReader(from, longestOrder))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(order); err != nil {
+		return fmt.Errorf("the order on stdin: %w", err)
+	}
+	return nil
+}
+
 // Login is who somebody is to a registry, as docker keeps it.
 type Login struct {
 	Username      string `json:"username"`
@@ -46,10 +85,8 @@ type Login struct {
 // Read takes the order.
 func Read(from io.Reader) (Order, error) {
 	var order Order
-	decoder := json.NewDecoder(io.LimitReader(from, longestOrder))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&order); err != nil {
-		return Order{}, fmt.Errorf("the order on stdin: %w", err)
+	if err := read(from, &order); err != nil {
+		return Order{}, err
 	}
 	if order.MostBytes <= 0 || order.MostFiles <= 0 || order.StallSeconds <= 0 || order.Cache == "" || order.Archive == "" {
 		return Order{}, errors.New("the order on stdin lacks a bound or a path")

@@ -40,6 +40,7 @@ PACKAGES: Mapping[str, str] = {
     "prlimit": "util-linux",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
+    "resize2fs": "e2fsprogs",
     "setpriv": "util-linux",
     "tar": "tar",
     "unshare": "util-linux",

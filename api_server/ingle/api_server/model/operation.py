@@ -36,6 +36,7 @@ class OperationKind(Enum):
     IMPORT_SNAPSHOT = 44
     FLATTEN_SNAPSHOT = 45
     WARM_IMAGE = 30
+    SAVE_IMAGE = 31
 
     @property
     def about(self) -> ResourceKind:

@@ -41,8 +41,8 @@ Facts_co = TypeVar("Facts_co", covariant=True)
 _LONGEST_SOURCE = 1000
 _TOLD = 20
 
-_SENT = frozenset({OperationKind.REGISTER_IMAGE, OperationKind.IMPORT_KERNEL})
-"""Operations that take what their callers send; all others pull what they need."""
+_SENT = frozenset({OperationKind.REGISTER_IMAGE, OperationKind.SAVE_IMAGE, OperationKind.IMPORT_KERNEL})
+"""Operations that take what their callers send or have; all others pull what they need."""
 
 
 class Source(Protocol[Facts_co]):

@@ -1,18 +1,20 @@
 """Images: what is true of them beside what is of all that is pulled or sent."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from ingle.api_server.model.caller import Caller
 from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
+from ingle.api_server.model.ids import new_vm_id
 from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.image_reference import DOCKER_HUB, LATEST, ImageReference, Login, is_explicit
 from ingle.api_server.model.vm import Image
 from ingle.api_server.operations.catalog import Catalog, likely
 from ingle.api_server.operations.runner import Progress
 from ingle.api_server.ports.clock import Clock
-from ingle.api_server.ports.sources import ImageSource, Library, Upload
+from ingle.api_server.ports.sources import Exported, ImageSource, Library, Upload
 from ingle.api_server.ports.store.items import ItemStore
 
 _LONGEST_CALLED = 255
@@ -135,6 +137,35 @@ class Images(Catalog[Image, ImageConfig | None]):
             image = await self._keep(workspace, known, told, loaded.config, progress, caller)
             progress.found(image.id)
             return image
+
+    async def promote(
+        self,
+        name: str,
+        source: str,
+        write: Callable[[Path], Awaitable[None]],
+        config: ImageConfig | None,
+        progress: Progress,
+        caller: Caller,
+    ) -> Image:
+        """Make an image of a disk that `write` makes a file of, to be run as `config` says."""
+        progress.stage("save-image", f"taking {source}")
+        async with self._library.workspace(progress.operation.id) as workspace:
+            await self._source.promote(write, workspace, progress.report)
+            return await self._keep(workspace, name, source, config, progress, caller)
+
+    @asynccontextmanager
+    async def exported(self, reference: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An image as an archive that docker and others take, in pieces. Raises BadFile(IMAGE_INVALID), HostProblem."""
+        image = await self.get(reference)
+        name = reference if reference in image.names else next(iter(image.names), "")
+        whole = ""
+        with suppress(InvalidArgument):
+            whole = name and self._reference(name).whole
+        async with self._library.workspace(new_vm_id()) as workspace:
+            archive = workspace / "archive"
+            rootfs = self._library.path(image.id) / "rootfs.ext4"
+            await self._source.export(rootfs, Exported(whole, image.created_at, image.config), archive)
+            yield self._library.pieces(archive)
 
     def _named(self, said: str) -> str:
         """What an archive calls an image, as a pull of that would."""

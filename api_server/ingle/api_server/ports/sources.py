@@ -1,8 +1,9 @@
 """Where images and kernels come from, and where they are kept."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -52,6 +53,14 @@ class Loaded(NamedTuple):
     config: ImageConfig
 
 
+class Exported(NamedTuple):
+    """What an archive says of the image in it: `name` is whole, or empty; None: it doesn't say how it is to be run."""
+
+    name: str
+    created_at: datetime
+    config: ImageConfig | None
+
+
 class ImageSource(Protocol):
     """Makes root file systems. Everything is written below `into`, an empty directory of the caller's; the result is
     `into/rootfs.ext4`. Cancelling kills the tools and waits for them.
@@ -77,6 +86,14 @@ class ImageSource(Protocol):
         so; its only one if `called` is empty. Whoever sends it is not trusted.
 
         Raises NotFound(IMAGE_NOT_FOUND) for one that is not in it, InvalidArgument where it has several."""
+
+    async def promote(self, write: Callable[[Path], Awaitable[None]], into: Path, report: Report) -> None:
+        """Take a disk that had a root file system once, and whose guest is not trusted: `write` makes it a new file.
+        What was deleted on it is not in the image."""
+
+    async def export(self, image: Path, about: Exported, archive: Path) -> None:
+        """Write the new file `archive`, an OCI layout that docker reads, too, of `image`, an ext4 file whose content
+        may be anybody's. Raises BadFile(IMAGE_INVALID) for what can't be read."""
 
 
 class KernelSource(Protocol):
@@ -117,6 +134,9 @@ class Library(Protocol):
 
     def allocated_bytes(self, item_id: str) -> int:
         """Blocks that an item's files really take; 0 when it is absent."""
+
+    def pieces(self, file: Path) -> AsyncIterator[bytes]:
+        """The content of a file in a workspace."""
 
     async def seal(self, workspace: Path) -> Sealed:
         """Hash what is in the workspace (SHA-256, relative names and contents), and sync it: nothing in there changes

@@ -11,6 +11,7 @@ from ingle.api_server.model.vm import Image
 from ingle.api_server.model.warm import WarmMemory
 from ingle.api_server.operations.images import Images
 from ingle.api_server.operations.runner import Ongoing, Operations, Progress
+from ingle.api_server.operations.save_image import SaveImage
 from ingle.api_server.operations.warm_starts import Listed, WarmStarts
 from ingle.api_server.rpc import convert, uploads, who
 from ingle.api_server.rpc.paging import Key, by_time, page
@@ -22,8 +23,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[object, object]"
 class ImageServicer(image_pb2_grpc.ImageServiceServicer):
     """Images."""
 
-    def __init__(self, operations: Operations, images: Images, warm_starts: WarmStarts) -> None:
+    def __init__(self, operations: Operations, images: Images, save_image: SaveImage, warm_starts: WarmStarts) -> None:
         self._operations = operations
+        self._save_image = save_image
         self._images = images
         self._warm_starts = warm_starts
 
@@ -71,6 +73,23 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
             current_operation.get(), caller.uid, OperationKind.REGISTER_IMAGE, work, start.name
         )
         return image_pb2.RegisterImageResponse(image=self._convert(await running.result()))
+
+    async def SaveImage(self, request: image_pb2.SaveImageRequest, context: Context) -> image_pb2.SaveImageResponse:
+        running = await self._save(request, context)
+        return image_pb2.SaveImageResponse(image=self._convert(await running.result()))
+
+    async def BeginSaveImage(
+        self, request: image_pb2.BeginSaveImageRequest, context: Context
+    ) -> image_pb2.BeginSaveImageResponse:
+        running = await self._save(request, context)
+        return image_pb2.BeginSaveImageResponse(operation_id=running.operation.id)
+
+    async def ExportImage(
+        self, request: image_pb2.ExportImageRequest, context: Context
+    ) -> AsyncIterator[image_pb2.ExportImageResponse]:
+        async with self._images.exported(request.image) as pieces:
+            async for piece in pieces:
+                yield image_pb2.ExportImageResponse(data=piece)
 
     async def GetImage(self, request: image_pb2.GetImageRequest, context: Context) -> image_pb2.GetImageResponse:
         return image_pb2.GetImageResponse(image=self._convert(await self._images.find(request.image)))
@@ -141,6 +160,11 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
     ) -> Ongoing[WarmMemory]:
         spec = convert.vm_spec(request.spec)
         return await self._warm_starts.warm(current_operation.get(), who.caller(context), spec)
+
+    async def _save(
+        self, request: image_pb2.SaveImageRequest | image_pb2.BeginSaveImageRequest, context: Context
+    ) -> Ongoing[Image]:
+        return await self._save_image.begin(current_operation.get(), who.reference(context, request.vm), request.name)
 
     async def _pull(
         self, request: image_pb2.PullImageRequest | image_pb2.BeginPullImageRequest, context: Context

@@ -23,7 +23,7 @@ from ingle.cli.errors import failed
 from ingle.cli.kinds import Kind
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listing import Column, ListOptions
-from ingle.cli.options import AsJson, DryRun, Refresh, Verbose
+from ingle.cli.options import AsJson, DryRun, Refresh, Verbose, VmReference
 from ingle.cli.progress import follow
 from ingle.cli.pulling import here, pulled
 from ingle.cli.quantities import format_size
@@ -264,3 +264,55 @@ def register(
 
         image = sent(upload, send, f"Making image {name} of {start.source}", stages).image
     _images.tell(image, json=json)
+
+
+@app.command(
+    epilog=examples(
+        "ingle image save web web:configured",
+        "ingle vm run --image web:configured -- sh",
+    )
+)
+def save(
+    vm: VmReference,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the image.")],
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Make an image of what is on a VM's disk, to be run as the VM's own image is.
+
+    The VM goes on: of one that runs it is the disk as a snapshot takes it. All users of the server may use the image,
+    with keys and passwords that are on the disk."""
+    with connect() as client, Stages(lines=verbose, steps=True) as stages:
+        begun = client.call(image_pb2.BeginSaveImageRequest(vm=vm, name=name), image_pb2.BeginSaveImageResponse)
+        follow(client, begun.operation_id, stages)
+        image = client.call(image_pb2.GetImageRequest(image=name), image_pb2.GetImageResponse).image
+    _images.tell(image, json=json)
+
+
+@app.command(
+    epilog=examples(
+        "ingle image export app:v1 app.tar",
+        "ingle image export app:v1 - | podman load",
+        "ingle image export app:v1 - | ssh host ingle image load",
+    )
+)
+def export(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="Name, id, or a unique prefix of an id.", autocompletion=completion.image_names
+        ),
+    ],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What to make, for you alone to read; -: stdout.")],
+) -> None:
+    """Write an image to an archive that ingle image load, docker, podman and skopeo take.
+
+    It is an OCI layout of one layer, with owners, modes, attributes, hard links and devices, and how the image is to
+    be run."""
+    from ingle.cli.receiving import file_or_stdout  # noqa: PLC0415 - of use here alone
+
+    with connect() as client, file_or_stdout(file) as take, Stages(lines=False) as stages:
+        stages.under_way(f"Exporting {image}")
+        request = image_pb2.ExportImageRequest(image=image)
+        for response in client.begin(request, image_pb2.ExportImageResponse):
+            take(response.data)

@@ -1,13 +1,10 @@
 """`ingle snapshot`: VMs as they were."""
 
 import os
-import stat
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,18 +12,18 @@ import typer
 from ingle.cli import completion
 from ingle.cli.client import Client, connect
 from ingle.cli.commands.vm.vm_options import parse_labels
-from ingle.cli.errors import CliError, failed
+from ingle.cli.errors import CliError
 from ingle.cli.jsonable import enum_name, shape_of, to_json
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listing import AllUsers, Column, Filter, Format, Formatted, Listing, ListOptions, formatted_one
 from ingle.cli.many import change_each
 from ingle.cli.options import AsJson, Verbose, VmReference
-from ingle.cli.output import NAMELESS, fields, is_terminal, print_json, say, tell
+from ingle.cli.output import NAMELESS, fields, print_json, say, tell
 from ingle.cli.owners import another, called, user_name
 from ingle.cli.printable import one_line
 from ingle.cli.progress import Interrupted, follow
 from ingle.cli.quantities import format_age, format_seconds, format_size
-from ingle.cli.replacing import check_replaceable, put_in_place
+from ingle.cli.receiving import file_or_stdout
 from ingle.cli.spread import spread
 from ingle.cli.stages import Stages
 from ingle.cli.uploads import Upload
@@ -270,35 +267,11 @@ def export(
     """Write a snapshot to one file, which `ingle snapshot import` takes elsewhere.
 
     What the guest knew is in there, keys and passwords too, and it is not encrypted."""
-    if file == STDIN and is_terminal(sys.stdout):
-        raise failed("INVALID_ARGUMENT", "stdout is a terminal: send it through a pipe, or name a file")
-    with connect() as client, _file_or_stdout(file) as take, Stages(lines=False) as stages:
+    with connect() as client, file_or_stdout(file) as take, Stages(lines=False) as stages:
         stages.under_way(f"Exporting {snapshot}")
         request = snapshot_pb2.ExportSnapshotRequest(snapshot=snapshot)
         for response in client.begin(request, snapshot_pb2.ExportSnapshotResponse):
             take(response.data)
-
-
-@contextmanager
-def _file_or_stdout(file: str) -> Iterator[Callable[[bytes], object]]:
-    if file == STDIN:
-        yield sys.stdout.buffer.write
-        sys.stdout.buffer.flush()
-        return
-    path = Path(file)
-    try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            check_replaceable(directory, path.name, stat.S_IFREG, path)
-            with put_in_place(directory, path.name) as temporary:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
-                with open(descriptor, "wb") as made:
-                    yield made.write
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise failed("INVALID_ARGUMENT", f"{file}: {error.strerror}") from error
 
 
 @app.command(

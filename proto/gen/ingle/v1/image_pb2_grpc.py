@@ -55,6 +55,21 @@ class ImageServiceStub:
                 request_serializer=ingle_dot_v1_dot_image__pb2.RegisterImageRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.RegisterImageResponse.FromString,
                 _registered_method=True)
+        self.SaveImage = channel.unary_unary(
+                '/ingle.v1.ImageService/SaveImage',
+                request_serializer=ingle_dot_v1_dot_image__pb2.SaveImageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.SaveImageResponse.FromString,
+                _registered_method=True)
+        self.BeginSaveImage = channel.unary_unary(
+                '/ingle.v1.ImageService/BeginSaveImage',
+                request_serializer=ingle_dot_v1_dot_image__pb2.BeginSaveImageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.BeginSaveImageResponse.FromString,
+                _registered_method=True)
+        self.ExportImage = channel.unary_stream(
+                '/ingle.v1.ImageService/ExportImage',
+                request_serializer=ingle_dot_v1_dot_image__pb2.ExportImageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.ExportImageResponse.FromString,
+                _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/ingle.v1.ImageService/GetImage',
                 request_serializer=ingle_dot_v1_dot_image__pb2.GetImageRequest.SerializeToString,
@@ -126,6 +141,29 @@ class ImageServiceServicer:
         """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
         image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
         save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveImage(self, request, context):
+        """Makes an image of what is on a VM's disk now, with what its image says of how it is to be run. Of a VM that runs it is
+        the disk as CreateSnapshot takes it. Answers when it is there; closing the call cancels it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginSaveImage(self, request, context):
+        """The same, answered at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportImage(self, request, context):
+        """An image with all that is known of it, as an archive that RegisterImage takes elsewhere, and docker, podman and skopeo
+        take: an OCI layout of one layer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +250,21 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.RegisterImage,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.RegisterImageRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.RegisterImageResponse.SerializeToString,
+            ),
+            'SaveImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveImage,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.SaveImageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.SaveImageResponse.SerializeToString,
+            ),
+            'BeginSaveImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginSaveImage,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.BeginSaveImageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.BeginSaveImageResponse.SerializeToString,
+            ),
+            'ExportImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportImage,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.ExportImageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.ExportImageResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
@@ -363,6 +416,87 @@ class ImageService:
             '/ingle.v1.ImageService/RegisterImage',
             ingle_dot_v1_dot_image__pb2.RegisterImageRequest.SerializeToString,
             ingle_dot_v1_dot_image__pb2.RegisterImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/SaveImage',
+            ingle_dot_v1_dot_image__pb2.SaveImageRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.SaveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginSaveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/BeginSaveImage',
+            ingle_dot_v1_dot_image__pb2.BeginSaveImageRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.BeginSaveImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ingle.v1.ImageService/ExportImage',
+            ingle_dot_v1_dot_image__pb2.ExportImageRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.ExportImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

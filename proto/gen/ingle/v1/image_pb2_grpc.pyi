@@ -44,6 +44,16 @@ class ImageServiceStub:
     image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
     save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
     """
+    SaveImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.SaveImageRequest, _image_pb2.SaveImageResponse]
+    """Makes an image of what is on a VM's disk now, with what its image says of how it is to be run. Of a VM that runs it is
+    the disk as CreateSnapshot takes it. Answers when it is there; closing the call cancels it.
+    """
+    BeginSaveImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.BeginSaveImageRequest, _image_pb2.BeginSaveImageResponse]
+    """The same, answered at once."""
+    ExportImage: _grpc.UnaryStreamMultiCallable[_image_pb2.ExportImageRequest, _image_pb2.ExportImageResponse]
+    """An image with all that is known of it, as an archive that RegisterImage takes elsewhere, and docker, podman and skopeo
+    take: an OCI layout of one layer.
+    """
     GetImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]
     """One of them."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]
@@ -82,6 +92,16 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
     image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
     save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+    """
+    SaveImage: _aio.UnaryUnaryMultiCallable[_image_pb2.SaveImageRequest, _image_pb2.SaveImageResponse]  # type: ignore[assignment]
+    """Makes an image of what is on a VM's disk now, with what its image says of how it is to be run. Of a VM that runs it is
+    the disk as CreateSnapshot takes it. Answers when it is there; closing the call cancels it.
+    """
+    BeginSaveImage: _aio.UnaryUnaryMultiCallable[_image_pb2.BeginSaveImageRequest, _image_pb2.BeginSaveImageResponse]  # type: ignore[assignment]
+    """The same, answered at once."""
+    ExportImage: _aio.UnaryStreamMultiCallable[_image_pb2.ExportImageRequest, _image_pb2.ExportImageResponse]  # type: ignore[assignment]
+    """An image with all that is known of it, as an archive that RegisterImage takes elsewhere, and docker, podman and skopeo
+    take: an OCI layout of one layer.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_image_pb2.GetImageRequest, _image_pb2.GetImageResponse]  # type: ignore[assignment]
     """One of them."""
@@ -142,6 +162,34 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         """The caller sends start, then the bytes of a tar archive (plain, gzip, bzip2, xz, lzma, lz4 or zstd) or of an ext4
         image as data, then end; or those of an image as a registry has it, in an archive: an OCI layout, or what `docker
         save` writes. Nothing comes of it without end. No path of the host: what is read is read by the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def SaveImage(
+        self,
+        request: _image_pb2.SaveImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.SaveImageResponse, _abc.Awaitable[_image_pb2.SaveImageResponse]]:
+        """Makes an image of what is on a VM's disk now, with what its image says of how it is to be run. Of a VM that runs it is
+        the disk as CreateSnapshot takes it. Answers when it is there; closing the call cancels it.
+        """
+
+    @_abc_1.abstractmethod
+    def BeginSaveImage(
+        self,
+        request: _image_pb2.BeginSaveImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.BeginSaveImageResponse, _abc.Awaitable[_image_pb2.BeginSaveImageResponse]]:
+        """The same, answered at once."""
+
+    @_abc_1.abstractmethod
+    def ExportImage(
+        self,
+        request: _image_pb2.ExportImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_image_pb2.ExportImageResponse], _abc.AsyncIterator[_image_pb2.ExportImageResponse]]:
+        """An image with all that is known of it, as an archive that RegisterImage takes elsewhere, and docker, podman and skopeo
+        take: an OCI layout of one layer.
         """
 
     @_abc_1.abstractmethod

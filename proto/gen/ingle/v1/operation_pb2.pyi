@@ -81,6 +81,8 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     """RestoreVm."""
     OPERATION_KIND_WARM_IMAGE: _OperationKind.ValueType  # 30
     """WarmImage and BeginWarmImage; and what the server does by itself after a create that booted."""
+    OPERATION_KIND_SAVE_IMAGE: _OperationKind.ValueType  # 31
+    """SaveImage: the result is the image."""
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
     """What an operation does, named for the method that begins it."""
@@ -135,6 +137,8 @@ OPERATION_KIND_RESTORE_VM: OperationKind.ValueType  # 43
 """RestoreVm."""
 OPERATION_KIND_WARM_IMAGE: OperationKind.ValueType  # 30
 """WarmImage and BeginWarmImage; and what the server does by itself after a create that booted."""
+OPERATION_KIND_SAVE_IMAGE: OperationKind.ValueType  # 31
+"""SaveImage: the result is the image."""
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 class _OperationState:

@@ -20,6 +20,8 @@ from ingle.api_server.host.threads import Stop, in_stoppable_thread, in_thread
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.ports.sources import Sealed
 
+_PIECE = 256 * 1024
+
 
 class DirectoryLibrary:
     """Implements ports.sources.Library below `root`, which is made when it is first needed."""
@@ -49,6 +51,14 @@ class DirectoryLibrary:
             return sum(files.allocated_bytes(file) for file in self.path(item_id).rglob("*") if file.is_file())
         except FileNotFoundError:  # it is being deleted
             return 0
+
+    async def pieces(self, file: Path) -> AsyncIterator[bytes]:
+        opened = await in_thread(file.open, "rb")
+        try:
+            while piece := await in_thread(opened.read, _PIECE):
+                yield piece
+        finally:
+            opened.close()
 
     async def seal(self, workspace: Path) -> Sealed:
         return await in_stoppable_thread(_seal, workspace)

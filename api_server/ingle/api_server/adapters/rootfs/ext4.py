@@ -3,6 +3,8 @@
 Layout of the superblock: the kernel's Documentation/filesystems/ext4/super.rst, whose offsets the struct below follows.
 """
 
+import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from ingle.api_server.adapters.rootfs.contents import Contents, Xattr, of_archive
 from ingle.api_server.adapters.rootfs.problem import bad
 from ingle.api_server.host.child import limited
+from ingle.api_server.host.threads import in_thread
 from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.model.errors import Reason, ToolFailed
 
@@ -49,6 +52,7 @@ class Superblock:
     size: int
     used_inodes: int
     first_inode: int
+    block: int
 
 
 def read_superblock(image: Path) -> Superblock | None:
@@ -67,7 +71,7 @@ def read_superblock(image: Path) -> Superblock | None:
         blocks |= struct.unpack_from("<I", data, 0x150)[0] << 32
     if block_shift > 6:  # 64 KiB
         raise bad("the ext4 superblock is corrupt")
-    return Superblock(blocks << (10 + block_shift), inodes - free_inodes, first_inode)
+    return Superblock(blocks << (10 + block_shift), inodes - free_inodes, first_inode, 1 << (10 + block_shift))
 
 
 def check_superblock(superblock: Superblock, image: Path) -> None:
@@ -79,13 +83,35 @@ def check_superblock(superblock: Superblock, image: Path) -> None:
         raise bad("the ext4 image holds no files")
 
 
-async def repair(tools: Tools, image: Path) -> None:
-    """Replay the journal and mend what needs no decision. Raises BadFile(IMAGE_INVALID) when that is not enough."""
+async def repair(tools: Tools, image: Path, *, discard: bool = False) -> None:
+    """Replay the journal and mend what needs no decision; `discard` makes holes of what no file has any more. Raises
+    BadFile(IMAGE_INVALID) when that is not enough."""
+    options = ("-E", "discard") if discard else ()
     try:
         # 1: errors were corrected; see e2fsck(8).
-        await tools.run([*limited("e2fsck"), "-f", "-p", image], accept=(0, 1))
+        await tools.run([*limited("e2fsck"), "-f", "-p", *options, image], accept=(0, 1))
     except ToolFailed as error:
         raise bad(f"the ext4 image is corrupt: {error.message}", "e2fsck -f IMAGE") from error
+
+
+async def shrink(tools: Tools, image: Path) -> None:
+    """Make one that was repaired no larger than what is in it needs, with the room that a new one has."""
+    superblock = _superblock_of(image)
+    said = (await tools.run([*limited("resize2fs"), "-P", image])).decode()
+    least = re.search(r"minimum size of the filesystem: (\d+)", said)
+    if least is None:
+        raise ToolFailed(Reason.TOOL_FAILED, f"resize2fs said {said[:200]!r}")
+    size = int(least[1]) * superblock.block * 21 // 20 + _SLACK
+    if size < superblock.size:
+        await tools.run([*limited("resize2fs"), image, f"{-(-size // _MIB)}M"])
+    await in_thread(os.truncate, image, _superblock_of(image).size)
+
+
+def _superblock_of(image: Path) -> Superblock:
+    superblock = read_superblock(image)
+    if superblock is None:
+        raise bad("it has no ext4 file system")
+    return superblock
 
 
 def make_command(contents: Contents, tree: Path, image: Path, uuid: str = UUID) -> list[str | Path]:

@@ -24,7 +24,7 @@ from ingle.api_server.model.errors import (
 )
 from ingle.api_server.model.image_config import Healthcheck, ImageConfig
 from ingle.api_server.model.image_reference import Login
-from ingle.api_server.ports.sources import Report
+from ingle.api_server.ports.sources import Exported, Report
 from ingle.api_server.programs import go_architecture, image_puller
 
 MOST_BYTES = 256 << 30
@@ -72,6 +72,20 @@ class Registries:
             {"sent": str(sent), "reference": called}, _Heard("the archive", _OF_ARCHIVE, report), archive
         )
 
+    async def export(self, image: Path, about: Exported, archive: Path) -> None:
+        """As ports.sources.ImageSource."""
+        order = {
+            "image": str(image),
+            "archive": str(archive),
+            "name": about.name,
+            "architecture": go_architecture(),
+            "created_seconds": int(about.created_at.timestamp()),
+            "config": {} if about.config is None else _said(about.config),
+            "most_bytes": MOST_BYTES,
+            "most_files": MOST_FILES,
+        }
+        await self._run(order, _Heard("the image", _OF_EXPORT, _nobody), "export")
+
     async def _bring(self, wish: Mapping[str, object], heard: "_Heard", archive: Path) -> Brought:
         order = {
             **wish,
@@ -82,9 +96,15 @@ class Registries:
             "most_files": MOST_FILES,
             "stall_seconds": STALL_SECONDS,
         }
+        await self._run(order, heard)
+        if heard.brought is None:
+            raise ToolFailed(Reason.TOOL_FAILED, "the image puller ended without saying what it has brought")
+        return heard.brought
+
+    async def _run(self, order: Mapping[str, object], heard: "_Heard", *arguments: str) -> None:
         try:
             await self.tools.run(
-                limited(str(image_puller())),
+                [*limited(str(image_puller())), *arguments],
                 env=_ENVIRONMENT,
                 stdin=json.dumps(order).encode(),
                 on_output=heard.line,
@@ -93,9 +113,6 @@ class Registries:
             if heard.problem is None:
                 raise
             raise heard.problem from None
-        if heard.brought is None:
-            raise ToolFailed(Reason.TOOL_FAILED, "the image puller ended without saying what it has brought")
-        return heard.brought
 
 
 class _Heard:
@@ -170,6 +187,33 @@ def _all_texts(config: ImageConfig) -> Iterator[str]:
     yield from () if config.healthcheck is None else config.healthcheck.test
 
 
+def _said(config: ImageConfig) -> Mapping[str, object]:
+    """The same the other way round."""
+    health = config.healthcheck
+    return {
+        "entrypoint": config.entrypoint,
+        "command": config.command,
+        "environment": config.environment,
+        "user": config.user,
+        "directory": config.directory,
+        "exposed_ports": config.exposed_ports,
+        "stop_signal": config.stop_signal,
+        "labels": dict(config.labels),
+        "healthcheck": health
+        and {
+            "test": health.test,
+            "interval_milliseconds": health.interval,
+            "timeout_milliseconds": health.timeout,
+            "start_period_milliseconds": health.start_period,
+            "retries": health.retries,
+        },
+    }
+
+
+def _nobody(text: str, fraction: float | None) -> None:
+    """Is told."""
+
+
 def _texts(said: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(said or ())
 
@@ -193,6 +237,7 @@ def _of_registry(reference: str) -> _Remedies:
 
 _WHICH = "ingle image pull oci-archive:FILE:NAME"
 _OF_ARCHIVE = _Remedies(_WHICH, _WHICH, "")
+_OF_EXPORT = _Remedies("", "", "")
 
 
 def _problem(said: Mapping[str, str], what: str, remedies: _Remedies) -> IngleError:

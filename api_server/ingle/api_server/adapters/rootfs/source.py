@@ -1,7 +1,7 @@
 """ImageSource: makes rootfs.ext4 from whatever it is given, in scratch space that is gone afterwards."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from ingle.api_server.model.errors import NotFound, Reason
 from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.image_reference import Login
 from ingle.api_server.model.spec import MOST_DISK
-from ingle.api_server.ports.sources import CatalogEntry, Loaded, Report, Upload
+from ingle.api_server.ports.sources import CatalogEntry, Exported, Loaded, Report, Upload
 
 R = TypeVar("R")
 
@@ -87,6 +87,20 @@ class RootFileSystems:
         await self._from_archive(archive, into, scratch, report, brought.uuid)
         await remove_tree(self._tools, scratch)
         return Loaded(brought.name, brought.config)
+
+    async def promote(self, write: Callable[[Path], Awaitable[None]], into: Path, report: Report) -> None:
+        image = into / "rootfs.ext4"
+        report("copying the disk", None)
+        await write(image)
+        if await in_thread(_kind, image) != "ext4":
+            raise bad("the guest has overwritten the file system on its disk")
+        report("checking the image", None)
+        await ext4.repair(self._tools, image, discard=True)
+        await ext4.shrink(self._tools, image)
+
+    async def export(self, image: Path, about: Exported, archive: Path) -> None:
+        assert self._registries is not None
+        await self._registries.export(image, about, archive)
 
     async def convert(self, rootfs: Path, into: Path, report: Report) -> None:
         """Take a file of our own."""

@@ -51,6 +51,9 @@ class KernelShelf:
     def allocated_bytes(self, item_id: str) -> int:
         return 0
 
+    def pieces(self, file: Path) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
     async def seal(self, workspace: Path) -> Sealed:
         return Sealed(workspace.name, 0)
 

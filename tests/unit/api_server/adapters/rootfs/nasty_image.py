@@ -63,19 +63,19 @@ class Pulls:
         self.said: list[str] = []
         self._root = root
         self._tools = tools
-        self._source = RootFileSystems(tools, Registries(tools, self.cache, mirrors))
+        self.source = RootFileSystems(tools, Registries(tools, self.cache, mirrors))
         self._count = 0
 
     async def __call__(self, reference: str, logins: Mapping[str, Login] | None = None) -> tuple[Path, ImageConfig]:
         into = self._new()
-        config = await self._source.fetch(reference, logins or {}, into, lambda text, _: self.said.append(text))
+        config = await self.source.fetch(reference, logins or {}, into, lambda text, _: self.said.append(text))
         assert [path.name for path in into.iterdir()] == ["rootfs.ext4"]
         return into / "rootfs.ext4", config
 
     async def load(self, content: bytes, called: str = "") -> tuple[Path, Loaded]:
         """The same with an archive that somebody sends."""
         into = self._new()
-        loaded = await self._source.load(pieces(content), called, into, lambda text, _: self.said.append(text))
+        loaded = await self.source.load(pieces(content), called, into, lambda text, _: self.said.append(text))
         assert [path.name for path in into.iterdir()] == ["rootfs.ext4"]
         return into / "rootfs.ext4", loaded
 
