@@ -126,8 +126,8 @@ async def test_it_takes_all_that_a_machine_is_made_of_and_stands_still(host: Hos
         told = await vmm._api.get("/vm/config")
         assert (await vmm._api.get("/"))["state"] == "Not started"
         assert (told["machine-config"]["vcpu_count"], told["machine-config"]["mem_size_mib"]) == (2, 256)
-        (drive,) = told["drives"]
-        assert (drive["path_on_host"], drive["cache_type"], drive["is_read_only"]) == ("root", "Writeback", False)
+        drives = [(each["path_on_host"], each["cache_type"], each["is_read_only"]) for each in told["drives"]]
+        assert drives == [("root", "Writeback", False), ("modules", "Unsafe", True)]
         assert told["vsock"]["uds_path"] == "agent.sock"
         assert told["balloon"]["deflate_on_oom"] is True
         assert "entropy" in told
@@ -135,7 +135,7 @@ async def test_it_takes_all_that_a_machine_is_made_of_and_stands_still(host: Hos
         sockets = [link for link in _descriptors(vmm.pid) if link.startswith("socket:")]
         assert len(sockets) == 3  # two that listen, for the API and for the agent, and one for all that was asked
     assert [path for method, path, _ in asked if method == "PUT"] == [
-        *("/boot-source", "/machine-config", "/drives/root", "/vsock", "/balloon", "/entropy")
+        *("/boot-source", "/machine-config", "/drives/root", "/drives/modules", "/vsock", "/balloon", "/entropy")
     ]
     assert processes_in(plan.paths.state) == []
 
