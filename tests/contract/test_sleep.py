@@ -324,11 +324,12 @@ def test_a_vm_that_nobody_uses_falls_asleep_and_one_in_which_a_command_runs_does
         assert time.monotonic() < deadline, red_server.list()
         time.sleep(0.1)
     command.cancel()
-    never = vm_pb2.UpdateVmRequest(vm=paused.id, spec=vm_pb2.VmSpec(keep_awake=True))
+    never = vm_pb2.UpdateVmRequest(vm=paused.id, spec=vm_pb2.VmSpec(keep_awake=True, wake_by_name=False))
     never.spec.pause_after.FromSeconds(0)
-    never.update_mask.paths.extend(["pause_after", "keep_awake"])
+    never.update_mask.paths.extend(["pause_after", "keep_awake", "wake_by_name"])
     changed = red_server.vms.UpdateVm(never).vm
     assert (changed.HasField("pause_after"), changed.keep_awake, changed.state) == (False, True, PAUSED)
+    assert (paused.wake_by_name, changed.wake_by_name) == (True, False)
     for vm in red_server.list():
         red_server.vms.DeleteVm(vm_pb2.DeleteVmRequest(vm=vm.id, force=True))
 

@@ -96,6 +96,12 @@ def main(prepared: Path) -> None:
             ingle("vm", sleep, "two")
             assert served(host)
             assert state("two") == "running"
+    ingle("vm", "update", "two", "--no-wake-by-name")
+    ingle("vm", "pause", "two")
+    ingle("vm", "exec", "one", "--", "getent", "hosts", "two.vm")
+    ingle("vm", "exec", "one", "--", "sleep", "0.5")
+    assert state("two") == "paused"
+    ingle("vm", "resume", "two")
     assert served(GATEWAY).startswith(f"::ffff:{GATEWAY}"), "and it is led there again, and not relayed"
 
 

@@ -151,5 +151,5 @@ async def _names(config: Config, vms: VmStore) -> AsyncIterator[NameService]:
 def _host(vm: Vm | None) -> Host | None:
     if vm is None:
         return None
-    sleeper = vm.id if vm.asleep_since is not None else ""
+    sleeper = vm.id if vm.asleep_since is not None and vm.settings.wake_by_name else ""
     return Host(vm.name, vm.settings.network, vm.address, vm.settings.nat, vm.address6, vm.owner, sleeper)

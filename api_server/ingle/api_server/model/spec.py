@@ -134,6 +134,7 @@ class VmSpec:
     hibernate_after: int | None = None
     delete_after: int | None = None
     keep_awake: bool | None = None
+    wake_by_name: bool | None = None
     disk_iops: int | None = None
     disk_bytes_per_second: int | None = None
     net_bytes_per_second: int | None = None
@@ -228,6 +229,7 @@ class CompleteSpec(VmSpec):
             hibernate_after=self.hibernate_after or NEVER,
             delete_after=self.delete_after or NEVER,
             keep_awake=bool(self.keep_awake),
+            wake_by_name=self.wake_by_name is not False,
             disk_iops=self.disk_iops,
             disk_bytes_per_second=self.disk_bytes_per_second,
             net_bytes_per_second=self.net_bytes_per_second,
@@ -251,6 +253,7 @@ class VmChange:
     hibernate_after: int | None = None
     delete_after: int | None = None
     keep_awake: bool | None = None
+    wake_by_name: bool | None = None
     disk_iops: int | None = None
     disk_bytes_per_second: int | None = None
     net_bytes_per_second: int | None = None

@@ -149,6 +149,9 @@ class VmSettings:
     keep_awake: bool = False
     """It does not fall asleep by itself."""
 
+    wake_by_name: bool = True
+    """While it is asleep a neighbour who asks for its name wakes it."""
+
     disk_iops: int = UNLIMITED
     disk_bytes_per_second: int = UNLIMITED
     net_bytes_per_second: int = UNLIMITED

@@ -41,7 +41,7 @@ _MOST_KNOWN = 2048
 _known_settings: dict[int, tuple[VmSettings, vm_pb2.Vm]] = {}  # by identity, which holds as long as they are kept here
 _UPDATABLE = (
     *("name", "vcpus", "memory_bytes", "disk_bytes", "nat", "labels"),
-    *("pause_after", "hibernate_after", "delete_after", "keep_awake", "auto_start"),
+    *("pause_after", "hibernate_after", "delete_after", "keep_awake", "wake_by_name", "auto_start"),
     *("disk_iops", "disk_bytes_per_second", "net_bytes_per_second"),
 )
 _EMPTY_IS_A_VALUE = {"name", "labels"}
@@ -102,6 +102,7 @@ def _settings(settings: VmSettings) -> vm_pb2.Vm:
         hibernate_after=_after(settings.hibernate_after),
         delete_after=_after(settings.delete_after),
         keep_awake=settings.keep_awake,
+        wake_by_name=settings.wake_by_name,
         disk_iops=settings.disk_iops,
         disk_bytes_per_second=settings.disk_bytes_per_second,
         net_bytes_per_second=settings.net_bytes_per_second,
@@ -139,6 +140,7 @@ def vm_spec(message: vm_pb2.VmSpec) -> VmSpec:
         hibernate_after=_whole_seconds(message.hibernate_after) if message.HasField("hibernate_after") else None,
         delete_after=_whole_seconds(message.delete_after) if message.HasField("delete_after") else None,
         keep_awake=message.keep_awake if message.HasField("keep_awake") else None,
+        wake_by_name=message.wake_by_name if message.HasField("wake_by_name") else None,
         disk_iops=message.disk_iops if message.HasField("disk_iops") else None,
         disk_bytes_per_second=message.disk_bytes_per_second if message.HasField("disk_bytes_per_second") else None,
         net_bytes_per_second=message.net_bytes_per_second if message.HasField("net_bytes_per_second") else None,

@@ -233,7 +233,9 @@ def _unused_text(vm: vm_pb2.Vm) -> str:
         for what, field in wishes
         if vm.HasField(field)  # type: ignore[arg-type]
     ]
-    return ", ".join([*told, *(["kept awake"] if vm.keep_awake else [])])
+    told += ["kept awake"] if vm.keep_awake else []
+    told += ["not woken by its name"] if vm.network not in {"", "user"} and not vm.wake_by_name else []
+    return ", ".join(told)
 
 
 def _health(client: Client, vm: vm_pb2.Vm) -> vm_pb2.GetVmHealthResponse:

@@ -18,6 +18,7 @@ from ingle.cli.commands.vm.vm_options import (
     KeepAwake,
     NetBandwidth,
     PauseAfter,
+    WakeByName,
     changed_labels,
 )
 from ingle.cli.jsonable import to_json
@@ -71,6 +72,7 @@ def update(
     hibernate_after: HibernateAfter = None,
     delete_after: DeleteAfter = None,
     keep_awake: KeepAwake = None,
+    wake_by_name: WakeByName = None,
     disk_iops: DiskIops = None,
     disk_bandwidth: DiskBandwidth = None,
     net_bandwidth: NetBandwidth = None,
@@ -98,6 +100,7 @@ def update(
         "hibernate_after": duration(hibernate_after),
         "delete_after": duration(delete_after),
         "keep_awake": keep_awake,
+        "wake_by_name": wake_by_name,
         "disk_iops": disk_iops,
         "disk_bytes_per_second": disk_bandwidth,
         "net_bytes_per_second": net_bandwidth,

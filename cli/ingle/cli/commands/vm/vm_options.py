@@ -170,6 +170,15 @@ KeepAwake = Annotated[
     ),
 ]
 
+WakeByName = Annotated[
+    bool | None,
+    typer.Option(
+        "--wake-by-name/--no-wake-by-name",
+        help="Whether a VM of its network that asks DNS for it wakes it; it does, unless told.",
+        show_default=False,
+    ),
+]
+
 
 DiskIops = Annotated[
     int | None,
@@ -279,6 +288,7 @@ class VmOptions:
     hibernate_after: HibernateAfter = None
     delete_after: DeleteAfter = None
     keep_awake: KeepAwake = None
+    wake_by_name: WakeByName = None
     disk_iops: DiskIops = None
     disk_bandwidth: DiskBandwidth = None
     net_bandwidth: NetBandwidth = None
@@ -314,6 +324,7 @@ class VmOptions:
             hibernate_after=duration(self.hibernate_after),
             delete_after=duration(self.delete_after),
             keep_awake=self.keep_awake,
+            wake_by_name=self.wake_by_name,
             disk_iops=self.disk_iops,
             disk_bytes_per_second=self.disk_bandwidth,
             net_bytes_per_second=self.net_bandwidth,
