@@ -261,6 +261,7 @@ class Vm(_message.Message):
     HIBERNATE_AFTER_FIELD_NUMBER: _builtins.int
     DELETE_AFTER_FIELD_NUMBER: _builtins.int
     KEEP_AWAKE_FIELD_NUMBER: _builtins.int
+    WAKE_BY_NAME_FIELD_NUMBER: _builtins.int
     DISK_IOPS_FIELD_NUMBER: _builtins.int
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     NET_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
@@ -324,6 +325,8 @@ class Vm(_message.Message):
     """Its PID 1."""
     keep_awake: _builtins.bool
     """It is neither paused nor hibernated by itself, whatever `pause_after` and `hibernate_after` say."""
+    wake_by_name: _builtins.bool
+    """While it is asleep in a network that VMs share, one of these that asks DNS for its address wakes it."""
     disk_iops: _builtins.int
     """Reads and writes of its disk a second, together; 0: as many as the host does."""
     disk_bytes_per_second: _builtins.int
@@ -436,6 +439,7 @@ class Vm(_message.Message):
         hibernate_after: _duration_pb2.Duration | None = ...,
         delete_after: _duration_pb2.Duration | None = ...,
         keep_awake: _builtins.bool = ...,
+        wake_by_name: _builtins.bool = ...,
         disk_iops: _builtins.int = ...,
         disk_bytes_per_second: _builtins.int = ...,
         net_bytes_per_second: _builtins.int = ...,
@@ -452,7 +456,7 @@ class Vm(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["asleep_since", b"asleep_since", "created_at", b"created_at", "delete_after", b"delete_after", "health", b"health", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "pause_after", b"pause_after", "started_at", b"started_at", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "asleep_since", b"asleep_since", "auto_start", b"auto_start", "boot_id", b"boot_id", "boot_mode", b"boot_mode", "created_at", b"created_at", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "error", b"error", "generation", b"generation", "health", b"health", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "keep_awake", b"keep_awake", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "owner", b"owner", "pause_after", b"pause_after", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "sleep_error", b"sleep_error", "snapshot_id", b"snapshot_id", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceleration", b"acceleration", "address", b"address", "address6", b"address6", "asleep_since", b"asleep_since", "auto_start", b"auto_start", "boot_id", b"boot_id", "boot_mode", b"boot_mode", "created_at", b"created_at", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "error", b"error", "generation", b"generation", "health", b"health", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "id", b"id", "image_id", b"image_id", "image_name", b"image_name", "init", b"init", "keep_awake", b"keep_awake", "kernel_id", b"kernel_id", "kernel_name", b"kernel_name", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "owner", b"owner", "pause_after", b"pause_after", "pid", b"pid", "ports", b"ports", "problem", b"problem", "running_acceleration", b"running_acceleration", "sleep_error", b"sleep_error", "snapshot_id", b"snapshot_id", "ssh_keys", b"ssh_keys", "started_at", b"started_at", "state", b"state", "vcpus", b"vcpus", "wake_by_name", b"wake_by_name", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -636,6 +640,7 @@ class VmSpec(_message.Message):
     HIBERNATE_AFTER_FIELD_NUMBER: _builtins.int
     DELETE_AFTER_FIELD_NUMBER: _builtins.int
     KEEP_AWAKE_FIELD_NUMBER: _builtins.int
+    WAKE_BY_NAME_FIELD_NUMBER: _builtins.int
     DISK_IOPS_FIELD_NUMBER: _builtins.int
     DISK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     NET_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
@@ -676,6 +681,8 @@ class VmSpec(_message.Message):
     """How its guest begins when the VM is created; a VM that is started again boots. Unset: AUTO."""
     keep_awake: _builtins.bool
     """It is neither paused nor hibernated by itself, whatever `pause_after` and `hibernate_after` say."""
+    wake_by_name: _builtins.bool
+    """While it is asleep in a network that VMs share, one of these that asks DNS for its address wakes it. Unset: true."""
     disk_iops: _builtins.int
     """Reads and writes of its disk a second, together, on an average over a second: 100 at least. Unset: the default; 0: as
     many as the host does.
@@ -757,6 +764,7 @@ class VmSpec(_message.Message):
         hibernate_after: _duration_pb2.Duration | None = ...,
         delete_after: _duration_pb2.Duration | None = ...,
         keep_awake: _builtins.bool | None = ...,
+        wake_by_name: _builtins.bool | None = ...,
         disk_iops: _builtins.int | None = ...,
         disk_bytes_per_second: _builtins.int | None = ...,
         net_bytes_per_second: _builtins.int | None = ...,
@@ -764,9 +772,9 @@ class VmSpec(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         healthcheck: _healthcheck_pb2.Healthcheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "auto_start", b"auto_start", "delete_after", b"delete_after", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "keep_awake", b"keep_awake", "memory_bytes", b"memory_bytes", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "pause_after", b"pause_after", "vcpus", b"vcpus"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "_wake_by_name", b"_wake_by_name", "auto_start", b"auto_start", "delete_after", b"delete_after", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "keep_awake", b"keep_awake", "memory_bytes", b"memory_bytes", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "pause_after", b"pause_after", "vcpus", b"vcpus", "wake_by_name", b"wake_by_name"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "acceleration", b"acceleration", "auto_start", b"auto_start", "boot_mode", b"boot_mode", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "image", b"image", "init", b"init", "keep_awake", b"keep_awake", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "pause_after", b"pause_after", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start", "_disk_bytes", b"_disk_bytes", "_disk_bytes_per_second", b"_disk_bytes_per_second", "_disk_iops", b"_disk_iops", "_keep_awake", b"_keep_awake", "_memory_bytes", b"_memory_bytes", "_nat", b"_nat", "_net_bytes_per_second", b"_net_bytes_per_second", "_vcpus", b"_vcpus", "_wake_by_name", b"_wake_by_name", "acceleration", b"acceleration", "auto_start", b"auto_start", "boot_mode", b"boot_mode", "delete_after", b"delete_after", "disk_backend", b"disk_backend", "disk_bytes", b"disk_bytes", "disk_bytes_per_second", b"disk_bytes_per_second", "disk_iops", b"disk_iops", "engine", b"engine", "env", b"env", "healthcheck", b"healthcheck", "hibernate_after", b"hibernate_after", "image", b"image", "init", b"init", "keep_awake", b"keep_awake", "kernel", b"kernel", "labels", b"labels", "memory_bytes", b"memory_bytes", "name", b"name", "nat", b"nat", "net_bytes_per_second", b"net_bytes_per_second", "network", b"network", "pause_after", b"pause_after", "ports", b"ports", "ssh_keys", b"ssh_keys", "vcpus", b"vcpus", "wake_by_name", b"wake_by_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_start: _TypeAlias = _typing.Literal["auto_start"]  # noqa: Y015
     _WhichOneofArgType__auto_start: _TypeAlias = _typing.Literal["_auto_start", b"_auto_start"]  # noqa: Y015
@@ -786,6 +794,8 @@ class VmSpec(_message.Message):
     _WhichOneofArgType__net_bytes_per_second: _TypeAlias = _typing.Literal["_net_bytes_per_second", b"_net_bytes_per_second"]  # noqa: Y015
     _WhichOneofReturnType__vcpus: _TypeAlias = _typing.Literal["vcpus"]  # noqa: Y015
     _WhichOneofArgType__vcpus: _TypeAlias = _typing.Literal["_vcpus", b"_vcpus"]  # noqa: Y015
+    _WhichOneofReturnType__wake_by_name: _TypeAlias = _typing.Literal["wake_by_name"]  # noqa: Y015
+    _WhichOneofArgType__wake_by_name: _TypeAlias = _typing.Literal["_wake_by_name", b"_wake_by_name"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_start) -> _WhichOneofReturnType__auto_start | None: ...
     @_typing.overload
@@ -804,6 +814,8 @@ class VmSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__net_bytes_per_second) -> _WhichOneofReturnType__net_bytes_per_second | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__vcpus) -> _WhichOneofReturnType__vcpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wake_by_name) -> _WhichOneofReturnType__wake_by_name | None: ...
 
 Global___VmSpec: _TypeAlias = VmSpec  # noqa: Y015
 
@@ -1084,7 +1096,7 @@ class UpdateVmRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Paths of VmSpec: name, vcpus, memory_bytes, disk_bytes, nat, disk_iops, disk_bytes_per_second, net_bytes_per_second,
-        pause_after, hibernate_after, delete_after, keep_awake, auto_start, and labels, of which all are replaced.
+        pause_after, hibernate_after, delete_after, keep_awake, wake_by_name, auto_start, and labels, of which all are replaced.
         """
 
     @_builtins.property
