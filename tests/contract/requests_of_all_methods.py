@@ -120,6 +120,7 @@ FOR_ALL = {
         "ListImages",
         "PruneImages",
         "ExportImage",
+        "TagImage",
     ),
     *("ListCatalogKernels", "PullKernel", "BeginPullKernel", "ImportKernel", "ListNeededModules", "GetKernel"),
     *("ListKernels", "PruneKernels", "DeleteImage", "DeleteKernel"),  # what is not the caller's is refused: see below

@@ -72,6 +72,7 @@ _WORDS = {
     "ssh": "vm shell",
     "status": "vm show",
     "suspend": "vm pause",
+    "tag": "image tag",
     "top": "vm stats --watch",
     "unpause": "vm resume",
     "vms": "vm list",
@@ -92,6 +93,7 @@ _OF_LIBRARIES = {
     "get": "show",
     "info": "show",
     "remove": "delete",
+    "untag": "delete",
 }
 _OF_SNAPSHOTS = {
     "fork": "vm fork",
@@ -179,7 +181,7 @@ def _for_snapshots(word: str, rest: Sequence[str]) -> Sequence[str]:
 
 
 def _for_vms(word: str, rest: Sequence[str]) -> Sequence[str]:
-    if word == "rmi":
+    if word in {"rmi", "untag"}:
         return ["image", "delete", *_without_force(rest)]
     if word == "label" and rest:
         return ["vm", "update", rest[0], *(part for label in rest[1:] for part in ("--label", label))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import typer
 
 from ingle.cli import completion
-from ingle.cli.client import Client, connect
+from ingle.cli.client import Call, Client, connect
 from ingle.cli.jsonable import Shape, shape_of, to_json
 from ingle.cli.lazy import App, examples
 from ingle.cli.listing import Column, Filter, Format, Formatted, Listing, ListOptions, formatted_one
@@ -44,6 +44,8 @@ class Kind(Generic[_Item]):
     """What `show` tells beside names, id, source and age."""
     taken_bytes: Callable[[_Item], int]
     """What deleting it frees."""
+    names_go_alone: bool = False
+    """Whether of one with several names `delete NAME` takes that alone."""
 
     def tell(self, item: _Item, *, json: bool) -> None:
         """Print one that has just come here."""
@@ -200,11 +202,12 @@ class Kind(Generic[_Item]):
 
     def _add_delete(self, app: App) -> None:
         noun, names = self.noun, completion.names_of(self.noun)
+        alone = "Of several names of one, only the one that you say goes.\n\n" if self.names_go_alone else ""
 
         @app.command(
             epilog=examples(f"ingle {noun} delete {self.one}", f"ingle {noun} rm 3f2a 91bc"),
             help=(
-                f"Delete {noun}s; refused while a VM uses them.\n\n"
+                f"Delete {noun}s; refused while a VM uses them.\n\n{alone}"
                 "Of one that other users have too your names go, and it stays for them.\n\nAlias: rm."
             ),
         )
@@ -218,15 +221,28 @@ class Kind(Generic[_Item]):
             json: AsJson = False,
         ) -> None:
             with connect() as client:
+
+                def delete_one(which: str) -> Call[Any]:
+                    item_id, _, name = which.partition(" ")
+                    wish = {noun: item_id, **({"name": name} if name else {})}
+                    return client.begin(*self._messages(f"Delete{self._noun}", **wish))
+
+                typed = set(references)
                 change_each(
                     references,
                     lambda reference: client.begin(*self._messages(f"Get{self._noun}", **{noun: reference})),
-                    lambda found: self._one(found).id,
-                    lambda item_id: client.begin(*self._messages(f"Delete{self._noun}", **{noun: item_id})),
+                    lambda found: self._which(self._one(found), typed),
+                    delete_one,
                     "Deleting",
                     json=json,
-                    note=lambda done: "it stays for others, who have it too" if done.stays else "",
+                    note=_told_of_deletion,
                 )
+
+    def _which(self, item: _Item, typed: set[str]) -> str:
+        """The id, and the next of its names that was typed where that may go alone."""
+        name = next((name for name in item.names if name in typed), "") if self.names_go_alone else ""
+        typed.discard(name)
+        return f"{item.id} {name}".strip()
 
     def _add_prune(self, app: App) -> None:
         noun = self.noun
@@ -306,3 +322,9 @@ class Kind(Generic[_Item]):
 
     def _shape(self) -> Shape:
         return shape_of(getattr(self.contract, self._noun).DESCRIPTOR)
+
+
+def _told_of_deletion(done: Any) -> str:
+    if getattr(done, "untagged", False):
+        return "the name has gone; the image stays, since it has others"
+    return "it stays for others, who have it too" if done.stays else ""

@@ -10,6 +10,7 @@ from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
 from ingle.api_server.model.ids import new_vm_id
 from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.image_reference import DOCKER_HUB, LATEST, ImageReference, Login, is_explicit
+from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image
 from ingle.api_server.operations.catalog import Catalog, likely
 from ingle.api_server.operations.runner import Progress
@@ -111,6 +112,19 @@ class Images(Catalog[Image, ImageConfig | None]):
         """Take a tar archive or an ext4 image from who calls; `source` is what it is said to be."""
         progress.stage("register-image", f"taking {source}")
         return await self._add(name, source, progress, caller, partial(self._source.receive, rootfs))
+
+    async def tag(self, reference: str, name: str, caller: Caller) -> Image:
+        """Give an image one more name. Raises NotFound, InvalidArgument, Conflict(NOT_OWNER)."""
+        await self.get(reference)
+        check_catalog_name(name, self.noun)
+        await self._check_may_send(name, caller)
+        async with self._library_lock:  # so that it isn't deleted meanwhile
+            image = await self.get(reference)
+            return await self._items.add(image, name, caller)
+
+    async def untag(self, image: Image, name: str, caller: Caller) -> bool:
+        """Take one of its names away, if it has others. Answers whether it had. Raises Conflict(NOT_OWNER)."""
+        return await self._items.untag(image.id, name, caller)
 
     async def check_archive(self, name: str, called: str, source: str, caller: Caller) -> None:
         """The same as `check_sent` for an archive of images, of which that which is `called` so is to be taken."""

@@ -102,6 +102,8 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         self, request: image_pb2.DeleteImageRequest, context: Context
     ) -> image_pb2.DeleteImageResponse:
         image, caller = await self._images.get(request.image), who.caller(context)
+        if request.name and await self._images.untag(image, request.name, caller):
+            return image_pb2.DeleteImageResponse(untagged=True)
         running = await self._operations.begin(
             current_operation.get(),
             caller.uid,
@@ -110,6 +112,10 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
             image.id,
         )
         return image_pb2.DeleteImageResponse(stays=not await running.result())
+
+    async def TagImage(self, request: image_pb2.TagImageRequest, context: Context) -> image_pb2.TagImageResponse:
+        image = await self._images.tag(request.image, request.name, who.caller(context))
+        return image_pb2.TagImageResponse(image=self._convert(image))
 
     async def PruneImages(
         self, request: image_pb2.PruneImagesRequest, context: Context

@@ -50,6 +50,7 @@ _images = Kind[image_pb2.Image](
         *image_config.details(image.config),
     ),
     taken_bytes=lambda image: image.allocated_bytes,
+    names_go_alone=True,
 )
 _images.add_commands(app, lists=False)
 
@@ -264,6 +265,29 @@ def register(
 
         image = sent(upload, send, f"Making image {name} of {start.source}", stages).image
     _images.tell(image, json=json)
+
+
+@app.command(
+    epilog=examples(
+        "ingle image tag app:v1 app:stable",
+        "ingle image delete app:v1             # only that name: app:stable stays",
+    )
+)
+def tag(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="Name, id, or a unique prefix of an id.", autocompletion=completion.image_names
+        ),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One more; it may stand for another image now.")],
+    json: AsJson = False,
+) -> None:
+    """Give an image one more name."""
+    with connect() as client:
+        request = image_pb2.TagImageRequest(image=image, name=name)
+        tagged = client.call(request, image_pb2.TagImageResponse).image
+    _images.tell(tagged, json=json)
 
 
 @app.command(

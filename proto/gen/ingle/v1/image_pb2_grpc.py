@@ -80,6 +80,11 @@ class ImageServiceStub:
                 request_serializer=ingle_dot_v1_dot_image__pb2.ListImagesRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.ListImagesResponse.FromString,
                 _registered_method=True)
+        self.TagImage = channel.unary_unary(
+                '/ingle.v1.ImageService/TagImage',
+                request_serializer=ingle_dot_v1_dot_image__pb2.TagImageRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.TagImageResponse.FromString,
+                _registered_method=True)
         self.DeleteImage = channel.unary_unary(
                 '/ingle.v1.ImageService/DeleteImage',
                 request_serializer=ingle_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
@@ -183,6 +188,13 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagImage(self, request, context):
+        """Gives an image one more name, which may have stood for another one. Answers it with all its names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteImage(self, request, context):
         """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
         refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
@@ -275,6 +287,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.ListImages,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.ListImagesRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'TagImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagImage,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.TagImageRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.TagImageResponse.SerializeToString,
             ),
             'DeleteImage': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteImage,
@@ -551,6 +568,33 @@ class ImageService:
             '/ingle.v1.ImageService/ListImages',
             ingle_dot_v1_dot_image__pb2.ListImagesRequest.SerializeToString,
             ingle_dot_v1_dot_image__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/TagImage',
+            ingle_dot_v1_dot_image__pb2.TagImageRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.TagImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,8 @@ class ImageServiceStub:
     """One of them."""
     ListImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]
     """All of them, oldest first."""
+    TagImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.TagImageRequest, _image_pb2.TagImageResponse]
+    """Gives an image one more name, which may have stood for another one. Answers it with all its names."""
     DeleteImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]
     """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
     refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
@@ -107,6 +109,8 @@ class ImageServiceAsyncStub(ImageServiceStub):
     """One of them."""
     ListImages: _aio.UnaryUnaryMultiCallable[_image_pb2.ListImagesRequest, _image_pb2.ListImagesResponse]  # type: ignore[assignment]
     """All of them, oldest first."""
+    TagImage: _aio.UnaryUnaryMultiCallable[_image_pb2.TagImageRequest, _image_pb2.TagImageResponse]  # type: ignore[assignment]
+    """Gives an image one more name, which may have stood for another one. Answers it with all its names."""
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
     """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
     refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
@@ -207,6 +211,14 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_image_pb2.ListImagesResponse, _abc.Awaitable[_image_pb2.ListImagesResponse]]:
         """All of them, oldest first."""
+
+    @_abc_1.abstractmethod
+    def TagImage(
+        self,
+        request: _image_pb2.TagImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.TagImageResponse, _abc.Awaitable[_image_pb2.TagImageResponse]]:
+        """Gives an image one more name, which may have stood for another one. Answers it with all its names."""
 
     @_abc_1.abstractmethod
     def DeleteImage(

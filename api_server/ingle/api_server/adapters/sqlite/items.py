@@ -102,6 +102,18 @@ class SqliteItems(Generic[Item]):
             await db.execute(f"DELETE FROM {self._kind.table} WHERE id = ?", (item_id,))
             return True
 
+    async def untag(self, item_id: str, name: str, caller: Caller) -> bool:
+        kind = self._kind
+        async with self._database.transaction() as db:
+            sql = f"SELECT name, owner FROM {kind.named} WHERE {kind.noun}_id = ?"
+            names = list(await db.execute_fetchall(sql, (item_id,)))
+            meant = [row for row in names if row["name"] == name]
+            if not meant or len(names) == 1:
+                return False
+            self._check_names(caller, meant)
+            await db.execute(f"DELETE FROM {kind.named} WHERE name = ?", (name,))
+            return True
+
     async def _leave(self, db: aiosqlite.Connection, item: Item, caller: Caller, heir: int) -> None:
         """Others have it too: what is the caller's of it goes."""
         where = f"{self._kind.noun}_id = ? AND owner = ?"

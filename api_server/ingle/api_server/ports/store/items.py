@@ -30,5 +30,8 @@ class ItemStore(Protocol[Item]):
         """Whether it is gone: where others have it too, what is the caller's of it goes, and it stays. Raises Conflict:
         NOT_OWNER, or IN_USE naming those VMs and snapshots that the caller may know."""
 
+    async def untag(self, item_id: str, name: str, caller: Caller) -> bool:
+        """Take one of its names away, if it has others; answers whether it had. Raises Conflict(NOT_OWNER)."""
+
     async def used(self) -> set[str]:
         """Ids of those that VMs or snapshots are made of."""
