@@ -227,6 +227,18 @@ def test_a_healthcheck_is_asked_shown_waited_for_and_told(red_server: Server, ho
     assert looked_at(red_server, vm).health.status == HEALTHY
 
 
+def test_what_a_healthcheck_has_come_to_is_known_of_a_guest_that_wakes(red_server: Server) -> None:
+    check = healthcheck_pb2.Healthcheck(test=["CMD", "true"])
+    check.interval.seconds = 60
+    vm = created(red_server, "tiny", healthcheck=check)
+    eventually(lambda: looked_at(red_server, vm).health.status == HEALTHY)
+    red_server.vms.HibernateVm(vm_pb2.HibernateVmRequest(vm=vm.id))
+    assert not looked_at(red_server, vm).HasField("health")
+    red_server.vms.WakeVm(vm_pb2.WakeVmRequest(vm=vm.id))
+    assert looked_at(red_server, vm).health.status == HEALTHY
+    assert health_events(red_server, vm) == ["healthy"]
+
+
 def test_a_healthcheck_keeps_no_vm_from_falling_asleep(red_server: Server) -> None:
     check = healthcheck_pb2.Healthcheck(test=["CMD", "true"])
     check.interval.seconds = 1

@@ -114,13 +114,14 @@ class Stderr:
 @dataclass(frozen=True, slots=True)
 class Exited:
     """The last event: 0 to 255, 128 + signal when a signal ended the command. `output_cut`: a process that outlived it
-    still has its output open. `cpu_seconds`: what it has taken of the guest's processors."""
+    still has its output open. `cpu_seconds`: what it has taken of the guest's processors,
+    which makes it no other ending."""
 
     exit_code: int
     signal: int = 0
     timed_out: bool = False
     output_cut: bool = False
-    cpu_seconds: float = 0.0
+    cpu_seconds: float = field(default=0.0, compare=False)
 
 
 ExecEvent = Started | Stdout | Stderr | Exited
