@@ -35,4 +35,4 @@ class Datagrams:
             asyncio.get_running_loop().remove_reader(self._held)
             self._held.close()
 
-    close = retire
+    close = dismiss = retire

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import cast
 
 from ingle.api_server.host.descriptors import EXHAUSTED
 from ingle.api_server.host.shares import Shares
@@ -40,6 +41,8 @@ class Relay:
         self._places = places
         self._whose = whose
         self._connections: set[asyncio.Task[None]] = set()
+        self._connected: set[asyncio.Task[None]] = set()
+        """Those that do not wait any more."""
         self._resuming: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -57,6 +60,12 @@ class Relay:
         if self._listening.fileno() >= 0:
             self._accept()
             self._leave()
+
+    def dismiss(self) -> None:
+        """Leave the port, and reset who is connected to the other end: who still waits for that is served on."""
+        self.retire()
+        for connection in self._connected:
+            connection.cancel()
 
     def close(self) -> None:
         """Leave the port, and reset everybody."""
@@ -98,6 +107,7 @@ class Relay:
 
     def _served(self, connection: asyncio.Task[None], accepted: socket.socket) -> None:
         self._connections.discard(connection)
+        self._connected.discard(connection)
         self._places.give(self._whose)
         _reset(accepted)  # also of one that never began; what has ended well is closed by now
 
@@ -106,6 +116,7 @@ class Relay:
             async with asyncio.timeout(_WAIT_SECONDS):
                 where = await self._ready()
             if where is not None:
+                self._connected.add(cast("asyncio.Task[None]", asyncio.current_task()))
                 await _splice(accepted, where)
         except (OSError, TimeoutError, ExceptionGroup):
             pass

@@ -96,6 +96,8 @@ class SaveGuest:
             target.vm = vm
             target.snapshot = replace(target.snapshot, vm_name=vm.name, settings=vm.settings, parent_id=vm.snapshot_id)
             if not vm.state.reachable:
+                if target.snapshot.memory:
+                    raise _not_taken(vm, f"was about to wake, and is {vm.state.value} by now")
                 await self._keep_disk(target)
                 return
             vmm = self._live.moving_vmm(vm)
@@ -192,8 +194,8 @@ def _changed(now: Vm, before: Vm) -> Conflict:
     what = f"was {before.state.value}, and is {now.state.value} by now"
     if now.state is before.state:
         what = "was put back meanwhile"
-    return Conflict(
-        Reason.WRONG_STATE,
-        f"VM {now.name!r} {what}: no snapshot was taken",
-        f"ingle vm show {now.name}",
-    )
+    return _not_taken(now, what)
+
+
+def _not_taken(vm: Vm, what: str) -> Conflict:
+    return Conflict(Reason.WRONG_STATE, f"VM {vm.name!r} {what}: no snapshot was taken", f"ingle vm show {vm.name}")

@@ -53,14 +53,16 @@ class HeldPorts:
                     log.warning("port %s of the host can't be held: %s", port.host_port, error.strerror)
 
     def release(self, vm_id: str) -> None:
-        """The VM's ports no more."""
+        """The VM's ports no more. Who waits for one that falls asleep waits on: it is about to be woken."""
         for held in self._held.pop(vm_id, {}).values():
-            held.close()
+            held.dismiss()
 
     def close(self) -> None:
         """None any more."""
-        for vm_id in list(self._held):
-            self.release(vm_id)
+        for held in self._held.values():
+            for holder in held.values():
+                holder.close()
+        self._held.clear()
 
     async def only(self, vms: Collection[Vm]) -> None:
         """Those of `vms`, which run. A program that has one already keeps it, and is told of in the log."""

@@ -206,6 +206,14 @@ async def test_who_connects_waits_until_the_vm_is_awake_and_a_datagram_wakes_it(
         while len(woken) == len(saying):
             await asyncio.sleep(0.01)
         assert set(woken) == {VM.id}
+        waking.clear()
+        early, before = asyncio.create_task(said("127.0.0.1", tcp)), len(woken)
+        while len(woken) == before:
+            await asyncio.sleep(0.01)
+        held.release(VM.id)  # it hibernates before it hears
+        waking.set()
+        assert await early == b"heard " + b"x" * 100_000
+        await held.hold(replace(VM, settings=replace(VM.settings, ports=ports)), "127.0.0.9")
         found.reverse()
         with suppress(ConnectionResetError):
             assert await said("127.0.0.1", tcp) == b""
