@@ -102,13 +102,16 @@ def test_nothing_is_started_of_a_memory_of_another_engine_or_processor(server: S
     taken(server, "web", "before")
     with sqlite3.connect(server.state / "ingle.db") as db:
         db.execute("UPDATE snapshots SET memory_key = replace(memory_key, 'red 1.0', 'red 0.9')")
-    for call in (
-        lambda: forks(server, snapshot="before", name="never"),
-        lambda: server.vms.RestoreVm(vm_pb2.RestoreVmRequest(vm="web", snapshot="before")),
+    restore = vm_pb2.RestoreVmRequest(vm="web", snapshot="before")
+    for call, instead in (
+        (lambda: forks(server, snapshot="before", name="never"), "fork --cold --snapshot before"),
+        (lambda: server.vms.RestoreVm(restore), "restore --cold web before"),
     ):
         refusal = refused(call)
         assert refusal.reason == "SNAPSHOT_INCOMPATIBLE", refusal
         assert ("red 0.9" in refusal.message, "red 1.0" in refusal.message) == (True, True)
-        assert "ingle vm fork --cold --snapshot before" in refusal.remedy
+        assert refusal.remedy.endswith(f"or boot its disk: ingle vm {instead}")
     assert [(vm.name, vm.pid) for vm in server.list()] == [("web", web.pid)]
+    restore.cold = True
+    assert server.vms.RestoreVm(restore).vm.state == vm_pb2.VM_STATE_RUNNING
     assert forks(server, snapshot="before", cold=True)[0].state == vm_pb2.VM_STATE_RUNNING

@@ -99,8 +99,9 @@ class Snapshot:
         if self.state is not SnapshotState.READY:
             raise Conflict(Reason.WRONG_STATE, f"{self.told} is being made", "ingle snapshot list")
 
-    def check_memory(self, key: str) -> None:
-        """Raise HostProblem(SNAPSHOT_INCOMPATIBLE) unless an engine with that key can go on with its memory."""
+    def check_memory(self, key: str, instead: str) -> None:
+        """Raise HostProblem(SNAPSHOT_INCOMPATIBLE) unless an engine with that key can go on with its memory; `instead`
+        is what else can be done with it."""
         if not self.memory or self.memory_key == key:
             return
         then, now = next(
@@ -111,7 +112,7 @@ class Snapshot:
             Reason.SNAPSHOT_INCOMPATIBLE,
             f"{self.told}: its memory was saved with {then or 'nothing'!r} where now there is {now or 'nothing'!r}: "
             f"nothing was started",
-            f"use it where it was made; or boot its disk: ingle vm fork --cold --snapshot {self.name or self.id}",
+            f"use it where it was made; or {instead}",
         )
 
 

@@ -148,7 +148,7 @@ class ForkVm:
 
     async def _fork(self, snapshot: Snapshot, vms: Sequence[Vm], progress: Progress, *, cold: bool) -> tuple[Vm, ...]:
         progress.stage("verify", f"verifying {snapshot.told}")
-        usable = await self._snapshots.usable(snapshot, cold=cold)
+        usable = await self._snapshots.usable(snapshot, "fork --cold --snapshot", cold=cold)
         image = await self._images.get(snapshot.settings.image_id)
         kernel = await self._kernels.get(snapshot.settings.kernel_id)
         free = asyncio.Semaphore(_AT_ONCE)

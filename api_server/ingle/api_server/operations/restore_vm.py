@@ -84,7 +84,8 @@ class RestoreVm:
 
     async def _restore(self, vm_id: str, snapshot: Snapshot, progress: Progress, *, cold: bool) -> Vm:
         progress.stage("verify", f"verifying {snapshot.told}")
-        usable = await self._snapshots.usable(snapshot, cold=cold)
+        verb = f"restore --cold {(await self._vms.get(vm_id)).name}"
+        usable = await self._snapshots.usable(snapshot, verb, cold=cold)
         async with self._fleet.lock(vm_id):
             vm = await self._vms.get(vm_id)
             target = Restoring(

@@ -152,5 +152,6 @@ class SnapshotTransfer:
         if snapshot.memory:
             kernel = await self._kernels.get(settings.kernel_id)
             engine = engine_of(vm, self._engines)
-            snapshot.check_memory(await engine.memory_key(vm, kernel, snapshot.acceleration))
+            disk = f"take one of its disk there, and export that: ingle snapshot create --disk {snapshot.vm_name}"
+            snapshot.check_memory(await engine.memory_key(vm, kernel, snapshot.acceleration), disk)
         return vm

@@ -195,16 +195,18 @@ class Snapshots:
             await pipeline.run(self._make, target, self._journal, progress.stage)
         return target.snapshot
 
-    async def usable(self, snapshot: Snapshot, *, cold: bool) -> Usable:
-        """What starts of it has its disk, and goes on with its guest, if there is one in memory and it is not to be
-        `cold`. Raises BadFile(SNAPSHOT_INVALID) for a snapshot that is not what it was, or rests on one that is not,
-        HostProblem(SNAPSHOT_INCOMPATIBLE) for a memory of another engine or processor, HostProblem(DISK_FULL)."""
+    async def usable(self, snapshot: Snapshot, verb: str, *, cold: bool) -> Usable:
+        """What starts of it by `verb`, as it is typed without the snapshot, has its disk, and goes on with its guest,
+        if there is one in memory and it is not to be `cold`. Raises BadFile(SNAPSHOT_INVALID) for a snapshot that is
+        not what it was, or rests on one that is not, HostProblem(SNAPSHOT_INCOMPATIBLE) for a memory of another engine
+        or processor, HostProblem(DISK_FULL)."""
         memory = snapshot.memory and not cold
         if memory:
             kernel = await self._kernels.get(snapshot.settings.kernel_id)
             like = self.like(snapshot)
             engine = engine_of(like, self._engines)
-            snapshot.check_memory(await engine.memory_key(like, kernel, snapshot.acceleration))
+            boot = f"boot its disk: ingle vm {verb} {snapshot.name or snapshot.id}"
+            snapshot.check_memory(await engine.memory_key(like, kernel, snapshot.acceleration), boot)
         whole = await self.whole(snapshot)
         if not memory:
             return Usable(whole.disk, None)

@@ -76,13 +76,13 @@ def test_a_name_that_no_snapshot_can_have_is_refused(name: str) -> None:
 def test_a_memory_of_another_engine_or_processor_is_refused_with_what_differs(
     now: str, then_told: str, now_told: str
 ) -> None:
-    BEFORE.check_memory(KEY)
-    replace(BEFORE, memory=False).check_memory(now)
+    BEFORE.check_memory(KEY, "boot")
+    replace(BEFORE, memory=False).check_memory(now, "boot")
     with pytest.raises(HostProblem) as refused:
-        BEFORE.check_memory(now)
+        BEFORE.check_memory(now, "boot")
     assert refused.value.reason is Reason.SNAPSHOT_INCOMPATIBLE
     assert f"saved with {then_told!r} where now there is {now_told!r}" in refused.value.message
-    assert refused.value.remedy.endswith("ingle vm fork --cold --snapshot before")
+    assert refused.value.remedy == "use it where it was made; or boot"
 
 
 def test_a_fork_publishes_no_ports_and_is_the_same_otherwise() -> None:
