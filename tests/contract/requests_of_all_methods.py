@@ -121,6 +121,7 @@ FOR_ALL = {
         "PruneImages",
         "ExportImage",
         "TagImage",
+        "PruneImageLayers",
     ),
     *("ListCatalogKernels", "PullKernel", "BeginPullKernel", "ImportKernel", "ListNeededModules", "GetKernel"),
     *("ListKernels", "PruneKernels", "DeleteImage", "DeleteKernel"),  # what is not the caller's is refused: see below

@@ -9,7 +9,7 @@ import pytest
 
 from harness import Server, refused
 from image_archives import ImageArchive
-from ingle.v1 import image_pb2
+from ingle.v1 import image_pb2, system_pb2
 from oci_registry import Entry, layer
 from uploading import sent_image
 
@@ -119,3 +119,22 @@ def test_what_could_not_be_kept_is_refused_before_it_is_sent(
 ) -> None:
     content = sent_image(start, b"")
     assert refused(server.images.RegisterImage, content).reason == "INVALID_ARGUMENT"
+
+
+def test_layers_are_told_of_and_deleted(server: Server) -> None:
+    ingle(server, "image", "cache", "prune")
+    ingle(server, "image", "load", stdin=ImageArchive().docker({"layers:1": [TREE]}).content())
+    (use,) = (
+        use
+        for use in server.system.GetDiskUsage(system_pb2.GetDiskUsageRequest()).uses
+        if use.kind == system_pb2.DISK_USE_KIND_IMAGE_LAYERS
+    )
+    assert use.allocated_bytes == use.reclaimable_bytes >= len(TREE) // 2
+    assert use.command == "ingle image cache prune"
+    assert "image-layers" in ingle(server, "df").replace(" ", "-")
+    dry = server.images.PruneImageLayers(image_pb2.PruneImageLayersRequest(dry_run=True))
+    assert dry.blobs == 1
+    assert "would free" in ingle(server, "image", "cache", "prune", "--dry-run")
+    assert server.images.PruneImageLayers(image_pb2.PruneImageLayersRequest()) == dry
+    assert "freed 0" in ingle(server, "image", "cache", "prune")
+    ingle(server, "image", "delete", "layers:1")

@@ -317,6 +317,7 @@ def _places(paths: Paths) -> Places:
         state=paths.state,
         cache=paths.cache,
         warm=paths.warm,
+        layers=paths.layers,
         images=paths.images,
         kernels=paths.kernels,
         snapshots=paths.snapshots,

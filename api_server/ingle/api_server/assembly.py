@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ingle.api_server.adapters.kernel import KernelMaker
-from ingle.api_server.adapters.rootfs import Registries, RootFileSystems
+from ingle.api_server.adapters.rootfs import DirectoryLayerCache, Registries, RootFileSystems
 from ingle.api_server.config import Config
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.spec import Defaults, HostLimits
@@ -45,7 +45,15 @@ def catalogs(ports: Ports, tools: Tools, config: Config, settings: Callable[[], 
     """What VMs are made of."""
     source = RootFileSystems(tools, Registries(tools, config.paths.layers, config.mirrors))
     return (
-        Images(ports.images, ports.image_library, source, ports.clock, lambda: settings().image),
+        Images(
+            ports.images,
+            ports.image_library,
+            source,
+            ports.clock,
+            lambda: settings().image,
+            DirectoryLayerCache(config.paths.layers),
+            lambda: settings().layer_cache_bytes,
+        ),
         Kernels(ports.kernels, ports.kernel_library, KernelMaker(tools), ports.clock, lambda: settings().kernel),
     )
 

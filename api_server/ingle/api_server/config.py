@@ -264,6 +264,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "isolate": _switch,
     "warm": _switch,
     "warm_cache_bytes": _size,
+    "layer_cache_bytes": _size,
 }
 
 SETTINGS = tuple(_PARSERS)

@@ -78,12 +78,13 @@ func run(ctx context.Context, teller *wire.Teller) error {
 		return err
 	}
 	defer done()
+	defer puller.Close()
 	fetched, err := puller.Pull(ctx, image.Layers)
 	if err != nil {
 		return err
 	}
 	teller.Tell(wire.Line{Note: "putting the layers together"})
-	if err := flatten(ctx, order, store, image); err != nil {
+	if err := flatten(ctx, order, &puller, image); err != nil {
 		_ = os.Remove(order.Archive)
 		return err
 	}
@@ -128,27 +129,15 @@ func find(
 	return found.Image, found.Name, done, nil
 }
 
-func flatten(ctx context.Context, order wire.Order, store *blobs.Store, image *images.Image) error {
-	spill, err := store.Spill()
+func flatten(ctx context.Context, order wire.Order, puller *blobs.Puller, image *images.Image) error {
+	spill, err := puller.Store.Spill()
 	if err != nil {
 		return err
 	}
 	defer spill.Close()
-	// Held open, so that a cache that is emptied meanwhile is no matter.
-	var opened []*os.File
-	defer func() {
-		for _, file := range opened {
-			file.Close()
-		}
-	}()
 	tree := layers.NewTree(layers.Limits{Names: order.MostFiles, Bytes: order.MostBytes}, spill)
 	for _, layer := range image.Layers {
-		file, err := os.Open(store.Layer(layer.DiffID))
-		if err != nil {
-			return err
-		}
-		opened = append(opened, file)
-		archive, err := layers.NewReader(file)
+		archive, err := layers.NewReader(puller.Layer(layer.DiffID))
 		if err != nil {
 			return err
 		}
@@ -168,6 +157,6 @@ func flatten(ctx context.Context, order wire.Order, store *blobs.Store, image *i
 		if source == layers.Spilled {
 			return spill
 		}
-		return opened[source]
+		return puller.Layer(image.Layers[source].DiffID)
 	}))
 }

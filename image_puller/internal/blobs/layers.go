@@ -39,13 +39,36 @@ type Puller struct {
 	Tell   func(wire.Layer)
 	Most   int64
 
+	mutex    sync.Mutex
+	opened   map[v1.Hash]*os.File
 	held     atomic.Int64
 	fetched  atomic.Int64
 	unpacked chan struct{}
 }
 
+// Layer is one that was pulled. It is open, whatever becomes of the store.
+func (p *Puller) Layer(diffID v1.Hash) *os.File { return p.opened[diffID] }
+
+// Close lets go of all of them.
+func (p *Puller) Close() {
+	for _, file := range p.opened {
+		file.Close()
+	}
+}
+
+// keep has a layer until Close.
+func (p *Puller) keep(diffID v1.Hash, file *os.File) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if former := p.opened[diffID]; former != nil {
+		former.Close()
+	}
+	p.opened[diffID] = file
+}
+
 // Pull has all of them in the store, and answers how many bytes came from the registry.
 func (p *Puller) Pull(ctx context.Context, layers []Wanted) (int64, error) {
+	p.opened = map[v1.Hash]*os.File{}
 	p.unpacked = make(chan struct{}, unpackAtOnce)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
@@ -64,16 +87,16 @@ func (p *Puller) Pull(ctx context.Context, layers []Wanted) (int64, error) {
 }
 
 func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
-	if p.Store.use(layer.DiffID) {
-		return p.cached(layer, told)
+	if file, found := p.Store.use(layer.DiffID); found {
+		return p.cached(layer, told, file)
 	}
 	lock, err := p.Store.lock(ctx, layer.DiffID)
 	if err != nil {
 		return p.problem(ctx, err)
 	}
 	defer lock.Close()
-	if p.Store.use(layer.DiffID) {
-		return p.cached(layer, told)
+	if file, found := p.Store.use(layer.DiffID); found {
+		return p.cached(layer, told, file)
 	}
 	if p.Local != nil {
 		section, err := p.Local.Section(layer)
@@ -82,15 +105,15 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 		}
 		return p.unpack(ctx, layer, told, section)
 	}
-	if err := p.fetch(ctx, layer, told); err != nil {
-		return err
-	}
 	from := p.Store.fetching(layer.Digest)
-	fetched, err := os.Open(from)
+	fetched, err := hold(from, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
 	defer fetched.Close()
+	if err := p.fetch(ctx, layer, told); err != nil {
+		return err
+	}
 	layer.Digest = v1.Hash{} // that is right
 	err = p.unpack(ctx, layer, told, io.NewSectionReader(fetched, 0, layer.Size))
 	var problem *wire.Problem
@@ -107,8 +130,9 @@ func (p *Puller) problem(ctx context.Context, err error) *wire.Problem {
 	return p.Source.Problem(ctx, err)
 }
 
-func (p *Puller) cached(layer Wanted, told wire.Layer) error {
-	facts, err := os.Stat(p.Store.Layer(layer.DiffID))
+func (p *Puller) cached(layer Wanted, told wire.Layer, file *os.File) error {
+	p.keep(layer.DiffID, file)
+	facts, err := file.Stat()
 	if err != nil {
 		return err
 	}
@@ -158,6 +182,11 @@ func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer, from
 		}
 		return err
 	}
+	file, err := hold(to, os.O_RDONLY) // before it can be found
+	if err != nil {
+		return err
+	}
+	p.keep(layer.DiffID, file)
 	if err := publish(to, p.Store.Layer(layer.DiffID)); err != nil {
 		return err
 	}

@@ -5,6 +5,8 @@
 //	layers/DIFFID     a whole layer, uncompressed
 //	layers/.DIFFID    one that is being unpacked
 //	locks/DIFFID      held by who makes it
+//
+// Layers, and what is fetched, are locked as well by who uses them.
 package blobs
 
 import (
@@ -61,10 +63,44 @@ func (s *Store) fetching(digest v1.Hash) string {
 	return filepath.Join(s.root, "fetching", digest.Hex)
 }
 
-// use tells whether a layer is there, and when it was used last: what is not used is deleted first.
-func (s *Store) use(diffID v1.Hash) bool {
+// use opens a layer that is there, and says when it was used last: what is not used is deleted first. Whoever has it open
+// holds it: nobody deletes it, and who deletes all regardless takes nothing away.
+func (s *Store) use(diffID v1.Hash) (*os.File, bool) {
+	file, err := hold(s.Layer(diffID), os.O_RDONLY)
+	if err != nil {
+		return nil, false
+	}
 	now := time.Now()
-	return os.Chtimes(s.Layer(diffID), now, now) == nil
+	if os.Chtimes(s.Layer(diffID), now, now) != nil {
+		file.Close()
+		return nil, false
+	}
+	return file, true
+}
+
+// hold opens a file so that it is not deleted by those who ask; see api_server's adapters/rootfs/layer_cache.py.
+func hold(path string, flags int) (*os.File, error) {
+	for {
+		file, err := os.OpenFile(path, flags, 0o600)
+		if err != nil {
+			return nil, Written(err)
+		}
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_SH); err != nil {
+			file.Close()
+			return nil, err
+		}
+		// It may have been deleted just before.
+		mine, err := file.Stat()
+		if err == nil {
+			if there, gone := os.Stat(path); gone == nil && os.SameFile(mine, there) {
+				return file, nil
+			}
+		}
+		file.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // lock waits until nobody else makes that layer.

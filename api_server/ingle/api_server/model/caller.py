@@ -30,6 +30,15 @@ class Caller:
                 "use another name, or ask one of them",
             )
 
+    def check_may_empty(self, what: str) -> None:
+        """Raise Conflict(NOT_ADMIN) unless it may delete what is everybody's."""
+        if not self.admin:
+            raise Conflict(
+                Reason.NOT_ADMIN,
+                f"{what} are everybody's: root and members of the group ingle-admin may delete them",
+                "ask one of them",
+            )
+
     def check_all_users(self) -> None:
         """Raise Conflict(NOT_ADMIN) unless lists may tell it of everybody's."""
         if not self.admin:

@@ -98,6 +98,9 @@ class Defaults:
     warm_cache_bytes: int = 2 * GIB
     """What those may take together; with 0 none is made by itself."""
 
+    layer_cache_bytes: int = 20 * GIB
+    """What layers of images may take that are kept for the next image; with 0 none is."""
+
     isolate: bool = True
     """Whether each VMM has namespaces of its own, where the host lets it."""
 

@@ -31,6 +31,7 @@ class UseKind(Enum):
     SNAPSHOTS = 10
     WARM_MEMORY = 9
     VM_MEMORY = 11
+    IMAGE_LAYERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Places:
     state: Path
     cache: Path
     warm: Path
+    layers: Path
     images: Path
     kernels: Path
     vms: Path
@@ -132,7 +134,7 @@ class DiskUsage:
                 *(places.images / image.id for image in images),
                 *(places.kernels / kernel.id for kernel in kernels),
                 *(places.warm / each.memory.key for each in warm),
-                *(places.state, places.cache, places.warm),
+                *(places.state, places.cache, places.warm, places.layers),
                 *places.database,
                 *places.server_logs,
             ],
@@ -152,7 +154,8 @@ class DiskUsage:
                 [found[places.kernels / kernel.id] for kernel in kernels],
                 [found[places.kernels / kernel.id] for kernel in await self._kernels.unused(caller, named=True)],
             ),
-            _use(UseKind.CACHES, found[places.cache].without(found[places.warm])),
+            _use(UseKind.CACHES, found[places.cache].without(found[places.warm]).without(found[places.layers])),
+            _of_layers(found[places.layers]),
             _of_warm(warm, _sum(found[places.warm / each.memory.key] for each in warm)),
             _use(UseKind.SERVER_LOGS, _sum(found[path] for path in places.server_logs)),
             _use(UseKind.DATABASE, _sum(found[path] for path in places.database)),
@@ -255,6 +258,11 @@ def _counted(kind: UseKind, measures: Sequence[Measure]) -> Use:
 
 def _use(kind: UseKind, measure: Measure) -> Use:
     return Use(kind, measure.files, measure.apparent, measure.allocated)
+
+
+def _of_layers(measure: Measure) -> Use:
+    command = "ingle image cache prune" if measure.allocated else ""
+    return Use(UseKind.IMAGE_LAYERS, measure.files, measure.apparent, measure.allocated, measure.allocated, command)
 
 
 def _sum(measures: Iterable[Measure]) -> Measure:

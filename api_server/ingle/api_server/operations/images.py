@@ -1,5 +1,6 @@
 """Images: what is true of them beside what is of all that is pulled or sent."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -14,9 +15,13 @@ from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image
 from ingle.api_server.operations.catalog import Catalog, likely
 from ingle.api_server.operations.runner import Progress
+from ingle.api_server.pipeline import uninterrupted
 from ingle.api_server.ports.clock import Clock
+from ingle.api_server.ports.layer_cache import LayerCache, Pruned
 from ingle.api_server.ports.sources import Exported, ImageSource, Library, Upload
 from ingle.api_server.ports.store.items import ItemStore
+
+log = logging.getLogger(__name__)
 
 _LONGEST_CALLED = 255
 
@@ -34,9 +39,14 @@ class Images(Catalog[Image, ImageConfig | None]):
         source: ImageSource,
         clock: Clock,
         default: Callable[[], str],
+        layers: LayerCache,
+        most_layers: Callable[[], int],
     ) -> None:
+        """`most_layers`: bytes that `layers` may take when nobody pulls."""
         super().__init__(items, library, source, clock, default)
         self._source = source
+        self._layers = layers
+        self._most_layers = most_layers
 
     async def present(self, reference: str) -> Image | None:
         """The one here with that id or name, whoever gave it; None for a name of the catalog, then for what a registry
@@ -91,7 +101,8 @@ class Images(Catalog[Image, ImageConfig | None]):
             await self._items.check_may_name(reference.name, caller)
             progress.stage("pull-image", f"getting image {reference.whole}")
             fetch = partial(self._source.fetch, reference.whole, logins)
-            return await self._add(reference.name, reference.whole, progress, caller, fetch)
+            async with self._bounded_layers():
+                return await self._add(reference.name, reference.whole, progress, caller, fetch)
 
     async def _fetched(self, reference: ImageReference) -> Image | None:
         """What that registry had, where it is here."""
@@ -112,6 +123,22 @@ class Images(Catalog[Image, ImageConfig | None]):
         """Take a tar archive or an ext4 image from who calls; `source` is what it is said to be."""
         progress.stage("register-image", f"taking {source}")
         return await self._add(name, source, progress, caller, partial(self._source.receive, rootfs))
+
+    async def prune_layers(self, caller: Caller, *, dry_run: bool) -> Pruned:
+        """Delete all layers that no pull uses. Raises Conflict(NOT_ADMIN): they are everybody's."""
+        caller.check_may_empty("layers of images")
+        return await self._layers.prune(dry_run=dry_run)
+
+    @asynccontextmanager
+    async def _bounded_layers(self) -> AsyncIterator[None]:
+        """Around what may bring layers, whether or not it goes well."""
+        try:
+            yield
+        finally:
+            try:
+                await uninterrupted(self._layers.prune(self._most_layers()))
+            except OSError as error:  # of no matter to what was brought
+                log.warning("layers of images may take more than they should: %s", error)
 
     async def tag(self, reference: str, name: str, caller: Caller) -> Image:
         """Give an image one more name. Raises NotFound, InvalidArgument, Conflict(NOT_OWNER)."""
@@ -143,7 +170,8 @@ class Images(Catalog[Image, ImageConfig | None]):
         archive says."""
         progress.stage("register-image", f"taking {source}")
         async with self._library.workspace(progress.operation.id) as workspace:
-            loaded = await self._source.load(archive, called, workspace, progress.report)
+            async with self._bounded_layers():
+                loaded = await self._source.load(archive, called, workspace, progress.report)
             known = name or self._named(loaded.name)
             # No reference has a space in it: nobody takes this for a registry's.
             told = f"archive {source}"

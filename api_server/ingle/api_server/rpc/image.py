@@ -117,6 +117,12 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
         image = await self._images.tag(request.image, request.name, who.caller(context))
         return image_pb2.TagImageResponse(image=self._convert(image))
 
+    async def PruneImageLayers(
+        self, request: image_pb2.PruneImageLayersRequest, context: Context
+    ) -> image_pb2.PruneImageLayersResponse:
+        pruned = await self._images.prune_layers(who.caller(context), dry_run=request.dry_run)
+        return image_pb2.PruneImageLayersResponse(blobs=pruned.blobs, bytes=pruned.bytes)
+
     async def PruneImages(
         self, request: image_pb2.PruneImagesRequest, context: Context
     ) -> image_pb2.PruneImagesResponse:

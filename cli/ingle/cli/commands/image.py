@@ -20,10 +20,12 @@ from ingle.cli.commands.vm.vm_options import (
     VmOptions,
 )
 from ingle.cli.errors import failed
+from ingle.cli.jsonable import to_json
 from ingle.cli.kinds import Kind
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listing import Column, ListOptions
 from ingle.cli.options import AsJson, DryRun, Refresh, Verbose, VmReference
+from ingle.cli.output import print_json, tell
 from ingle.cli.progress import follow
 from ingle.cli.pulling import here, pulled
 from ingle.cli.quantities import format_size
@@ -340,3 +342,24 @@ def export(
         request = image_pb2.ExportImageRequest(image=image)
         for response in client.begin(request, image_pb2.ExportImageResponse):
             take(response.data)
+
+
+cache = new_app(
+    "Layers of images, which are kept so that the next image need not fetch them.",
+    first=("ingle image cache prune --dry-run", "ingle image cache prune"),
+)
+app.add_typer(cache, name="cache")
+
+
+@cache.command(name="prune", epilog=examples("ingle image cache prune --dry-run", "ingle image cache prune"))
+def prune_cache(dry_run: DryRun = False, json: AsJson = False) -> None:
+    """Delete the layers that no pull uses just now. Images and VMs need none of them; a pull fetches what it lacks.
+
+    They are bounded by layer_cache_bytes, too, the least recently used going first."""
+    with connect() as client:
+        request = image_pb2.PruneImageLayersRequest(dry_run=dry_run)
+        pruned = client.call(request, image_pb2.PruneImageLayersResponse)
+    if json:
+        print_json(to_json(pruned))
+        return
+    tell(f"{'would free' if dry_run else 'freed'} {format_size(pruned.bytes)} of {pruned.blobs} layers")

@@ -90,6 +90,11 @@ class ImageServiceStub:
                 request_serializer=ingle_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
                 response_deserializer=ingle_dot_v1_dot_image__pb2.DeleteImageResponse.FromString,
                 _registered_method=True)
+        self.PruneImageLayers = channel.unary_unary(
+                '/ingle.v1.ImageService/PruneImageLayers',
+                request_serializer=ingle_dot_v1_dot_image__pb2.PruneImageLayersRequest.SerializeToString,
+                response_deserializer=ingle_dot_v1_dot_image__pb2.PruneImageLayersResponse.FromString,
+                _registered_method=True)
         self.PruneImages = channel.unary_unary(
                 '/ingle.v1.ImageService/PruneImages',
                 request_serializer=ingle_dot_v1_dot_image__pb2.PruneImagesRequest.SerializeToString,
@@ -203,6 +208,14 @@ class ImageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PruneImageLayers(self, request, context):
+        """Deletes the layers that are kept for the next image, but for those that a pull uses. NOT_ADMIN for who may not: they
+        are everybody's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PruneImages(self, request, context):
         """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's.
         """
@@ -297,6 +310,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.DeleteImage,
                     request_deserializer=ingle_dot_v1_dot_image__pb2.DeleteImageRequest.FromString,
                     response_serializer=ingle_dot_v1_dot_image__pb2.DeleteImageResponse.SerializeToString,
+            ),
+            'PruneImageLayers': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneImageLayers,
+                    request_deserializer=ingle_dot_v1_dot_image__pb2.PruneImageLayersRequest.FromString,
+                    response_serializer=ingle_dot_v1_dot_image__pb2.PruneImageLayersResponse.SerializeToString,
             ),
             'PruneImages': grpc.unary_unary_rpc_method_handler(
                     servicer.PruneImages,
@@ -622,6 +640,33 @@ class ImageService:
             '/ingle.v1.ImageService/DeleteImage',
             ingle_dot_v1_dot_image__pb2.DeleteImageRequest.SerializeToString,
             ingle_dot_v1_dot_image__pb2.DeleteImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PruneImageLayers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ingle.v1.ImageService/PruneImageLayers',
+            ingle_dot_v1_dot_image__pb2.PruneImageLayersRequest.SerializeToString,
+            ingle_dot_v1_dot_image__pb2.PruneImageLayersResponse.FromString,
             options,
             channel_credentials,
             insecure,

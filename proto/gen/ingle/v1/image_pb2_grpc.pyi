@@ -64,6 +64,10 @@ class ImageServiceStub:
     """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
     refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
     """
+    PruneImageLayers: _grpc.UnaryUnaryMultiCallable[_image_pb2.PruneImageLayersRequest, _image_pb2.PruneImageLayersResponse]
+    """Deletes the layers that are kept for the next image, but for those that a pull uses. NOT_ADMIN for who may not: they
+    are everybody's.
+    """
     PruneImages: _grpc.UnaryUnaryMultiCallable[_image_pb2.PruneImagesRequest, _image_pb2.PruneImagesResponse]
     """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
     WarmImage: _grpc.UnaryUnaryMultiCallable[_image_pb2.WarmImageRequest, _image_pb2.WarmImageResponse]
@@ -114,6 +118,10 @@ class ImageServiceAsyncStub(ImageServiceStub):
     DeleteImage: _aio.UnaryUnaryMultiCallable[_image_pb2.DeleteImageRequest, _image_pb2.DeleteImageResponse]  # type: ignore[assignment]
     """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
     refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+    """
+    PruneImageLayers: _aio.UnaryUnaryMultiCallable[_image_pb2.PruneImageLayersRequest, _image_pb2.PruneImageLayersResponse]  # type: ignore[assignment]
+    """Deletes the layers that are kept for the next image, but for those that a pull uses. NOT_ADMIN for who may not: they
+    are everybody's.
     """
     PruneImages: _aio.UnaryUnaryMultiCallable[_image_pb2.PruneImagesRequest, _image_pb2.PruneImagesResponse]  # type: ignore[assignment]
     """Deletes those that the caller alone has, and that no name and no VM points to any more; of an admin, everybody's."""
@@ -228,6 +236,16 @@ class ImageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_image_pb2.DeleteImageResponse, _abc.Awaitable[_image_pb2.DeleteImageResponse]]:
         """It is the caller's no more, nor are the names that the caller has given it; it goes with the last who has it, which is
         refused while a VM uses it. Of an admin: everybody's at once. NOT_OWNER for who does not have it.
+        """
+
+    @_abc_1.abstractmethod
+    def PruneImageLayers(
+        self,
+        request: _image_pb2.PruneImageLayersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_image_pb2.PruneImageLayersResponse, _abc.Awaitable[_image_pb2.PruneImageLayersResponse]]:
+        """Deletes the layers that are kept for the next image, but for those that a pull uses. NOT_ADMIN for who may not: they
+        are everybody's.
         """
 
     @_abc_1.abstractmethod

@@ -68,6 +68,8 @@ class _DiskUseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiskUseKi
     """Kernels."""
     DISK_USE_KIND_CACHES: _DiskUseKind.ValueType  # 5
     """What is made again when it is missed."""
+    DISK_USE_KIND_IMAGE_LAYERS: _DiskUseKind.ValueType  # 12
+    """Layers of images, which are kept for the next image."""
     DISK_USE_KIND_SERVER_LOGS: _DiskUseKind.ValueType  # 6
     """The server's log."""
     DISK_USE_KIND_DATABASE: _DiskUseKind.ValueType  # 7
@@ -96,6 +98,8 @@ DISK_USE_KIND_KERNELS: DiskUseKind.ValueType  # 4
 """Kernels."""
 DISK_USE_KIND_CACHES: DiskUseKind.ValueType  # 5
 """What is made again when it is missed."""
+DISK_USE_KIND_IMAGE_LAYERS: DiskUseKind.ValueType  # 12
+"""Layers of images, which are kept for the next image."""
 DISK_USE_KIND_SERVER_LOGS: DiskUseKind.ValueType  # 6
 """The server's log."""
 DISK_USE_KIND_DATABASE: DiskUseKind.ValueType  # 7

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from ingle.api_server.adapters.library import DirectoryLibrary
+from ingle.api_server.adapters.rootfs import DirectoryLayerCache
 from ingle.api_server.adapters.sqlite import SqliteStore
 from ingle.api_server.host.tool import Tools
 from ingle.api_server.model.caller import ROOT, Caller
@@ -66,10 +67,15 @@ class SlowLibrary(DirectoryLibrary):
         await self.go_on.wait()
 
 
+def images_of(store: Any, library: Any, source: Any, default: Any) -> Images:
+    """They bring no layers."""
+    return Images(store, library, source, StillClock(), default, DirectoryLayerCache(Path("/nowhere")), int)
+
+
 async def test_a_cancellation_in_the_middle_of_a_publication_is_told_with_what_stays(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
         library = SlowLibrary(tmp_path / "images", Tools(tmp_path))
-        images = Images(store.images, library, cast("Any", SameEveryTime()), StillClock(), default=str)
+        images = images_of(store.images, library, cast("Any", SameEveryTime()), str)
         operations = Operations(store.operations, StillClock())
 
         async def register(progress: Progress) -> Image:
@@ -92,7 +98,7 @@ async def test_a_cancellation_in_the_middle_of_a_publication_is_told_with_what_s
 async def test_an_image_deleted_while_the_same_is_registered_anew_goes_as_a_whole(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
         library = SlowLibrary(tmp_path / "images", Tools(tmp_path))
-        images = Images(store.images, library, cast("Any", SameEveryTime()), StillClock(), default=str)
+        images = images_of(store.images, library, cast("Any", SameEveryTime()), str)
         operations = Operations(store.operations, StillClock())
 
         async def register(progress: Progress) -> Image:
@@ -117,7 +123,7 @@ async def test_an_image_deleted_while_the_same_is_registered_anew_goes_as_a_whol
 async def test_prune_takes_what_neither_a_name_nor_a_vm_points_to(tmp_path: Path) -> None:
     async with world(tmp_path, VmState.STOPPED) as at:
         library = DirectoryLibrary(tmp_path / "images", Tools(tmp_path))
-        images = Images(at.store.images, library, cast("Any", KeepsBytes()), StillClock(), default=str)
+        images = images_of(at.store.images, library, cast("Any", KeepsBytes()), str)
 
         async def register(name: str, content: str) -> Image:
             work = partial(images.register, name, "a test", upload(content), caller=ME)
@@ -139,12 +145,8 @@ async def test_prune_takes_what_neither_a_name_nor_a_vm_points_to(tmp_path: Path
 
 async def test_a_name_has_one_lock_for_as_long_as_somebody_needs_it(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
-        images = Images(
-            store.images,
-            DirectoryLibrary(tmp_path / "images", Tools(tmp_path)),
-            cast("Any", KeepsBytes()),
-            StillClock(),
-            default=str,
+        images = images_of(
+            store.images, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), cast("Any", KeepsBytes()), str
         )
         operations = Operations(store.operations, StillClock())
         for number in range(3):
@@ -157,12 +159,8 @@ async def test_a_name_has_one_lock_for_as_long_as_somebody_needs_it(tmp_path: Pa
 
 async def test_a_slip_of_the_finger_is_told_with_the_name_that_was_meant(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
-        images = Images(
-            store.images,
-            DirectoryLibrary(tmp_path / "images", Tools(tmp_path)),
-            cast("Any", KeepsBytes()),
-            StillClock(),
-            default=str,
+        images = images_of(
+            store.images, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), cast("Any", KeepsBytes()), str
         )
         operations = Operations(store.operations, StillClock())
         work = partial(images.register, "my-base:v1", "a test", upload("content"), caller=ME)
@@ -187,7 +185,7 @@ async def test_a_slip_of_the_finger_is_told_with_the_name_that_was_meant(tmp_pat
 async def test_a_name_that_nobody_has_is_a_registrys_unless_it_is_nearly_one_that_somebody_has(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "ingle.db") as store:
         library = DirectoryLibrary(tmp_path / "images", Tools(tmp_path))
-        images = Images(store.images, library, cast("Any", KeepsBytes()), StillClock(), default=str)
+        images = images_of(store.images, library, cast("Any", KeepsBytes()), str)
         operations = Operations(store.operations, StillClock())
         work = partial(images.register, "small:latest", "a test", upload("content"), caller=ME)
         small = await (await operations.begin("op-1", ROOT, OperationKind.REGISTER_IMAGE, work)).result()
@@ -209,7 +207,7 @@ async def test_a_name_that_somebody_gave_to_something_else_is_no_image_of_a_regi
     """Whatever that somebody says of where it is from."""
     async with SqliteStore(tmp_path / "ingle.db") as store:
         library = DirectoryLibrary(tmp_path / "images", Tools(tmp_path))
-        images = Images(store.images, library, cast("Any", KeepsBytes()), StillClock(), default=str)
+        images = images_of(store.images, library, cast("Any", KeepsBytes()), str)
         operations = Operations(store.operations, StillClock())
         somebody, another = Caller(1000), Caller(1001)
 
@@ -233,6 +231,6 @@ async def test_a_name_that_somebody_gave_to_something_else_is_no_image_of_a_regi
 
 @pytest.mark.parametrize("source", ["x" * 1001, "a\nline", "\x1b[2J"])
 async def test_a_source_that_is_not_for_people_to_read_is_refused(source: str) -> None:
-    images = Images(cast("Any", None), cast("Any", None), cast("Any", None), StillClock(), default=str)
+    images = images_of(cast("Any", None), cast("Any", None), cast("Any", None), str)
     with pytest.raises(InvalidArgument, match="printable"):
         await images.check_sent("a", source, ME)
