@@ -13,6 +13,8 @@ import tomllib
 from email.utils import formatdate
 from pathlib import Path
 
+from go_licences import stanzas
+
 from ingle.cli.completion_scripts import SCRIPTS as SHELL_SCRIPTS
 from ingle.cli.manual import page
 from ingle.cli.system.files import BY_PACKAGE, PACKAGED, UNITS, managed_files
@@ -99,7 +101,8 @@ def _write_documents(tree: Path, version: str, maintainer: str) -> None:
     changes = f"ingle ({version}) unstable; urgency=medium\n\n  * Built from a checkout.\n\n -- {maintainer}  {when}\n"
     documents.mkdir(parents=True)
     (documents / "changelog.gz").write_bytes(gzip.compress(changes.encode(), mtime=0))
-    shutil.copy(REPOSITORY / "scripts/deb/copyright", documents / "copyright")
+    ours = (REPOSITORY / "scripts/deb/copyright").read_text()
+    _write(documents / "copyright", ours + stanzas())
     manual = tree / "usr/share/man/man1/ingle.1.gz"
     manual.parent.mkdir(parents=True)
     manual.write_bytes(gzip.compress(page(VERSION).encode(), mtime=0))

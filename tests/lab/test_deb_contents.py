@@ -61,6 +61,22 @@ def test_nothing_tells_where_it_was_built(contents: tarfile.TarFile) -> None:
     assert [name for name in code if b"/usr/lib/ingle/lib/python3" not in _content(contents, name)] == []
 
 
+def test_what_is_built_into_its_programs_is_told_with_its_licence(contents: tarfile.TarFile, tmp_path: Path) -> None:
+    told = _content(contents, "./usr/share/doc/ingle/copyright").decode()
+    programs = [name for name in contents.getnames() if "/api_server/programs/ingle-" in name]
+    assert len(programs) == 2
+    for name in programs:
+        program = tmp_path / Path(name).name
+        program.write_bytes(_content(contents, name))
+        said = subprocess.run(
+            [REPOSITORY / "scripts/go.sh", "version", "-m", program], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        modules = [line.split()[1:3] for line in said.splitlines() if line.startswith("\tdep\t")]
+        assert modules
+        for path, version in modules:
+            assert f"\nLicense: {path}-{version}\n LICENSE" in told
+
+
 def test_all_bytecode_is_there_and_never_checked_so_that_root_writes_none(contents: tarfile.TarFile) -> None:
     sources = [name for name in contents.getnames() if name.endswith(".py")]
     assert {_content(contents, cache_from_source(name))[4:8] for name in sources} == {b"\x01\0\0\0"}
