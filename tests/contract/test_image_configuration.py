@@ -4,10 +4,13 @@ tests/integration has real ones."""
 
 import base64
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pexpect  # type: ignore[import-untyped]
 import pytest
 
 from contract.test_registry_images import ingle
@@ -128,6 +131,22 @@ def test_a_command_takes_the_place_of_the_images_and_the_entrypoint_stays(
     said = run(red_server, home, "--image", app, *own, "--entrypoint", "sh", "--", "-c", line)
     assert said == "blue /tmp 1 2 /opt/app/bin:/usr/bin:/bin\n"
     assert "leaves nothing to run" in run(red_server, home, "--image", app, "--entrypoint", "", code=2)
+
+
+def test_on_a_terminal_what_an_image_is_to_run_gets_it(red_server: Server, home: Path, app: str) -> None:
+    line = ("vm", "run", "--engine", "red", "--kernel", "made-up", "--rm", "--image", app)
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "ingle.cli", *line],
+        env={"HOME": str(home), "PATH": os.environ["PATH"], "INGLE_SOCKET": str(red_server.socket), "TERM": "xterm"},
+        encoding="utf-8",
+        timeout=60,
+    )
+    child.expect("by the entrypoint: nothing else said")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert red_server.list() == []
 
 
 def test_an_image_that_says_nothing_needs_a_command(red_server: Server, registry: Registry, home: Path) -> None:
