@@ -149,6 +149,20 @@ async def test_hostile_layers_are_refused_and_leave_nothing(
     assert raised.value.reason is Reason.IMAGE_INVALID
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{"Env": ["A=b\0c"]}, {"Cmd": ["a\0"]}, {"User": "\0"}, {"Healthcheck": {"Test": ["CMD", "a\0"]}}],
+    ids=lambda config: next(iter(config)),
+)
+async def test_a_configuration_that_no_command_could_be_given_is_refused(
+    registry: Registry, pulls: Pulls, config: dict[str, object]
+) -> None:
+    registry.push("hostile:config", [BASE], config)
+    with pytest.raises(BadFile, match=r"configuration.*NUL") as raised:
+        await pulls(f"{registry.host}/hostile:config")
+    assert raised.value.reason is Reason.IMAGE_INVALID
+
+
 async def test_what_the_registry_has_lost_or_damaged_is_told(registry: Registry, pulls: Pulls, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such image"):
         await pulls(f"{registry.host}/nobody:1")
