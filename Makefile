@@ -65,6 +65,9 @@ bench-agent: deps ## The same for the guest agent, on a socket and in a VM; ARGS
 bench-memory: deps ## The same for a guest's memory, kept and gone on from; ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m bench.memory $(ARGS)
 
+bench-images: deps ## Images of a registry as file systems, beside skopeo, umoci and mke2fs; ARGS=--quick
+	@PYTHONPATH=tests $(BIN)/python -m bench.images $(ARGS)
+
 bench-helper: deps ## The same for the root helper, as root; ARGS=--quick
 	@PYTHONPATH=tests $(BIN)/python -m bench.helper $(ARGS)
 
@@ -109,4 +112,4 @@ $(PULLER): $(call sources,image_puller) api_server/ingle/version.py scripts/buil
 	@touch $@
 
 .PHONY: help run test lint format proto proto-accept surface-accept agent puller deb smoke smoke-coverage-html smoke-clean bench \
-	bench-agent bench-memory bench-helper fuzz lab soak deps system-packages test-deps venv lock clean
+	bench-agent bench-memory bench-images bench-helper fuzz lab soak deps system-packages test-deps venv lock clean
