@@ -131,11 +131,12 @@ async def test_it_takes_all_that_a_machine_is_made_of_and_stands_still(host: Hos
         assert told["vsock"]["uds_path"] == "agent.sock"
         assert told["balloon"]["deflate_on_oom"] is True
         assert "entropy" in told
-        assert told["metrics"] is None
+        assert f"{plan.paths.metrics}" in _descriptors(vmm.pid)
         sockets = [link for link in _descriptors(vmm.pid) if link.startswith("socket:")]
         assert len(sockets) == 3  # two that listen, for the API and for the agent, and one for all that was asked
     assert [path for method, path, _ in asked if method == "PUT"] == [
-        *("/boot-source", "/machine-config", "/drives/root", "/drives/modules", "/vsock", "/balloon", "/entropy")
+        *("/metrics", "/boot-source", "/machine-config", "/drives/root", "/drives/modules", "/vsock", "/balloon"),
+        "/entropy",
     ]
     assert processes_in(plan.paths.state) == []
 

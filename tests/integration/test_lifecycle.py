@@ -251,6 +251,12 @@ def test_health_ping_and_stats_of_a_running_vm(server: Server, shared_vm: vm_pb2
     assert stats.vmm.resident_bytes > 50 * MIB
     assert stats.vmm.cpu_time.ToMicroseconds() > 0
     assert stats.vmm.disk_allocated_bytes > 0
+    before = stats.vmm.disk_traffic
+    assert server.run(shared_vm.id, "sh", "-c", "head -c 3M /dev/urandom >/root/new; sync; rm /root/new")[0] == 0
+    traffic = server.vms.GetVmStats(vm_pb2.GetVmStatsRequest(vm=shared_vm.id)).vmm.disk_traffic
+    assert traffic.written_bytes >= before.written_bytes + 3 * MIB
+    assert before.writes < traffic.writes < traffic.written_bytes / 512
+    assert traffic.reads <= traffic.read_bytes / 512
     assert 0 < stats.guest.memory_available_bytes < stats.guest.memory_total_bytes < 512 * MIB
     assert 0 < stats.guest.disk_available_bytes < stats.guest.disk_total_bytes
     assert stats.guest.uptime.ToMicroseconds() > 0

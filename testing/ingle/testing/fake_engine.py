@@ -97,6 +97,9 @@ class FakeVmm(VmmProcess):
     async def limit_disk(self, rates: DiskRates) -> None:
         """Its guest has the disk of whoever runs it."""
 
+    async def disk_traffic(self) -> None:
+        """Nobody counts it."""
+
     async def save(self, directory: Path) -> None:
         memory = directory / MEMORY_FILE
         with new_file(memory, 0o600):

@@ -31,7 +31,8 @@ def test_enums_are_short_names_and_unknown_ones_numbers() -> None:
 def test_times_are_rfc_3339_and_durations_seconds() -> None:
     stats = vm_pb2.GetVmStatsResponse()
     stats.vmm.cpu_time.FromMilliseconds(1250)
-    assert to_json(stats)["vmm"] == {"cpu_time": 1.25, "resident_bytes": 0, "disk_allocated_bytes": 0}
+    numbers = {"cpu_time": 1.25, "resident_bytes": 0, "disk_allocated_bytes": 0}
+    assert to_json(stats)["vmm"] == {**numbers, "disk_traffic": None}
     vm = vm_pb2.Vm()
     vm.created_at.FromJsonString("2026-01-02T03:04:05.678900Z")
     assert to_json(vm)["created_at"] == "2026-01-02T03:04:05.678900Z"

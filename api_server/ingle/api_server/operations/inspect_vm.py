@@ -15,7 +15,7 @@ from ingle.api_server.operations.fleet import Fleet
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.ports.clock import Clock
 from ingle.api_server.ports.disk import DiskBackend, DiskChanges
-from ingle.api_server.ports.engine import VmmUsage
+from ingle.api_server.ports.engine import DiskTraffic, VmmUsage
 from ingle.api_server.ports.store.vms import VmStore
 from ingle.api_server.ports.vm_files import LogWish, Said, VmFiles
 
@@ -47,6 +47,7 @@ class Stats:
     guest: GuestStats | None
     activity: GuestActivity | None
     changes: DiskChanges | None = None
+    traffic: DiskTraffic | None = None
 
 
 class InspectVm:
@@ -112,16 +113,16 @@ class InspectVm:
     async def stats(self, reference: Reference) -> Stats:
         """Raises Conflict(WRONG_STATE) for a VM that has no VMM."""
         vm = await self._vms.find(reference)
-        usage = self._fleet.live_vmm(vm).usage()
+        vmm = self._fleet.live_vmm(vm)
+        usage = vmm.usage()
         disk = self._backends[vm.settings.disk_backend].disk_path(self._files.paths(vm.id).state)
         allocated = self._files.allocated_bytes(disk)
+        changes, traffic = await asyncio.gather(_answer(self._changes(vm)), _answer(vmm.disk_traffic()))
         if not vm.state.reachable or self._fleet.stalled(vm.id):
-            return Stats(usage, allocated, None, None, await _answer(self._changes(vm)))
+            return Stats(usage, allocated, None, None, changes, traffic)
         channel = self._guests.peek(vm)
-        guest, activity, changes = await asyncio.gather(
-            _answer(channel.stats()), _answer(channel.activity()), _answer(self._changes(vm))
-        )
-        return Stats(usage, allocated, guest, activity, changes)
+        guest, activity = await asyncio.gather(_answer(channel.stats()), _answer(channel.activity()))
+        return Stats(usage, allocated, guest, activity, changes, traffic)
 
     async def _changes(self, vm: Vm) -> DiskChanges | None:
         return await self._backends[vm.settings.disk_backend].changes(vm.id, self._files.paths(vm.id).state)

@@ -61,6 +61,11 @@ class VmPaths:
         return self.state / "written"
 
     @property
+    def metrics(self) -> Path:
+        """A pipe into which the VMM tells what it counts, where it does."""
+        return self.state / "metrics"
+
+    @property
     def initramfs(self) -> Path:
         """Agent, modules and boot configuration; removed once the VMM has read it."""
         return self.runtime / "initramfs"
@@ -94,6 +99,17 @@ class VmmUsage:
 
     cpu_seconds: float
     resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskTraffic:
+    """What went between a guest and its disk, as its VMM counts it. Of one that forgets what it has told, it is what
+    came since this server knows it."""
+
+    reads: int
+    read_bytes: int
+    writes: int
+    written_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +210,9 @@ class Vmm(Protocol):
 
     def usage(self) -> VmmUsage:
         """As the host's kernel accounts it. Raises ToolFailed(VMM_FAILED) when it is gone."""
+
+    async def disk_traffic(self) -> DiskTraffic | None:
+        """None where nobody counts it. Raises ToolFailed(VMM_FAILED)."""
 
     async def close(self) -> None:
         """Let go of connections. The process lives on."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ingle.api_server.adapters.firecracker import machine
+from ingle.api_server.adapters.firecracker import machine, metrics
 from ingle.api_server.adapters.firecracker.memory import Memory, sealed
 from ingle.api_server.adapters.firecracker.program import Program, check_version
 from ingle.api_server.adapters.firecracker.vmm import FirecrackerVmm
@@ -90,6 +90,7 @@ class FirecrackerEngine:
         for name, disk in disks.items():
             if disk is not None:
                 (paths.state / name).symlink_to(disk)
+        metrics.make(paths.metrics)
         argv = machine.command(program, plan.vm.id, paths.control_socket.name)
         cage = await self._cage.around(program, paths, view_of(plan, *_DEVICES))
         child = await launching.spawn(argv, plan.vm, paths, cage=cage, console_is_stdout=True)
@@ -97,6 +98,7 @@ class FirecrackerEngine:
         try:
             await vmm.connect(plan.vm.id, _START_SECONDS)
             check_version(await vmm.version())
+            await vmm.set(machine.metrics(paths.metrics.name))
             if memory is None:
                 await vmm.set(*machine.settings(plan))
             else:

@@ -29,6 +29,7 @@ _REFILL_MS = 1000
 _GUEST_CID = 3  # the first one; each Firecracker has its own set of them
 
 RUN = ("/actions", {"action_type": "InstanceStart"})
+TELL_METRICS = ("/actions", {"action_type": "FlushMetrics"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ def probe(vmlinux: Path, initramfs: Path, memory_bytes: int) -> dict[str, Any]:
     """The configuration file of a machine with nothing but a console."""
     settings = {"boot-source": _boot_source(vmlinux, initramfs), "machine-config": _size(1, memory_bytes)}
     return settings | {"drives": []}
+
+
+def metrics(pipe: str) -> Setting:
+    """Where it tells what it counts: the name of a pipe, of which it has both ends."""
+    return Setting("/metrics", {"metrics_path": pipe})
 
 
 def settings(plan: LaunchPlan) -> list[Setting]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM
 
-from ingle.api_server.adapters.firecracker import machine
+from ingle.api_server.adapters.firecracker import machine, metrics
 from ingle.api_server.adapters.firecracker.api import Api, NoAnswer, Refused
 from ingle.api_server.adapters.firecracker.machine import Setting
 from ingle.api_server.adapters.firecracker.memory import Memory, finish, writing
@@ -21,7 +21,7 @@ from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.guest import AgentEndpoint, HybridVsockAddress
 from ingle.api_server.model.network import PublishedPort
 from ingle.api_server.model.rates import DiskRates
-from ingle.api_server.ports.engine import VmPaths
+from ingle.api_server.ports.engine import DiskTraffic, VmPaths
 
 _COMES_UP_SECONDS = 0.005  # between looks whether it listens: that is how long it takes
 _RETRY_SECONDS = 0.05
@@ -49,6 +49,7 @@ class FirecrackerVmm(VmmProcess):
         super().__init__(process, paths)
         self.agent = AgentEndpoint(HybridVsockAddress(str(paths.agent_socket), machine.AGENT_PORT), token)
         self._api = Api(paths.control_socket)
+        self._metrics: metrics.Metrics | None = None
 
     def signal(self, signal: int) -> None:
         """It handles none of those that end a process, and in a namespace of its own they end it no more."""
@@ -65,6 +66,7 @@ class FirecrackerVmm(VmmProcess):
             ) from None
         if told.get("id") != process_name(vm_id):
             raise ToolFailed(Reason.VMM_FAILED, f"the VMM at {self._paths.control_socket} is another VM's")
+        self._metrics = metrics.opened(self._paths.metrics)
         return self
 
     async def version(self) -> str:
@@ -137,6 +139,18 @@ class FirecrackerVmm(VmmProcess):
                 raise
             await finish(memory)
 
+    def bound_logs(self) -> None:
+        super().bound_logs()
+        if self._metrics is not None:
+            self._metrics.take()
+
+    async def disk_traffic(self) -> DiskTraffic | None:
+        if self._metrics is None:
+            return None
+        await self._api.put(*machine.TELL_METRICS)
+        self._metrics.take()
+        return self._metrics.disk
+
     async def wait_gone(self, timeout_seconds: float | None = None) -> bool:
         return await self._process.wait(timeout_seconds)
 
@@ -150,6 +164,9 @@ class FirecrackerVmm(VmmProcess):
 
     async def close(self) -> None:
         await self._api.close()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         self._process.close()
 
     def died(self) -> ToolFailed:

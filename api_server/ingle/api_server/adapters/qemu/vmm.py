@@ -20,7 +20,7 @@ from ingle.api_server.model.errors import Reason, ToolFailed
 from ingle.api_server.model.guest import AgentEndpoint, Holder, SerialAddress, VsockAddress
 from ingle.api_server.model.network import PublishedPort
 from ingle.api_server.model.rates import DiskRates
-from ingle.api_server.ports.engine import VmPaths
+from ingle.api_server.ports.engine import DiskTraffic, VmPaths
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,13 @@ class QemuVmm(VmmProcess):
         block = await self._qmp.execute("query-block")
         (device,) = (each["qdev"] for each in block if each.get("inserted", {}).get("node-name") == command.ROOT_NODE)
         await self._qmp.execute("block_set_io_throttle", **throttle(device, rates))
+
+    async def disk_traffic(self) -> DiskTraffic:
+        async with self._last_words():
+            told = await self._qmp.execute("query-blockstats")
+        (counted,) = (each["stats"] for each in told if each.get("node-name") == command.ROOT_NODE)
+        names = ("rd_operations", "rd_bytes", "wr_operations", "wr_bytes")
+        return DiskTraffic(*(counted[name] for name in names))
 
     async def save(self, directory: Path) -> None:
         await self._check_version()

@@ -6,6 +6,7 @@ from ingle.api_server.model.guest import (
 )
 from ingle.api_server.operations.inspect_vm import Health, Stats
 from ingle.api_server.ports.disk import DiskChanges
+from ingle.api_server.ports.engine import DiskTraffic
 from ingle.api_server.rpc.convert.times import duration
 from ingle.api_server.rpc.convert.vms import VM_STATES
 from ingle.v1 import vm_pb2
@@ -30,6 +31,7 @@ def stats(value: Stats) -> vm_pb2.GetVmStatsResponse:
             cpu_time=duration(value.vmm.cpu_seconds),
             resident_bytes=value.vmm.resident_bytes,
             disk_allocated_bytes=value.disk_allocated_bytes,
+            disk_traffic=None if value.traffic is None else _disk_traffic(value.traffic),
         )
     )
     if value.guest is not None:
@@ -64,6 +66,12 @@ def _disk_changes(value: DiskChanges) -> vm_pb2.DiskChanges:
         capacity_bytes=value.capacity_bytes,
         room_bytes=value.room_bytes,
         overflowed=value.overflowed,
+    )
+
+
+def _disk_traffic(value: DiskTraffic) -> vm_pb2.DiskTraffic:
+    return vm_pb2.DiskTraffic(
+        reads=value.reads, read_bytes=value.read_bytes, writes=value.writes, written_bytes=value.written_bytes
     )
 
 

@@ -60,6 +60,7 @@ ALL = {
     "load connected": [machine.load(CONNECTED, MEMORY)],
     "save": [machine.save(MEMORY)],
     "run": [machine.Setting(*machine.RUN)],
+    "metrics": [machine.metrics("metrics"), machine.Setting(*machine.TELL_METRICS)],
 }
 
 
