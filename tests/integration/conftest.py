@@ -26,7 +26,7 @@ from ingle.api_server.model.vm import Image, Kernel
 from ingle.api_server.programs import agent_binary
 from ingle.v1 import image_pb2, kernel_pb2, vm_pb2
 
-from .engine_guests import Guest, Guests, Saved, saved_of
+from .engine_guests import QEMU, EngineKind, Guest, Guests, Saved, saved_of
 
 _KEPT_MEMORIES = 16  # of several branches at a time, a hundred megabytes each
 BEGIN_WARM = {"INGLE_WARM": "true", "INGLE_WARM_CACHE_BYTES": "0"}
@@ -96,6 +96,12 @@ def new_server(prepared: Path, warm: Path) -> Iterator[NewServer]:
             return stack.enter_context(running_server(root, {**BEGIN_WARM, **(env or {})}))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def kind() -> EngineKind:
+    """Of the engine that VMs are in."""
+    return QEMU
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_what_was_written_before_anybody_read_is_counted(pipe: Path, writer: int
     assert late.disk == DiskTraffic(1, 2, 3, 4)
 
 
-NO_NUMBERS = (-1, 1.5, "1", True, None, {})
+NO_NUMBERS: tuple[object, ...] = (-1, 1.5, "1", True, None, {})
 RUBBISH = (b"", b"x", b"[]", b"null", b"{}", b'{"block_root": 7}', b'{"block_root": {"read_count": 1}}', b"[" * 50_000)
 
 
