@@ -1999,6 +1999,7 @@ class VmmStats(_message.Message):
     CPU_TIME_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     DISK_ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_TRAFFIC_FIELD_NUMBER: _builtins.int
     resident_bytes: _builtins.int
     """Of the host's memory."""
     disk_allocated_bytes: _builtins.int
@@ -2007,20 +2008,61 @@ class VmmStats(_message.Message):
     def cpu_time(self) -> _duration_pb2.Duration:
         """Of the VMM's process, since it started."""
 
+    @_builtins.property
+    def disk_traffic(self) -> Global___DiskTraffic:
+        """Unset where the VMM does not tell."""
+
     def __init__(
         self,
         *,
         cpu_time: _duration_pb2.Duration | None = ...,
         resident_bytes: _builtins.int = ...,
         disk_allocated_bytes: _builtins.int = ...,
+        disk_traffic: Global___DiskTraffic | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_traffic", b"disk_traffic"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_allocated_bytes", b"disk_allocated_bytes", "resident_bytes", b"resident_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "disk_allocated_bytes", b"disk_allocated_bytes", "disk_traffic", b"disk_traffic", "resident_bytes", b"resident_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VmmStats: _TypeAlias = VmmStats  # noqa: Y015
+
+@_typing.final
+class DiskTraffic(_message.Message):
+    """What went between a guest and its disk, as the VMM counts it: since that started, and in Firecracker, which forgets what
+    it has told, since the server that is asked knows it. So take the difference of two answers.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READS_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
+    reads: _builtins.int
+    """Requests."""
+    read_bytes: _builtins.int
+    """Bytes that these read."""
+    writes: _builtins.int
+    """Requests."""
+    written_bytes: _builtins.int
+    """Bytes that these wrote."""
+    def __init__(
+        self,
+        *,
+        reads: _builtins.int = ...,
+        read_bytes: _builtins.int = ...,
+        writes: _builtins.int = ...,
+        written_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_bytes", b"read_bytes", "reads", b"reads", "writes", b"writes", "written_bytes", b"written_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiskTraffic: _TypeAlias = DiskTraffic  # noqa: Y015
 
 @_typing.final
 class GuestStats(_message.Message):
