@@ -29,7 +29,7 @@ from ingle.api_server.operations.update_vm import UpdateVm
 from ingle.api_server.operations.use_guest import UseGuest
 from ingle.api_server.ports.activation import Waken, nobody
 from ingle.api_server.ports.disk import Disk, DiskBackend, DiskChanges, DiskFormat
-from ingle.api_server.ports.engine import DiskTraffic, VmmUsage, VmPaths
+from ingle.api_server.ports.engine import VmmUsage, VmPaths
 from ingle.api_server.ports.guest import GuestDialler
 from ingle.api_server.ports.network import Link
 from ingle.api_server.steps.release import Release
@@ -97,7 +97,6 @@ class ScriptedVmm:
         self.open_connections = 0
         self.cpu_seconds = 0.0
         self.disk_rates = DiskRates()
-        self.traffic: DiskTraffic | None = None
         self.signals: list[int] = []
         self.signalled = asyncio.Event()
         self.gone = asyncio.Event()
@@ -119,7 +118,7 @@ class ScriptedVmm:
     async def boot(self) -> None:
         """It runs already."""
 
-    ready = boot
+    ready = disk_traffic = boot
 
     async def connections(self) -> int:
         return self.open_connections
@@ -141,9 +140,6 @@ class ScriptedVmm:
 
     async def limit_disk(self, rates: DiskRates) -> None:
         self.disk_rates = rates
-
-    async def disk_traffic(self) -> DiskTraffic | None:
-        return self.traffic
 
     async def save(self, directory: Path) -> None:
         """There is nothing to it."""
