@@ -14,7 +14,8 @@ from uploading import archive_of, image_upload
 @pytest.fixture
 def server(red_server: Server) -> Iterator[Server]:
     before = names(red_server)
-    red_server.images.RegisterImage(image_upload("app:v1", archive_of({"file": red_server.root / "tree/file"})))
+    # Other content than that of the server's own image, or the two would be one.
+    red_server.images.RegisterImage(image_upload("app:v1", archive_of({"other": red_server.root / "tree/file"})))
     yield red_server
     for vm in red_server.list():
         delete(red_server, vm.id)
