@@ -42,7 +42,7 @@ from ingle.api_server.rpc.guest import GuestServicer
 from ingle.api_server.rpc.snapshot import SnapshotServicer
 from ingle.api_server.rpc.standard import Health, add_health
 from ingle.api_server.rpc.vm import VmServicer
-from ingle.api_server.steps import wait_for_agent
+from ingle.api_server.steps import target, wait_for_agent
 from ingle.api_server.steps.identify import Identify
 from ingle.api_server.steps.release import Release
 from ingle.api_server.steps.rest import Rest
@@ -282,6 +282,6 @@ async def application(config: Config, stop: Callable[[], None], _: MakeEngines) 
 
 if __name__ == "__main__":
     vars(server)["application"] = application
-    vars(wait_for_agent)["_BOOT_SECONDS"] = 1.0
+    vars(target)["_BOOT_SECONDS"] = 1.0
     vars(wait_for_agent)["_PING_SECONDS"] = 0.3
     sys.exit(main.main(sys.argv[2:]))

@@ -13,6 +13,9 @@ from ingle.api_server.ports.disk import Disk
 from ingle.api_server.ports.engine import Vmm, VmPaths
 from ingle.api_server.ports.network import Link
 
+_BOOT_SECONDS = 60.0
+_PATIENT_BOOT_SECONDS = 600.0
+
 
 @dataclass(slots=True)
 class VmTarget:
@@ -60,6 +63,11 @@ class Start(VmTarget):
     boot_id: str = ""
 
     @property
+    def boot_seconds(self) -> float:
+        """What its guest may take until its agent answers."""
+        return _BOOT_SECONDS
+
+    @property
     def attached_disk(self) -> Disk:
         """What the VMM opens, which the attaching step knows."""
         assert self.root_disk is not None
@@ -89,6 +97,11 @@ class PristineStart(Start):
     """Whether somebody waits for it."""
 
     kept: WarmMemory | None = None
+
+    @property
+    def boot_seconds(self) -> float:
+        """More, where it leaves the processors to others, who may need them for long."""
+        return _BOOT_SECONDS if self.waited else _PATIENT_BOOT_SECONDS
 
 
 class PristineRemains(VmTarget):

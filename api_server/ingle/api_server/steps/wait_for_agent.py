@@ -8,7 +8,6 @@ from ingle.api_server.ports.guest import GuestDialler
 from ingle.api_server.ports.vm_files import VmFiles
 from ingle.api_server.steps.target import Cold, Start
 
-_BOOT_SECONDS = 60.0
 _PING_SECONDS = 2.0
 _CONSOLE_TAIL_BYTES = 2000
 _NO_MEMORY = "deadlocked on memory"  # as the kernel says it when it panics for want of any
@@ -27,12 +26,12 @@ class WaitForAgent(Cold):
 
     async def run(self, target: Start) -> None:
         try:
-            async with asyncio.timeout(_BOOT_SECONDS):
+            async with asyncio.timeout(target.boot_seconds):
                 target.boot_id = await self._first_answer(target)
         except TimeoutError:
             raise GuestError(
                 Reason.GUEST_UNREACHABLE,
-                f"the guest's agent did not answer in {_BOOT_SECONDS:.0f} s{self._console(target)}",
+                f"the guest's agent did not answer in {target.boot_seconds:.0f} s{self._console(target)}",
                 _remedy(target),
             ) from None
         except ToolFailed as error:
