@@ -27,6 +27,7 @@ type source struct {
 	mutex   sync.Mutex
 	blobs   map[v1.Hash][]byte
 	offsets []int64
+	where   string
 	// serve answers what comes of a request: the content from `offset` on unless it is nil.
 	serve func(ctx context.Context, request int, content []byte, offset int64) (io.Reader, int64)
 }
@@ -45,6 +46,8 @@ func (s *source) Open(ctx context.Context, digest v1.Hash, offset int64) (io.Rea
 	reader, from := s.serve(ctx, len(s.offsets), content, offset)
 	return io.NopCloser(reader), from, nil
 }
+
+func (s *source) Repository() string { return s.where }
 
 func (s *source) Problem(ctx context.Context, err error) *wire.Problem {
 	var problem *wire.Problem
@@ -282,6 +285,69 @@ func TestPullsOfTheSameLayerAtOnceFetchItOnce(t *testing.T) {
 		t.Errorf("fetched %d times", len(from.offsets))
 	}
 	assertHas(t, root, layer, plain)
+}
+
+func TestAnotherRepositoryIsNeitherWaitedForNorGoneOnWith(t *testing.T) {
+	root, plain := t.TempDir(), noise(200_000)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	begun, ended := make(chan struct{}), make(chan struct{})
+	hostile := &source{where: "hostile.example/x", serve: func(ctx context.Context, _ int, _ []byte, _ int64) (io.Reader, int64) {
+		return io.MultiReader(bytes.NewReader(make([]byte, 100_000)), tells{begun}, silence{ctx}), 0
+	}}
+	honest := &source{where: "honest.example/x"}
+	layer := honest.add(t, plain, plain)
+	hostile.add(t, plain, plain)
+	go func() {
+		defer close(ended)
+		_, _, _ = pull(t, ctx, root, hostile, time.Minute, layer)
+	}()
+	<-begun
+	if _, _, err := pull(t, ctx, root, honest, stall, layer); err != nil {
+		t.Error(err)
+	}
+	if len(honest.offsets) != 1 || honest.offsets[0] != 0 {
+		t.Errorf("gone on from %v", honest.offsets)
+	}
+	cancel()
+	<-ended
+	if content, err := os.ReadFile(filepath.Join(root, "layers", layer.DiffID.Hex)); err != nil || !bytes.Equal(content, plain) {
+		t.Errorf("has %d bytes: %v", len(content), err)
+	}
+}
+
+type tells struct{ begun chan struct{} }
+
+func (t tells) Read([]byte) (int, error) {
+	close(t.begun)
+	return 0, io.EOF
+}
+
+func TestARegistryThatNeverEndsIsLeft(t *testing.T) {
+	plain := noise(200_000)
+	root, from := t.TempDir(), &source{serve: func(ctx context.Context, _ int, content []byte, offset int64) (io.Reader, int64) {
+		return trickle{ctx, bytes.NewReader(content[offset:])}, offset
+	}}
+	_, _, err := pull(t, context.Background(), root, from, 50*time.Millisecond, from.add(t, plain, plain))
+	var problem *wire.Problem
+	if !errors.As(err, &problem) || problem.Reason != wire.Unreachable || !strings.Contains(problem.Message, "next to nothing") {
+		t.Errorf("said %v", err)
+	}
+}
+
+// trickle has one more byte now and then.
+type trickle struct {
+	ctx     context.Context
+	content io.Reader
+}
+
+func (t trickle) Read(into []byte) (int, error) {
+	select {
+	case <-time.After(10 * time.Millisecond):
+		return t.content.Read(into[:1])
+	case <-t.ctx.Done():
+		return 0, t.ctx.Err()
+	}
 }
 
 func TestZerosOfALayerTakeNoRoom(t *testing.T) {

@@ -19,7 +19,8 @@ import (
 
 const (
 	portion      = 256 << 10
-	mostAttempts = 5 // in a row that bring nothing
+	mostAttempts = 5        // in a row that bring next to nothing
+	leastCame    = 64 << 10 // in the time that a registry may say nothing: less is a registry that never ends
 	firstPause   = 200 * time.Millisecond
 )
 
@@ -27,6 +28,8 @@ const (
 type Source interface {
 	// Open asks for a blob from an offset on, and answers from where on it comes: the offset, or 0.
 	Open(ctx context.Context, digest v1.Hash, offset int64) (io.ReadCloser, int64, error)
+	// Repository is where they are, in full.
+	Repository() string
 	// Problem tells what went wrong there.
 	Problem(ctx context.Context, err error) *wire.Problem
 }
@@ -62,7 +65,7 @@ func fetch(
 		if !passing(err) || ctx.Err() != nil {
 			return target.came, source.Problem(ctx, err)
 		}
-		if target.at > before {
+		if target.at >= before+leastCame {
 			attempt, pause = 0, firstPause
 		}
 		if attempt >= mostAttempts {
@@ -95,11 +98,11 @@ func passing(err error) bool {
 	return true
 }
 
-// receive takes what one answer brings. A registry that says nothing for as long as `stall` is left.
+// receive takes what one answer brings. A registry that says next to nothing for as long as `stall` is left.
 func receive(ctx context.Context, source Source, digest v1.Hash, target *target, stall time.Duration) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	stalled := fmt.Errorf("the registry said nothing for %s", stall)
+	stalled := fmt.Errorf("the registry said nothing, or next to nothing, for %s", stall)
 	watch := time.AfterFunc(2*stall, func() { stop(stalled) })
 	defer watch.Stop()
 	body, from, err := source.Open(ctx, digest, target.at)
@@ -108,8 +111,13 @@ func receive(ctx context.Context, source Source, digest v1.Hash, target *target,
 		err = target.from(from)
 	}
 	buffer := make([]byte, portion)
+	watched := target.at
+	watch.Reset(stall)
 	for err == nil && target.at < target.size {
-		watch.Reset(stall)
+		if target.at >= watched+leastCame {
+			watched = target.at
+			watch.Reset(stall)
+		}
 		var count int
 		count, err = body.Read(buffer[:min(portion, target.size-target.at)])
 		if failed := target.add(buffer[:count]); failed != nil {

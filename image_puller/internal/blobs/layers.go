@@ -90,14 +90,6 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 	if file, found := p.Store.use(layer.DiffID); found {
 		return p.cached(layer, told, file)
 	}
-	lock, err := p.Store.lock(ctx, layer.DiffID)
-	if err != nil {
-		return p.problem(ctx, err)
-	}
-	defer lock.Close()
-	if file, found := p.Store.use(layer.DiffID); found {
-		return p.cached(layer, told, file)
-	}
 	if p.Local != nil {
 		section, err := p.Local.Section(layer)
 		if err != nil {
@@ -105,13 +97,22 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 		}
 		return p.unpack(ctx, layer, told, section)
 	}
-	from := p.Store.fetching(layer.Digest)
+	place := placeOf(p.Source.Repository(), layer.Digest)
+	lock, err := p.Store.lock(ctx, "."+place)
+	if err != nil {
+		return p.problem(ctx, err)
+	}
+	defer lock.Close()
+	if file, found := p.Store.use(layer.DiffID); found {
+		return p.cached(layer, told, file)
+	}
+	from := p.Store.fetching(place)
 	fetched, err := hold(from, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
 	defer fetched.Close()
-	if err := p.fetch(ctx, layer, told); err != nil {
+	if err := p.fetch(ctx, layer, told, from); err != nil {
 		return err
 	}
 	layer.Digest = v1.Hash{} // that is right
@@ -149,10 +150,10 @@ func (p *Puller) hold(size int64) error {
 	return nil
 }
 
-func (p *Puller) fetch(ctx context.Context, layer Wanted, told wire.Layer) error {
+func (p *Puller) fetch(ctx context.Context, layer Wanted, told wire.Layer, path string) error {
 	var last sync.Once
 	var when time.Time
-	came, err := fetch(ctx, p.Source, layer.Digest, layer.Size, p.Store.fetching(layer.Digest), p.Stall, func(at int64) {
+	came, err := fetch(ctx, p.Source, layer.Digest, layer.Size, path, p.Stall, func(at int64) {
 		told.State, told.Bytes = wire.Fetching, at
 		if now := time.Now(); now.Sub(when) >= tellEvery {
 			when = now
@@ -171,6 +172,14 @@ func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer, from
 		defer func() { <-p.unpacked }()
 	case <-ctx.Done():
 		return p.problem(ctx, ctx.Err())
+	}
+	lock, err := p.Store.lock(ctx, layer.DiffID.Hex)
+	if err != nil {
+		return p.problem(ctx, err)
+	}
+	defer lock.Close()
+	if file, found := p.Store.use(layer.DiffID); found {
+		return p.cached(layer, told, file)
 	}
 	told.State, told.Bytes = wire.Unpacking, layer.Size
 	p.Tell(told)

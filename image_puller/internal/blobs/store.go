@@ -1,16 +1,20 @@
 // Package blobs keeps layers: fetched, verified, and unpacked to plain tar archives by the hash of what they hold. Many
 // pulls may share one directory, and each may be killed at any instant.
 //
-//	fetching/DIGEST   a layer as the registry has it, as far as it has come
+//	fetching/PLACE    a layer as a repository has it, as far as it has come: a hash of both
 //	layers/DIFFID     a whole layer, uncompressed
 //	layers/.DIFFID    one that is being unpacked
 //	locks/DIFFID      held by who makes it
+//	locks/.PLACE      held by who fetches it
 //
-// Layers, and what is fetched, are locked as well by who uses them.
+// Layers, and what is fetched, are locked as well by who uses them. Anybody may say of a layer that it has some digest, or
+// unpacks to some hash; so nobody waits for a repository other than the own, or goes on with what another has sent.
 package blobs
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -59,8 +63,12 @@ func (s *Store) unpacking(diffID v1.Hash) string {
 	return filepath.Join(s.root, "layers", "."+diffID.Hex)
 }
 
-func (s *Store) fetching(digest v1.Hash) string {
-	return filepath.Join(s.root, "fetching", digest.Hex)
+func (s *Store) fetching(place string) string { return filepath.Join(s.root, "fetching", place) }
+
+// placeOf names a layer in a repository.
+func placeOf(repository string, digest v1.Hash) string {
+	name := sha256.Sum256([]byte(repository + "@" + digest.String()))
+	return hex.EncodeToString(name[:])
 }
 
 // use opens a layer that is there, and says when it was used last: what is not used is deleted first. Whoever has it open
@@ -103,10 +111,10 @@ func hold(path string, flags int) (*os.File, error) {
 	}
 }
 
-// lock waits until nobody else makes that layer.
-func (s *Store) lock(ctx context.Context, diffID v1.Hash) (*os.File, error) {
+// lock waits until nobody else makes, or fetches, what has that name.
+func (s *Store) lock(ctx context.Context, name string) (*os.File, error) {
 	const interval = 100 * time.Millisecond
-	file, err := os.OpenFile(filepath.Join(s.root, "locks", diffID.Hex), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(filepath.Join(s.root, "locks", name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

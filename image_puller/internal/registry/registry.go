@@ -186,6 +186,9 @@ func hostOf(registry name.Registry) string {
 	return registry.RegistryStr()
 }
 
+// Repository is where its layers are.
+func (i *Image) Repository() string { return i.repository.Name() }
+
 // Problem makes a Problem of whatever went wrong between here and the registry.
 func (i *Image) Problem(ctx context.Context, err error) *wire.Problem {
 	return problemOf(ctx, i.repository.Name(), err)

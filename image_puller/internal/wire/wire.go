@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
+	"unicode"
 )
 
 const longestOrder = 1 << 20
@@ -183,14 +185,24 @@ type Problem struct {
 
 func (p *Problem) Error() string { return p.Message }
 
-// Fail makes a Problem, of at most 2000 bytes, whoever has written what is in it.
+// Fail makes a Problem, of at most 2000 bytes and nothing that a terminal would obey, whoever has written what is in it.
 func Fail(reason Reason, format string, arguments ...any) *Problem {
 	const longest = 2000
-	message := fmt.Sprintf(format, arguments...)
+	message := strings.Map(printable, fmt.Sprintf(format, arguments...))
 	if len(message) > longest {
 		message = message[:longest] + "…"
 	}
 	return &Problem{reason, message}
+}
+
+func printable(char rune) rune {
+	switch {
+	case unicode.IsPrint(char):
+		return char
+	case unicode.IsSpace(char):
+		return ' '
+	}
+	return unicode.ReplacementChar
 }
 
 // Teller writes lines.
