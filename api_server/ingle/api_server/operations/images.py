@@ -66,7 +66,14 @@ class Images(Catalog[Image, ImageConfig | None]):
         if reference.name == f"{text}:{LATEST}":  # as docker takes a name without a tag
             with suppress(NotFound):
                 return await self.get(reference.name)
-        sent = [name for image in await self.all() if image.config is None for name in image.names]
+        here = await self.all()
+        if meant := next((image.id for image in here if image.id.startswith(text)), ""):
+            raise NotFound(
+                self.missing,
+                f"no image {text!r}: the id of one begins so, and is to be given whole",
+                f"--image {meant}; --image {DOCKER_HUB}/library/{reference.name}",
+            ) from None
+        sent = [name for image in here if image.config is None for name in image.names]
         if not is_explicit(text) and (close := likely(text, [*self._known(), *sent])):
             raise NotFound(
                 self.missing,
