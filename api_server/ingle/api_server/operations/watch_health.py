@@ -7,7 +7,9 @@ What it takes of the processors is noted, so that a guest which does nothing els
 import asyncio
 import logging
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 
 from ingle.api_server.model.errors import HostProblem, IngleError, NotFound
 from ingle.api_server.model.event import EventKind, of_vm
@@ -33,6 +35,12 @@ _MOST_KNOWN = 1000
 _GRACE_SECONDS = 5.0
 """For the guest's agent, after a check's own time."""
 
+_MOST_HEARD = 1 << 20
+"""Bytes that a check may say: all of them take the server's time, and nobody waits for them."""
+
+_AT_ONCE = 32
+"""Checks of one owner's VMs: whoever has thousands waits for themselves, and nobody else does."""
+
 
 @dataclass(slots=True)
 class _Known:
@@ -55,6 +63,8 @@ class WatchHealth:
         self._events = events
         self._clock = clock
         self._known: dict[str, _Known] = {}
+        self._turns: defaultdict[int, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, _AT_ONCE))
+        """By owner, a uid of this host."""
 
     def of(self, vm: Vm) -> VmHealth | None:
         """None for one that is not asked: it does not run, or has no healthcheck."""
@@ -85,7 +95,8 @@ class WatchHealth:
                 pause = min(pause, _STARTING_SECONDS)
                 continue
             known = self._known_of(vm)
-            checked = await self._checked(vm, check, known)
+            async with self._turns[vm.owner]:
+                checked = await self._checked(vm, check, known) if await self._has_run(vm) else None
             if checked is not None:
                 await self._note(vm, check, known, checked)
             if known.health.status is HealthStatus.STARTING:
@@ -135,22 +146,27 @@ class WatchHealth:
             output = "the guest does not answer"
         except IngleError as error:
             output = error.message
+        return Checked(self._clock.now(), exit_code, output) if await self._has_run(vm) else None
+
+    async def _has_run(self, vm: Vm) -> bool:
+        """Whether its guest has, ever since that was read."""
         try:
             now = await self._vms.get(vm.id)
         except NotFound:
-            return None
-        if not now.state.reachable or now.state_since != vm.state_since:
-            return None
-        return Checked(self._clock.now(), exit_code, output)
+            return False
+        return now.state.reachable and now.state_since == vm.state_since
 
     async def _ask(self, vm: Vm, check: Healthcheck, known: _Known) -> tuple[int, str]:
         wish = ExecSpec(command_of(check), timeout_seconds=check.timeout / 1000, unnoticed=True)
-        said, exited = bytearray(), Exited(NOT_RUN)
+        said, heard, exited = bytearray(), 0, Exited(NOT_RUN)
         async with self._guests.peek(vm).exec(vm.settings.workload.completed(wish)) as conversation:
             async for event in conversation.events():
                 match event:
                     case Stdout(data) | Stderr(data):
                         said += data[: MOST_OUTPUT - len(said)]
+                        heard += len(data)
+                        if heard > _MOST_HEARD:
+                            return NOT_RUN, f"it said more than {_MOST_HEARD >> 20} MiB"
                     case Exited():
                         exited = event
         known.cpu_seconds += exited.cpu_seconds
