@@ -74,6 +74,12 @@ def check_logins(logins: Mapping[str, Login]) -> None:
         )
 
 
+def names_registry(text: str) -> bool:
+    """Whether it says which registry is meant. Localhost without a port is none: podman calls so what it has built."""
+    host, slash, _ = text.partition("/")
+    return bool(slash) and any(sign in host for sign in ".:")
+
+
 def is_explicit(text: str) -> bool:
     """Whether it says by itself that no name of the catalog is meant."""
     return text.startswith(_SCHEME) or "/" in text or "@" in text

@@ -7,10 +7,17 @@ from functools import partial
 from pathlib import Path
 
 from ingle.api_server.model.caller import Caller
-from ingle.api_server.model.errors import InvalidArgument, NotFound, Reason
+from ingle.api_server.model.errors import Conflict, InvalidArgument, NotFound, Reason
 from ingle.api_server.model.ids import new_vm_id
 from ingle.api_server.model.image_config import ImageConfig
-from ingle.api_server.model.image_reference import DOCKER_HUB, LATEST, ImageReference, Login, is_explicit
+from ingle.api_server.model.image_reference import (
+    DOCKER_HUB,
+    LATEST,
+    ImageReference,
+    Login,
+    is_explicit,
+    names_registry,
+)
 from ingle.api_server.model.spec import check_catalog_name
 from ingle.api_server.model.vm import Image
 from ingle.api_server.operations.catalog import Catalog, likely
@@ -159,6 +166,17 @@ class Images(Catalog[Image, ImageConfig | None]):
     async def untag(self, image: Image, name: str, caller: Caller) -> bool:
         """Take one of its names away, if it has others. Answers whether it had. Raises Conflict(NOT_OWNER)."""
         return await self._items.untag(image.id, name, caller)
+
+    async def _check_may_send(self, name: str, caller: Caller) -> None:
+        """The same, also of what a registry has: all get these who ask that registry for them."""
+        await super()._check_may_send(name, caller)
+        if not caller.admin and names_registry(name):
+            raise Conflict(
+                Reason.NOT_OWNER,
+                f"image name {name!r} is a registry's: only root and members of the group ingle-admin give it to "
+                f"something else",
+                f"ingle image pull {name}, or use another name, one without a host: --name NAME",
+            )
 
     async def check_archive(self, name: str, called: str, source: str, caller: Caller) -> None:
         """The same as `check_sent` for an archive of images, of which that which is `called` so is to be taken."""
