@@ -100,7 +100,7 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 	place := placeOf(p.Source.Repository(), layer.Digest)
 	lock, err := p.Store.lock(ctx, "."+place)
 	if err != nil {
-		return p.problem(ctx, err)
+		return p.waited(ctx, err)
 	}
 	defer lock.Close()
 	if file, found := p.Store.use(layer.DiffID); found {
@@ -120,6 +120,14 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 	var problem *wire.Problem
 	if err == nil || errors.As(err, &problem) && problem.Reason == wire.Invalid {
 		_ = os.Remove(from) // of what is invalid nothing better comes another time
+	}
+	return err
+}
+
+// waited is why there is no lock: that is no doing of the source's, unless somebody has cancelled.
+func (p *Puller) waited(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return p.problem(ctx, err)
 	}
 	return err
 }
@@ -175,7 +183,7 @@ func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer, from
 	}
 	lock, err := p.Store.lock(ctx, layer.DiffID.Hex)
 	if err != nil {
-		return p.problem(ctx, err)
+		return p.waited(ctx, err)
 	}
 	defer lock.Close()
 	if file, found := p.Store.use(layer.DiffID); found {

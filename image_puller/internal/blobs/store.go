@@ -97,43 +97,46 @@ func hold(path string, flags int) (*os.File, error) {
 			file.Close()
 			return nil, err
 		}
-		// It may have been deleted just before.
-		mine, err := file.Stat()
-		if err == nil {
-			if there, gone := os.Stat(path); gone == nil && os.SameFile(mine, there) {
-				return file, nil
-			}
+		if isAt(file, path) { // it may have been deleted just before
+			return file, nil
 		}
 		file.Close()
-		if err != nil {
-			return nil, err
-		}
 	}
 }
 
 // lock waits until nobody else makes, or fetches, what has that name.
 func (s *Store) lock(ctx context.Context, name string) (*os.File, error) {
 	const interval = 100 * time.Millisecond
-	file, err := os.OpenFile(filepath.Join(s.root, "locks", name), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
+	path := filepath.Join(s.root, "locks", name)
 	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, Written(err)
+		}
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && isAt(file, path) {
 			return file, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			file.Close()
+		file.Close()
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, err
 		}
 		select {
 		case <-ctx.Done():
-			file.Close()
 			return nil, ctx.Err()
 		case <-time.After(interval):
 		}
 	}
+}
+
+// isAt tells whether a file has its name still: those that nobody holds are deleted.
+func isAt(file *os.File, path string) bool {
+	mine, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(mine, there)
 }
 
 // Room is a Problem unless a directory's file system takes so many bytes and has some left.

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 512
 _WITH_BLOBS = ("layers", "fetching")
+_LOCKS = "locks"
 _TRASH = "trash"
 
 
@@ -40,7 +41,7 @@ class DirectoryLayerCache:
 
 
 def _prune(stop: Stop, root: Path, most: int, dry_run: bool) -> Pruned:
-    blobs = sorted(_blobs(root), key=lambda blob: blob.used_at)
+    blobs = sorted(_blobs(root, *_WITH_BLOBS), key=lambda blob: blob.used_at)
     left = sum(blob.allocated for blob in blobs)
     count = freed = 0
     trash = root / _TRASH
@@ -52,13 +53,17 @@ def _prune(stop: Stop, root: Path, most: int, dry_run: bool) -> Pruned:
         stop.check()
         if _is_free(root, blob.path) and _taken_away(blob.path, trash, dry_run=dry_run):
             count, freed, left = count + 1, freed + blob.allocated, left - blob.allocated
+    if not dry_run:  # each pull leaves some, whatever came of it
+        for blob in _blobs(root, _LOCKS):
+            stop.check()
+            _taken_away(blob.path, trash, dry_run=False)
     if count and not dry_run:
         log.info("%d layers deleted, %d MiB", count, freed >> 20)
     return Pruned(count, freed)
 
 
-def _blobs(root: Path) -> Iterator[_Blob]:
-    for name in _WITH_BLOBS:
+def _blobs(root: Path, *names: str) -> Iterator[_Blob]:
+    for name in names:
         with suppress(FileNotFoundError), os.scandir(root / name) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
@@ -71,7 +76,7 @@ def _is_free(root: Path, path: Path) -> bool:
     if not path.name.startswith("."):
         return True
     try:
-        descriptor = os.open(root / "locks" / path.name[1:], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(root / _LOCKS / path.name[1:], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return True
     try:

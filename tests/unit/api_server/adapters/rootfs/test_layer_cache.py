@@ -10,8 +10,10 @@ import pytest
 
 from ingle.api_server.adapters.rootfs import DirectoryLayerCache
 from ingle.api_server.host.tool import Tools
+from ingle.api_server.model.errors import HostProblem, Reason
 from ingle.api_server.ports.layer_cache import Pruned
 from oci_registry import Entry, Registry, layer, running_registry
+from small_disk import small_disk
 from unit.api_server.adapters.rootfs.nasty_image import Pulls
 
 BLOCK = 4096
@@ -63,7 +65,9 @@ async def test_what_a_pull_uses_or_makes_stays(cache: DirectoryLayerCache, root:
         assert await cache.prune(dry_run=True) == await cache.prune() == Pruned(0, 0)
         assert used.exists()
         assert made.exists()
+        assert lock.exists()
     assert await cache.prune() == Pruned(2, 2 * BLOCK)
+    assert not lock.exists()
 
 
 async def test_what_one_that_was_killed_has_put_aside_goes(cache: DirectoryLayerCache, root: Path) -> None:
@@ -105,4 +109,19 @@ async def test_pulls_and_prunes_at_the_same_time_are_no_matter(
     for number, (image, _) in enumerate(made):
         assert (await pulls.seen(image, "cat /own"))[:3] == chr(65 + number % 4) * 3
     await cache.prune()
-    assert not [path for name in ("layers", "fetching", "trash") for path in (pulls.cache / name).glob("*")]
+    assert not [path for name in ("layers", "fetching", "locks", "trash") for path in (pulls.cache / name).glob("*")]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+async def test_a_cache_that_takes_no_file_more_is_full_and_nobody_is_unreachable(
+    registry: Registry, tools: Tools, tmp_path: Path
+) -> None:
+    registry.push("app:1", [layer(Entry("file", b"x"))])
+    pulls = Pulls(tools, tmp_path, {})
+    told = []
+    for files in range(3, 8):
+        with small_disk(pulls.cache, f"200m,nr_inodes={files}"):
+            with pytest.raises(HostProblem) as raised:
+                await pulls(f"{registry.host}/app:1")
+            told.append(raised.value.reason)
+    assert set(told) == {Reason.DISK_FULL}
