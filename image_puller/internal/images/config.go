@@ -16,7 +16,7 @@ const mostOfConfig = 128 << 10
 // ConfigOf is what an image says of itself, and the hashes of its layers.
 func ConfigOf(content []byte) (wire.Config, []v1.Hash, error) {
 	var file v1.ConfigFile
-	if err := json.Unmarshal(content, &file); err != nil {
+	if err := Read(content, &file); err != nil {
 		return wire.Config{}, nil, wire.Fail(wire.Invalid, "its configuration can't be read: %v", err)
 	}
 	said := file.Config

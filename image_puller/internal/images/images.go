@@ -5,6 +5,7 @@ package images
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -16,6 +17,9 @@ import (
 
 // MostOfDocument is how long a manifest or a configuration may be; registries themselves take no manifest of more.
 const MostOfDocument = 4 << 20
+
+// What is read of one takes a hundred times its own size when it is a list of next to nothing. Honest ones have hundreds.
+const mostParts = 100_000
 
 // Docker itself takes 127.
 const mostLayers = 500
@@ -31,16 +35,28 @@ type Image struct {
 // Document brings a small blob that has the digest of its descriptor.
 type Document func(ctx context.Context, descriptor v1.Descriptor) ([]byte, error)
 
+// Read makes sense of a document's JSON.
+func Read(content []byte, into any) error {
+	if parts := bytes.Count(content, []byte(",")); parts > mostParts {
+		return wire.Fail(wire.Invalid, "a list in it, or all of them together, has %d parts; %d are allowed", parts, mostParts)
+	}
+	return json.Unmarshal(content, into)
+}
+
 // Resolve follows indexes, whose content begins with that of `descriptor`, to the manifest for an architecture.
 func Resolve(
 	ctx context.Context, name string, architecture string, descriptor v1.Descriptor, content []byte, manifest Document,
 ) (*v1.Manifest, v1.Hash, error) {
 	const deepest = 3
 	for depth := 0; descriptor.MediaType.IsIndex(); depth++ {
-		index, err := v1.ParseIndexManifest(bytes.NewReader(content))
-		if err != nil || depth == deepest {
+		if depth == deepest {
+			return nil, v1.Hash{}, wire.Fail(wire.Invalid, "%s: its indexes lead to indexes for ever; %d are followed", name, deepest)
+		}
+		var index v1.IndexManifest
+		if err := Read(content, &index); err != nil {
 			return nil, v1.Hash{}, wire.Fail(wire.Invalid, "%s: its index can't be read: %v", name, err)
 		}
+		var err error
 		descriptor, err = Choose(index.Manifests, name, architecture)
 		if err != nil {
 			return nil, v1.Hash{}, err
@@ -54,11 +70,11 @@ func Resolve(
 		return nil, v1.Hash{}, wire.Fail(wire.Invalid,
 			"%s is no image that can be read (media type %q); OCI images and those of docker's schema 2 can", name, descriptor.MediaType)
 	}
-	read, err := v1.ParseManifest(bytes.NewReader(content))
-	if err != nil {
+	var read v1.Manifest
+	if err := Read(content, &read); err != nil {
 		return nil, v1.Hash{}, wire.Fail(wire.Invalid, "%s: its manifest can't be read: %v", name, err)
 	}
-	return read, descriptor.Digest, nil
+	return &read, descriptor.Digest, nil
 }
 
 // Choose takes what an index has for an architecture.

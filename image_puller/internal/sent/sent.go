@@ -5,7 +5,6 @@ package sent
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,8 +70,8 @@ func (i *Image) ofLayout(ctx context.Context, wanted string, architecture string
 	if err != nil {
 		return err
 	}
-	index, err := v1.ParseIndexManifest(bytes.NewReader(content))
-	if err != nil {
+	var index v1.IndexManifest
+	if err := images.Read(content, &index); err != nil {
 		return wire.Fail(wire.Invalid, "its %s can't be read: %v", indexFile, err)
 	}
 	descriptor, err := one(index.Manifests, wanted, architecture)
@@ -193,7 +192,7 @@ func (i *Image) ofDocker(wanted string) error {
 		return err
 	}
 	var all []saved
-	if err := json.Unmarshal(content, &all); err != nil {
+	if err := images.Read(content, &all); err != nil {
 		return wire.Fail(wire.Invalid, "its %s can't be read: %v", manifestFile, err)
 	}
 	chosen, err := oneSaved(all, wanted)
