@@ -7,8 +7,10 @@ import pytest
 from contract.test_engines import delete
 from contract.test_image_archives import got, ingle, names
 from harness import Server, refused
+from image_archives import ImageArchive
 from ingle.v1 import image_pb2, vm_pb2
-from uploading import archive_of, image_upload
+from oci_registry import Entry, layer
+from uploading import archive_of, image_upload, sent_image
 
 
 @pytest.fixture
@@ -58,6 +60,25 @@ def test_a_name_that_stood_for_another_image_moves(server: Server) -> None:
     ingle(server, "image", "tag", "tiny", "app:v2")
     assert got(server, "app:v2").id == tiny.id
     assert list(got(server, "app:v1").names) == ["app:v1"]
+
+
+def test_an_image_has_no_more_names_than_everybody_may_be_told(server: Server) -> None:
+    for number in range(99):
+        server.images.TagImage(image_pb2.TagImageRequest(image="app:v1", name=f"app:more-{number}"))
+    one_more = refused(server.images.TagImage, image_pb2.TagImageRequest(image="app:v1", name="app:one-more"))
+    assert (one_more.reason, "100 are allowed" in one_more.message) == ("QUOTA_EXCEEDED", True)
+    server.images.TagImage(image_pb2.TagImageRequest(image="app:v1", name="app:more-1"))
+    server.images.DeleteImage(image_pb2.DeleteImageRequest(image="app:more-1", name="app:more-1"))
+    server.images.TagImage(image_pb2.TagImageRequest(image="app:v1", name="app:one-more"))
+
+
+def test_what_is_pruned_is_told_without_what_it_says(server: Server) -> None:
+    start = image_pb2.RegisterImageStart(archive=True, source="a test", name="says:much")
+    content = ImageArchive().docker({"x:1": [layer(Entry("f", b"x"))]}, {"Labels": {"much": "x" * 100_000}}).content()
+    server.images.RegisterImage(sent_image(start, content))
+    would = server.images.PruneImages(image_pb2.PruneImagesRequest(all=True, dry_run=True)).images
+    (told,) = [image for image in would if "says:much" in image.names]
+    assert (told.ByteSize() < 1000, got(server, "says:much").ByteSize() > 100_000) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ class Images(Catalog[Image, ImageConfig | None]):
                 log.warning("layers of images may take more than they should: %s", error)
 
     async def tag(self, reference: str, name: str, caller: Caller) -> Image:
-        """Give an image one more name. Raises NotFound, InvalidArgument, Conflict(NOT_OWNER)."""
+        """Give an image one more name. Raises NotFound, InvalidArgument, Conflict: NOT_OWNER, QUOTA_EXCEEDED."""
         await self.get(reference)
         check_catalog_name(name, self.noun)
         await self._check_may_send(name, caller)

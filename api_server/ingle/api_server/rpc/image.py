@@ -136,6 +136,8 @@ class ImageServicer(image_pb2_grpc.ImageServiceServicer):
                 lambda progress: self._images.prune(caller, progress.operation.id, named=request.all),
             )
             told = {image.id: told[image.id] for image in await running.result() if image.id in told}
+        for image in told.values():  # they are not for anybody to run any more, and would be too much for one answer
+            image.ClearField("config")
         return image_pb2.PruneImagesResponse(images=told.values())
 
     async def WarmImage(self, request: image_pb2.WarmImageRequest, context: Context) -> image_pb2.WarmImageResponse:

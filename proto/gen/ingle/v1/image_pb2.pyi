@@ -1198,7 +1198,7 @@ class PruneImagesResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
-        """What was there."""
+        """What was there, without their config."""
 
     def __init__(
         self,

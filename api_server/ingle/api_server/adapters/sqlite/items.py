@@ -22,6 +22,9 @@ Item = TypeVar("Item", bound=Image | Kernel)
 
 _SHOWN = 12
 
+_MOST_NAMES = 100
+"""Of one item, and of one owner: all of them are told to whoever looks at the item, or at all there are."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Shape(Generic[Item]):
@@ -45,6 +48,7 @@ class SqliteItems(Generic[Item]):
         kind = self._kind
         async with self._database.transaction() as db:
             self._check_names(caller, await db.execute_fetchall(self._of_name(), (name,)))
+            await self._check_has_few(db, item, name, caller)
             await insert(db, kind.table, self._shape.columns(item), "INSERT OR IGNORE")
             columns = {"name": name, f"{kind.noun}_id": item.id, "owner": caller.uid}
             await insert(db, kind.named, columns, "INSERT OR REPLACE")
@@ -68,6 +72,17 @@ class SqliteItems(Generic[Item]):
     def _check_names(self, caller: Caller, names: Iterable[sqlite3.Row]) -> None:
         for row in names:
             caller.check_owns(row["owner"], f"{self._kind.noun} name {row['name']!r}")
+
+    async def _check_has_few(self, db: aiosqlite.Connection, item: Item, name: str, caller: Caller) -> None:
+        noun = self._kind.noun
+        sql = f"SELECT count(*) AS names FROM {self._kind.named} WHERE {noun}_id = ? AND owner = ? AND name != ?"
+        row = await fetch_one(db, sql, item.id, caller.uid, name)
+        if row is not None and row["names"] >= _MOST_NAMES:
+            raise Conflict(
+                Reason.QUOTA_EXCEEDED,
+                f"{noun} {item.id[:_SHOWN]} has {row['names']} names of yours already; {_MOST_NAMES} are allowed",
+                f"ingle {noun} delete NAME, which takes one of several away",
+            )
 
     async def get(self, reference: str) -> Item:
         return self._shape.of(references.exact(self._database.rows, self._kind, references.shared(reference)))

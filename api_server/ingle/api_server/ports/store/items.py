@@ -12,7 +12,8 @@ class ItemStore(Protocol[Item]):
 
     async def add(self, item: Item, name: str, caller: Caller, op_id: str = "", *, pulled: bool = False) -> Item:
         """Record it if it is new, and let `name`, which is the caller's then, stand for it (it may have stood for
-        another). The operation that has made it keeps it: see ports.store.journal. Raises Conflict(NOT_OWNER)."""
+        another). The operation that has made it keeps it: see ports.store.journal. Raises Conflict: NOT_OWNER,
+        QUOTA_EXCEEDED when it has too many names of the caller's."""
 
     async def check_may_name(self, name: str, caller: Caller) -> None:
         """Raise Conflict(NOT_OWNER) unless `add` would let the caller have it."""
