@@ -49,6 +49,8 @@ func (s *source) Open(ctx context.Context, digest v1.Hash, offset int64) (io.Rea
 
 func (s *source) Repository() string { return s.where }
 
+func (s *source) Registry() string { return strings.Split(s.where, "/")[0] }
+
 func (s *source) Problem(ctx context.Context, err error) *wire.Problem {
 	var problem *wire.Problem
 	if errors.As(err, &problem) {
@@ -118,7 +120,7 @@ func (s *source) add(t *testing.T, plain []byte, compressed []byte) Wanted {
 
 func assertHas(t *testing.T, root string, layer Wanted, want []byte) {
 	t.Helper()
-	got, err := os.ReadFile(filepath.Join(root, "layers", layer.DiffID.Hex))
+	got, err := os.ReadFile(filepath.Join(root, "layers", nameOf("", layer)))
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("the layer is not what it should be: %v", err)
 	}
@@ -287,69 +289,6 @@ func TestPullsOfTheSameLayerAtOnceFetchItOnce(t *testing.T) {
 	assertHas(t, root, layer, plain)
 }
 
-func TestAnotherRepositoryIsNeitherWaitedForNorGoneOnWith(t *testing.T) {
-	root, plain := t.TempDir(), noise(200_000)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	begun, ended := make(chan struct{}), make(chan struct{})
-	hostile := &source{where: "hostile.example/x", serve: func(ctx context.Context, _ int, _ []byte, _ int64) (io.Reader, int64) {
-		return io.MultiReader(bytes.NewReader(make([]byte, 100_000)), tells{begun}, silence{ctx}), 0
-	}}
-	honest := &source{where: "honest.example/x"}
-	layer := honest.add(t, plain, plain)
-	hostile.add(t, plain, plain)
-	go func() {
-		defer close(ended)
-		_, _, _ = pull(t, ctx, root, hostile, time.Minute, layer)
-	}()
-	<-begun
-	if _, _, err := pull(t, ctx, root, honest, stall, layer); err != nil {
-		t.Error(err)
-	}
-	if len(honest.offsets) != 1 || honest.offsets[0] != 0 {
-		t.Errorf("gone on from %v", honest.offsets)
-	}
-	cancel()
-	<-ended
-	if content, err := os.ReadFile(filepath.Join(root, "layers", layer.DiffID.Hex)); err != nil || !bytes.Equal(content, plain) {
-		t.Errorf("has %d bytes: %v", len(content), err)
-	}
-}
-
-type tells struct{ begun chan struct{} }
-
-func (t tells) Read([]byte) (int, error) {
-	close(t.begun)
-	return 0, io.EOF
-}
-
-func TestARegistryThatNeverEndsIsLeft(t *testing.T) {
-	plain := noise(200_000)
-	root, from := t.TempDir(), &source{serve: func(ctx context.Context, _ int, content []byte, offset int64) (io.Reader, int64) {
-		return trickle{ctx, bytes.NewReader(content[offset:])}, offset
-	}}
-	_, _, err := pull(t, context.Background(), root, from, 50*time.Millisecond, from.add(t, plain, plain))
-	var problem *wire.Problem
-	if !errors.As(err, &problem) || problem.Reason != wire.Unreachable || !strings.Contains(problem.Message, "next to nothing") {
-		t.Errorf("said %v", err)
-	}
-}
-
-// trickle has one more byte now and then.
-type trickle struct {
-	ctx     context.Context
-	content io.Reader
-}
-
-func (t trickle) Read(into []byte) (int, error) {
-	select {
-	case <-time.After(10 * time.Millisecond):
-		return t.content.Read(into[:1])
-	case <-t.ctx.Done():
-		return 0, t.ctx.Err()
-	}
-}
-
 func TestZerosOfALayerTakeNoRoom(t *testing.T) {
 	root, from, plain := t.TempDir(), &source{}, make([]byte, 64<<20)
 	layer := from.add(t, plain, gzipped(plain))
@@ -357,7 +296,7 @@ func TestZerosOfALayerTakeNoRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	assertHas(t, root, layer, plain)
-	var facts, err = os.Stat(filepath.Join(root, "layers", layer.DiffID.Hex))
+	var facts, err = os.Stat(filepath.Join(root, "layers", nameOf("", layer)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,8 @@ const (
 type Source interface {
 	// Open asks for a blob from an offset on, and answers from where on it comes: the offset, or 0.
 	Open(ctx context.Context, digest v1.Hash, offset int64) (io.ReadCloser, int64, error)
+	// Registry is that of the repository.
+	Registry() string
 	// Repository is where they are, in full.
 	Repository() string
 	// Problem tells what went wrong there.

@@ -87,15 +87,12 @@ func (p *Puller) Pull(ctx context.Context, layers []Wanted) (int64, error) {
 }
 
 func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
-	if file, found := p.Store.use(layer.DiffID); found {
-		return p.cached(layer, told, file)
-	}
 	if p.Local != nil {
-		section, err := p.Local.Section(layer)
-		if err != nil {
-			return err
-		}
-		return p.unpack(ctx, layer, told, section)
+		return p.local(ctx, layer, told)
+	}
+	name := nameOf(p.Source.Registry(), layer)
+	if file, found := p.Store.use(name); found {
+		return p.cached(layer, told, file)
 	}
 	place := placeOf(p.Source.Repository(), layer.Digest)
 	lock, err := p.Store.lock(ctx, "."+place)
@@ -103,7 +100,7 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 		return p.waited(ctx, err)
 	}
 	defer lock.Close()
-	if file, found := p.Store.use(layer.DiffID); found {
+	if file, found := p.Store.use(name); found {
 		return p.cached(layer, told, file)
 	}
 	from := p.Store.fetching(place)
@@ -115,13 +112,33 @@ func (p *Puller) one(ctx context.Context, layer Wanted, told wire.Layer) error {
 	if err := p.fetch(ctx, layer, told, from); err != nil {
 		return err
 	}
-	layer.Digest = v1.Hash{} // that is right
-	err = p.unpack(ctx, layer, told, io.NewSectionReader(fetched, 0, layer.Size))
+	err = p.unpack(ctx, name, layer, told, io.NewSectionReader(fetched, 0, layer.Size))
 	var problem *wire.Problem
 	if err == nil || errors.As(err, &problem) && problem.Reason == wire.Invalid {
 		_ = os.Remove(from) // of what is invalid nothing better comes another time
 	}
 	return err
+}
+
+// local takes a layer that is in an archive, all of it.
+func (p *Puller) local(ctx context.Context, layer Wanted, told wire.Layer) error {
+	section, err := p.Local.Section(layer)
+	if err != nil {
+		return err
+	}
+	digest, err := digestOf(ctx, section)
+	if err != nil {
+		return p.problem(ctx, err)
+	}
+	if layer.Digest != (v1.Hash{}) && layer.Digest != digest {
+		return wire.Fail(wire.Invalid, "there is something else in the place of %s", layer.Digest)
+	}
+	layer.Digest, told.Digest = digest, digest.String()
+	name := nameOf("", layer)
+	if file, found := p.Store.use(name); found {
+		return p.cached(layer, told, file)
+	}
+	return p.unpack(ctx, name, layer, told, section)
 }
 
 // waited is why there is no lock: that is no doing of the source's, unless somebody has cancelled.
@@ -174,25 +191,27 @@ func (p *Puller) fetch(ctx context.Context, layer Wanted, told wire.Layer, path 
 	return err
 }
 
-func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer, from *io.SectionReader) error {
+func (p *Puller) unpack(
+	ctx context.Context, name string, layer Wanted, told wire.Layer, from *io.SectionReader,
+) error {
 	select {
 	case p.unpacked <- struct{}{}:
 		defer func() { <-p.unpacked }()
 	case <-ctx.Done():
 		return p.problem(ctx, ctx.Err())
 	}
-	lock, err := p.Store.lock(ctx, layer.DiffID.Hex)
+	lock, err := p.Store.lock(ctx, name)
 	if err != nil {
 		return p.waited(ctx, err)
 	}
 	defer lock.Close()
-	if file, found := p.Store.use(layer.DiffID); found {
+	if file, found := p.Store.use(name); found {
 		return p.cached(layer, told, file)
 	}
 	told.State, told.Bytes = wire.Unpacking, layer.Size
 	p.Tell(told)
-	to := p.Store.unpacking(layer.DiffID)
-	size, err := unpack(ctx, from, to, layer, p.Most)
+	to := p.Store.unpacking(name)
+	size, err := unpack(ctx, from, to, layer.DiffID, p.Most)
 	if err != nil {
 		if ctx.Err() != nil {
 			return p.problem(ctx, err)
@@ -204,7 +223,7 @@ func (p *Puller) unpack(ctx context.Context, layer Wanted, told wire.Layer, from
 		return err
 	}
 	p.keep(layer.DiffID, file)
-	if err := publish(to, p.Store.Layer(layer.DiffID)); err != nil {
+	if err := publish(to, p.Store.Layer(name)); err != nil {
 		return err
 	}
 	told.State = wire.Ready

@@ -2,13 +2,15 @@
 // pulls may share one directory, and each may be killed at any instant.
 //
 //	fetching/PLACE    a layer as a repository has it, as far as it has come: a hash of both
-//	layers/DIFFID     a whole layer, uncompressed
-//	layers/.DIFFID    one that is being unpacked
-//	locks/DIFFID      held by who makes it
+//	layers/NAME       a whole layer, uncompressed: a hash of its registry, its digest there, and that of what it holds
+//	layers/.NAME      one that is being unpacked
+//	locks/NAME        held by who makes it
 //	locks/.PLACE      held by who fetches it
 //
 // Layers, and what is fetched, are locked as well by who uses them. Anybody may say of a layer that it has some digest, or
-// unpacks to some hash; so nobody waits for a repository other than the own, or goes on with what another has sent.
+// unpacks to some hash. So nobody waits for a repository other than the own, or goes on with what another has sent; and a
+// layer is there for who has shown to have it: by an image of that very registry, which takes none without its layers, or by
+// an archive with all of its bytes. To know the hashes of what somebody has pulled with a login is not enough.
 package blobs
 
 import (
@@ -19,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -57,29 +60,34 @@ func (s *Store) Spill() (*os.File, error) {
 }
 
 // Layer is where a layer is, when it is there.
-func (s *Store) Layer(diffID v1.Hash) string { return filepath.Join(s.root, "layers", diffID.Hex) }
+func (s *Store) Layer(name string) string { return filepath.Join(s.root, "layers", name) }
 
-func (s *Store) unpacking(diffID v1.Hash) string {
-	return filepath.Join(s.root, "layers", "."+diffID.Hex)
-}
+func (s *Store) unpacking(name string) string { return filepath.Join(s.root, "layers", "."+name) }
 
 func (s *Store) fetching(place string) string { return filepath.Join(s.root, "fetching", place) }
 
 // placeOf names a layer in a repository.
-func placeOf(repository string, digest v1.Hash) string {
-	name := sha256.Sum256([]byte(repository + "@" + digest.String()))
-	return hex.EncodeToString(name[:])
+func placeOf(repository string, digest v1.Hash) string { return hashed(repository, digest.String()) }
+
+// nameOf names a layer of a registry; none: of an archive.
+func nameOf(registry string, layer Wanted) string {
+	return hashed(registry, layer.Digest.String(), layer.DiffID.String())
+}
+
+func hashed(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:])
 }
 
 // use opens a layer that is there, and says when it was used last: what is not used is deleted first. Whoever has it open
 // holds it: nobody deletes it, and who deletes all regardless takes nothing away.
-func (s *Store) use(diffID v1.Hash) (*os.File, bool) {
-	file, err := hold(s.Layer(diffID), os.O_RDONLY)
+func (s *Store) use(name string) (*os.File, bool) {
+	file, err := hold(s.Layer(name), os.O_RDONLY)
 	if err != nil {
 		return nil, false
 	}
 	now := time.Now()
-	if os.Chtimes(s.Layer(diffID), now, now) != nil {
+	if os.Chtimes(s.Layer(name), now, now) != nil {
 		file.Close()
 		return nil, false
 	}

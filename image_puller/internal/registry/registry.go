@@ -186,6 +186,9 @@ func hostOf(registry name.Registry) string {
 	return registry.RegistryStr()
 }
 
+// Registry is where it is.
+func (i *Image) Registry() string { return i.repository.RegistryStr() }
+
 // Repository is where its layers are.
 func (i *Image) Repository() string { return i.repository.Name() }
 

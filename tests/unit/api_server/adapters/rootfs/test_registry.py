@@ -75,7 +75,7 @@ async def test_everything_of_an_image_is_in_the_file_system(registry: Registry, 
 async def test_a_second_image_fetches_what_differs_and_no_more(registry: Registry, pulls: Pulls) -> None:
     registry.push("first:1", [BASE, TOP], CONFIG)
     other = layer(Entry("other", b"x"))
-    registry.push("second:1", [BASE, other], CONFIG, compression="")
+    registry.push("second:1", [BASE, other], CONFIG, compression=["+gzip", ""])
     await pulls(f"{registry.host}/first:1")
     assert layers(pulls.said) == ["ready", "ready"]
     image, _ = await pulls(f"{registry.host}/second:1")

@@ -110,7 +110,7 @@ def swapped(archive: ImageArchive) -> None:
     [
         (lambda archive: lost(archive, "blobs"), "it lacks"),
         (lambda archive: lost(archive, "index.json"), "neither index.json"),
-        (damaged, "can't be decompressed"),
+        (damaged, "something else in the place of"),
         (swapped, "something else in the place of"),
         (lambda archive: archive.files.update({"index.json": b"{"}), "can't be read"),
         (lambda archive: archive.files.update({"index.json": b" " * (5 << 20)}), "bytes; 4194304 are allowed"),
