@@ -33,6 +33,7 @@ NOT_RUN = {
     r"^sudo |^ingle system": "of a whole machine: tests/lab types those that README has",
     r"--refresh|trixie|apt-get|docker://": "brings something from the network, which may be slow or absent",
     r"python:3.12|redis": "an image of a registry: test_registry_images types them with one of its own",
+    r"image build|image app:v1$": "takes the minutes of making a builder: test_image_build does it, with --slow",
     r"my-systemd": "an image of one's own: test_image_init boots it",
     r"make test|python3|\btop\b": "of a program that the default image does not have",
     r"^ssh ": "the default image has no SSH server",

@@ -49,6 +49,7 @@ _NEVER_SUGGESTED = {
 
 _WORDS = {
     "attach": "vm shell",
+    "build": "image build",
     "clone": "vm fork",
     "commit": "snapshot create",
     "connect": "vm shell",
@@ -80,7 +81,7 @@ _WORDS = {
 # What shows a thing, typed without one: how all is.
 _OF_ALL = {"info": "doctor", "status": "vm list"}
 # Of a file or directory, which those tools take as an argument, and whose name here only its owner knows.
-_REGISTERS = {"add", "build", "create", "import", "register"}
+_REGISTERS = {"add", "create", "import", "register"}
 _OF_VMS = {"container", "containers", "instance", "machine"}
 _OF_GROUPS = {
     "config list": "config show",

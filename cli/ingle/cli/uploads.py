@@ -68,6 +68,11 @@ class Upload(Generic[_R]):
         if on_terminal and not os.isatty(stdin):
             raise failed("INVALID_ARGUMENT", "the terminal was hung up before the end of what was to be typed")
 
+    def check(self) -> None:
+        """Raise CliError when the server has refused it by now."""
+        self._client.connection.flush()
+        self._raise_refusal()
+
     def finish(self) -> _R:
         """All was sent; the server's answer."""
         self._call.send(self._request(end=UploadEnd()), last=True)

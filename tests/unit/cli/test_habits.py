@@ -23,7 +23,7 @@ _OF_VMS = ["show", "rename", "inspect", "stop", "start", "rm", "cp", "logs", "li
         ("info", ": it is `ingle doctor`"),
         ("info web", ": it is `ingle vm show web`"),
         ("status", ": it is `ingle vm list`"),
-        ("build .", ": it is `ingle image register --help`"),
+        ("build .", ": it is `ingle image build .`"),
         ("volume ls", ": a VM shares no directory with this machine: `ingle vm cp` copies into it and out of it"),
         ("verison", ": did you mean version?"),
     ],

@@ -8,6 +8,7 @@ import typer
 
 from ingle.cli import completion, image_config, warm_memories
 from ingle.cli.client import connect
+from ingle.cli.commands.image_cache import app as cache
 from ingle.cli.commands.vm.vm_options import (
     Accel,
     Backend,
@@ -20,12 +21,10 @@ from ingle.cli.commands.vm.vm_options import (
     VmOptions,
 )
 from ingle.cli.errors import failed
-from ingle.cli.jsonable import to_json
 from ingle.cli.kinds import Kind
 from ingle.cli.lazy import examples, new_app
 from ingle.cli.listing import Column, ListOptions
 from ingle.cli.options import AsJson, DryRun, Refresh, Verbose, VmReference
-from ingle.cli.output import print_json, tell
 from ingle.cli.progress import follow
 from ingle.cli.pulling import here, pulled
 from ingle.cli.quantities import format_size
@@ -33,6 +32,8 @@ from ingle.cli.spread import spread
 from ingle.cli.stages import Stages
 from ingle.cli.uploads import Upload
 from ingle.v1 import image_pb2
+
+_BUILDER_MEMORY = 1 << 30
 
 app = new_app(
     "Root file systems that VMs start from.",
@@ -317,6 +318,46 @@ def save(
 
 @app.command(
     epilog=examples(
+        "ingle image build -t app:v1 .",
+        "ingle image build -t app:v1 -f docker/Dockerfile --build-arg VERSION=3 --target slim .",
+        "ingle vm run --rm --image app:v1",
+    )
+)
+def build(
+    place: Annotated[
+        str, typer.Argument(metavar="DIR|FILE", help="What the Dockerfile may copy from, or a Dockerfile in there.")
+    ],
+    name: Annotated[
+        str, typer.Option("--tag", "-t", metavar="NAME", help="What to call the image; as its directory unless given.")
+    ] = "",
+    file: Annotated[
+        str, typer.Option("--file", "-f", metavar="FILE", help="The Dockerfile; DIR/Dockerfile unless given.")
+    ] = "",
+    build_arg: Annotated[
+        list[str], typer.Option(metavar="NAME[=VALUE]", help="For its ARG; without a value that of the variable here.")
+    ] = [],  # noqa: B006 - Typer copies it
+    target: Annotated[str, typer.Option(metavar="STAGE", help="Of its stages, the one to build.")] = "",
+    vcpu: Vcpus = None,
+    memory: Memory = None,
+    disk_size: DiskSize = None,
+    verbose: Verbose = False,
+    json: AsJson = False,
+) -> None:
+    """Build an image of a Dockerfile, in a VM that is there for nothing else.
+
+    Neither root nor trust is needed: what the Dockerfile runs and fetches sees the directory that you name, a copy of
+    it, and the network. The VM is made of debian:bookworm-buildah, which is pulled the first time."""
+    from ingle.cli.image_build import BUILDER, ImageBuild  # noqa: PLC0415 - tarfile is slow
+
+    wanted = ImageBuild.of(place, file, build_arg, target)
+    machine = VmOptions(image=BUILDER, vcpu=vcpu, memory=memory or _BUILDER_MEMORY, disk_size=disk_size).spec()
+    with connect() as client, Stages(lines=verbose, steps=True) as stages:
+        image = wanted.run(client, name or wanted.context.name, machine, stages)
+    _images.tell(image, json=json)
+
+
+@app.command(
+    epilog=examples(
         "ingle image export app:v1 app.tar",
         "ingle image export app:v1 - | podman load",
         "ingle image export app:v1 - | ssh host ingle image load",
@@ -344,22 +385,4 @@ def export(
             take(response.data)
 
 
-cache = new_app(
-    "Layers of images, which are kept so that the next image need not fetch them.",
-    first=("ingle image cache prune --dry-run", "ingle image cache prune"),
-)
 app.add_typer(cache, name="cache")
-
-
-@cache.command(name="prune", epilog=examples("ingle image cache prune --dry-run", "ingle image cache prune"))
-def prune_cache(dry_run: DryRun = False, json: AsJson = False) -> None:
-    """Delete the layers that no pull uses just now. Images and VMs need none of them; a pull fetches what it lacks.
-
-    They are bounded by layer_cache_bytes, too, the least recently used going first."""
-    with connect() as client:
-        request = image_pb2.PruneImageLayersRequest(dry_run=dry_run)
-        pruned = client.call(request, image_pb2.PruneImageLayersResponse)
-    if json:
-        print_json(to_json(pruned))
-        return
-    tell(f"{'would free' if dry_run else 'freed'} {format_size(pruned.bytes)} of {pruned.blobs} layers")

@@ -11,6 +11,7 @@ from ingle.api_server.host.tool import Tools, require
 from ingle.api_server.ports.sources import CatalogEntry, Report
 
 _PACKAGES = ("ca-certificates", "curl", "iproute2", "iputils-ping", "kmod", "less", "nano", "procps")
+_BUILDAH = (*_PACKAGES, "buildah")
 _SYSTEMD = (*_PACKAGES, "dbus", "systemd-sysv")
 
 
@@ -24,6 +25,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "debian:bookworm": Recipe("bookworm"),
+    "debian:bookworm-buildah": Recipe("bookworm", _BUILDAH),
     "debian:bookworm-systemd": Recipe("bookworm", _SYSTEMD),
     "debian:trixie": Recipe("trixie"),
     "debian:trixie-systemd": Recipe("trixie", _SYSTEMD),
@@ -31,6 +33,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 CATALOG = (
     CatalogEntry("debian:bookworm", "Debian 12, minimal, made from packages on this host"),
+    CatalogEntry("debian:bookworm-buildah", "the same with buildah: what ingle image build builds in"),
     CatalogEntry("debian:bookworm-systemd", "the same with systemd: for --init image"),
     CatalogEntry("debian:trixie", "Debian 13, minimal, made from packages on this host"),
     CatalogEntry("debian:trixie-systemd", "the same with systemd: for --init image"),
