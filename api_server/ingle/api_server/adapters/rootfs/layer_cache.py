@@ -3,6 +3,7 @@
 `image_puller/internal/blobs` has the layout.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -98,15 +99,23 @@ def _taken_away(path: Path, trash: Path, *, dry_run: bool) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not dry_run:
-            trash.mkdir(mode=0o700, exist_ok=True)
-            aside = trash / secrets.token_hex(8)
-            path.rename(aside)
-            aside.unlink()
+            _aside(path, trash).unlink()
     except (BlockingIOError, FileNotFoundError):  # a pull has it; or somebody has emptied the cache
         return False
     finally:
         os.close(descriptor)
     return True
+
+
+def _aside(path: Path, trash: Path) -> Path:
+    """Where it is then: where it was, if a full disk has no room for a directory."""
+    try:
+        trash.mkdir(mode=0o700, exist_ok=True)
+        return path.rename(trash / secrets.token_hex(8))
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        return path
 
 
 def _empty(trash: Path) -> None:

@@ -125,3 +125,13 @@ async def test_a_cache_that_takes_no_file_more_is_full_and_nobody_is_unreachable
                 await pulls(f"{registry.host}/app:1")
             told.append(raised.value.reason)
     assert set(told) == {Reason.DISK_FULL}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+async def test_a_cache_on_a_disk_that_takes_no_file_more_can_be_emptied(cache: DirectoryLayerCache, root: Path) -> None:
+    with small_disk(root, "1m,nr_inodes=4"):
+        layers = [put(root, f"layers/{name}", 1) for name in "ab"]
+        with pytest.raises(OSError, match="No space left"):
+            (root / "trash").mkdir()
+        assert await cache.prune() == Pruned(2, 2 * BLOCK)
+        assert not any(layer.exists() for layer in layers)
