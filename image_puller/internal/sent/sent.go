@@ -28,7 +28,8 @@ const (
 	wholeName = "io.containerd.image.name"
 	refName   = "org.opencontainers.image.ref.name"
 
-	mostTold = 20
+	mostTold      = 20
+	longestCalled = 4096 // much more than any name that can be kept
 )
 
 // Image is one of an archive.
@@ -56,6 +57,9 @@ func Find(ctx context.Context, archive *os.File, spill *os.File, wanted string, 
 	default:
 		err = wire.Fail(wire.Invalid,
 			"it has neither %s, as OCI's layout has, nor %s, as docker save writes it", indexFile, manifestFile)
+	}
+	if err == nil && len(image.Name) > longestCalled {
+		err = wire.Fail(wire.Invalid, "it calls its image by %d bytes; %d are allowed", len(image.Name), longestCalled)
 	}
 	return image, err
 }

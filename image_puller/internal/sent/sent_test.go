@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"ingle.dev/image_puller/internal/blobs"
@@ -70,6 +71,16 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 		if _, err := found(t, archiveOf(t, entries...), ""); err == nil {
 			t.Errorf("%s: found something", name)
 		}
+	}
+}
+
+func TestANameThatNobodyCouldKeepIsNotTold(t *testing.T) {
+	tag := strings.Repeat("x", 2<<20)
+	content := archiveOf(t,
+		file("manifest.json", `[{"Config":"c","RepoTags":["`+tag+`"],"Layers":["l"]}]`),
+		file("c", `{"rootfs":{"type":"layers","diff_ids":["sha256:`+strings.Repeat("0", 64)+`"]}}`), file("l", ""))
+	if _, err := found(t, content, ""); err == nil || !strings.Contains(err.Error(), "4096 are allowed") {
+		t.Errorf("said %v", err)
 	}
 }
 
