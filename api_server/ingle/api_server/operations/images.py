@@ -1,6 +1,8 @@
 """Images: what is true of them beside what is of all that is pulled or sent."""
 
+import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 _LONGEST_CALLED = 255
 
+_AT_ONCE = 8
+"""Pulls from registries for one user: each is a process of up to 100 MB, for as long as its registry likes."""
+
 
 class Images(Catalog[Image, ImageConfig | None]):
     """Root file systems: of the catalog, of registries, and those that callers send."""
@@ -54,6 +59,8 @@ class Images(Catalog[Image, ImageConfig | None]):
         self._source = source
         self._layers = layers
         self._most_layers = most_layers
+        self._turns: defaultdict[int, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, _AT_ONCE))
+        """By owner, a uid of this host."""
 
     async def present(self, reference: str) -> Image | None:
         """The one here with that id or name, whoever gave it; None for a name of the catalog, then for what a registry
@@ -109,7 +116,12 @@ class Images(Catalog[Image, ImageConfig | None]):
         if name in self._known():
             return await self.pull(name, progress, caller, refresh=refresh)
         reference = self._reference(name)
-        async with self._lock(reference.name):
+        if not refresh and (found := await self._fetched(reference)) is not None:
+            return found
+        if self._turns[caller.uid].locked():
+            progress.stage("wait", f"waiting for {_AT_ONCE} other pulls of yours")
+        # In this order: nobody waits for a name of who waits for others' pulls.
+        async with self._turns[caller.uid], self._lock(reference.name):
             if not refresh and (found := await self._fetched(reference)) is not None:
                 return found
             await self._items.check_may_name(reference.name, caller)

@@ -20,7 +20,7 @@ from ingle.api_server.model.image_config import ImageConfig
 from ingle.api_server.model.operation import OperationKind
 from ingle.api_server.model.vm import Image, VmState
 from ingle.api_server.operations.images import Images
-from ingle.api_server.operations.runner import Operations, Progress
+from ingle.api_server.operations.runner import Ongoing, Operations, Progress
 from ingle.api_server.ports.sources import CatalogEntry, Piece, Report, Upload
 from unit.api_server.vmms import ME, VM, StillClock, world
 
@@ -47,6 +47,19 @@ class KeepsBytes:
 
     def catalog(self) -> tuple[CatalogEntry, ...]:
         return tuple(CatalogEntry(f"name-{number}", "") for number in range(3))
+
+
+class NeverEnds(KeepsBytes):
+    """Has registries that do not answer until a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.may_answer = asyncio.Event()
+
+    async def fetch(self, reference: str, logins: object, into: Path, report: Report) -> ImageConfig:
+        self.asked.append(reference)
+        await self.may_answer.wait()
+        return await super().fetch(reference, logins, into, report)
 
 
 async def upload(content: str) -> AsyncIterator[Piece]:
@@ -234,3 +247,27 @@ async def test_a_source_that_is_not_for_people_to_read_is_refused(source: str) -
     images = images_of(cast("Any", None), cast("Any", None), cast("Any", None), str)
     with pytest.raises(InvalidArgument, match="printable"):
         await images.check_sent("a", source, ME)
+
+
+async def test_pulls_of_one_user_at_once_have_a_bound_and_nobody_else_waits_for_them(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "ingle.db") as store:
+        source = NeverEnds()
+        images = images_of(store.images, DirectoryLibrary(tmp_path / "images", Tools(tmp_path)), source, str)
+        operations = Operations(store.operations, StillClock())
+
+        async def pull(uid: int, name: str) -> Ongoing[Image]:
+            work = partial(images.fetch, name, {}, caller=Caller(uid))
+            return await operations.begin(f"op-{uid}-{name[-2:]}", uid, OperationKind.PULL_IMAGE, work)
+
+        hers = [await pull(1, f"slow.example/x:{number:02}") for number in range(20)]
+        hers.append(await pull(1, "org/app:99"))
+        his = await pull(2, "org/app:99")
+        async with asyncio.timeout(30):
+            while "docker.io/org/app:99" not in source.asked:
+                await asyncio.sleep(0.01)
+        assert len(source.asked) < len(hers)
+        source.may_answer.set()
+        await asyncio.gather(*(each.result() for each in (*hers, his)))
+        assert sorted(source.asked) == sorted({*source.asked})
+        assert len(source.asked) == len(hers)
+        await operations.close()
