@@ -3,6 +3,7 @@ package failure
 
 import (
 	"fmt"
+	"strings"
 
 	"ingle.dev/guest_agent/internal/agentpb"
 )
@@ -15,7 +16,14 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// longest is what of a message is told, in bytes: a name in it, of a command or a user say, may be longer than a frame.
+const longest = 8 << 10
+
 // New makes an Error.
 func New(code agentpb.ErrorCode, format string, arguments ...any) *Error {
-	return &Error{Code: code, Message: fmt.Sprintf(format, arguments...)}
+	message := fmt.Sprintf(format, arguments...)
+	if len(message) > longest {
+		message = strings.ToValidUTF8(message[:longest], "") + "…"
+	}
+	return &Error{Code: code, Message: message}
 }
