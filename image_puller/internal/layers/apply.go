@@ -48,7 +48,11 @@ type Tree struct {
 	bytes   int64
 	sparse  int64
 	layer   int
+	targets int
+	steps   int
 	seen    map[*Inode]map[string]bool
+	// forgotten are the directories in which this layer has nothing of those below it.
+	forgotten map[*Inode]bool
 }
 
 // Spilled is the source of pieces that are in the file given to NewTree; any other is the number of a layer.
@@ -68,7 +72,7 @@ func (t *Tree) Bytes() int64 { return t.bytes }
 // Apply puts a plain tar archive on top.
 func (t *Tree) Apply(ctx context.Context, archive io.ReadSeeker) error {
 	t.layer++
-	t.seen = map[*Inode]map[string]bool{}
+	t.seen, t.forgotten = map[*Inode]map[string]bool{}, map[*Inode]bool{}
 	reader := tar.NewReader(archive)
 	for {
 		header, err := reader.Next()
@@ -134,52 +138,6 @@ func (t *Tree) root(header *tar.Header) error {
 	return t.describe(t.Root, header)
 }
 
-func (t *Tree) whiteOut(parts []string, name string, rest string) error {
-	switch {
-	case name == opaque:
-	case strings.HasPrefix(name, others):
-		return nil
-	case rest == "" || rest == "." || rest == "..":
-		return invalid("layer %d has the whiteout %.200q, of nothing that can be", t.layer+1, name)
-	}
-	parent, err := t.resolve(parts, -1)
-	if err != nil || parent == nil {
-		return err
-	}
-	if name == opaque {
-		t.forget(parent)
-		return nil
-	}
-	former := parent.Children[rest]
-	switch {
-	case former == nil:
-	case !t.has(parent, rest, former):
-		t.remove(parent, rest)
-	case former.Kind == Directory:
-		t.forget(former)
-	}
-	return nil
-}
-
-// has tells whether this layer has a name, or something below it.
-func (t *Tree) has(parent *Inode, name string, inode *Inode) bool {
-	if inode.Kind == Directory {
-		return inode.layer == t.layer
-	}
-	return t.seen[parent][name]
-}
-
-// forget removes what lower layers have in a directory.
-func (t *Tree) forget(directory *Inode) {
-	for name, child := range directory.Children {
-		if !t.has(directory, name, child) {
-			t.remove(directory, name)
-		} else if child.Kind == Directory {
-			t.forget(child)
-		}
-	}
-}
-
 func (t *Tree) directory(header *tar.Header, parent *Inode, name string, former *Inode) error {
 	if former != nil && former.Kind == Directory {
 		former.layer = t.layer
@@ -210,6 +168,9 @@ func (t *Tree) inode(header *tar.Header, reader io.Reader, archive io.Seeker) (*
 		inode.Kind, inode.Target = Symlink, header.Linkname
 		if inode.Target == "" || len(inode.Target) > longestTarget || strings.ContainsRune(inode.Target, 0) {
 			return nil, invalid("layer %d has the symlink %.200q to what no name can be", t.layer+1, header.Name)
+		}
+		if t.targets += len(inode.Target); t.targets > mostTargets {
+			return nil, invalid("its layers have symlinks to more than the %d bytes that are allowed", mostTargets)
 		}
 	case tar.TypeChar, tar.TypeBlock:
 		inode.Kind = CharacterDevice

@@ -233,6 +233,32 @@ func TestHostileLayersAreRefused(t *testing.T) {
 	}
 }
 
+func TestAnOpaqueDirectoryIsLookedThroughOnce(t *testing.T) {
+	entries := []string{"d/"}
+	for number := range 900 {
+		entries = append(entries, fmt.Sprintf("d/f%d=", number))
+	}
+	for range 900 {
+		entries = append(entries, "d/.wh..wh..opq")
+	}
+	if _, err := flattened(t, limits, layer(t, entries...)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSymlinksThatLeadAboutForLongAreLeft(t *testing.T) {
+	var entries []string
+	for number := range 30 {
+		entries = append(entries, fmt.Sprintf("l%d->%sl%d", number, strings.Repeat("./", 2000), number+1))
+	}
+	for number := range 100 {
+		entries = append(entries, fmt.Sprintf("l0/f%d=", number))
+	}
+	if _, err := flattened(t, limits, layer(t, entries...)); err == nil || !strings.Contains(err.Error(), "lead from one") {
+		t.Errorf("said %v", err)
+	}
+}
+
 func TestWhatIsNoArchiveIsRefused(t *testing.T) {
 	whole := layer(t, "a="+strings.Repeat("x", 2000))
 	for name, archive := range map[string][]byte{

@@ -13,7 +13,19 @@ const (
 	longestTarget = 4095
 	deepest       = 256
 	mostLinks     = 40
+	// mostTargets is how many bytes all symlinks may hold together: they are in memory.
+	mostTargets = 256 << 20
+	// stepsAName is how often names may lead on from one to the next, for each that there may be.
+	stepsAName = 256
 )
+
+// step counts what costs time.
+func (t *Tree) step(count int) error {
+	if t.steps += count; t.steps > stepsAName*t.limits.Names {
+		return invalid("its names lead from one to the next more than the %d times that are allowed", stepsAName*t.limits.Names)
+	}
+	return nil
+}
 
 func invalid(format string, arguments ...any) error {
 	return wire.Fail(wire.Invalid, format, arguments...)
@@ -48,6 +60,9 @@ func (t *Tree) resolve(parts []string, layer int) (*Inode, error) {
 	links := 0
 	way := []*Inode{t.Root}
 	for len(parts) > 0 {
+		if err := t.step(1); err != nil {
+			return nil, err
+		}
 		part := parts[0]
 		parts = parts[1:]
 		here := way[len(way)-1]

@@ -19,7 +19,8 @@ import (
 const (
 	mostEntries = 100_000
 	longestName = 4095
-	mostSparse  = 8 << 30 // of files with holes, whose zeros are read, too
+	mostNamed   = 16 << 20 // bytes of all names, which are kept in memory
+	mostSparse  = 8 << 30  // of files with holes, whose zeros are read, too
 	mostHops    = 8
 	block       = 64 << 10
 )
@@ -28,6 +29,7 @@ const (
 type files struct {
 	places map[string]*io.SectionReader
 	links  map[string]string
+	named  int
 	// spill takes the files that the archive has in pieces.
 	spill   *os.File
 	spilled int64
@@ -65,6 +67,9 @@ func (f *files) entry(ctx context.Context, header *tar.Header, reader io.Reader,
 	name := path.Clean("/" + header.Name)
 	if len(name) > longestName || len(header.Linkname) > longestName {
 		return wire.Fail(wire.Invalid, "it has a name of %d bytes; %d are allowed", len(name), longestName)
+	}
+	if f.named += len(name) + len(header.Linkname); f.named > mostNamed {
+		return wire.Fail(wire.Invalid, "its names have more than the %d bytes that are allowed", mostNamed)
 	}
 	switch header.Typeflag {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse: //nolint:staticcheck // what old archives have

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,16 @@ func TestANameThatNobodyCouldKeepIsNotTold(t *testing.T) {
 		file("manifest.json", `[{"Config":"c","RepoTags":["`+tag+`"],"Layers":["l"]}]`),
 		file("c", `{"rootfs":{"type":"layers","diff_ids":["sha256:`+strings.Repeat("0", 64)+`"]}}`), file("l", ""))
 	if _, err := found(t, content, ""); err == nil || !strings.Contains(err.Error(), "4096 are allowed") {
+		t.Errorf("said %v", err)
+	}
+}
+
+func TestNamesTogetherHaveABound(t *testing.T) {
+	var entries []tar.Header
+	for number := range mostNamed/4000 + 1 {
+		entries = append(entries, file(fmt.Sprintf("%s%05d", strings.Repeat("x/", 2000), number), ""))
+	}
+	if _, err := found(t, archiveOf(t, entries...), ""); err == nil || !strings.Contains(err.Error(), "its names have") {
 		t.Errorf("said %v", err)
 	}
 }
