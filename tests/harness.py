@@ -151,6 +151,7 @@ class Server(Client):
             **(env or {}),
         }
         self.env.pop("INGLE_SOCKET", None)
+        self.runtime = self.socket.parent
         self.log = root / "server.log"
         self.process: Spawned | None = None
         (root / "run").mkdir(mode=0o700, exist_ok=True)
@@ -284,7 +285,7 @@ def nothing_left(server: Server) -> None:
     no_process_left(server)
     assert list((server.state / "vms").iterdir()) == []
     assert list((server.state / "snapshots").iterdir()) == []
-    assert list((server.socket.parent / "vms").iterdir()) == []
+    assert list((server.runtime / "vms").iterdir()) == []
     for library in ("images", "kernels"):
         strays = [path for path in (server.state / library).iterdir() if len(path.name) != 64 and any(path.iterdir())]
         assert strays == []

@@ -117,6 +117,28 @@ async def test_a_guest_does_what_it_is_asked_stands_still_and_is_taken_over(gues
     assert "\nSeccomp:\t2\n" in status, "it has its own filter"
 
 
+async def test_what_it_writes_to_its_disk_is_counted_while_it_runs_and_when_it_goes_on(
+    guests: Guests, guest: Guest, tmp_path: Path
+) -> None:
+    async def written(guest: Guest) -> int:
+        before = await guest.vmm.disk_traffic()
+        await guest.run("head -c 3000000 /dev/urandom >/root/new; sync")
+        after = await guest.vmm.disk_traffic()
+        assert before is not None
+        assert after is not None
+        assert before.writes < after.writes
+        assert after.reads <= after.read_bytes // 512
+        return after.written_bytes - before.written_bytes
+
+    for _ in range(2):
+        assert 3_000_000 <= await written(guest) < 30_000_000
+    await guest.vmm.pause()
+    assert await guest.vmm.disk_traffic() is not None, "it can be asked while its guest stands still"
+    kept = await saved(guest, tmp_path)
+    async with guests.running(await guests.plan(memory=kept.memory, disk=kept.disk)) as one:
+        assert 3_000_000 <= await written(one) < 30_000_000
+
+
 @pytest.mark.parametrize(
     ("last_words", "failure", "restarts"),
     [
