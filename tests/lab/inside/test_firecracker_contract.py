@@ -9,9 +9,12 @@ from engine_contract.conftest import certificate, world
 from engine_contract.test_cycles import vm
 from harness import Server
 from lab.inside.commands import User
+from lab.inside.conftest import slow
 from lab.inside.installed import installed_server, on_shared_blocks
 
 __all__ = ("certificate", "vm", "world")
+
+pytestmark = slow
 
 for suite in (test_promises, test_cycles):
     globals().update({name: test for name, test in vars(suite).items() if name.startswith("test_")})
