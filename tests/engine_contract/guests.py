@@ -50,13 +50,16 @@ setsid perl -MIO::Socket::INET -e '$SIG{{CHLD}} = "IGNORE"; $l = IO::Socket::INE
     >/run/echo 2>&1 </dev/null &
 until grep -q listens /run/echo; do kill -0 $! || {{ cat /run/echo; exit 1; }}; sleep 0.1; done
 """
-# Before it runs a program, a kernel complains of the processor that an emulated machine has.
-_OBSERVE = r"""
+COMPLAINTS = r"""dmesg | awk '/Run .init as init process/ { n = 0 }
+    tolower($0) ~ /ext4-fs (error|warning)|i\/o error|call trace/ { n++ } END { print n + 0 }'"""
+"""How many the kernel has had since it runs programs: before, it complains of the processor of an emulated machine."""
+
+_OBSERVE = rf"""
 echo hostname $(cat /proc/sys/kernel/hostname)
 echo etc_hostname $(cat /etc/hostname)
 echo machine_id $(cat /etc/machine-id)
 echo mac $(cat /sys/class/net/eth0/address)
-echo address $(ip -4 -o addr show dev eth0 scope global | awk '{ print $4 }')
+echo address $(ip -4 -o addr show dev eth0 scope global | awk '{{ print $4 }}')
 echo boot_id $(cat /proc/sys/kernel/random/boot_id)
 echo uuid $(cat /proc/sys/kernel/random/uuid)
 echo urandom $(od -An -tx1 -N16 /dev/urandom)
@@ -65,8 +68,7 @@ echo host_key $(cat /etc/ssh/ssh_host_ed25519_key.pub 2>/dev/null)
 echo in_memory $(cat /run/marker 2>/dev/null)
 echo on_disk $(cat /root/marker 2>/dev/null)
 echo file_system_errors $(cat /sys/fs/ext4/*/errors_count)
-echo complaints $(dmesg | awk '/Run .init as init process/ { n = 0 }
-    tolower($0) ~ /ext4-fs (error|warning)|i\/o error|call trace/ { n++ } END { print n + 0 }')
+echo complaints $({COMPLAINTS})
 echo writes $(echo written >/root/written && sync /root/written && cat /root/written)
 echo "$1" >/run/certificate
 echo certificate $(openssl verify -CAfile /run/certificate /run/certificate 2>&1)
