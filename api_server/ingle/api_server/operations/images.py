@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from ingle.api_server.model.caller import Caller
+from ingle.api_server.model.caller import ROOT, Caller
 from ingle.api_server.model.errors import Conflict, InvalidArgument, NotFound, Reason
 from ingle.api_server.model.ids import new_vm_id
 from ingle.api_server.model.image_config import ImageConfig
@@ -138,6 +138,17 @@ class Images(Catalog[Image, ImageConfig | None]):
             if found.config is not None and found.source == reference.whole:
                 return found
         return None
+
+    def of_a_stranger(self, image: Image, text: str, caller: Caller) -> str:
+        """What a caller should know who has asked for `text` and gets an image that another user has made, and called
+        so; empty: nothing. Root's are as good as one's own."""
+        if {caller.uid, ROOT} & {*image.owners} or text in self._known() or text == image.id:
+            return ""
+        with suppress(InvalidArgument):
+            if image.config is not None and image.source == self._reference(text).whole:
+                return ""  # as its registry has it
+        users = " and ".join(map(str, image.owners))
+        return f"image {text!r} was made by user {users}, who calls it so; docker://{text} is what a registry has"
 
     def _known(self) -> list[str]:
         return [entry.name for entry in self.catalog()]

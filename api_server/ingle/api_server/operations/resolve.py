@@ -93,6 +93,7 @@ class Resolve:
             if wanted.any_kernel:
                 spec = await self._with_kernel_of(image, spec)
                 kernel = await self.kernels.present(spec.kernel)
+        progress.warn(self.images.of_a_stranger(image, spec.image, caller))
         kernel = kernel or await self.kernels.pull(spec.kernel, progress, caller)
         check_disk_holds(spec.disk_bytes, image)
         check_memory_holds(spec.memory_bytes, kernel)

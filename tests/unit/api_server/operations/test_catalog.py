@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,7 @@ from ingle.api_server.model.vm import Image, VmState
 from ingle.api_server.operations.images import Images
 from ingle.api_server.operations.runner import Ongoing, Operations, Progress
 from ingle.api_server.ports.sources import CatalogEntry, Piece, Report, Upload
-from unit.api_server.vmms import ME, VM, StillClock, world
+from unit.api_server.vmms import IMAGE, ME, VM, StillClock, world
 
 
 class SameEveryTime:
@@ -271,3 +272,26 @@ async def test_pulls_of_one_user_at_once_have_a_bound_and_nobody_else_waits_for_
         assert sorted(source.asked) == sorted({*source.asked})
         assert len(source.asked) == len(hers)
         await operations.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "told"),
+    [
+        ({"owners": (1001,)}, "python:3.12", True),
+        ({"owners": (1000, 1001)}, "python:3.12", False),
+        ({"owners": (ROOT,)}, "python:3.12", False),
+        ({"owners": (1001,)}, IMAGE.id, False),
+        ({"owners": (1001,)}, "a", False),
+        ({"owners": (1001,), "config": ImageConfig("sha256:0")}, "python:3.12", True),
+        (
+            {"owners": (1001,), "config": ImageConfig("sha256:0"), "source": "docker.io/library/python:3.12"},
+            "python:3.12",
+            False,
+        ),
+    ],
+)
+def test_an_image_that_another_user_calls_so_is_told(changes: Any, text: str, told: bool) -> None:
+    source = SimpleNamespace(catalog=lambda: (CatalogEntry("a", "a test"),))
+    said = images_of(None, None, source, str).of_a_stranger(replace(IMAGE, **changes), text, Caller(1000))
+    assert bool(said) is told
+    assert not told or "made by user 1001" in said
