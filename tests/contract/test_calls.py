@@ -119,7 +119,7 @@ BAD_SPECS = [
     (vm_pb2.VmSpec(engine="steam"), "auto, firecracker, qemu"),
     (vm_pb2.VmSpec(init=7), "init 7"),  # type: ignore[arg-type]
     (vm_pb2.VmSpec(ssh_keys=["ssh-ed25519 AAAA"]), "ssh-ed25519 AAAA"),
-    (vm_pb2.VmSpec(image="no/such:image"), "no/such:image"),
+    (vm_pb2.VmSpec(image="debian:bokworm"), "debian:bokworm"),
     (vm_pb2.VmSpec(kernel="no-such-kernel"), "no-such-kernel"),
 ]
 

@@ -84,8 +84,8 @@ def test_a_resource_that_is_missing_is_named(server: Server) -> None:
             ("ingle.v1.Vm", "none"),
         ),
         (
-            lambda: server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(image="no/such:image"))),
-            ("ingle.v1.Image", "no/such:image"),
+            lambda: server.vms.CreateVm(vm_pb2.CreateVmRequest(spec=vm_pb2.VmSpec(image="debian:bokworm"))),
+            ("ingle.v1.Image", "debian:bokworm"),
         ),
     ]
     for call, (kind, name) in calls:

@@ -19,6 +19,7 @@ _OF_THE_PACKAGE = (
     "constraints.txt",
     "scripts/deb",
     "scripts/deb_files.py",
+    "scripts/go_licences.py",
     "scripts/debian-packages.txt",
     "scripts/make_deb.sh",
 )

@@ -336,4 +336,4 @@ async def test_of_an_image_that_others_have_too_it_is_told_that_it_stays(ingle: 
     assert (deleted.code, deleted.text) == (0, "base\n")
     assert deleted.err == "base: it stays for others, who have it too\n"
     (told,) = json.loads((await ingle("image", "delete", "--json", "base")).out)
-    assert told == {"reference": "base", "stays": True}
+    assert told == {"reference": "base", "stays": True, "untagged": False}

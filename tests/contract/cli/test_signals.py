@@ -52,9 +52,13 @@ async def test_while_modules_are_loaded_it_leaves_without_a_word(
             assert end_while_loading(ingle, number, modules) == (128 + number, ""), modules
 
 
-def test_the_packages_command_is_silent_at_whatever_instant_it_is_interrupted(isolated: Ingle, tmp_path: Path) -> None:
+def test_the_packages_command_is_silent_at_whatever_instant_it_is_interrupted(
+    isolated: Ingle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But for what Python says by itself, before the command has done its first lines."""
-    start = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "deb_files.py"))["START"]
+    scripts = Path(__file__).parents[3] / "scripts"
+    monkeypatch.syspath_prepend(str(scripts))
+    start = runpy.run_path(str(scripts / "deb_files.py"))["START"]
     command = tmp_path / "command"
     command.write_text(start.format(module="ingle.cli.__main__", function="main"))
     dice = random.Random(7)
