@@ -33,5 +33,6 @@ def test_what_a_registry_has_is_given_to_nothing_else_by_anybody(place: Place) -
         assert (heard.code, "a registry's" in heard.said) == ("PERMISSION_DENIED", True), heard
     assert call(place.bob, "DeleteVm", [vm.DeleteVmRequest(vm="his", force=True)]).code == "OK"
     assert call(place.admin, "RegisterImage", by_its_own_name).code == "OK"
-    assert call(place.admin, "DeleteImage", [image.DeleteImageRequest(image=f"{host}/app:v1")]).code == "OK"
+    both = f"{host}/app:v1"  # of one image
+    assert call(place.admin, "DeleteImage", [image.DeleteImageRequest(image=both, name=both)]).code == "OK"
     assert call(place.bob, "DeleteImage", [image.DeleteImageRequest(image="app:mine")]).code == "OK"

@@ -123,7 +123,7 @@ def lab_run(*argv: str, code: int | None = 0) -> str:
 def few_modules(root: Path, release: str) -> Path:
     """Of the modules of a kernel below `root`, those that a guest begins with, in a directory that any user reads: to
     pack all of them takes a minute in here."""
-    few = Path("/var/tmp/few-modules", release)
+    few = Path("/srv/few-modules", release)
     if not few.exists():
         few.mkdir(parents=True)
         installed = root / "lib/modules" / release

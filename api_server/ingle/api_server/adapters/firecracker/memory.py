@@ -2,6 +2,7 @@
 
 So any number of VMs that go on from one share its pages until they write to them, and nothing has to be done for it."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,14 +53,24 @@ def writing(directory: Path, seen: Path) -> Iterator[Memory]:
     with new_file(memory.ram, _MODE), new_file(memory.state, _MODE):
         try:
             seen.mkdir(0o700)
-            linked.ram.hardlink_to(memory.ram)
-            linked.state.hardlink_to(memory.state)
+            _lead(linked.ram, memory.ram)
+            _lead(linked.state, memory.state)
             yield memory
         except BaseException:
             (directory / seal.SEAL).unlink(missing_ok=True)
             raise
         finally:
             remove_tree(seen)
+
+
+def _lead(name: Path, file: Path) -> None:
+    """Another name of a file. On another file system it is a link by path, which leads nowhere for who sees little."""
+    try:
+        name.hardlink_to(file)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        name.symlink_to(file)
 
 
 async def finish(memory: Memory) -> None:
