@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 slow = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
+"""In the lab, of what other tests show as well, if not in there: each of its VMs boots for ten seconds."""
 
 
 def mostly_slow(values: Sequence[Any], *always: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lab.disk import REPOSITORY
-from lab.inside.conftest import slow
+from slow import slow
 
 # Four labs, one after the other: minutes, and of use to whoever changes the lab.
 pytestmark = slow

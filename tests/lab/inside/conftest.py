@@ -12,9 +12,6 @@ PREFIX = Path("/opt/ingle")
 INGLE = str(PREFIX / "bin/ingle")
 """Of the code that an install runs from."""
 
-slow = pytest.mark.skipif("not config.getoption('--slow')", reason="--slow")
-"""Of what other tests show as well, if not in here: every VM of the lab boots for ten seconds."""
-
 
 def package() -> Path:
     """The Debian package."""

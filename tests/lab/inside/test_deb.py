@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run, with_kernel_and_image
-from lab.inside.conftest import INGLE, package, slow
+from lab.inside.conftest import INGLE, package
+from slow import slow
 
 README = Path(__file__).parents[3] / "README.md"
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")

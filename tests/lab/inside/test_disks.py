@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import SECONDS, User, lab_run
-from lab.inside.conftest import slow
 from lab.inside.exactly import loop_files
+from slow import slow
 
 REPOSITORY = Path(__file__).parents[3]
 STATE = Path("/var/lib/ingle")

@@ -14,7 +14,7 @@ from ingle.cli.findings import Check
 from ingle.cli.system.examination import install_checks
 from ingle.cli.system.manager import Systemd
 from lab.inside.commands import User, lab_run
-from lab.inside.conftest import slow
+from slow import slow
 
 DROP_INS = Path("/etc/systemd/system")
 HELPER, DEVICES, SERVER = "ingle-helper.service", "ingle-helper-dm.service", "ingle.service"

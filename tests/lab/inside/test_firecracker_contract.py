@@ -9,8 +9,8 @@ from engine_contract.conftest import certificate, world
 from engine_contract.test_cycles import vm
 from harness import Server
 from lab.inside.commands import User
-from lab.inside.conftest import slow
 from lab.inside.installed import installed_server, on_shared_blocks
+from slow import slow
 
 __all__ = ("certificate", "vm", "world")
 

@@ -7,9 +7,9 @@ import pytest
 from harness import Server
 from integration import test_snapshots
 from lab.inside.commands import User
-from lab.inside.conftest import slow
 from lab.inside.installed import installed_server
 from lab.inside.test_firecracker_memory import kind
+from slow import slow
 
 __all__ = ("kind",)
 

@@ -10,8 +10,8 @@ from integration import test_random_kills, test_sleep, test_snapshots
 from integration.engine_guests import FIRECRACKER, EngineKind
 from integration.test_sleep import vm
 from lab.inside.commands import User
-from lab.inside.conftest import slow
 from lab.inside.installed import installed_server, on_shared_blocks
+from slow import slow
 
 __all__ = ("vm",)
 

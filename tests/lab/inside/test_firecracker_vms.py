@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run
-from lab.inside.conftest import slow
+from slow import slow
 
 MACHINE = ("--engine", "firecracker")
 LEAST_SECONDS = 6.8

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run
-from lab.inside.conftest import slow
+from slow import slow
 
 WORLD, HOST = "192.0.2.1", "192.0.2.2"
 SERVE = """

@@ -14,8 +14,8 @@ import pytest
 from busy import Client, busy, give_up, spec
 from ingle.v1 import operation_pb2, vm_pb2
 from lab.inside.commands import User, lab_run
-from lab.inside.conftest import slow
 from lab.inside.exactly import what_the_store_says, what_there_is
+from slow import slow
 
 UNITS = ("ingle.service", "ingle-helper.service", "ingle-helper-dm.service")
 STAGES = 14  # of a create

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from lab.inside.commands import User
-from lab.inside.conftest import slow
+from slow import slow
 
 SMOKE = Path(__file__).parents[3] / "scripts/smoke.sh"
 MOST_SECONDS = 400

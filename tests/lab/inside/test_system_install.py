@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from lab.inside.commands import User, lab_run
-from lab.inside.conftest import INGLE, package, slow
+from lab.inside.conftest import INGLE, package
+from slow import slow
 
 UNITS = ("ingle-helper.service", "ingle-helper-dm.service", "ingle.service")
 MOST_EXPOSURE = 2.0
