@@ -85,17 +85,15 @@ class ImageBuild:
             raise
 
     def _copy_in(self, client: Client, vm: str, stages: Stages) -> None:
-        stages.under_way(f"Sending {self.context}")
         for source, name in ((self.context, _CONTEXT), (self.dockerfile, _DOCKERFILE)):
             start = guest_pb2.CopyInStart(vm=vm, path=_PLACE, name=name.encode())
             call = client.begin(guest_pb2.CopyInRequest(start=start), guest_pb2.CopyInResponse, last=False)
-            upload = Upload(client, call, guest_pb2.CopyInRequest)
-            try:
+            stages.under_way(f"Sending {source}")
+
+            def send(upload: Upload[guest_pb2.CopyInResponse], source: Path = source, name: str = name) -> None:
                 pack(source, name, upload, lambda _name, _size: None)
-            except BaseException:
-                upload.cancel()
-                raise
-            upload.finish()
+
+            sent(Upload(client, call, guest_pb2.CopyInRequest), send, f"Sent {source}", stages)
 
     def _build(self, client: Client, vm: str, stages: Stages) -> None:
         argv = ["sh", "-c", _BUILD, "build", f"--file={_PLACE}/{_DOCKERFILE}", *self.arguments]
